@@ -1,0 +1,159 @@
+"""Weights of towers: from and to the published format, strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from pe_dense.io import CheckpointError, read_checkpoint
+from pe_dense.tower.position import resample_patch_embedding, resample_positions, split_cls_entry
+
+# A tower is found in a file by two parameters that every one of them has.
+_LANDMARKS = ("conv1.weight", "transformer.resblocks.0.ln_1.weight")
+_HEAD = ("ln_post", "attn_pool", "proj")
+_ROTARY_BUFFERS = ("freqs", "freqs_cos", "freqs_sin")
+
+
+def load_weights(tower, source: str | Path) -> None:
+    """Load a file into a tower.
+
+    The file may be a released tower, a Core file with both towers, or a checkpoint of a model around a tower. Left out
+    by name are: parts of the file outside its tower (text tower, heads), rotary buffers, and, where the tower was
+    built without them, the class token with its position and what follows the last block. Patch embedding and positions
+    are resampled where the tower has another patch size or native grid. Everything else must fit.
+
+    Args:
+        tower: a :class:`~pe_dense.tower.PETower`.
+        source: path or ``hf://`` name, see :func:`~pe_dense.io.read_checkpoint`.
+
+    Raises:
+        CheckpointError: if the file holds no tower, more than one, or one that does not fit; names the keys, the file
+            and the tower.
+        FileNotFoundError: if there is no such file.
+    """
+    state = fit_state(tower, tower_state(read_checkpoint(source), source), source)
+    tower.load_state_dict(state, assign=any(p.is_meta for p in tower.parameters()))
+
+
+def tower_state(checkpoint, source: str | Path = "checkpoint") -> dict[str, Tensor]:
+    """Find the tower in a checkpoint and give its state dict in the published names.
+
+    Args:
+        checkpoint: a state dict, or a dict with one under ``state_dict``, ``weights`` or ``model``.
+        source: how errors name the checkpoint.
+
+    Raises:
+        CheckpointError: if there is no tower or more than one.
+    """
+    state = checkpoint
+    for wrapper in ("state_dict", "weights", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{source} holds a {type(state).__name__}, not a state dict")
+    first = _LANDMARKS[0]
+    prefixes = [
+        key.removesuffix(first) for key in state if key == first or str(key).endswith("." + first)
+    ]  # 'module.', 'visual.', 'backbone.', ...
+    prefixes = [prefix for prefix in prefixes if all(prefix + mark in state for mark in _LANDMARKS)]
+    if not prefixes:
+        shown = ", ".join(map(str, list(state)[:4]))
+        raise CheckpointError(
+            f"{source} holds no PE tower: no {' and '.join(_LANDMARKS)} among its {len(state)} keys ({shown}, ...)"
+        )
+    if len(prefixes) > 1:
+        raise CheckpointError(
+            f"{source} holds {len(prefixes)} towers, under {', '.join(map(repr, prefixes))}"
+        )
+    prefix = prefixes[0]
+    if others := sum(not key.startswith(prefix) for key in state):
+        print_log(
+            f"{source}: took the tower under {prefix!r}, left out {others} other tensors", logger="current"
+        )
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def fit_state(tower, state: dict[str, Tensor], source: str | Path = "checkpoint") -> dict[str, Tensor]:
+    """Bring a published state dict to the form of a tower.
+
+    Returns:
+        exactly the tower's keys, in its shapes.
+
+    Raises:
+        CheckpointError: listing keys that are missing, left over or of another shape.
+    """
+    variant = tower.variant
+    state = {key: value for key, value in state.items() if key.rpartition(".")[2] not in _ROTARY_BUFFERS}
+    if not tower.has_head:
+        state = {key: value for key, value in state.items() if key.partition(".")[0] not in _HEAD}
+    table = state.get("positional_embedding")
+    if table is not None and variant.use_abs_posemb:
+        cls_entry, grid = split_cls_entry(table)
+        if not variant.use_cls_token:
+            state.pop("class_embedding", None)
+            cls_entry = cls_entry[:0]
+        if len(grid) != variant.grid_size**2:
+            grid = resample_positions(grid, variant.grid_size)
+            print_log(
+                f"{source}: positions resampled to {variant.grid_size} x {variant.grid_size}", "current"
+            )
+        state["positional_embedding"] = torch.cat([cls_entry, grid])
+    weight = state.get("conv1.weight")
+    if weight is not None and weight.shape[-1] != variant.patch_size:
+        state["conv1.weight"] = resample_patch_embedding(weight, variant.patch_size)
+        print_log(
+            f"{source}: patches resampled from {weight.shape[-1]} to {variant.patch_size} px", "current"
+        )
+
+    wanted = {key: tuple(value.shape) for key, value in tower.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in state.items()}
+    problems = {
+        "missing in the file": sorted(wanted.keys() - given.keys()),
+        "unknown to the tower": sorted(given.keys() - wanted.keys()),
+        "of another shape": [
+            f"{key} {given[key]} for {wanted[key]}"
+            for key in wanted
+            if key in given and given[key] != wanted[key]
+        ],
+    }
+    if any(problems.values()):
+        lines = [
+            f"{len(keys)} {what}: {', '.join(keys[:6])}{', ...' if len(keys) > 6 else ''}"
+            for what, keys in problems.items()
+            if keys
+        ]
+        raise CheckpointError(f"{source} does not fit {tower.name}:\n  " + "\n  ".join(lines))
+    return state
+
+
+def save_weights(tower, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a tower's weights in the published format: bare parameter names, readable by the reference too.
+
+    Args:
+        tower: a :class:`~pe_dense.tower.PETower`.
+        path: ends in ``.safetensors`` or, for PyTorch's format, in ``.pt`` or ``.pth``.
+        overwrite: replace a file that exists.
+
+    Returns:
+        the path.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is not set.
+        ValueError: for another ending.
+    """
+    path = Path(path)
+    if path.suffix not in (".pt", ".pth", ".safetensors"):
+        raise ValueError(f"{path}: weights are written as .pt, .pth or .safetensors")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
+    state = {key: value.detach().cpu().contiguous() for key, value in tower.state_dict().items()}
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+    return path

@@ -1,0 +1,157 @@
+"""The published towers, as one table.
+
+Source: Perception Encoder (arXiv 2504.13181), Tables 1 and 16 and the released configurations. The field names
+are those of the reference implementation, so that one of its configurations can be given as a dict.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
+
+POOL_TYPES = ("attn", "tok", "avg", "none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One tower's architecture.
+
+    Args:
+        patch_size: side of a patch in pixels.
+        width: channels of a token.
+        layers: number of blocks.
+        heads: attention heads of a block.
+        mlp_ratio: hidden width of a block's MLP divided by ``width``.
+        image_size: side in pixels of the square image of the native grid.
+        output_dim: channels of the projected embedding, None without a projection.
+        ls_init_value: initial value of LayerScale, None without LayerScale.
+        drop_path: rate of stochastic depth at the last block.
+        use_cls_token, use_abs_posemb, use_rope2d, use_ln_pre, use_ln_post: which parts exist.
+        pool_type: how ``embed`` pools tokens: 'attn', 'tok' (class token), 'avg' or 'none'.
+        attn_pooler_heads: heads of the attention pooling.
+
+    Raises:
+        ValueError: for sizes that do not fit together.
+    """
+
+    patch_size: int
+    width: int
+    layers: int
+    heads: int
+    mlp_ratio: float
+    image_size: int = 224
+    output_dim: int | None = None
+    ls_init_value: float | None = None
+    drop_path: float = 0.0
+    use_cls_token: bool = False
+    use_abs_posemb: bool = True
+    use_rope2d: bool = True
+    use_ln_pre: bool = True
+    use_ln_post: bool = True
+    pool_type: str = "attn"
+    attn_pooler_heads: int = 8
+
+    def __post_init__(self):
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        if self.use_rope2d and self.head_dim % 4:
+            raise ValueError(
+                f"2-D rotary positions need a head dimension that is a multiple of 4, "
+                f"got width {self.width} / heads {self.heads} = {self.head_dim}"
+            )
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
+            )
+        if self.pool_type not in POOL_TYPES:
+            raise ValueError(f"pool_type {self.pool_type!r} is not one of {', '.join(POOL_TYPES)}")
+        if self.pool_type == "tok" and not self.use_cls_token:
+            raise ValueError("pool_type 'tok' needs use_cls_token=True")
+        if self.pool_type == "attn" and self.width % self.attn_pooler_heads:
+            raise ValueError(
+                f"width {self.width} is not a multiple of attn_pooler_heads {self.attn_pooler_heads}"
+            )
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    @property
+    def mlp_width(self) -> int:
+        """Hidden channels of a block's MLP."""
+        return int(self.width * self.mlp_ratio)
+
+    @property
+    def grid_size(self) -> int:
+        """Patches along a side of the native grid, the grid of the learned positions."""
+        return self.image_size // self.patch_size
+
+
+_SIZES = {
+    "T16": dict(patch_size=16, width=192, layers=12, heads=3, mlp_ratio=4.0, use_cls_token=True),
+    "S16": dict(patch_size=16, width=384, layers=12, heads=6, mlp_ratio=4.0, use_cls_token=True),
+    "B16": dict(patch_size=16, width=768, layers=12, heads=12, mlp_ratio=4.0, use_cls_token=True),
+    "L14": dict(patch_size=14, width=1024, layers=24, heads=16, mlp_ratio=4.0, use_cls_token=True),
+    "G14": dict(patch_size=14, width=1536, layers=50, heads=16, mlp_ratio=8960 / 1536, use_cls_token=False),
+}
+
+
+def _core(size: str, image_size: int, output_dim: int) -> Variant:
+    return Variant(**_SIZES[size], image_size=image_size, output_dim=output_dim)
+
+
+def _headless(size: str, image_size: int, **changes) -> Variant:
+    """Lang and Spatial towers end with their last block."""
+    return Variant(**{**_SIZES[size], **changes}, image_size=image_size, use_ln_post=False, pool_type="none")
+
+
+VARIANTS: dict[str, Variant] = {
+    "PE-Core-T16-384": _core("T16", 384, 512),
+    "PE-Core-S16-384": _core("S16", 384, 512),
+    "PE-Core-B16-224": _core("B16", 224, 1024),
+    "PE-Core-L14-336": _core("L14", 336, 1024),
+    "PE-Core-G14-448": _core("G14", 448, 1280),
+    "PE-Lang-L14-448": _headless("L14", 448, layers=23, ls_init_value=0.1),
+    "PE-Lang-L14-448-Tiling": _headless("L14", 448, layers=23, ls_init_value=0.1),
+    "PE-Lang-G14-448": _headless("G14", 448, layers=47, ls_init_value=0.1),
+    "PE-Lang-G14-448-Tiling": _headless("G14", 448, layers=47, ls_init_value=0.1),
+    "PE-Spatial-T16-512": _headless("T16", 512),
+    "PE-Spatial-S16-512": _headless("S16", 512),
+    "PE-Spatial-B16-512": _headless("B16", 512),
+    "PE-Spatial-L14-448": _headless("L14", 448),
+    "PE-Spatial-G14-448": _headless("G14", 448, ls_init_value=0.1),
+}
+
+
+def get_variant(arch: str | dict | Variant) -> Variant:
+    """Look up a published tower by name, or make one of the reference's fields.
+
+    Args:
+        arch: a name of :data:`VARIANTS`, a dict of :class:`Variant` fields (with ``base=<name>`` the fields change
+            that published tower), or a variant.
+
+    Raises:
+        ValueError: for an unknown name or unknown or missing fields; the message lists the known ones.
+    """
+    if isinstance(arch, Variant):
+        return arch
+    if isinstance(arch, str):
+        if arch not in VARIANTS:
+            close = get_close_matches(arch, VARIANTS, n=1, cutoff=0.6)
+            hint = f" Did you mean {close[0]}?" if close else ""
+            raise ValueError(f"Unknown tower {arch!r}.{hint} Known towers: {', '.join(VARIANTS)}")
+        return VARIANTS[arch]
+
+    given = dict(arch)
+    base = given.pop("base", None)
+    known = [field.name for field in fields(Variant)]
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"Unknown tower fields {', '.join(unknown)}. Known fields: {', '.join(known)}")
+    if base is not None:
+        return replace(get_variant(base), **given)
+    required = ("patch_size", "width", "layers", "heads", "mlp_ratio")
+    if missing := [name for name in required if name not in given]:
+        raise ValueError(
+            f"A tower given by fields lacks {', '.join(missing)}; got {', '.join(sorted(given))}"
+        )
+    return Variant(**given)
