@@ -49,15 +49,18 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
             mmap = zipfile.is_zipfile(path) and str(map_location) == "cpu"
             return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
+        # PyTorch's own text begins by advising an unsafe load; what it met stands behind "WeightsUnpickler error".
+        reason = str(error).partition("WeightsUnpickler error: ")[2].split("\n")[0] or "not a pickle"
         raise CheckpointError(
             f"Checkpoint {source} is damaged, no PyTorch file, or holds Python objects other than tensors, which are "
             f"never loaded: {reason}"
         ) from error
-    except (RuntimeError, EOFError, KeyError, ValueError) as error:
+    except PermissionError:
+        raise
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"Checkpoint {source} ({path.stat().st_size:,} bytes) is damaged or cut short: "
-            f"{str(error).splitlines()[0]}. Fetch it again."
+            f"{type(error).__name__} {str(error).partition(chr(10))[0]}. Fetch it again."
         ) from error
 
 

@@ -86,9 +86,7 @@ class SimpleFeaturePyramid(BaseModule):
             layers = [nn.MaxPool2d(2, stride=2)]
         else:
             raise ValueError(f"scale {scale} is not one of 4, 2, 1, 0.5")
-        return nn.Sequential(
-            *layers, ConvNorm(channels, out_channels, 1), ConvNorm(out_channels, out_channels, 3)
-        )
+        return nn.Sequential(*layers, ConvNorm(channels, out_channels, 1), ConvNorm(out_channels, out_channels, 3))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Make the levels.

@@ -65,14 +65,10 @@ def tower_state(checkpoint, source: str | Path = "checkpoint") -> dict[str, Tens
             f"{source} holds no PE tower: no {' and '.join(_LANDMARKS)} among its {len(state)} keys ({shown}, ...)"
         )
     if len(prefixes) > 1:
-        raise CheckpointError(
-            f"{source} holds {len(prefixes)} towers, under {', '.join(map(repr, prefixes))}"
-        )
+        raise CheckpointError(f"{source} holds {len(prefixes)} towers, under {', '.join(map(repr, prefixes))}")
     prefix = prefixes[0]
     if others := sum(not key.startswith(prefix) for key in state):
-        print_log(
-            f"{source}: took the tower under {prefix!r}, left out {others} other tensors", logger="current"
-        )
+        print_log(f"{source}: took the tower under {prefix!r}, left out {others} other tensors", logger="current")
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
@@ -97,16 +93,12 @@ def fit_state(tower, state: dict[str, Tensor], source: str | Path = "checkpoint"
             cls_entry = cls_entry[:0]
         if len(grid) != variant.grid_size**2:
             grid = resample_positions(grid, variant.grid_size)
-            print_log(
-                f"{source}: positions resampled to {variant.grid_size} x {variant.grid_size}", "current"
-            )
+            print_log(f"{source}: positions resampled to {variant.grid_size} x {variant.grid_size}", "current")
         state["positional_embedding"] = torch.cat([cls_entry, grid])
     weight = state.get("conv1.weight")
     if weight is not None and weight.shape[-1] != variant.patch_size:
         state["conv1.weight"] = resample_patch_embedding(weight, variant.patch_size)
-        print_log(
-            f"{source}: patches resampled from {weight.shape[-1]} to {variant.patch_size} px", "current"
-        )
+        print_log(f"{source}: patches resampled from {weight.shape[-1]} to {variant.patch_size} px", "current")
 
     wanted = {key: tuple(value.shape) for key, value in tower.state_dict().items()}
     given = {key: tuple(value.shape) for key, value in state.items()}
@@ -114,9 +106,7 @@ def fit_state(tower, state: dict[str, Tensor], source: str | Path = "checkpoint"
         "missing in the file": sorted(wanted.keys() - given.keys()),
         "unknown to the tower": sorted(given.keys() - wanted.keys()),
         "of another shape": [
-            f"{key} {given[key]} for {wanted[key]}"
-            for key in wanted
-            if key in given and given[key] != wanted[key]
+            f"{key} {given[key]} for {wanted[key]}" for key in wanted if key in given and given[key] != wanted[key]
         ],
     }
     if any(problems.values()):
@@ -157,3 +147,34 @@ def save_weights(tower, path: str | Path, *, overwrite: bool = False) -> Path:
     else:
         torch.save(state, path)
     return path
+
+
+def load_tower(arch: str | dict, weights: str | Path | None = None, *, device="cpu", dtype=torch.float32, **options):
+    """A tower with its weights, ready to use.
+
+    Nothing is initialised only to be overwritten: peak memory is the tower's own plus the file's pages in use.
+
+    Args:
+        arch: as of :class:`~pe_dense.tower.PETower`.
+        weights: path or ``hf://`` name; the published file, ``hf://facebook/<arch>``, by default.
+        device: where the tower goes.
+        dtype: of its parameters.
+        options: further arguments of :class:`~pe_dense.tower.PETower`.
+
+    Returns:
+        the tower, in evaluation mode.
+
+    Raises:
+        ValueError: for bad arguments, or an arch of fields without weights.
+        CheckpointError, FileNotFoundError: as :func:`load_weights`.
+    """
+    from pe_dense.tower.tower import PETower
+
+    with torch.device("meta"):
+        tower = PETower(arch, **options)
+    if weights is None:
+        if not isinstance(arch, str):
+            raise ValueError("A tower given by fields has no published weights: pass weights=<path or hf:// name>")
+        weights = f"hf://facebook/{arch}"
+    load_weights(tower, weights)
+    return tower.to(device=device, dtype=dtype).eval()

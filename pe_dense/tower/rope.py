@@ -37,9 +37,7 @@ def axis_positions(length: int, *, native: int | None, reference: int | None, of
     return torch.arange(length, dtype=torch.float32) / native * reference + 1
 
 
-def rotary_table(
-    rows: Tensor, columns: Tensor, head_dim: int, *, with_cls_token: bool = False
-) -> RotaryTable:
+def rotary_table(rows: Tensor, columns: Tensor, head_dim: int, *, with_cls_token: bool = False) -> RotaryTable:
     """Tables for a grid of patches in row-major order.
 
     Args:

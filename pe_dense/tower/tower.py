@@ -9,16 +9,14 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from pe_dense.registry import MODELS
-from pe_dense.tower.block import LAYER_NORM_EPS, Attention, Block
+from pe_dense.tower.block import LAYER_NORM_EPS, Attention
 from pe_dense.tower.checkpoint import load_weights
 from pe_dense.tower.pooling import AttentionPooling
-from pe_dense.tower.position import POSITION_MODES, resize_positions, split_cls_entry
-from pe_dense.tower.rope import RotaryTable, axis_positions, rotary_table
+from pe_dense.tower.position import POSITION_MODES, resize_positions
+from pe_dense.tower.transformer import Transformer
 from pe_dense.tower.variants import Variant, get_variant
-from pe_dense.tower.window import Windows
 
 
 @MODELS.register_module()
@@ -99,12 +97,7 @@ class PETower(BaseModule):
         )
         self.has_head = not windowed if with_head is None else with_head
         self.out_indices = block_numbers("out_indices", out_indices, variant.layers)
-        self.global_blocks = frozenset(block_numbers("global_blocks", global_blocks, variant.layers))
-        self.img_size = img_size or variant.image_size
-        self.window_size = window_size
         self.pos_embed = pos_embed
-        self.rope_reference_grid = rope_reference_grid
-        self.with_cp = with_cp
         self.frozen = frozen
         self.pad_to_patch = pad_to_patch
 
@@ -115,25 +108,23 @@ class PETower(BaseModule):
         if variant.use_abs_posemb:
             self.positional_embedding = nn.Parameter(torch.empty(entries + variant.grid_size**2, width))
         self.ln_pre = nn.LayerNorm(width, eps=LAYER_NORM_EPS) if variant.use_ln_pre else nn.Identity()
-        self.transformer = nn.Module()
-        self.transformer.resblocks = nn.ModuleList(
-            Block(variant, drop_path=variant.drop_path * i / max(variant.layers - 1, 1))
-            for i in range(variant.layers)
+        self.transformer = Transformer(
+            variant,
+            window_size=window_size,
+            global_blocks=block_numbers("global_blocks", global_blocks, variant.layers),
+            rope_reference_grid=rope_reference_grid,
+            rope_native_grid=(img_size or variant.image_size) // patch_size,
+            with_cp=with_cp,
         )
         self.ln_post = (
-            nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-            if variant.use_ln_post and self.has_head
-            else nn.Identity()
+            nn.LayerNorm(width, eps=LAYER_NORM_EPS) if variant.use_ln_post and self.has_head else nn.Identity()
         )
         if self.has_head and variant.pool_type == "attn":
             self.attn_pool = AttentionPooling(width, variant.attn_pooler_heads)
         self.proj = (
-            nn.Parameter(torch.empty(width, variant.output_dim))
-            if self.has_head and variant.output_dim
-            else None
+            nn.Parameter(torch.empty(width, variant.output_dim)) if self.has_head and variant.output_dim else None
         )
         self._reset_parameters()
-        self._rotary_tables: dict[tuple, RotaryTable] = {}
         self._awaits_weights = init_cfg is not None
         self.register_load_state_dict_post_hook(_weights_arrived)
         if frozen:
@@ -162,9 +153,7 @@ class PETower(BaseModule):
             return
         if self.init_cfg is not None:
             if set(self.init_cfg) != {"type", "checkpoint"} or self.init_cfg["type"] != "Pretrained":
-                raise ValueError(
-                    f"init_cfg of a tower is dict(type='Pretrained', checkpoint=...), got {self.init_cfg}"
-                )
+                raise ValueError(f"init_cfg of a tower is dict(type='Pretrained', checkpoint=...), got {self.init_cfg}")
             load_weights(self, self.init_cfg["checkpoint"])
         self._is_init = True
 
@@ -194,22 +183,14 @@ class PETower(BaseModule):
         Raises:
             KeyError: if the tower has no such parameter.
         """
-        self.get_parameter_or_raise(parameter_name)
+        try:
+            self.get_parameter(parameter_name)
+        except AttributeError as error:
+            raise KeyError(f"{self.name} has no parameter {parameter_name!r}") from error
         part, _, rest = parameter_name.partition(".")
         if part == "transformer":
             return int(rest.split(".")[1]) + 1
-        return (
-            0
-            if part in ("conv1", "class_embedding", "positional_embedding", "ln_pre")
-            else self.num_layers + 1
-        )
-
-    def get_parameter_or_raise(self, name: str) -> nn.Parameter:
-        """The parameter of that name; a KeyError otherwise."""
-        try:
-            return self.get_parameter(name)
-        except AttributeError as error:
-            raise KeyError(f"{self.name} has no parameter {name!r}") from error
+        return 0 if part in ("conv1", "class_embedding", "positional_embedding", "ln_pre") else self.num_layers + 1
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of the taps.
@@ -287,7 +268,7 @@ class PETower(BaseModule):
         return -(-height // p), -(-width // p)
 
     def iter_taps(self, images: Tensor, indices: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        """Run the blocks and give each tap as soon as it is there; blocks after the last tap do not run.
+        """Give each tap as soon as it is there; blocks after the last tap do not run.
 
         Args:
             images: (B, 3, H, W).
@@ -295,31 +276,16 @@ class PETower(BaseModule):
 
         Yields:
             (block number, tokens (B, N, C)) in rising order of the blocks.
+
+        Raises:
+            RuntimeError: if the weights that ``init_cfg`` names have not been loaded.
         """
         if self._awaits_weights:
             raise RuntimeError(
                 f"{self.name} was told to load {self.init_cfg['checkpoint']} but has not: call init_weights() first"
             )
         grid = self.grid_of(images)
-        windows = Windows(*grid, self.window_size) if self.window_size else None
-        x = self._embed_patches(images, grid)[:, None]  # (B, 1, N, C)
-        in_windows = False
-        for index, block in enumerate(self.transformer.resblocks[: max(indices) + 1]):
-            windowed = windows is not None and index not in self.global_blocks
-            # Windows that divide the grid are entered and left once for a run of windowed blocks. Others fill the grid
-            # up, and only the attention should pay for the added tokens.
-            if windowed and windows.fits and not in_windows:
-                x, in_windows = windows.split(x), True
-            elif not windowed and in_windows:
-                x, in_windows = windows.merge(x), False
-            rope = self._rotary_table(grid, windowed, x)
-            arguments = (x, rope, windows if windowed and not in_windows else None)
-            if self.with_cp and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, *arguments, use_reentrant=False)
-            else:
-                x = block(*arguments)
-            if index in indices:
-                yield index, (windows.merge(x) if in_windows else x)[:, 0]
+        return self.transformer.iter_taps(self._embed_patches(images, grid), grid, indices)
 
     def _embed_patches(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, 3, H, W) -> (B, N, C), with positions."""
@@ -331,30 +297,10 @@ class PETower(BaseModule):
         if self.variant.use_cls_token:
             x = torch.cat([self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
         if self.variant.use_abs_posemb:
-            cls_entry, positions = split_cls_entry(self.positional_embedding)
-            positions = resize_positions(positions, grid, self.pos_embed)
-            x = x + torch.cat([cls_entry, positions]).to(x.dtype)
+            entries = int(self.variant.use_cls_token)
+            cls_entry, positions = self.positional_embedding[:entries], self.positional_embedding[entries:]
+            x = x + torch.cat([cls_entry, resize_positions(positions, grid, self.pos_embed)]).to(x.dtype)
         return self.ln_pre(x)
-
-    def _rotary_table(self, grid: tuple[int, int], windowed: bool, x: Tensor) -> RotaryTable | None:
-        """Table of a group's tokens, made once per grid and device."""
-        if not self.variant.use_rope2d:
-            return None
-        # Tensors made in inference mode can't take part in training later, so they are kept apart.
-        key = (grid, windowed, x.device, torch.is_inference_mode_enabled())
-        if key not in self._rotary_tables:
-            height, width = (self.window_size, self.window_size) if windowed else grid
-            native = self.window_size if windowed else self.img_size // self.variant.patch_size
-            offset = int(self.variant.use_cls_token)
-            rows, columns = (
-                axis_positions(length, native=native, reference=self.rope_reference_grid, offset=offset)
-                for length in (height, width)
-            )
-            table = rotary_table(
-                rows, columns, self.variant.head_dim, with_cls_token=self.variant.use_cls_token
-            )
-            self._rotary_tables[key] = RotaryTable(*(t.to(x.device) for t in table))
-        return self._rotary_tables[key]
 
 
 def block_numbers(argument: str, indices: Sequence[int], layers: int) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """The published towers, as one table.
 
-Source: Perception Encoder (arXiv 2504.13181), Tables 1 and 16 and the released configurations. The field names
-are those of the reference implementation, so that one of its configurations can be given as a dict.
+Source: Perception Encoder (arXiv 2504.13181) and its README. The field names are those of the reference
+implementation, so that one of its configurations can be given as a dict.
 """
 
 from __future__ import annotations
@@ -60,17 +60,13 @@ class Variant:
                 f"got width {self.width} / heads {self.heads} = {self.head_dim}"
             )
         if self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}"
-            )
+            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.pool_type not in POOL_TYPES:
             raise ValueError(f"pool_type {self.pool_type!r} is not one of {', '.join(POOL_TYPES)}")
         if self.pool_type == "tok" and not self.use_cls_token:
             raise ValueError("pool_type 'tok' needs use_cls_token=True")
         if self.pool_type == "attn" and self.width % self.attn_pooler_heads:
-            raise ValueError(
-                f"width {self.width} is not a multiple of attn_pooler_heads {self.attn_pooler_heads}"
-            )
+            raise ValueError(f"width {self.width} is not a multiple of attn_pooler_heads {self.attn_pooler_heads}")
 
     @property
     def head_dim(self) -> int:
@@ -151,7 +147,5 @@ def get_variant(arch: str | dict | Variant) -> Variant:
         return replace(get_variant(base), **given)
     required = ("patch_size", "width", "layers", "heads", "mlp_ratio")
     if missing := [name for name in required if name not in given]:
-        raise ValueError(
-            f"A tower given by fields lacks {', '.join(missing)}; got {', '.join(sorted(given))}"
-        )
+        raise ValueError(f"A tower given by fields lacks {', '.join(missing)}; got {', '.join(sorted(given))}")
     return Variant(**given)
