@@ -50,10 +50,10 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
             return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         # PyTorch's own text begins by advising an unsafe load; what it met stands behind "WeightsUnpickler error".
-        reason = str(error).partition("WeightsUnpickler error: ")[2].split("\n")[0] or "not a pickle"
+        reason = str(error).partition("WeightsUnpickler error: ")[2].split("\n")[0]
         raise CheckpointError(
             f"Checkpoint {source} is damaged, no PyTorch file, or holds Python objects other than tensors, which are "
-            f"never loaded: {reason}"
+            f"never loaded ({reason or 'unreadable'})"
         ) from error
     except PermissionError:
         raise
