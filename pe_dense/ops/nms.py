@@ -1,0 +1,119 @@
+"""Non-maximum suppression, hard and soft."""
+
+import torch
+from torch import Tensor
+from torchvision import ops
+
+from pe_dense.ops.overlaps import iou
+from pe_dense.ops.precision import widened
+
+_NAIVE, _LINEAR, _GAUSSIAN = 0, 1, 2
+
+
+def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
+    """Keeps the boxes that no better box overlaps by more than a threshold.
+
+    Args:
+        boxes: (N, 4), x1, y1, x2, y2 in px.
+        scores: (N,).
+        iou_threshold: overlap above which the worse box goes.
+        offset: the sides of a box are ``x2 - x1 + offset``.
+
+    Returns:
+        (K,), int64 indices of the boxes that stay, best first.
+    """
+    boxes, scores = widened(boxes, scores)
+    # Longer sides by moving one corner: an intersection grows by the same offset.
+    boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], dim=1)
+    return ops.nms(boxes, scores, iou_threshold)
+
+
+def softnms(
+    boxes: Tensor,
+    scores: Tensor,
+    dets: Tensor,
+    iou_threshold: float,
+    sigma: float,
+    min_score: float,
+    method: int,
+    offset: int,
+) -> Tensor:
+    """Lowers the score of a box by its overlap with each better box (Bodla et al., Soft-NMS, ICCV 2017, eq. 1-3).
+
+    The best box always stays, even below ``min_score``. Boxes of zero area overlap nothing.
+
+    Args:
+        boxes: (N, 4), x1, y1, x2, y2 in px.
+        scores: (N,).
+        dets: (N, 5), filled in place: row k < K holds the k-th box and its lowered score; later rows are left.
+        iou_threshold: overlap from which the naive and linear methods lower a score.
+        sigma: variance of the gaussian method.
+        min_score: boxes whose score falls below are dropped.
+        method: 0 naive (to zero), 1 linear (by 1 - overlap), 2 gaussian (by exp(-overlap^2 / sigma)).
+        offset: the sides of a box are ``x2 - x1 + offset``.
+
+    Returns:
+        (K,), int64 indices of the boxes that stay, best first.
+
+    Raises:
+        ValueError: for another method.
+    """
+    if method not in (_NAIVE, _LINEAR, _GAUSSIAN):
+        raise ValueError(f"method must be {_NAIVE}, {_LINEAR} or {_GAUSSIAN}, got {method}")
+    wide_boxes, scores = widened(boxes, scores)
+    scores = scores.clone()
+    rest = torch.arange(len(boxes), device=boxes.device)
+    kept, kept_scores = [], []
+    while len(rest):
+        best = int(scores.argmax())
+        kept.append(int(rest[best]))
+        kept_scores.append(float(scores[best]))
+        # The first box takes the place of the best: the order decides between equal scores, so it follows mmcv's.
+        rest[best], scores[best] = rest[0], scores[0]
+        rest, scores = rest[1:], scores[1:]
+        overlaps = iou(wide_boxes[kept[-1]], wide_boxes[rest], offset).nan_to_num(0.0)
+        scores = scores * _decay(overlaps, iou_threshold, sigma, method)
+        order = _without_gaps(scores >= min_score)
+        rest, scores = rest[order], scores[order]
+    inds = torch.tensor(kept, dtype=torch.int64, device=boxes.device)
+    dets[: len(kept), :4] = boxes[inds]
+    dets[: len(kept), 4] = torch.tensor(kept_scores, dtype=dets.dtype, device=dets.device)
+    return inds
+
+
+def _decay(overlaps: Tensor, iou_threshold: float, sigma: float, method: int) -> Tensor:
+    """Factors (N,) on the scores of boxes that overlap the best one by ``overlaps`` (N,)."""
+    if method == _GAUSSIAN:
+        return (-(overlaps**2) / sigma).exp()
+    lowered = torch.zeros_like(overlaps) if method == _NAIVE else 1 - overlaps
+    return lowered.where(overlaps >= iou_threshold, torch.ones_like(overlaps))
+
+
+def _without_gaps(stays: Tensor) -> Tensor:
+    """Indices (K,) of the K true entries of (N,), the gaps among the first K filled from the end backwards."""
+    count = int(stays.sum())
+    order = torch.arange(count, device=stays.device)
+    order[~stays[:count]] = stays[count:].nonzero().flatten().flip(0) + count
+    return order
+
+
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """Groups boxes by the best box that suppresses them (``mmcv.ops.nms_match``).
+
+    Args:
+        dets: (N, 5), x1, y1, x2, y2 in px and score.
+        iou_threshold: overlap from which a box joins the group of a better one.
+
+    Returns:
+        Groups in order of their best scores: the index of the box that stays, then those of the boxes that it
+        suppresses, best first.
+    """
+    (dets,) = widened(dets)
+    rest = dets[:, 4].argsort(descending=True)
+    groups = []
+    while len(rest):
+        best, rest = rest[0], rest[1:]
+        joins = iou(dets[best, :4], dets[rest, :4]) >= iou_threshold
+        groups.append([int(best), *rest[joins].tolist()])
+        rest = rest[~joins]
+    return groups

@@ -1,0 +1,3 @@
+"""The stand-in must be known before a test module imports ``mmcv.ops``."""
+
+import pe_dense  # noqa: F401

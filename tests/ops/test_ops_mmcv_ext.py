@@ -1,0 +1,113 @@
+"""How the stand-in gets into the import system, and what it says about operators that it does not offer."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import pe_dense
+from pe_dense.ops import install_mmcv_ext
+from pe_dense.ops.finder import MMCVExtFinder
+
+REPOSITORY = Path(pe_dense.__file__).parents[1]
+
+
+def run_python(code: str, *first_on_path: Path) -> str:
+    path = os.pathsep.join(map(str, [*first_on_path, REPOSITORY]))
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_of_the_package_costs_nothing():
+    heavy = run_python(
+        "import sys, pe_dense\nprint([name for name in ('torch', 'torchvision', 'mmcv') if name in sys.modules])"
+    )
+    assert heavy == "[]"
+
+
+@pytest.mark.parametrize(("compiled", "expected"), [(True, "mmcv/_ext.py"), (False, "pe_dense/ops/mmcv_ext.py")])
+def test_compiled_operators_win(tmp_path, compiled, expected):
+    package = tmp_path / "mmcv"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    if compiled:
+        (package / "_ext.py").touch()
+    found = run_python("import pe_dense, mmcv._ext\nprint(mmcv._ext.__file__)", tmp_path)
+    assert Path(found).as_posix().endswith(expected)
+
+
+def test_earlier_finder_wins():
+    found = run_python(
+        "import sys, types\n"
+        "from importlib.machinery import ModuleSpec\n"
+        "import pe_dense\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        return ModuleSpec(name, self, origin='compiled') if name == 'mmcv._ext' else None\n"
+        "    def create_module(self, spec): return None\n"
+        "    def exec_module(self, module): pass\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "import importlib.util\n"
+        "sys.modules['mmcv'] = types.ModuleType('mmcv')\n"
+        "sys.modules['mmcv'].__path__ = []\n"
+        "print(importlib.util.find_spec('mmcv._ext').origin)"
+    )
+    assert found == "compiled"
+
+
+def test_installing_twice_changes_nothing():
+    before = list(sys.meta_path)
+    install_mmcv_ext()
+    assert sys.meta_path == before
+    assert sum(isinstance(finder, MMCVExtFinder) for finder in before) == 1
+
+
+def test_finder_answers_for_one_module_only():
+    finder = MMCVExtFinder()
+    assert finder.find_spec("mmcv._ext") is not None
+    assert [finder.find_spec(name) for name in ("mmcv", "mmcv.ops", "_ext", "mmcv._ext.x")] == [None] * 4
+
+
+def test_unknown_operator_raises_when_called():
+    import mmcv._ext as ext
+
+    operator = ext.three_nn_forward
+    assert operator.__name__ == "three_nn_forward"
+    with pytest.raises(NotImplementedError, match=r"'three_nn_forward'.*--no-build-isolation.*FORCE_CUDA=1"):
+        operator(torch.zeros(1), b=1)
+
+
+@pytest.mark.parametrize("name", ["__path__", "__wrapped__", "_private"])
+def test_names_of_python_are_not_operators(name):
+    import mmcv._ext as ext
+
+    with pytest.raises(AttributeError, match=name):
+        getattr(ext, name)
+
+
+def test_environment_reports_say_not_compiled():
+    from mmcv.ops import get_compiler_version, get_compiling_cuda_version
+
+    assert get_compiler_version().startswith("not compiled")
+    assert get_compiling_cuda_version().startswith("not compiled")
+
+
+def test_mm_libraries_import():
+    import mmdet.models
+    import mmseg.models
+
+    assert mmdet.models.MaskRCNN and mmseg.models.EncoderDecoder
+
+
+def test_mmcv_without_stand_in_for_deformable_convolution():
+    from mmcv.ops import DeformConv2d
+
+    layer = DeformConv2d(2, 2, 1)
+    with pytest.raises(NotImplementedError, match="deform_conv_forward"):
+        layer(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3))
