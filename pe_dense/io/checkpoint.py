@@ -26,7 +26,8 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
     """Read a checkpoint.
 
     Args:
-        source: path of a PyTorch or safetensors file, or ``hf://<owner>/<repo>[@<revision>][/<file>]``.
+        source: path of a PyTorch or safetensors file, of a run's folder (its last checkpoint), or
+            ``hf://<owner>/<repo>[@<revision>][/<file>]``.
         map_location: as in :func:`torch.load`; tensors of a zipped file are mapped into memory, not copied, on the CPU.
 
     Returns:
@@ -39,7 +40,7 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
     source = str(source)
     path = Path(hub.fetch(source) if source.startswith(hub.PREFIX) else source).expanduser()
     if path.is_dir():
-        raise CheckpointError(f"Checkpoint {source} is a folder; give the file in it")
+        path = _last_checkpoint(path)
     if not path.is_file():
         raise FileNotFoundError(f"Checkpoint {source} does not exist (looked for {path.absolute()})")
     if path.suffix == ".safetensors":
@@ -62,6 +63,14 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
             f"Checkpoint {source} ({path.stat().st_size:,} bytes) is damaged or cut short: "
             f"{type(error).__name__} {str(error).partition(chr(10))[0]}. Fetch it again."
         ) from error
+
+
+def _last_checkpoint(work_dir: Path) -> Path:
+    """The newest checkpoint of a training run (MMEngine notes it in a file)."""
+    note = work_dir / "last_checkpoint"
+    if not note.is_file():
+        raise CheckpointError(f"Checkpoint {work_dir} is a folder without a training run in it; give a file")
+    return work_dir / Path(note.read_text().strip()).name  # its folder may have been moved
 
 
 def _read_safetensors(path: Path, source: str, map_location):

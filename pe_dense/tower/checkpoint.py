@@ -8,7 +8,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from pe_dense.io import CheckpointError, read_checkpoint
+from pe_dense.io import CheckpointError, read_checkpoint, require_match
 from pe_dense.tower.position import resample_patch_embedding, resample_positions, split_cls_entry
 
 # A tower is found in a file by two parameters that every one of them has.
@@ -100,22 +100,7 @@ def fit_state(tower, state: dict[str, Tensor], source: str | Path = "checkpoint"
         state["conv1.weight"] = resample_patch_embedding(weight, variant.patch_size)
         print_log(f"{source}: patches resampled from {weight.shape[-1]} to {variant.patch_size} px", "current")
 
-    wanted = {key: tuple(value.shape) for key, value in tower.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in state.items()}
-    problems = {
-        "missing in the file": sorted(wanted.keys() - given.keys()),
-        "unknown to the tower": sorted(given.keys() - wanted.keys()),
-        "of another shape": [
-            f"{key} {given[key]} for {wanted[key]}" for key in wanted if key in given and given[key] != wanted[key]
-        ],
-    }
-    if any(problems.values()):
-        lines = [
-            f"{len(keys)} {what}: {', '.join(keys[:6])}{', ...' if len(keys) > 6 else ''}"
-            for what, keys in problems.items()
-            if keys
-        ]
-        raise CheckpointError(f"{source} does not fit {tower.name}:\n  " + "\n  ".join(lines))
+    require_match(tower.state_dict(), state, str(source), tower.name)
     return state
 
 

@@ -21,8 +21,14 @@ class Malicious:
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a\.pth does not exist \(looked for /"):
         read_checkpoint(tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match="is a folder"):
+    with pytest.raises(CheckpointError, match="is a folder without a training run"):
         read_checkpoint(tmp_path)
+
+
+def test_run_folder_means_its_last_checkpoint(tmp_path):
+    torch.save({"x": 1}, tmp_path / "iter_5.pth")
+    (tmp_path / "last_checkpoint").write_text("/moved/since/iter_5.pth")
+    assert read_checkpoint(tmp_path) == {"x": 1}
 
 
 @pytest.mark.parametrize("legacy", [False, True])

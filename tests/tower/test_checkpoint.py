@@ -74,7 +74,7 @@ def test_what_does_not_fit_is_named(tmp_path, published):
     message = str(error.value)
     assert "wrong.pt" in message
     assert "1 missing in the file: ln_pre.bias" in message
-    assert "1 unknown to the tower: extra.weight" in message
+    assert "1 unknown to the model: extra.weight" in message
     assert "1 of another shape: proj (32, 9) for (32, 8)" in message
 
 

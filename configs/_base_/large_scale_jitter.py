@@ -1,0 +1,25 @@
+"""Image pipelines of the detectors: large-scale jitter to train, long side at most the image size to test."""
+
+image_size = 1024
+
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True, poly2mask=False),
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="RandomResize", scale=(image_size, image_size), ratio_range=(0.1, 2.0), keep_ratio=True),
+    dict(
+        type="RandomCrop",
+        crop_size=(image_size, image_size),
+        crop_type="absolute",
+        recompute_bbox=True,
+        allow_negative_crop=True,
+    ),
+    dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),
+    dict(type="PackDetInputs"),
+]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(image_size, image_size), keep_ratio=True),
+    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+    dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+]

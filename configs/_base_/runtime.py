@@ -1,0 +1,24 @@
+"""How a run goes: hooks, logs, checkpoints. Shared by every config."""
+
+default_scope = "mmdet"
+runner_type = "pe_dense.Runner"
+
+default_hooks = dict(
+    timer=dict(type="IterTimerHook"),
+    logger=dict(type="LoggerHook", interval=50),
+    param_scheduler=dict(type="ParamSchedulerHook"),
+    checkpoint=dict(type="CheckpointHook", interval=5000, by_epoch=False, max_keep_ckpts=3),
+    sampler_seed=dict(type="DistSamplerSeedHook"),
+    visualization=dict(type="DetVisualizationHook"),
+)
+env_cfg = dict(
+    cudnn_benchmark=False,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl"),
+)
+visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+log_processor = dict(type="LogProcessor", window_size=50, by_epoch=False)
+log_level = "INFO"
+randomness = dict(seed=0)
+load_from = None
+resume = False

@@ -1,0 +1,28 @@
+"""Mask R-CNN with PE Spatial B on LVIS v1, 100 epochs.
+
+    tools/train.py configs/lvis_maskrcnn_pe_b16.py --launcher pytorch
+
+Recipe: not published for this size: ViTDet-B's stochastic depth and decay in the paper's L-size recipe.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .lvis_maskrcnn_pe_g14 import *
+
+model.merge(
+    dict(
+        backbone=dict(
+            arch="PE-Spatial-B16-512",
+            global_blocks=(2, 5, 8, 11),
+            drop_path_rate=0.1,
+            init_cfg=dict(checkpoint="hf://facebook/PE-Spatial-B16-512"),
+        ),
+        neck=dict(in_channels=768),
+    )
+)
+optim_wrapper.merge(dict(optimizer=dict(lr=2e-4), paramwise_cfg=dict(decay_rate=0.7)))
+
+max_iters = 184_375  # 100 epochs
+train_cfg.merge(dict(max_iters=max_iters))
+param_scheduler[1].merge(dict(end=max_iters, milestones=[max_iters * 8 // 9, max_iters * 26 // 27]))

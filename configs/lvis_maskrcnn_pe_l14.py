@@ -1,0 +1,28 @@
+"""Mask R-CNN with PE Spatial L on LVIS v1, 100 epochs.
+
+    tools/train.py configs/lvis_maskrcnn_pe_l14.py --launcher pytorch
+
+Recipe: the paper's L-size recipe (Tab. 24): 100 epochs, windows as wide as the learned grid.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .lvis_maskrcnn_pe_g14 import *
+
+model.merge(
+    dict(
+        backbone=dict(
+            arch="PE-Spatial-L14-448",
+            global_blocks=(5, 11, 17, 23),
+            drop_path_rate=0.4,
+            init_cfg=dict(checkpoint="hf://facebook/PE-Spatial-L14-448"),
+        ),
+        neck=dict(in_channels=1024),
+    )
+)
+optim_wrapper.merge(dict(optimizer=dict(lr=2e-4), paramwise_cfg=dict(decay_rate=0.8)))
+
+max_iters = 184_375  # 100 epochs
+train_cfg.merge(dict(max_iters=max_iters))
+param_scheduler[1].merge(dict(end=max_iters, milestones=[max_iters * 8 // 9, max_iters * 26 // 27]))

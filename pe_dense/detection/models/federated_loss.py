@@ -1,0 +1,140 @@
+"""Classification loss of the LVIS detectors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pe_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class FederatedLoss(nn.Module):
+    """Sigmoid cross-entropy over a few classes per batch, drawn by their frequency.
+
+    LVIS names only some classes of an image exhaustively, so the absence of a box says little about most classes. Per
+    batch of a GPU the classes present take part, the background counting as one of them, and others are drawn without
+    replacement, with weights ``image_count ** 0.5``, until ``num_sampled`` are reached. The sum over them is divided
+    by the number of proposals.
+
+    Source: Probabilistic two-stage detection (arXiv 2103.07461, section 5) as in the published LVIS detectors.
+
+    Args:
+        num_classes: K, without background.
+        num_sampled: classes of a batch; None or at least K + 1 for all.
+        ann_file: LVIS-style annotations that tell each class' image count, in the order of the classes. It is read
+            when the first loss is computed, so that a model can be built and used without it. None draws all classes
+            alike.
+        loss_weight: factor of the loss.
+
+    Raises:
+        ValueError: when the file's number of classes is another one (on the first loss).
+    """
+
+    # How mmdet's box head asks a loss for its own form of scores.
+    custom_cls_channels = True
+    custom_activation = True
+    custom_accuracy = True
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_sampled: int | None = 50,
+        ann_file: str | None = None,
+        loss_weight: float = 1.0,
+    ):
+        super().__init__()
+        self.num_classes = num_classes
+        self.num_sampled = num_sampled
+        self.ann_file = ann_file
+        self.loss_weight = loss_weight
+        self._sampling_weights: Tensor | None = None
+
+    def get_cls_channels(self, num_classes: int) -> int:
+        """Outputs of the classifier: the background's is never trained, as in the published files."""
+        return num_classes + 1
+
+    def get_activation(self, cls_score: Tensor) -> Tensor:
+        """(N, K + 1) logits -> (N, K + 1) probabilities."""
+        return cls_score.sigmoid()
+
+    def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Share in percent of the foreground proposals whose highest class is the right one."""
+        foreground = labels < self.num_classes
+        right = cls_score[foreground, :-1].argmax(dim=1) == labels[foreground]
+        return dict(acc_classes=100.0 * right.float().mean() if len(right) else cls_score.new_zeros(()))
+
+    def forward(
+        self,
+        cls_score: Tensor,
+        label: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | None = None,
+        reduction_override: str | None = None,
+    ) -> Tensor:
+        """The loss of a batch's proposals.
+
+        Args:
+            cls_score: (N, K + 1) logits, the last one ignored.
+            label: (N,) classes; K is the background.
+            weight: (N,) factor per proposal.
+            avg_factor: divisor; N by default.
+            reduction_override: accepted for mmdet's sake, must be None.
+
+        Returns:
+            a scalar.
+        """
+        if reduction_override is not None:
+            raise ValueError(f"FederatedLoss has one reduction, got reduction_override={reduction_override!r}")
+        classes = self._classes_of_batch(label)
+        target = F.one_hot(label, self.num_classes + 1)[:, classes].to(cls_score.dtype)
+        loss = F.binary_cross_entropy_with_logits(cls_score[:, classes], target, reduction="none").sum(dim=1)
+        if weight is not None:
+            loss = loss * weight
+        return self.loss_weight * loss.sum() / (len(label) if avg_factor is None else avg_factor)
+
+    def _classes_of_batch(self, labels: Tensor) -> Tensor:
+        """The foreground classes that take part, (M,)."""
+        present = labels.unique()
+        wanted = self.num_classes + 1 if self.num_sampled is None else self.num_sampled
+        probabilities = self._weights(labels.device).clone()
+        probabilities[present] = 0.0
+        count = min(wanted - len(present), int((probabilities > 0).sum()))
+        if count > 0:
+            present = torch.cat([present, probabilities.multinomial(count, replacement=False)])
+        return present[present < self.num_classes]
+
+    def _weights(self, device: torch.device) -> Tensor:
+        """(K + 1,) sampling weights; the background is never drawn."""
+        if self._sampling_weights is None:
+            counts = torch.ones(self.num_classes)
+            if self.ann_file is not None:
+                counts = torch.tensor(image_counts(self.ann_file), dtype=torch.float32)
+            if len(counts) != self.num_classes:
+                raise ValueError(
+                    f"{self.ann_file} has {len(counts)} classes, but the model has {self.num_classes}: "
+                    "set num_classes of the heads and of the loss to the data's"
+                )
+            self._sampling_weights = torch.cat([counts.sqrt(), torch.zeros(1)])
+        self._sampling_weights = self._sampling_weights.to(device)
+        return self._sampling_weights
+
+
+def image_counts(ann_file: str | Path) -> list[int]:
+    """Number of images that show each class, in the order of the file's categories.
+
+    Args:
+        ann_file: COCO- or LVIS-style annotations; counted where the file does not tell (``image_count``).
+    """
+    annotations = json.loads(Path(ann_file).read_text())
+    categories = annotations["categories"]
+    if all("image_count" in category for category in categories):
+        return [category["image_count"] for category in categories]
+    seen: dict[int, set[int]] = {category["id"]: set() for category in categories}
+    for annotation in annotations["annotations"]:
+        seen[annotation["category_id"]].add(annotation["image_id"])
+    return [len(seen[category["id"]]) for category in categories]

@@ -1,0 +1,68 @@
+"""Predictions on image files: a picture and a JSON file each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import mmcv
+import numpy as np
+from mmdet.structures import DetDataSample
+from mmdet.visualization import DetLocalVisualizer
+from pycocotools import mask as rle
+
+from pe_dense.detection.detector import Detector
+
+
+def predict_files(
+    detector: Detector, images: Sequence[Path], out_dir: Path, *, score_thr: float = 0.3, batch_size: int = 1
+) -> Iterator[Path]:
+    """Detect in image files and write ``<name>.png`` with boxes, masks and labels drawn, and ``<name>.json``.
+
+    Args:
+        detector: see :func:`~pe_dense.detection.load_detector`.
+        images: files that can be read.
+        out_dir: made if missing; names repeat no folder, so equal names of different folders get a number.
+        score_thr: draw objects from this score on; the JSON holds all.
+        batch_size: images that run together.
+
+    Yields:
+        the picture of each image, in order.
+    """
+    out_dir.mkdir(parents=True, exist_ok=True)
+    visualizer = DetLocalVisualizer()
+    visualizer.dataset_meta = detector.metainfo
+    samples = (sample for batch in detector.iter_batches(images, batch_size) for sample in batch)
+    for image, name, sample in zip(images, output_names(images), samples, strict=True):
+        picture = out_dir / f"{name}.png"
+        pixels = mmcv.imread(str(image), channel_order="rgb")
+        visualizer.add_datasample(
+            name, pixels, sample.cpu(), draw_gt=False, pred_score_thr=score_thr, out_file=str(picture)
+        )
+        picture.with_suffix(".json").write_text(json.dumps(as_json(sample, detector.classes, image)))
+        yield picture
+
+
+def output_names(images: Sequence[Path]) -> list[str]:
+    """Distinct names for the outputs: stems, numbered where they repeat."""
+    names, seen = [], {}
+    for image in images:
+        count = seen[image.stem] = seen.get(image.stem, 0) + 1
+        names.append(image.stem if count == 1 else f"{image.stem}_{count}")
+    return names
+
+
+def as_json(sample: DetDataSample, classes: Sequence[str], image: Path) -> dict:
+    """A detection result in plain types; boxes are x1, y1, x2, y2 in pixels, masks COCO's run lengths."""
+    found = sample.pred_instances.cpu().numpy()
+    height, width = sample.ori_shape
+    objects = [
+        dict(category=classes[label], label=int(label), score=float(score), bbox=[float(x) for x in box])
+        for label, score, box in zip(found.labels, found.scores, found.bboxes, strict=True)
+    ]
+    if "masks" in found:
+        for item, mask in zip(objects, found.masks, strict=True):
+            encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+            item["mask"] = dict(size=encoded["size"], counts=encoded["counts"].decode())
+    return dict(image=str(image), width=int(width), height=int(height), objects=objects)

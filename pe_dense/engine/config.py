@@ -1,0 +1,93 @@
+"""Reading configs, with options that reach every place that a value has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from pe_dense.engine.errors import ConfigError
+
+_SIZE_KEYS = ("img_size", "pad_size_divisor", "scale", "crop_size", "size", "image_size")
+
+
+def load_config(path: str | Path, options: dict | None = None) -> Config:
+    """Read a config file and change it.
+
+    Two values stand in many places of a config and are changed everywhere by their name at the top: ``data_root`` in
+    all paths that begin with it, and ``image_size`` in tower, padding and pipelines. Other options then change single
+    values (``model.backbone.with_cp``).
+
+    Args:
+        path: a config file.
+        options: dotted names and values.
+
+    Raises:
+        ConfigError: for a file that is missing or no config, or an option that the config does not know.
+    """
+    path = Path(path)
+    if not path.is_file():
+        known = sorted(file.name for file in path.parent.glob("*.py")) if path.parent.is_dir() else []
+        close = get_close_matches(path.name, known, n=3)
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise ConfigError(f"config {path} does not exist{hint}")
+    try:
+        config = Config.fromfile(path)
+    except (SyntaxError, NameError, TypeError, AttributeError) as error:
+        raise ConfigError(f"config {path}: {type(error).__name__}: {error}") from error
+    options = dict(options or {})
+    for name, replaced in (("data_root", _replace_root), ("image_size", _replace_size)):
+        if name in options:
+            change_everywhere(config, name, options.pop(name), replaced)
+    for name in options:
+        _check_option(config, name)
+    config.merge_from_dict(options)
+    return config
+
+
+def change_everywhere(config: Config, name: str, value, replaced: Callable) -> None:
+    """Set a top-level value and every copy of it below."""
+    if name not in config:
+        raise ConfigError(f"{config.filename} has no {name} to change")
+    old = config[name]
+    for key in config:
+        config[key] = _walk(config[key], key, lambda key, item: replaced(key, item, old, value))
+    config[name] = value
+
+
+def _walk(item, key: str, replaced: Callable):
+    if isinstance(item, dict):
+        return ConfigDict({name: _walk(value, name, replaced) for name, value in item.items()})
+    if isinstance(item, list | tuple):
+        return type(item)(_walk(value, key, replaced) for value in item)
+    return replaced(key, item)
+
+
+def _replace_root(_key: str, item, old: str, new: str):
+    old = old.rstrip("/")
+    if isinstance(item, str) and (item.rstrip("/") == old or item.startswith(f"{old}/")):
+        return str(new).rstrip("/") + item[len(old) :]
+    return item
+
+
+def _replace_size(key: str, item, old: int, new: int):
+    return new if key in _SIZE_KEYS and item == old and not isinstance(item, bool) else item
+
+
+def _check_option(config: Config, name: str) -> None:
+    """A misspelt option would silently change nothing: its parent must exist."""
+    item = config
+    *parents, _ = name.split(".")
+    for depth, part in enumerate(parents):
+        where = ".".join(parents[:depth]) or "the config"
+        if isinstance(item, list | tuple) and part.isdigit() and int(part) < len(item):
+            item = item[int(part)]
+        elif isinstance(item, dict | Config) and part in item:
+            item = item[part]
+        else:
+            known = f"0..{len(item) - 1}" if isinstance(item, list | tuple) else ", ".join(item or ())
+            raise ConfigError(f"option {name}: {where} has no {part!r}; it has {known}")
+        if item is None:
+            item = {}

@@ -1,0 +1,60 @@
+"""MMEngine's runner, with strict and safe loading and with data looked at before training."""
+
+from __future__ import annotations
+
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner as _Runner
+from torch.utils.data import DataLoader
+
+from pe_dense.engine.data import check_images
+from pe_dense.io import CheckpointError, read_checkpoint, require_match
+from pe_dense.registry import RUNNERS
+
+
+def load_model_state(model, checkpoint, source: str) -> None:
+    """Load a checkpoint of a whole model, strictly.
+
+    Args:
+        model: a model, wrapped for distributed training or not.
+        checkpoint: a state dict, or a dict with one under ``state_dict``.
+        source: how errors name the file.
+
+    Raises:
+        CheckpointError: for a file of something else, or keys that do not fit (both sides named).
+    """
+    model = model.module if is_model_wrapper(model) else model
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{source} holds a {type(checkpoint).__name__}, not the state of a model")
+    state = {key.removeprefix("module."): value for key, value in state.items()}
+    require_match(model.state_dict(), state, source, f"this config's {type(model).__name__}")
+    model.load_state_dict(state)
+
+
+@RUNNERS.register_module()
+class Runner(_Runner):
+    """As MMEngine's, but checkpoints must fit and are read safely, and missing images are named before training."""
+
+    def load_checkpoint(self, filename: str, map_location="cpu") -> dict:
+        """Load a model's checkpoint; see :func:`load_model_state` for what is refused.
+
+        Args:
+            filename: path or ``hf://`` name.
+            map_location: as in :func:`torch.load`.
+
+        Returns:
+            the file's content.
+        """
+        checkpoint = read_checkpoint(filename, map_location=map_location)
+        self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        load_model_state(self.model, checkpoint, str(filename))
+        self._has_loaded = True
+        self.logger.info(f"Loaded {filename}")
+        return checkpoint
+
+    @staticmethod
+    def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
+        """As MMEngine's, then :func:`~pe_dense.engine.data.check_images`."""
+        loader = _Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        check_images(loader.dataset)
+        return loader

@@ -1,0 +1,60 @@
+#!/usr/bin/env python
+"""Draw a trained model's predictions on images: tools/predict.py CONFIG CHECKPOINT IMAGE|FOLDER... --out DIR"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
+    parser.add_argument("--out", type=Path, required=True, help="folder for pictures and JSON files")
+    parser.add_argument("--overwrite", action="store_true", help="replace files in that folder")
+    parser.add_argument("--score-thr", type=float, default=0.3, help="draw objects from this score on (0.3)")
+    parser.add_argument("--batch-size", type=int, default=1, help="images that run together (1)")
+    parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (a GPU where there is one)")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="NAME=VALUE",
+        help="change values: image_size=512, ...",
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from pe_dense.engine.errors import one_line_errors
+
+    with one_line_errors():
+        from pe_dense.io.images import find_images, split_readable
+
+        images, unreadable = split_readable(find_images(args.images))
+        for path in unreadable:
+            print(f"left out {path}: not a readable image")
+        if not images:
+            raise FileNotFoundError("none of the files is a readable image")
+        if args.out.is_dir() and any(args.out.iterdir()) and not args.overwrite:
+            raise FileExistsError(f"{args.out} is not empty: name another folder or pass --overwrite")
+
+        from pe_dense.detection import load_detector
+
+        detector = load_detector(args.config, args.checkpoint, device=args.device, options=args.cfg_options)
+    from rich.progress import track
+
+    from pe_dense.detection.prediction import predict_files
+
+    pictures = predict_files(detector, images, args.out, score_thr=args.score_thr, batch_size=args.batch_size)
+    for _ in track(pictures, total=len(images), description="Predicting"):
+        pass
+    print(f"Pictures and JSON files: {args.out}")
+    return 1 if unreadable else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

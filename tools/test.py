@@ -1,0 +1,40 @@
+#!/usr/bin/env python
+"""Evaluate a checkpoint of a config: tools/test.py CONFIG CHECKPOINT"""
+
+import argparse
+
+from mmengine.config import DictAction
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("checkpoint", help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>")
+    parser.add_argument("--work-dir", help="where results go (work_dirs/<config name>)")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="NAME=VALUE",
+        help="change values: data_root=FOLDER, image_size=512, ...",
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from pe_dense.engine.errors import one_line_errors
+
+    with one_line_errors():
+        from pe_dense.engine.config import load_config
+        from pe_dense.engine.launch import testing_runner
+
+        config = load_config(args.config, args.cfg_options)
+        runner = testing_runner(config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher)
+        runner.test()
+    print(f"Metrics and logs: {runner.log_dir}")
+
+
+if __name__ == "__main__":
+    main()

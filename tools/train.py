@@ -1,0 +1,53 @@
+#!/usr/bin/env python
+"""Train a model of a config.
+
+tools/train.py configs/lvis_maskrcnn_pe_g14.py                            one GPU
+torchrun --nproc_per_node=8 tools/train.py CONFIG --launcher pytorch      several
+"""
+
+import argparse
+
+from mmengine.config import DictAction
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config file")
+    parser.add_argument("--work-dir", help="where logs and checkpoints go (work_dirs/<config name>)")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="CHECKPOINT",
+        help="go on from a checkpoint, by default from the last one in the work dir",
+    )
+    parser.add_argument("--amp", action="store_true", help="mixed precision (bfloat16) if the config has it not")
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        metavar="NAME=VALUE",
+        help="change values: data_root=FOLDER, image_size=512, model.backbone.with_cp=False, ...",
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from pe_dense.engine.errors import one_line_errors
+
+    with one_line_errors():
+        from pe_dense.engine.config import load_config
+        from pe_dense.engine.launch import training_runner
+
+        config = load_config(args.config, args.cfg_options)
+        runner = training_runner(
+            config, work_dir=args.work_dir, resume=args.resume, amp=args.amp, launcher=args.launcher
+        )
+        runner.train()
+    print(f"Checkpoints: {runner.work_dir}\nLogs: {runner.log_dir}")
+
+
+if __name__ == "__main__":
+    main()
