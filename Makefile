@@ -1,0 +1,37 @@
+# `make demo` and `make test` do everything on a machine with make and Python >= 3.10.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test lint clean
+help:
+	@echo "make demo   set up, train a small detector on generated shapes, test it, draw predictions"
+	@echo "make test   set up, check style and run the tests"
+	@echo "make setup  virtual environment $(VENV) with everything in it"
+	@echo "make clean  remove $(VENV), data/shapes and work_dirs/demo"
+
+setup: $(READY)
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "pe_dense needs Python >= 3.10, $(PYTHON) is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test]'
+	# Two builds of OpenCV come with the dependencies; the one that needs no graphics libraries must be the one in use.
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --force-reinstall opencv-python-headless
+	touch $@
+
+DEMO := work_dirs/demo
+demo: $(READY)
+	$(BIN)/python tools/train.py configs/shapes_maskrcnn_pe_tiny.py --work-dir $(DEMO) --resume
+	$(BIN)/python tools/test.py configs/shapes_maskrcnn_pe_tiny.py $(DEMO) --work-dir $(DEMO)/test
+	$(BIN)/python tools/predict.py configs/shapes_maskrcnn_pe_tiny.py $(DEMO) data/shapes/val/00000[0-9].png --out $(DEMO)/pictures --overwrite
+
+test: $(READY) lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) data/shapes $(DEMO)

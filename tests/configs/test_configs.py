@@ -1,0 +1,79 @@
+"""Every config parses, reloads when dumped, and builds (on the meta device, so of any size)."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner
+
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted(FOLDER.glob("*.py"))
+SIZES = {"g14": 1536, "l14": 1024, "b16": 768, "s16": 384, "t16": 192}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_config(path, tmp_path):
+    config = Config.fromfile(path)
+    init_default_scope(config.default_scope)
+    config.dump(tmp_path / "dumped.py")
+    again = Config.fromfile(tmp_path / "dumped.py")
+    assert again.model.to_dict() == config.model.to_dict()
+    with torch.device("meta"):
+        model = MODELS.build(again.model)
+    size = path.stem.rpartition("_")[2]
+    if size in SIZES:
+        assert model.backbone.out_channels == SIZES[size]
+        assert f"-{size.upper()}-" in config.model.backbone.arch
+    assert f"configs/{path.name}" in path.read_text(), "the docstring shows the command"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_schedule_ends_with_the_run(path):
+    config = Config.fromfile(path)
+    assert max(scheduler.end for scheduler in config.param_scheduler) == config.train_cfg.max_iters
+
+
+@pytest.mark.parametrize(
+    ("name", "iterations", "milestones", "lr", "decay"),
+    [
+        # 75 of 100 epochs of 184,375 iterations; steps at 8/9 and 26/27
+        ("lvis_maskrcnn_pe_g14", 138_281, [122_916, 133_159], 5e-5, 0.9),
+        ("coco_maskrcnn_pe_g14", 66_375, [59_000, 63_916], 5e-5, 0.9),
+        ("lvis_maskrcnn_pe_l14", 184_375, [163_888, 177_546], 2e-4, 0.8),
+        ("coco_maskrcnn_pe_l14", 184_375, [163_888, 177_546], 1e-4, 0.8),
+    ],
+)
+def test_published_schedules(name, iterations, milestones, lr, decay):
+    config = Config.fromfile(FOLDER / f"{name}.py")
+    assert config.train_cfg.max_iters == iterations
+    assert config.param_scheduler[1].milestones == milestones
+    assert config.optim_wrapper.optimizer.lr == lr
+    assert config.optim_wrapper.optimizer.weight_decay == 0.1
+    assert config.optim_wrapper.paramwise_cfg.decay_rate == decay
+
+
+def test_flagship_has_the_published_tower():
+    """Windows, positions and depth of the LVIS recipe, and 1.85 B parameters in the tower."""
+    config = Config.fromfile(FOLDER / "lvis_maskrcnn_pe_g14.py")
+    init_default_scope("mmdet")
+    with torch.device("meta"):
+        model = MODELS.build(config.model)
+    # 50 blocks of attention (4 C^2 + 4 C), MLP (2 C * 8960 + 8960 + C), two norms and two scales (6 C)
+    block = 4 * 1536**2 + 4 * 1536 + 2 * 1536 * 8960 + 8960 + 1536 + 6 * 1536
+    # patches resampled to 16 px, the table of 32 x 32 positions, ln_pre
+    embedding = 3 * 16 * 16 * 1536 + 32 * 32 * 1536 + 2 * 1536
+    assert sum(p.numel() for p in model.backbone.parameters()) == 50 * block + embedding
+    assert round((50 * block + embedding) / 1e9, 2) == 1.85
+    tower = config.model.backbone
+    assert (tower.window_size, tower.global_blocks, tower.pos_embed) == (32, (12, 24, 36, 49), "tile")
+    assert (tower.rope_reference_grid, tower.drop_path_rate, tower.with_cp) == (32, 0.5, True)
+    assert model.roi_head.bbox_head.fc_cls.out_features == 1204
+
+
+def test_runner_type_is_ours():
+    from pe_dense.engine.runner import Runner as Ours
+
+    assert issubclass(Ours, Runner)
+    assert all(Config.fromfile(path).runner_type == "pe_dense.Runner" for path in CONFIGS)
