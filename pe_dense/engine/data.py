@@ -55,8 +55,19 @@ def _datasets(config: dict | None) -> Iterator[dict]:
         yield config
 
 
+def empty_error(dataset: dict) -> ConfigError:
+    """What to say of a data set's config that leaves no image."""
+    inner = next(_datasets(dict(dataset=dataset)))
+    classes = (inner.get("metainfo") or {}).get("classes")
+    wanted = f"classes {', '.join(classes[:8])}" if classes else "its classes"
+    return ConfigError(
+        f"{inner.get('type')}: no image is left of {inner.get('ann_file')} in {inner.get('data_root')}: it lists none, "
+        f"or none with an object of {wanted}"
+    )
+
+
 def check_images(dataset) -> None:
-    """Make sure that a data set is not empty and that every image that it lists is there.
+    """Make sure that every image that a data set lists is there.
 
     Folders are listed once each, so that this takes seconds for a hundred thousand images.
 
@@ -64,19 +75,13 @@ def check_images(dataset) -> None:
         dataset: a built data set of MMEngine's, or a wrapper around one.
 
     Raises:
-        ConfigError: for an empty data set or missing images, with their number and the first of them.
+        ConfigError: for missing images, with their number and the first of them.
     """
     while not hasattr(dataset, "get_data_info") or hasattr(dataset, "dataset"):
         if not hasattr(dataset, "dataset"):
             return
         dataset = dataset.dataset
     name, ann_file = type(dataset).__name__, getattr(dataset, "ann_file", "its annotations")
-    if not len(dataset):
-        classes = ", ".join(dataset.metainfo.get("classes", ())[:8])
-        raise ConfigError(
-            f"{name}: no image is left of {ann_file}: it lists none, or none with an object of a class of the config "
-            f"({classes}, ...)"
-        )
     listed: dict[str, set[str]] = {}
     missing = []
     for index in range(len(dataset)):

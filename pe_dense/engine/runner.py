@@ -6,7 +6,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner as _Runner
 from torch.utils.data import DataLoader
 
-from pe_dense.engine.data import check_images
+from pe_dense.engine.data import check_images, empty_error
 from pe_dense.io import CheckpointError, read_checkpoint, require_match
 from pe_dense.registry import RUNNERS
 
@@ -54,7 +54,16 @@ class Runner(_Runner):
 
     @staticmethod
     def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
-        """As MMEngine's, then :func:`~pe_dense.engine.data.check_images`."""
-        loader = _Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        """As MMEngine's, but data sets must hold images, and the images must exist.
+
+        Raises:
+            ConfigError: see :mod:`pe_dense.engine.data`.
+        """
+        try:
+            loader = _Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        except ValueError as error:
+            if "need at least one array" in str(error):  # how MMEngine meets an empty list of images
+                raise empty_error(dataloader["dataset"]) from error
+            raise
         check_images(loader.dataset)
         return loader

@@ -1,0 +1,123 @@
+"""Loading models strictly, resuming, and not overwriting runs."""
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+
+from pe_dense.engine.errors import ConfigError, one_line_errors
+from pe_dense.engine.launch import training_runner
+from pe_dense.engine.runner import load_model_state
+from pe_dense.io import CheckpointError
+
+
+@MODELS.register_module(name="LinearForTests", force=True)
+class Linear(BaseModel):
+    def __init__(self, outputs=1):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, outputs)
+
+    def forward(self, x, mode="tensor"):
+        y = self.linear(torch.stack(x) if isinstance(x, list) else x)
+        return dict(loss=(y - 1).square().mean()) if mode == "loss" else y
+
+
+@DATASETS.register_module(name="NumbersForTests", force=True)
+class Numbers(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return dict(x=torch.full((4,), float(index)))
+
+
+def make_runner(tmp_path, max_iters=4, resume=None, optim_wrapper=None):
+    torch.manual_seed(0)
+    config = Config(
+        dict(
+            default_scope="mmengine",
+            runner_type="pe_dense.Runner",
+            model=dict(type="LinearForTests"),
+            train_dataloader=dict(
+                batch_size=2,
+                sampler=dict(type="DefaultSampler", shuffle=False),
+                dataset=dict(type="NumbersForTests"),
+            ),
+            train_cfg=dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=1000),
+            optim_wrapper=optim_wrapper or dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1)),
+            default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=2, by_epoch=False)),
+            experiment_name=f"test_{tmp_path.name}",
+            log_level="ERROR",
+        )
+    )
+    return training_runner(config, work_dir=str(tmp_path / "run"), resume=resume, amp=False, launcher="none")
+
+
+def test_a_run_is_never_overwritten(tmp_path):
+    make_runner(tmp_path).train()
+    with pytest.raises(ConfigError, match="already holds a run: go on with --resume"):
+        make_runner(tmp_path)
+
+
+@pytest.mark.parametrize("resume", ["auto", "path"])
+def test_resuming_goes_on_from_the_last_checkpoint(tmp_path, resume):
+    make_runner(tmp_path, max_iters=4).train()
+    resume = "auto" if resume == "auto" else str(tmp_path / "run" / "iter_2.pth")
+    runner = make_runner(tmp_path, max_iters=6, resume=resume)
+    runner.load_or_resume()
+    assert runner.train_loop.iter == (4 if resume == "auto" else 2)
+    saved = torch.load(tmp_path / "run" / f"iter_{runner.train_loop.iter}.pth", weights_only=False)["state_dict"]
+    assert torch.equal(saved["linear.weight"], runner.model.linear.weight)
+
+
+def test_resume_without_a_run_starts_anew(tmp_path):
+    runner = make_runner(tmp_path, resume="auto")
+    runner.train()
+    assert runner.iter == 4
+
+
+def test_model_state_is_strict():
+    model = Linear()
+    state = {f"module.{k}": v + 1 for k, v in model.state_dict().items()}
+    load_model_state(model, dict(state_dict=state), "a.pth")
+    assert torch.equal(model.linear.bias, state["module.linear.bias"])
+    with pytest.raises(CheckpointError, match=r"a\.pth does not fit .*Linear: .*linear\.weight \(1, 4\) for \(2, 4\)"):
+        load_model_state(Linear(2), state, "a.pth")
+    with pytest.raises(CheckpointError, match="1 unknown to the model: head.bias"):
+        load_model_state(model, {**state, "head.bias": torch.zeros(1)}, "a.pth")
+    with pytest.raises(CheckpointError, match="holds a list"):
+        load_model_state(model, [1], "a.pth")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
+def test_precision_without_a_gpu(tmp_path):
+    wrapper = dict(type="AmpOptimWrapper", dtype="bfloat16", optimizer=dict(type="SGD", lr=0.1))
+    runner = make_runner(tmp_path, optim_wrapper=wrapper)
+    assert runner.cfg.optim_wrapper.type == "OptimWrapper"
+    with pytest.raises(ConfigError, match="--amp needs a GPU"):
+        training_runner(
+            Config(dict(optim_wrapper=wrapper)),
+            work_dir=str(tmp_path / "b"),
+            resume=None,
+            amp=True,
+            launcher="none",
+        )
+
+
+def test_launcher_without_torchrun(monkeypatch, tmp_path):
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ConfigError, match="torchrun --nproc_per_node"):
+        training_runner(Config({}), work_dir=str(tmp_path), resume=None, amp=False, launcher="pytorch")
+
+
+@pytest.mark.parametrize("error", [ConfigError("bad thing"), FileNotFoundError("bad thing"), KeyError("bad thing")])
+def test_one_line_errors(error, capsys, monkeypatch):
+    monkeypatch.delenv("PE_DENSE_TRACEBACK", raising=False)
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        raise error
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == "error: bad thing\n"
+    monkeypatch.setenv("PE_DENSE_TRACEBACK", "1")
+    with pytest.raises(type(error)), one_line_errors():
+        raise error
