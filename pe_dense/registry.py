@@ -24,3 +24,6 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     locations=["pe_dense.optim"],
 )
 RUNNERS = Registry("runner", parent=mmengine.RUNNERS, scope="pe_dense", locations=["pe_dense.engine.runner"])
+TASK_UTILS = Registry(
+    "task util", parent=mmengine.TASK_UTILS, scope="pe_dense", locations=["pe_dense.detection.models"]
+)

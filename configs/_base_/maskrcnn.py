@@ -4,7 +4,7 @@ image_size = 1024  # square, in pixels; a changed value reaches tower, padding a
 norm_cfg = dict(type="pe_dense.LayerNorm2d", eps=1e-6)
 
 model = dict(
-    type="MaskRCNN",
+    type="pe_dense.MaskRCNN",
     data_preprocessor=dict(
         type="DetDataPreprocessor",
         mean=[127.0] * 3,
@@ -78,7 +78,7 @@ model = dict(
     train_cfg=dict(
         rpn=dict(
             assigner=dict(
-                type="MaxIoUAssigner",
+                type="pe_dense.MaxIoUAssigner",
                 pos_iou_thr=0.7,
                 neg_iou_thr=0.3,
                 min_pos_iou=0.0,

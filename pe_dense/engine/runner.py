@@ -14,19 +14,26 @@ from pe_dense.registry import RUNNERS
 def load_model_state(model, checkpoint, source: str) -> None:
     """Load a checkpoint of a whole model, strictly.
 
+    A model may have a method ``from_published(state, source)`` that maps the layouts of released files to its own.
+
     Args:
         model: a model, wrapped for distributed training or not.
-        checkpoint: a state dict, or a dict with one under ``state_dict``.
+        checkpoint: a state dict, or a dict with one under ``state_dict`` or ``model``.
         source: how errors name the file.
 
     Raises:
         CheckpointError: for a file of something else, or keys that do not fit (both sides named).
     """
     model = model.module if is_model_wrapper(model) else model
-    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else None
+    state = checkpoint
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
     if not isinstance(state, dict):
-        raise CheckpointError(f"{source} holds a {type(checkpoint).__name__}, not the state of a model")
+        raise CheckpointError(f"{source} holds a {type(state).__name__}, not the state of a model")
     state = {key.removeprefix("module."): value for key, value in state.items()}
+    if hasattr(model, "from_published"):
+        state = model.from_published(state, source)
     require_match(model.state_dict(), state, source, f"this config's {type(model).__name__}")
     model.load_state_dict(state)
 

@@ -1,5 +1,7 @@
 """Parts of detectors that mmdet lacks."""
 
+from pe_dense.detection.models.assigner import MaxIoUAssigner
 from pe_dense.detection.models.federated_loss import FederatedLoss
+from pe_dense.detection.models.mask_rcnn import MaskRCNN
 
-__all__ = ["FederatedLoss"]
+__all__ = ["FederatedLoss", "MaskRCNN", "MaxIoUAssigner"]
