@@ -11,8 +11,8 @@ with read_base():
 
 image_size = 128
 data_root = "data/shapes"
-max_iters = 450
-generator = dict(num_train=400, num_val=80)
+max_iters = 900
+generator = dict(num_train=1000, num_val=80)
 
 model.merge(
     dict(
@@ -47,15 +47,23 @@ model.merge(
         ),
         roi_head=dict(
             bbox_roi_extractor=dict(out_channels=64, featmap_strides=[4, 8, 16], finest_scale=28),
-            bbox_head=dict(in_channels=64, conv_out_channels=64, fc_out_channels=256, num_classes=8),
+            bbox_head=dict(
+                type="ConvFCBBoxHead",
+                num_shared_convs=2,
+                num_shared_fcs=1,
+                in_channels=64,
+                conv_out_channels=64,
+                fc_out_channels=256,
+                num_classes=8,
+            ),
             mask_roi_extractor=dict(out_channels=64, featmap_strides=[4, 8, 16], finest_scale=28),
-            mask_head=dict(in_channels=64, conv_out_channels=64, num_classes=8),
+            mask_head=dict(num_convs=2, in_channels=64, conv_out_channels=64, num_classes=8),
         ),
         train_cfg=dict(
-            rpn_proposal=dict(nms_pre=500, max_per_img=200),
-            rcnn=dict(sampler=dict(num=64)),
+            rpn_proposal=dict(nms_pre=300, max_per_img=100),
+            rcnn=dict(sampler=dict(num=32, pos_fraction=0.5)),
         ),
-        test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=200), rcnn=dict(max_per_img=50)),
+        test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=50)),
     )
 )
 
@@ -101,7 +109,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type="FasterCocoMetric", ann_file=f"{data_root}/annotations/instances_val.json", metric=["bbox", "segm"]
+    type="pe_dense.CocoMetric", ann_file=f"{data_root}/annotations/instances_val.json", metric=["bbox", "segm"]
 )
 test_evaluator = val_evaluator
 
@@ -117,4 +125,4 @@ param_scheduler = [
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
-default_hooks.merge(dict(logger=dict(interval=25), checkpoint=dict(interval=150)))
+default_hooks.merge(dict(logger=dict(interval=25), checkpoint=dict(interval=300)))

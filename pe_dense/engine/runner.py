@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner as _Runner
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pe_dense.engine.data import check_images, empty_error
@@ -11,20 +12,22 @@ from pe_dense.io import CheckpointError, read_checkpoint, require_match
 from pe_dense.registry import RUNNERS
 
 
-def load_model_state(model, checkpoint, source: str) -> None:
-    """Load a checkpoint of a whole model, strictly.
+def model_state(model, checkpoint, source: str) -> dict[str, Tensor]:
+    """Find a whole model's state in a checkpoint and bring it to the model's names, strictly.
 
     A model may have a method ``from_published(state, source)`` that maps the layouts of released files to its own.
 
     Args:
-        model: a model, wrapped for distributed training or not.
+        model: a model, on any device.
         checkpoint: a state dict, or a dict with one under ``state_dict`` or ``model``.
         source: how errors name the file.
+
+    Returns:
+        exactly the model's keys, in its shapes.
 
     Raises:
         CheckpointError: for a file of something else, or keys that do not fit (both sides named).
     """
-    model = model.module if is_model_wrapper(model) else model
     state = checkpoint
     for wrapper in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
@@ -35,7 +38,13 @@ def load_model_state(model, checkpoint, source: str) -> None:
     if hasattr(model, "from_published"):
         state = model.from_published(state, source)
     require_match(model.state_dict(), state, source, f"this config's {type(model).__name__}")
-    model.load_state_dict(state)
+    return state
+
+
+def load_model_state(model, checkpoint, source: str) -> None:
+    """Load what :func:`model_state` finds into a model, wrapped for distributed training or not."""
+    model = model.module if is_model_wrapper(model) else model
+    model.load_state_dict(model_state(model, checkpoint, source))
 
 
 @RUNNERS.register_module()

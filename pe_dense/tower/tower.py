@@ -11,7 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from pe_dense.registry import MODELS
-from pe_dense.tower.block import LAYER_NORM_EPS, Attention
+from pe_dense.tower.block import LAYER_NORM_EPS
 from pe_dense.tower.checkpoint import load_weights
 from pe_dense.tower.pooling import AttentionPooling
 from pe_dense.tower.position import POSITION_MODES, resize_positions
@@ -132,20 +132,25 @@ class PETower(BaseModule):
         self.train()
 
     def _reset_parameters(self) -> None:
-        """Random weights for training from nothing: normal with 0.02, biases zero, as usual for ViTs."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, Attention):
-                nn.init.normal_(module.in_proj_weight, std=0.02)
-                nn.init.zeros_(module.in_proj_bias)
-        for name in ("class_embedding", "positional_embedding", "proj"):
-            if (parameter := getattr(self, name, None)) is not None:
-                nn.init.normal_(parameter, std=self.variant.width**-0.5)
+        """Random weights for training from nothing: CLIP's (arXiv 2103.00020), which scale with width and depth."""
+        width, layers = self.variant.width, self.variant.layers
+        residual = width**-0.5 * (2 * layers) ** -0.5
+        for block in self.transformer.resblocks:
+            for weight, std in (
+                (block.attn.in_proj_weight, width**-0.5),
+                (block.attn.out_proj.weight, residual),
+                (block.mlp.c_fc.weight, (2 * width) ** -0.5),
+                (block.mlp.c_proj.weight, residual),
+            ):
+                nn.init.normal_(weight, std=std)
+            for bias in (block.attn.in_proj_bias, block.attn.out_proj.bias, block.mlp.c_fc.bias, block.mlp.c_proj.bias):
+                nn.init.zeros_(bias)
+        parameters = [getattr(self, name, None) for name in ("class_embedding", "positional_embedding", "proj")]
         if hasattr(self, "attn_pool"):
-            nn.init.normal_(self.attn_pool.probe, std=self.variant.width**-0.5)
+            parameters.append(self.attn_pool.probe)
+        for parameter in parameters:
+            if parameter is not None:
+                nn.init.normal_(parameter, std=width**-0.5)
 
     def init_weights(self) -> None:
         """Load the checkpoint of ``init_cfg``, if there is one (MMEngine calls this before training)."""

@@ -25,7 +25,9 @@ def test_config(path, tmp_path):
     size = path.stem.rpartition("_")[2]
     if size in SIZES:
         assert model.backbone.out_channels == SIZES[size]
-        assert f"-{size.upper()}-" in config.model.backbone.arch
+        kind = "Core" if "_core_" in path.stem else "Spatial"
+        assert f"PE-{kind}-{size.upper()}-" in config.model.backbone.arch
+        assert config.model.backbone.init_cfg.checkpoint == f"hf://facebook/{config.model.backbone.arch}"
     assert f"configs/{path.name}" in path.read_text(), "the docstring shows the command"
 
 

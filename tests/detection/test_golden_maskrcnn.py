@@ -1,90 +1,16 @@
 """Mask R-CNN as our configs set it up, against recordings of the published detectors."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from recordings import Recording, recordings
+from released_maskrcnn import build, prepare, sample
 from torchvision.ops import box_iou
 
-from pe_dense.engine.runner import load_model_state
-
-CONFIGS = Path(__file__).parents[2] / "configs"
 TOLERANCE = dict(atol=1e-5, rtol=0)
 by_recording = pytest.mark.parametrize("path", recordings("maskrcnn_*.npz"), ids=lambda path: path.stem)
-
-
-def build(golden):
-    """The model of the LVIS or COCO config, with the sizes of a recording."""
-    recorded, vit = golden.config, golden.config["vit"]
-    config = Config.fromfile(CONFIGS / f"{'lvis' if recorded['use_sigmoid_ce'] else 'coco'}_maskrcnn_pe_g14.py").model
-    classes, channels, size = recorded["num_classes"], recorded["fpn_channels"], recorded["img_size"]
-    config.merge(
-        dict(
-            data_preprocessor=dict(pad_size_divisor=size),
-            backbone=dict(
-                arch=dict(
-                    patch_size=vit["patch_size"],
-                    width=vit["embed_dim"],
-                    layers=vit["depth"],
-                    heads=vit["num_heads"],
-                    mlp_ratio=vit["mlp_ratio"],
-                    image_size=vit["pretrain_img_size"],
-                    ls_init_value=vit["init_values"],
-                    use_cls_token=vit["pretrain_use_cls_token"],
-                    use_abs_posemb=vit["use_abs_pos"],
-                ),
-                img_size=size,
-                window_size=vit["window_size"],
-                global_blocks=[i for i in range(vit["depth"]) if i not in vit["window_block_indexes"]],
-                pos_embed="tile" if vit["tile_posemb"] else "bicubic",
-                rope_reference_grid=vit["pt_hw_seq_len"],
-                drop_path_rate=vit["drop_path_rate"],
-                init_cfg=None,
-            ),
-            neck=dict(in_channels=vit["embed_dim"], out_channels=channels),
-            rpn_head=dict(in_channels=channels, feat_channels=channels),
-            roi_head=dict(
-                bbox_roi_extractor=dict(out_channels=channels),
-                bbox_head=dict(
-                    in_channels=channels,
-                    conv_out_channels=channels,
-                    fc_out_channels=recorded["fc_dim"],
-                    num_classes=classes,
-                ),
-                mask_roi_extractor=dict(out_channels=channels),
-                mask_head=dict(in_channels=channels, conv_out_channels=channels, num_classes=classes),
-            ),
-            test_cfg=dict(rcnn=dict(score_thr=recorded["score_thresh"], max_per_img=recorded["max_per_img"])),
-        )
-    )
-    if recorded["use_sigmoid_ce"]:
-        config.roi_head.bbox_head.loss_cls.merge(dict(num_classes=classes, num_sampled=None, ann_file=None))
-    # Nothing left to chance, as in the recordings: every candidate is sampled.
-    for stage in (config.train_cfg.rpn, config.train_cfg.rcnn):
-        stage.sampler.merge(dict(num=1_000_000, pos_fraction=1.0))
-    init_default_scope("mmdet")
-    model = MODELS.build(config).eval()
-    load_model_state(model, dict(model=golden.state), "recording")
-    return model
-
-
-def sample(golden):
-    height, width = golden["image"].shape[-2:]
-    full = golden.config["orig_size"]
-    meta = dict(img_shape=(height, width), ori_shape=tuple(full), scale_factor=(width / full[1], height / full[0]))
-    return DetDataSample(metainfo=meta)
-
-
-def prepare(model, golden, data_sample, training=False):
-    bgr = golden["image"].flip(0)
-    return model.data_preprocessor(dict(inputs=[bgr], data_samples=[data_sample]), training)
 
 
 def assert_same_set(boxes, scores, labels, recorded_boxes, recorded_scores, recorded_labels, allowed_misses):

@@ -1,0 +1,20 @@
+"""Mask R-CNN on a frozen PE Spatial G, COCO, 15 epochs: how good the features are as they come.
+
+    tools/train.py configs/coco_maskrcnn_pe_frozen_g14.py --launcher pytorch
+
+Another tower or block: --cfg-options model.backbone.arch=PE-Core-G14-448 model.backbone.out_indices=[40]
+model.backbone.init_cfg.checkpoint=hf://facebook/PE-Core-G14-448
+
+Source: Perception Encoder, appendix B.3.3: windows of 32, tiled positions, no global block.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .coco_maskrcnn_pe_g14 import *
+
+model.merge(dict(backbone=dict(global_blocks=(), drop_path_rate=0.0, with_cp=False, frozen=True)))
+
+max_iters = 184_375 * 15 // 100  # 15 epochs
+train_cfg.merge(dict(max_iters=max_iters))
+param_scheduler[1].merge(dict(end=max_iters, milestones=[max_iters * 8 // 9, max_iters * 26 // 27]))

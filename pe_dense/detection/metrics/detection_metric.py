@@ -1,0 +1,140 @@
+"""Average precision of detections, the part that is the same for all ground truth."""
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from faster_coco_eval.core.mask import area
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from pycocotools.mask import encode
+from terminaltables import AsciiTable
+
+from pe_dense.detection.metrics.ground_truth import GroundTruth
+
+IOU_TYPES = ("bbox", "segm")
+
+
+class DetectionMetric(BaseMetric):
+    """Average precision of boxes and masks.
+
+    Reports ``<prefix>/<metric>_<name>``, names from the ground truth's ``average_precision``, unrounded.
+
+    Attributes:
+        ground_truth_type: what reads the annotation file and knows the rules.
+
+    Args:
+        ann_file: JSON file of the ground truth. All its images are evaluated.
+        metric: ``bbox``, ``segm`` or both.
+        **kwargs: of ``BaseMetric``: ``collect_device``, ``collect_dir``, ``prefix``.
+
+    Raises:
+        ValueError: if a metric is unknown or the file does not serve; when detections arrive, if their image or
+            the classes in ``dataset_meta`` are not the file's.
+    """
+
+    ground_truth_type: type[GroundTruth]
+
+    def __init__(self, *, ann_file: str, metric: str | Sequence[str] = "bbox", **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.metrics = [metric] if isinstance(metric, str) else list(metric)
+        if not self.metrics or not set(self.metrics) <= set(IOU_TYPES):
+            raise ValueError(f"metric must be one or both of {IOU_TYPES}, got {metric!r}")
+        self.ground_truth = self.ground_truth_type(ann_file, masks="segm" in self.metrics)
+        self._category_ids = None
+
+    @property
+    def category_ids(self) -> np.ndarray:
+        """Category id of each label."""
+        if self._category_ids is None:
+            self._category_ids = self.ground_truth.category_ids(self.dataset_meta["classes"])
+        return self._category_ids
+
+    def process(self, data_batch: object, data_samples: Sequence[dict]) -> None:
+        """Keep the detections that may count; only their masks are encoded.
+
+        Args:
+            data_batch: not used.
+            data_samples: each with ``img_id`` and ``pred_instances``, a dict of ``labels`` (N), ``scores`` (N) and
+                ``bboxes`` (N x 4, ``x1 y1 x2 y2`` in pixels). For masks also ``masks`` (N x H x W, or a list of N
+                compressed run-length codes), and ``mask_scores`` (N) where their scores are different.
+        """
+        for sample in data_samples:
+            instances = sample["pred_instances"]
+            self.ground_truth.check_image(sample["img_id"])
+            categories = self.category_ids[instances["labels"].numpy(force=True)]
+            result = dict(img_id=sample["img_id"])
+            for metric in self.metrics:
+                scores = instances["scores"]
+                if metric == "segm":
+                    scores = instances.get("mask_scores", scores)
+                scores = scores.double().numpy(force=True)
+                kept = self.ground_truth.counted(sample["img_id"], categories, scores)
+                shapes = _boxes(instances["bboxes"], kept) if metric == "bbox" else _masks(instances["masks"], kept)
+                result[metric] = (categories[kept], scores[kept], shapes)
+            self.results.append(result)
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Values of all metrics, from what :meth:`process` kept of all images."""
+        logger = MMLogger.get_current_instance()
+        missing = self.ground_truth.num_images - len(results)
+        if missing > 0:
+            logger.warning(f"{missing} of {self.ground_truth.num_images} images have no result: all in them is missed")
+        values, rows = {}, []
+        for metric in self.metrics:
+            with _uncollected():
+                averages = self._evaluate(results, metric)
+            values |= {f"{metric}_{name}": value for name, value in averages.items()}
+            rows.append([metric, *(f"{100 * value:.2f}" if value >= 0 else "-" for value in averages.values())])
+        logger.info("\n" + AsciiTable([["%", *averages], *rows]).table)
+        return values
+
+    def _evaluate(self, results: list[dict], metric: str) -> dict[str, float]:
+        detections = [entry for result in results for entry in _entries(result["img_id"], metric, *result[metric])]
+        if not detections:
+            MMLogger.get_current_instance().warning(f"there is no {metric} detection that counts")
+        return self.ground_truth.average_precision(detections, self.category_ids, metric)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the garbage collector: a dict for each detection, none in a cycle, would have it walk the heap for longer
+    than the evaluation takes.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _boxes(corners: torch.Tensor, kept: np.ndarray) -> np.ndarray:
+    corners = corners.double().numpy(force=True)[kept]
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)  # M x 4, x y w h
+
+
+def _masks(masks: torch.Tensor | list[dict], kept: np.ndarray) -> np.ndarray:
+    codes = np.empty(len(kept), dtype=object)  # M; as an array, since BaseMetric would copy a list dict by dict
+    if not isinstance(masks, torch.Tensor):
+        codes[:] = [masks[index] for index in kept]
+    elif len(kept):
+        masks = masks[torch.from_numpy(kept).to(masks.device)].to(torch.uint8)
+        codes[:] = encode(np.asfortranarray(masks.permute(1, 2, 0).numpy(force=True)))  # from H x W x M
+    return codes
+
+
+def _entries(image_id: int, metric: str, categories: np.ndarray, scores: np.ndarray, shapes: np.ndarray) -> list[dict]:
+    """Detections of an image in the evaluator's form."""
+    shapes = shapes.tolist()
+    if metric == "bbox":
+        key, sizes = "bbox", [width * height for _, _, width, height in shapes]
+    else:  # as `rle`, since what is called `segmentation` the evaluator would encode once more
+        key, sizes = "rle", area(shapes).tolist() if shapes else []
+    return [
+        {"image_id": image_id, "category_id": category, "score": score, "area": size, key: shape}
+        for category, score, size, shape in zip(categories.tolist(), scores.tolist(), sizes, shapes, strict=True)
+    ]

@@ -1,0 +1,74 @@
+"""Precision at fixed recalls, and its means.
+
+Notation: T = 10 IoU thresholds 0.5, 0.55 ... 0.95; R = 101 recalls 0, 0.01 ... 1; K categories; A = 4 ranges of area:
+all, small (up to 32^2 pixels), medium (up to 96^2), large.
+"""
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+
+
+def precision(
+    truth: COCO,
+    detections: list[dict],
+    categories: list[int],
+    iou_type: str,
+    *,
+    max_detections: int,
+) -> np.ndarray:
+    """Interpolated precision, by faster-coco-eval.
+
+    Args:
+        truth: ground truth, its masks as ``rle``.
+        detections: result dicts with ``area`` and with ``bbox`` or ``rle``; they get an ``id``.
+        categories: ids of the K categories.
+        iou_type: ``bbox`` or ``segm``.
+        max_detections: of one category in one image.
+
+    Returns:
+        T x R x K x A; -1 where nothing is annotated.
+    """
+    for number, detection in enumerate(detections):
+        detection["id"] = number + 1
+    evaluator = COCOeval_faster(
+        truth,
+        COCO(dict(images=truth.dataset["images"], categories=truth.dataset["categories"], annotations=detections)),
+        iou_type,
+        print_function=_silent,
+        rle_iou_max_workers=1,
+    )
+    evaluator.params.catIds = categories
+    evaluator.params.maxDets = [max_detections]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    return evaluator.eval["precision"][..., 0]
+
+
+def means(precision: np.ndarray) -> dict[str, float]:
+    """Means that COCO and LVIS share.
+
+    Args:
+        precision: T x R x K x A.
+
+    Returns:
+        By name: the empty one over all, ``50`` and ``75`` at one IoU threshold, ``s``, ``m`` and ``l`` of one range
+        of area.
+    """
+    return {
+        "": mean(precision[..., 0]),
+        "50": mean(precision[0, ..., 0]),
+        "75": mean(precision[5, ..., 0]),
+        "s": mean(precision[..., 1]),
+        "m": mean(precision[..., 2]),
+        "l": mean(precision[..., 3]),
+    }
+
+
+def mean(precision: np.ndarray) -> float:
+    """Mean of all known values, which are in [0, 1]; -1 if none is known."""
+    known = precision[precision > -1]
+    return float(known.mean()) if known.size else -1.0
+
+
+def _silent(*_) -> None:
+    """Takes the lines that the evaluator would log of each category."""

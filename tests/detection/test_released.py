@@ -1,0 +1,56 @@
+"""Released files in and out."""
+
+import pytest
+import torch
+from recordings import Recording, recordings
+from released_maskrcnn import build
+
+from pe_dense.engine.runner import model_state
+from pe_dense.io import CheckpointError
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return Recording(recordings("maskrcnn_lvis*.npz")[0])
+
+
+def test_every_key_is_accounted_for(golden):
+    model = build(golden)
+    state = golden.state
+    state["roi_heads.box_head.fc2.weight"] = torch.zeros(2)
+    with pytest.raises(CheckpointError, match="1 unknown to the model: roi_head.bbox_head.shared_fcs.1.weight"):
+        model_state(model, state, "file.pth")
+    state = golden.state
+    state["roi_heads.keypoint_head.weight"] = torch.zeros(2)
+    with pytest.raises(CheckpointError, match="file.pth is in Detectron2's layout, but 1 keys .*keypoint_head"):
+        model_state(model, state, "file.pth")
+    state = golden.state
+    del state["proposal_generator.rpn_head.anchor_deltas.bias"]
+    with pytest.raises(CheckpointError, match="1 missing in the file: rpn_head.rpn_reg.bias"):
+        model_state(model, state, "file.pth")
+    del state["backbone.net.ln_pre.bias"]
+    with pytest.raises(CheckpointError, match="1 missing in the file: ln_pre.bias"):
+        model_state(model, state, "file.pth")
+
+
+def test_own_checkpoints_pass_unchanged(golden):
+    model = build(golden)
+    state = model.state_dict()
+    assert model_state(model, dict(state_dict=state), "own.pth").keys() == state.keys()
+
+
+def test_convert_checkpoint(golden, tmp_path, monkeypatch):
+    from mmengine.config import Config
+
+    from pe_dense.engine import convert
+
+    model = build(golden)
+    monkeypatch.setattr(convert.MODELS, "build", lambda _: model)
+    source, destination = tmp_path / "released.pth", tmp_path / "out" / "mapped.pth"
+    torch.save(dict(model=golden.state), source)
+    count = convert.convert_checkpoint(Config(dict(model={})), str(source), destination)
+    written = torch.load(destination, weights_only=True)["state_dict"]
+    assert len(written) == count == len(model.state_dict())
+    assert all(torch.equal(written[key], value) for key, value in model.state_dict().items())
+    with pytest.raises(FileExistsError, match="mapped.pth exists"):
+        convert.convert_checkpoint(Config(dict(model={})), str(source), destination)

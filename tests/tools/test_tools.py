@@ -1,0 +1,89 @@
+"""The tools, run as a user runs them."""
+
+import json
+
+import pytest
+from PIL import Image
+from tool_runs import CONFIG, ROOT, run_tool
+
+TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_help(name):
+    done = run_tool(name, "--help")
+    assert done.returncode == 0
+    assert "usage" in done.stdout
+
+
+def test_training_leaves_checkpoints_and_says_where(trained):
+    assert f"Checkpoints: {trained.work_dir}" in trained.output
+    assert (trained.work_dir / "iter_2.pth").exists()
+    assert (trained.work_dir / "last_checkpoint").read_text().endswith("iter_4.pth")
+    assert "coco/bbox_mAP" in trained.output
+    assert "coco/segm_mAP" in trained.output
+
+
+def test_resuming_goes_on(trained):
+    options = [option for option in trained.options if "max_iters" not in option] + ["train_cfg.max_iters=6"]
+    again = run_tool("train", CONFIG, "--work-dir", trained.work_dir, "--cfg-options", *options)
+    assert again.returncode == 2
+    assert "already holds a run" in again.stderr
+    done = run_tool("train", CONFIG, "--work-dir", trained.work_dir, "--resume", "--cfg-options", *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "resumed epoch: 0, iter: 4" in done.stdout + done.stderr
+    assert (trained.work_dir / "iter_6.pth").exists()
+
+
+def test_testing_prints_ap(trained):
+    done = run_tool(
+        "test", CONFIG, trained.work_dir, "--work-dir", trained.folder / "test", "--cfg-options", *trained.options
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "coco/bbox_mAP_50" in done.stdout + done.stderr
+    assert str(trained.folder / "test") in done.stdout
+
+
+def test_predicting_draws_and_writes(trained):
+    images = sorted((trained.folder / "shapes" / "val").iterdir())[:2]
+    broken = trained.folder / "broken.jpg"
+    broken.write_bytes(b"no image")
+    out = trained.folder / "pictures"
+    arguments = (CONFIG, trained.work_dir, *images, broken, "--out", out, "--score-thr", "0.1")
+    done = run_tool("predict", *arguments)
+    assert done.returncode == 1, done.stderr[-2000:]  # one file could not be read
+    assert f"left out {broken}: not a readable image" in done.stdout
+    assert str(out) in done.stdout
+    for image in images:
+        assert Image.open(out / f"{image.stem}.png").size == Image.open(image).size
+        content = json.loads((out / f"{image.stem}.json").read_text())
+        assert (content["width"], content["height"]) == (128, 128)
+        for item in content["objects"]:
+            assert set(item) == {"category", "label", "score", "bbox", "mask"}
+    refused = run_tool("predict", *arguments)
+    assert refused.returncode == 2
+    assert "is not empty: name another folder or pass --overwrite" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "message"),
+    [
+        ("train", ["configs/lvis_maskrcnn_pe_g14.py"], "LVIS v1 (train) is not there: data/lvis/annotations"),
+        ("train", ["configs/lvis_maskrcnn_pe_g41.py"], "did you mean lvis_maskrcnn_pe_g14.py"),
+        ("train", [CONFIG, "--cfg-options", "model.backbone.out_indices=[6]"], "legal are -6..5"),
+        ("train", [CONFIG, "--cfg-options", "model.backbone.arch=PE-Spatial-G15"], "Known towers: PE-Core-T16-384"),
+        ("test", [CONFIG, "absent.pth"], "absent.pth does not exist"),
+        ("predict", [CONFIG, "absent.pth", "absent.jpg", "--out", "x"], "image absent.jpg does not exist"),
+        ("predict", [CONFIG, "absent.pth", "pe_dense", "--out", "x"], "folder pe_dense holds no image"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(tool, arguments, message, tmp_path):
+    extra = ["--work-dir", tmp_path / "run"] if tool != "predict" else []
+    if "data/lvis" in message and (ROOT / "data" / "lvis").exists():
+        pytest.skip("LVIS is here")
+    done = run_tool(tool, *arguments, *extra)
+    assert done.returncode == 2, done.stderr[-2000:]
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
