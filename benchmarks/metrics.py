@@ -97,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--repeats", type=int, default=3, help="the shortest time of so many counts")
-    parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"))
+    parser.add_argument("--output", type=Path, default=Path("work_dirs/benchmarks/metrics.json"))
     args = parser.parse_args()
     logging.disable(logging.WARNING)
 
@@ -107,7 +107,9 @@ def main() -> None:
     print("  ".join(f"{key:>{width}}" for key, width in widths.items()))
     for row in rows:
         print("  ".join(f"{row[key]:>{width}}" for key, width in widths.items()))
+    args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(rows, indent=2) + "\n")
+    print(args.output)
 
 
 if __name__ == "__main__":

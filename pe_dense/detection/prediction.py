@@ -14,6 +14,8 @@ from pycocotools import mask as rle
 
 from pe_dense.detection.detector import Detector
 
+READABLE_SIDE = 480  # px; smaller images are enlarged before drawing
+
 
 def predict_files(
     detector: Detector, images: Sequence[Path], out_dir: Path, *, score_thr: float = 0.3, batch_size: int = 1
@@ -36,12 +38,32 @@ def predict_files(
     samples = (sample for batch in detector.iter_batches(images, batch_size) for sample in batch)
     for image, name, sample in zip(images, output_names(images), samples, strict=True):
         picture = out_dir / f"{name}.png"
-        pixels = mmcv.imread(str(image), channel_order="rgb")
-        visualizer.add_datasample(
-            name, pixels, sample.cpu(), draw_gt=False, pred_score_thr=score_thr, out_file=str(picture)
-        )
+        pixels, drawn = enlarge(mmcv.imread(str(image), channel_order="rgb"), sample.cpu())
+        visualizer.add_datasample(name, pixels, drawn, draw_gt=False, pred_score_thr=score_thr, out_file=str(picture))
         picture.with_suffix(".json").write_text(json.dumps(as_json(sample, detector.classes, image)))
         yield picture
+
+
+def enlarge(pixels: np.ndarray, sample: DetDataSample) -> tuple[np.ndarray, DetDataSample]:
+    """Enlarge a small image and what was found in it by a whole factor, so that labels can be read.
+
+    Args:
+        pixels: (H, W, 3).
+        sample: detections in pixels of the image.
+
+    Returns:
+        image and detections with a longer side of at least 480 px.
+    """
+    factor = -(-READABLE_SIDE // max(pixels.shape[:2]))
+    if factor == 1:
+        return pixels, sample
+    height, width = pixels.shape[:2]
+    sample = sample.clone()
+    found = sample.pred_instances = sample.pred_instances.clone()
+    found.bboxes = found.bboxes * factor
+    if "masks" in found:
+        found.masks = found.masks.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    return mmcv.imresize(pixels, (width * factor, height * factor), interpolation="bicubic"), sample
 
 
 def output_names(images: Sequence[Path]) -> list[str]:

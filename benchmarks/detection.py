@@ -1,0 +1,228 @@
+"""Time and peak memory of Mask R-CNN on a detection tower: what checkpointing, window order and compiling do.
+
+    python benchmarks/detection.py --arch PE-Spatial-T16-512 --size 512
+    python benchmarks/detection.py --arch PE-Spatial-G14-448 --size 1024 --device cuda --dtype bfloat16
+
+Every row runs in a process of its own for the memory (beyond that of the built model); for the time all rows of a kind
+run in turns in one process, so that a busy machine disturbs them alike. Ratios are to the first row of the kind.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+# kind, row, tower options, windows partitioned in every block, compiled
+ROWS = [
+    ("tower forward", "window order kept", {}, False, False),
+    ("tower forward", "partition in every block", {}, True, False),
+    ("tower forward", "compiled", {}, False, True),
+    ("detector forward", "plain", {}, False, False),
+    ("training step", "checkpointed", dict(with_cp=True), False, False),
+    ("training step", "plain", dict(with_cp=False), False, False),
+    ("training step", "tower compiled", dict(with_cp=False), False, True),
+]
+
+
+@contextmanager
+def partition_everywhere(active: bool):
+    """Let windows never fit, which makes every block split and merge its own."""
+    from pe_dense.tower.window import Windows
+
+    fits = Windows.fits
+    if active:
+        Windows.fits = property(lambda self: False)
+    try:
+        yield
+    finally:
+        Windows.fits = fits
+
+
+def make_run(kind: str, options: dict, compiled: bool, args):
+    """A function that runs a row once."""
+    import torch
+    from mmengine.config import Config
+    from mmengine.registry import MODELS, init_default_scope
+
+    import pe_dense  # noqa: F401
+
+    torch.manual_seed(0)
+    device, dtype = torch.device(args.device), getattr(torch, args.dtype)
+    config = Config.fromfile(Path(__file__).parents[1] / "configs" / "coco_maskrcnn_pe_b16.py")
+    init_default_scope(config.default_scope)
+    from pe_dense.tower import get_variant
+
+    variant = get_variant(args.arch)
+    quarter = variant.layers // 4
+    config.model.merge(
+        dict(
+            data_preprocessor=dict(pad_size_divisor=args.size),
+            backbone=dict(
+                arch=args.arch,
+                img_size=args.size,
+                window_size=args.window,
+                global_blocks=tuple(quarter * i - 1 for i in (1, 2, 3, 4)),
+                init_cfg=None,
+                **options,
+            ),
+            neck=dict(in_channels=variant.width),
+        )
+    )
+    with device:
+        model = MODELS.build(config.model).to(device)
+    if compiled:
+        model.backbone.compile()
+    images = torch.randn(args.batch, 3, args.size, args.size, device=device)
+    autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    if kind == "training step":
+        return training_step(model.train(), images, autocast)
+    model.eval()
+
+    def forward():
+        with torch.inference_mode(), autocast:
+            return model.backbone(images) if kind == "tower forward" else model.predict(images, samples(images))
+
+    return forward
+
+
+def samples(images, objects: int = 0):
+    """Data samples of square images with some boxes and masks."""
+    import numpy as np
+    import torch
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData
+
+    size = images.shape[-1]
+    meta = dict(img_shape=(size, size), ori_shape=(size, size), pad_shape=(size, size), scale_factor=(1.0, 1.0))
+    corner = torch.linspace(0, size / 2, objects, device=images.device)
+    boxes = torch.stack([corner, corner, corner + size / 4, corner + size / 3], dim=1)
+    masks = np.zeros((objects, size, size), np.uint8)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
+        mask[y1:y2, x1:x2] = 1
+    result = []
+    for _ in images:
+        sample = DetDataSample(metainfo=meta)
+        labels = torch.arange(objects, device=images.device) % 80
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=labels, masks=BitmapMasks(masks, size, size))
+        sample.ignored_instances = InstanceData(bboxes=boxes[:0], labels=labels[:0])
+        result.append(sample)
+    return result
+
+
+def training_step(model, images, autocast):
+    import torch
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def step():
+        with autocast:
+            loss, _ = model.parse_losses(model.loss(images, samples(images, objects=10)))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def synchronize(device: str) -> None:
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def measure_memory(index: int, args, queue) -> None:
+    """In a process of its own: peak memory in MB of one run, beyond what there was before it."""
+    import torch
+
+    kind, _, options, everywhere, compiled = ROWS[index]
+    with partition_everywhere(everywhere):
+        run = make_run(kind, options, compiled, args)
+        if args.device == "cpu":
+            before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+            run()
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        else:
+            run()  # compiling and choosing algorithms takes memory of its own
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            run()
+            peak = torch.cuda.max_memory_allocated()
+    queue.put(max(peak - before, 0) / 2**20)
+
+
+def measure_times(kind: str, args) -> dict[str, list[float]]:
+    """Seconds of every row of a kind, in turns."""
+    rows = [row for row in ROWS if row[0] == kind and (args.compile or not row[4])]
+    runs = []
+    for _, name, options, everywhere, compiled in rows:
+        with partition_everywhere(everywhere):
+            run = make_run(kind, options, compiled, args)
+            run()  # compiles, and chooses algorithms
+        runs.append((name, everywhere, run))
+    seconds = {name: [] for name, _, _ in runs}
+    for _ in range(args.repeats):
+        for name, everywhere, run in runs:
+            with partition_everywhere(everywhere):
+                synchronize(args.device)
+                start = time.perf_counter()
+                run()
+                synchronize(args.device)
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", default="PE-Spatial-T16-512")
+    parser.add_argument("--size", type=int, default=512, help="side of the images in pixels (512)")
+    parser.add_argument("--window", type=int, default=16, help="side of a window in patches (16; published: 32)")
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--repeats", type=int, default=5, help="medians are of so many runs (5)")
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave out what torch.compile does")
+    parser.add_argument("--output", type=Path, default=Path("work_dirs/benchmarks/detection.json"))
+    args = parser.parse_args()
+
+    context = multiprocessing.get_context("spawn")
+    memory = {}
+    for index, (kind, name, _, _, compiled) in enumerate(ROWS):
+        if compiled and not args.compile:
+            continue
+        queue = context.Queue()
+        process = context.Process(target=measure_memory, args=(index, args, queue))
+        process.start()
+        memory[kind, name] = queue.get()
+        process.join()
+
+    table = []
+    for kind in dict.fromkeys(row[0] for row in ROWS):
+        seconds = measure_times(kind, args)
+        first = statistics.median(next(iter(seconds.values())))
+        for name, values in seconds.items():
+            median = statistics.median(values)
+            table.append(
+                dict(
+                    kind=kind,
+                    row=name,
+                    milliseconds=round(median * 1e3, 1),
+                    ratio=round(median / first, 3),
+                    peak_megabytes=round(memory[kind, name]),
+                )
+            )
+    for line in (dict(zip(table[0], table[0], strict=True)), *table):
+        print("{kind:<18}{row:<26}{milliseconds:>14}{ratio:>8}{peak_megabytes:>16}".format(**line))
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    settings = {key: value for key, value in vars(args).items() if key != "output"}
+    args.output.write_text(json.dumps(dict(settings=settings, rows=table), indent=2) + "\n")
+    print(args.output)
+
+
+if __name__ == "__main__":
+    main()
