@@ -11,7 +11,7 @@ with read_base():
 
 image_size = 128
 data_root = "data/shapes"
-max_iters = 900
+max_iters = 1000
 generator = dict(num_train=1000, num_val=80)
 
 model.merge(
@@ -21,7 +21,7 @@ model.merge(
             arch=dict(
                 patch_size=8,
                 width=128,
-                layers=6,
+                layers=4,
                 heads=4,
                 mlp_ratio=4.0,
                 image_size=64,
@@ -32,7 +32,7 @@ model.merge(
             img_size=image_size,
             patch_size=8,
             window_size=8,
-            global_blocks=(2, 5),
+            global_blocks=(1, 3),
             rope_reference_grid=8,
             drop_path_rate=0.0,
             with_cp=False,
@@ -61,7 +61,7 @@ model.merge(
         ),
         train_cfg=dict(
             rpn_proposal=dict(nms_pre=300, max_per_img=100),
-            rcnn=dict(sampler=dict(num=32, pos_fraction=0.5)),
+            rcnn=dict(sampler=dict(num=32)),
         ),
         test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=50)),
     )
@@ -73,17 +73,21 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(
-        type="pe_dense.ShapesDataset",
-        data_root=data_root,
-        generator=generator,
-        ann_file="annotations/instances_train.json",
-        data_prefix=dict(img="train/"),
-        pipeline=[
-            dict(type="LoadImageFromFile"),
-            dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-            dict(type="RandomFlip", prob=[0.25, 0.25], direction=["horizontal", "vertical"]),
-            dict(type="PackDetInputs"),
-        ],
+        type="ClassBalancedDataset",
+        oversample_thr=1.0,  # a few hundred steps must do for rare classes, too
+        dataset=dict(
+            type="pe_dense.ShapesDataset",
+            data_root=data_root,
+            generator=generator,
+            ann_file="annotations/instances_train.json",
+            data_prefix=dict(img="train/"),
+            pipeline=[
+                dict(type="LoadImageFromFile"),
+                dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+                dict(type="RandomFlip", prob=[0.25, 0.25], direction=["horizontal", "vertical"]),
+                dict(type="PackDetInputs"),
+            ],
+        ),
     ),
 )
 val_dataloader = dict(
@@ -115,7 +119,7 @@ test_evaluator = val_evaluator
 
 optim_wrapper = dict(
     type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
+    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.95), weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [
@@ -125,4 +129,4 @@ param_scheduler = [
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
-default_hooks.merge(dict(logger=dict(interval=25), checkpoint=dict(interval=300)))
+default_hooks.merge(dict(logger=dict(interval=25), checkpoint=dict(interval=400)))

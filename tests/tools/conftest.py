@@ -13,8 +13,8 @@ def trained(tmp_path_factory):
     options = [
         f"data_root={folder / 'shapes'}",
         *(
-            f"{split}_dataloader.dataset.generator.num_{part}=8"
-            for split in ("train", "val", "test")
+            f"{dataset}.generator.num_{part}=8"
+            for dataset in ("train_dataloader.dataset.dataset", "val_dataloader.dataset", "test_dataloader.dataset")
             for part in ("train", "val")
         ),
         "train_dataloader.batch_size=2",
