@@ -11,19 +11,33 @@ MODELS = Registry(
     "model",
     parent=mmengine.MODELS,
     scope="pe_dense",
-    locations=["pe_dense.tower", "pe_dense.pyramid", "pe_dense.detection.models"],
+    locations=["pe_dense.tower", "pe_dense.pyramid", "pe_dense.detection.models", "pe_dense.detection.deta"],
 )
 DATASETS = Registry(
-    "dataset", parent=mmengine.DATASETS, scope="pe_dense", locations=["pe_dense.datasets.shapes_dataset"]
+    "dataset",
+    parent=mmengine.DATASETS,
+    scope="pe_dense",
+    locations=[
+        "pe_dense.datasets.coco_dataset",
+        "pe_dense.datasets.lvis_dataset",
+        "pe_dense.datasets.shapes_dataset",
+    ],
 )
+HOOKS = Registry("hook", parent=mmengine.HOOKS, scope="pe_dense", locations=["pe_dense.detection.class_check"])
 METRICS = Registry("metric", parent=mmengine.METRICS, scope="pe_dense", locations=["pe_dense.detection.metrics"])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",
     parent=mmengine.OPTIM_WRAPPER_CONSTRUCTORS,
     scope="pe_dense",
-    locations=["pe_dense.optim"],
+    locations=["pe_dense.optim", "pe_dense.detection.deta.learning_rates"],
 )
 RUNNERS = Registry("runner", parent=mmengine.RUNNERS, scope="pe_dense", locations=["pe_dense.engine.runner"])
 TASK_UTILS = Registry(
-    "task util", parent=mmengine.TASK_UTILS, scope="pe_dense", locations=["pe_dense.detection.models"]
+    "task util",
+    parent=mmengine.TASK_UTILS,
+    scope="pe_dense",
+    locations=["pe_dense.detection.models", "pe_dense.detection.deta"],
+)
+TRANSFORMS = Registry(
+    "transform", parent=mmengine.TRANSFORMS, scope="pe_dense", locations=["pe_dense.detection.deta.jitter"]
 )

@@ -17,6 +17,7 @@ def parse_args():
     parser.add_argument("--score-thr", type=float, default=0.3, help="draw objects from this score on (0.3)")
     parser.add_argument("--batch-size", type=int, default=1, help="images that run together (1)")
     parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (a GPU where there is one)")
+    parser.add_argument("--data", metavar="FOLDER", help="data of your own that it was trained on, for their classes")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -43,8 +44,14 @@ def main():
             raise FileExistsError(f"{args.out} is not empty: name another folder or pass --overwrite")
 
         from pe_dense.detection import load_detector
+        from pe_dense.engine.config import load_config
 
-        detector = load_detector(args.config, args.checkpoint, device=args.device, options=args.cfg_options)
+        config = load_config(args.config, args.cfg_options)
+        if args.data:
+            from pe_dense.detection.own_data import use_data
+
+            use_data(config, args.data, splits=("val",))
+        detector = load_detector(config, args.checkpoint, device=args.device)
     from rich.progress import track
 
     from pe_dense.detection.prediction import predict_files

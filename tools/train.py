@@ -3,6 +3,7 @@
 
 tools/train.py configs/lvis_maskrcnn_pe_g14.py                            one GPU
 torchrun --nproc_per_node=8 tools/train.py CONFIG --launcher pytorch      several
+torchrun ... tools/train.py CONFIG --launcher pytorch --fsdp              several that share a model out
 """
 
 import argparse
@@ -23,6 +24,22 @@ def parse_args():
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision (bfloat16) if the config has it not")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--fsdp", action="store_true", help="share parameters and optimiser out among the processes")
+    parser.add_argument(
+        "--ema",
+        nargs="?",
+        type=float,
+        const=0.0002,
+        metavar="PART",
+        help="evaluate and save a moving average of the weights, which each step brings nearer to them by this part "
+        "(0.0002, an average over some 5000 steps; more for short runs)",
+    )
+    parser.add_argument(
+        "--show-parameter-groups",
+        action="store_true",
+        help="print which parameters learn at which rate, and end; needs neither data nor weights",
+    )
+    parser.add_argument("--data", metavar="FOLDER", help="data of your own, in COCO's or LVIS's format")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -42,8 +59,23 @@ def main():
         from pe_dense.engine.launch import training_runner
 
         config = load_config(args.config, args.cfg_options)
+        if args.data:
+            from pe_dense.detection.own_data import use_data
+
+            use_data(config, args.data)
+        if args.show_parameter_groups:
+            from pe_dense.engine.parameter_groups import describe, parameter_groups
+
+            print(describe(parameter_groups(config)))
+            return
         runner = training_runner(
-            config, work_dir=args.work_dir, resume=args.resume, amp=args.amp, launcher=args.launcher
+            config,
+            work_dir=args.work_dir,
+            resume=args.resume,
+            amp=args.amp,
+            launcher=args.launcher,
+            fsdp=args.fsdp,
+            ema=args.ema,
         )
         runner.train()
     print(f"Checkpoints: {runner.work_dir}\nLogs: {runner.log_dir}")

@@ -21,7 +21,7 @@ train_dataloader = dict(
         type="ClassBalancedDataset",  # repeat-factor sampling
         oversample_thr=1e-3,
         dataset=dict(
-            type="LVISV1Dataset",
+            type="pe_dense.LVISDataset",
             data_root=data_root,
             ann_file="annotations/lvis_v1_train.json",
             data_prefix=dict(img=""),
@@ -37,7 +37,7 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(
-        type="LVISV1Dataset",
+        type="pe_dense.LVISDataset",
         data_root=data_root,
         ann_file="annotations/lvis_v1_val.json",
         data_prefix=dict(img=""),

@@ -111,3 +111,4 @@ model = dict(
         rcnn=dict(score_thr=0.05, nms=dict(type="nms", iou_threshold=0.5), max_per_img=100, mask_thr_binary=0.5),
     ),
 )
+custom_hooks = [dict(type="pe_dense.ClassCheckHook")]

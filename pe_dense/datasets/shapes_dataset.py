@@ -1,7 +1,7 @@
 """The `shapes` data as mmdet data sets, which make their files on first use."""
 
-from mmdet.datasets import CocoDataset, LVISV1Dataset
-
+from pe_dense.datasets.coco_dataset import CocoDataset
+from pe_dense.datasets.lvis_dataset import LVISDataset
 from pe_dense.datasets.shapes import write_shapes
 from pe_dense.datasets.shapes_form import CLASSES
 from pe_dense.registry import DATASETS
@@ -52,10 +52,10 @@ class ShapesDataset(_Generated, CocoDataset):
 
 
 @DATASETS.register_module()
-class ShapesLVISDataset(_Generated, LVISV1Dataset):
+class ShapesLVISDataset(_Generated, LVISDataset):
     """Instances of the `shapes` data, in LVIS v1 format with its federated gaps.
 
-    Use it like mmdet's ``LVISV1Dataset``, with ``ann_file='annotations/lvis_train.json'`` and
+    Use it like :class:`pe_dense.datasets.lvis_dataset.LVISDataset`, with ``ann_file='annotations/lvis_train.json'`` and
     ``data_prefix=dict(img='')``: image names carry the split. Arguments and errors are those of
     :class:`ShapesDataset`.
     """

@@ -24,7 +24,7 @@ def check_files(config: Config, splits: tuple[str, ...]) -> None:
         ConfigError: naming the first missing path, where to get the data and how to lay it out.
     """
     for split in splits:
-        for dataset in _datasets(config.get(f"{split}_dataloader")):
+        for dataset in inner_datasets(config.get(f"{split}_dataloader")):
             if "generator" in dataset:
                 continue
             root = Path(dataset.get("data_root") or "")
@@ -44,20 +44,20 @@ def _missing(config: Config, split: str, path: Path) -> str:
     return message
 
 
-def _datasets(config: dict | None) -> Iterator[dict]:
-    """Data sets of a loader, inside of any wrapper."""
+def inner_datasets(config: dict | None) -> Iterator[dict]:
+    """Configs of a loader's data sets, inside of any wrapper."""
     if not config:
         return
     inner = [config["dataset"]] if isinstance(config.get("dataset"), dict) else config.get("datasets") or []
     for dataset in inner:
-        yield from _datasets(dataset)
+        yield from inner_datasets(dataset)
     if not inner:
         yield config
 
 
 def empty_error(dataset: dict) -> ConfigError:
     """What to say of a data set's config that leaves no image."""
-    inner = next(_datasets(dict(dataset=dataset)))
+    inner = next(inner_datasets(dict(dataset=dataset)))
     classes = (inner.get("metainfo") or {}).get("classes")
     wanted = f"classes {', '.join(classes[:8])}" if classes else "its classes"
     return ConfigError(

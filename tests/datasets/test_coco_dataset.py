@@ -1,0 +1,108 @@
+"""COCO's and LVIS's data sets: as mmdet's on good files, not silent on bad ones."""
+
+import pytest
+from annotated_folder import content, square, write_json
+from mmdet import datasets as mmdet
+from mmdet.registry import DATASETS as MMDET_DATASETS
+
+from pe_dense.datasets import CLASSES, coco_dataset
+from pe_dense.datasets.coco_dataset import CocoDataset
+from pe_dense.datasets.lvis_dataset import LVISDataset
+
+
+@pytest.fixture
+def warnings(monkeypatch):
+    told = []
+    monkeypatch.setattr(coco_dataset, "print_log", lambda message, *_: told.append(message))
+    return told
+
+
+def write(root, annotations):
+    write_json(root / "ann.json", annotations)
+    return dict(data_root=str(root), ann_file="ann.json", data_prefix=dict(img="pictures"))
+
+
+def entries(dataset):
+    return [dataset.get_data_info(index) for index in range(len(dataset))]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "file", "prefix"),
+    [
+        (CocoDataset, mmdet.CocoDataset, "instances_train.json", "train/"),
+        (LVISDataset, mmdet.LVISV1Dataset, "lvis_train.json", ""),
+    ],
+)
+def test_good_files_give_what_mmdet_gives(small_shapes, warnings, ours, theirs, file, prefix):
+    root, _ = small_shapes
+    for filters in (None, dict(filter_empty_gt=True, min_size=1)):
+        files = dict(
+            data_root=str(root),
+            ann_file=f"annotations/{file}",
+            data_prefix=dict(img=prefix),
+            metainfo=dict(classes=CLASSES),
+            filter_cfg=filters,
+        )
+        dataset, reference = ours(**files), theirs(**files)
+        assert len(dataset) > 12
+        assert entries(dataset) == entries(reference)
+        assert dataset.cat_ids == reference.cat_ids
+    assert warnings == []
+
+
+def test_useless_boxes_are_left_out_and_counted_once(tmp_path, warnings):
+    boxes = [square(2, 2, 10), [2, 2, 0, 5], square(70, 2, 5), square(60, 60, 10), square(1, 1, 0)]
+    files = write(tmp_path, content(("a", "b"), ["0.png", "1.png"], boxes))
+    dataset = CocoDataset(metainfo=dict(classes=("a", "b")), **files)
+    # The fourth is half in the image, which is 64 pixels wide and high.
+    assert [item["bbox"] for item in entries(dataset)[1]["instances"]] == [[2, 2, 12, 12], [60, 60, 64, 64]]
+    assert [item["bbox_label"] for item in entries(dataset)[1]["instances"]] == [0, 1]
+    assert warnings == [
+        f"CocoDataset: left out 6 of 10 boxes of {tmp_path}/ann.json: 4 of zero area, 2 outside of the image"
+    ]
+
+
+def test_other_classes_are_refused(tmp_path):
+    files = write(tmp_path, content(("cog", "bolt"), ["0.png"]))
+    with pytest.raises(
+        ValueError, match=r"80 of the data set's 80 classes are not in .*ann\.json: 'person'.*'cog', 'bolt'"
+    ):
+        CocoDataset(**files)
+    with pytest.raises(ValueError, match="another order"):
+        CocoDataset(metainfo=dict(classes=("bolt", "cog")), **files)
+    some = CocoDataset(metainfo=dict(classes=("bolt",)), **files)
+    assert [item["bbox_label"] for item in entries(some)[0]["instances"]] == [0]
+
+
+def test_a_file_of_another_form_is_refused(tmp_path):
+    files = write(tmp_path, dict(content(("a",), ["0.png"]), categories=[]))
+    with pytest.raises(ValueError, match=r"ann\.json is not in COCO's form: 'categories' is empty"):
+        CocoDataset(**files)
+
+
+def test_lvis_takes_its_classes_from_the_file(tmp_path):
+    files = write(tmp_path, content(("cog", "bolt"), ["a/0.png"], federated=True))
+    lazy = LVISDataset(lazy_init=True, **files)
+    assert len(lazy.metainfo["classes"]) == 1203
+    dataset = LVISDataset(**files)
+    assert dataset.metainfo["classes"] == ("cog", "bolt")
+    assert [item["bbox_label"] for item in entries(dataset)[0]["instances"]] == [0, 1]
+    with pytest.raises(ValueError, match="1 of the data set's 2 classes are not in"):
+        LVISDataset(metainfo=dict(classes=("cog", "nut")), **files)
+    assert len(LVISDataset.METAINFO["classes"]) == 1203
+
+
+def test_lvis_finds_images_by_address_or_name(tmp_path):
+    annotations = content(("cog",), ["a/0.png", "a/1.png"], federated=True)
+    annotations["images"][1].update(coco_url=None, file_name="1.png")
+    dataset = LVISDataset(**write(tmp_path, annotations))
+    assert [item["img_path"] for item in entries(dataset)] == [
+        f"{tmp_path}/pictures/a/0.png",
+        f"{tmp_path}/pictures/1.png",
+    ]
+
+
+def test_registered_for_every_scope():
+    for dataset in (CocoDataset, LVISDataset):
+        assert MMDET_DATASETS.get(f"pe_dense.{dataset.__name__}") is dataset
+    assert MMDET_DATASETS.get("CocoDataset") is mmdet.CocoDataset
