@@ -30,7 +30,7 @@ train_dataloader.merge(
         dataset=dict(
             _delete_=True,
             type="ClassBalancedDataset",
-            oversample_thr=0.1,  # of a few hundred images; 1e-3 of LVIS' hundred thousand
+            oversample_thr=0.4,  # of a few hundred images; 1e-3 of LVIS' hundred thousand
             dataset=dict(
                 type="pe_dense.ShapesLVISDataset",
                 data_root=data_root,

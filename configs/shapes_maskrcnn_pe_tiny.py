@@ -11,7 +11,7 @@ with read_base():
 
 image_size = 128
 data_root = "data/shapes"
-max_iters = 1000
+max_iters = 1200
 generator = dict(num_train=1000, num_val=80)
 
 model.merge(
@@ -73,21 +73,17 @@ train_dataloader = dict(
     persistent_workers=True,
     sampler=dict(type="InfiniteSampler", shuffle=True),
     dataset=dict(
-        type="ClassBalancedDataset",
-        oversample_thr=1.0,  # a few hundred steps must do for rare classes, too
-        dataset=dict(
-            type="pe_dense.ShapesDataset",
-            data_root=data_root,
-            generator=generator,
-            ann_file="annotations/instances_train.json",
-            data_prefix=dict(img="train/"),
-            pipeline=[
-                dict(type="LoadImageFromFile"),
-                dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-                dict(type="RandomFlip", prob=[0.25, 0.25], direction=["horizontal", "vertical"]),
-                dict(type="PackDetInputs"),
-            ],
-        ),
+        type="pe_dense.ShapesDataset",
+        data_root=data_root,
+        generator=generator,
+        ann_file="annotations/instances_train.json",
+        data_prefix=dict(img="train/"),
+        pipeline=[
+            dict(type="LoadImageFromFile"),
+            dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+            dict(type="RandomFlip", prob=[0.25, 0.25], direction=["horizontal", "vertical"]),
+            dict(type="PackDetInputs"),
+        ],
     ),
 )
 val_dataloader = dict(

@@ -13,7 +13,7 @@ MIN_VISIBLE_PIXELS = 12
 MIN_IMAGE_SIZE = 64
 
 # Each class is this much rarer than the one before it.
-_CLASS_DECAY = 0.65
+_CLASS_DECAY = 0.8
 _CLASS_SHARES = _CLASS_DECAY ** np.arange(len(CLASSES)) / np.sum(_CLASS_DECAY ** np.arange(len(CLASSES)))
 _MIN_DIAMETER = 8.0  # pixels
 _MAX_DIAMETER = 0.6  # of the image's side

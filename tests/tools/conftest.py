@@ -14,7 +14,7 @@ def trained(tmp_path_factory):
         f"data_root={folder / 'shapes'}",
         *(
             f"{dataset}.generator.num_{part}=8"
-            for dataset in ("train_dataloader.dataset.dataset", "val_dataloader.dataset", "test_dataloader.dataset")
+            for dataset in ("train_dataloader.dataset", "val_dataloader.dataset", "test_dataloader.dataset")
             for part in ("train", "val")
         ),
         "train_dataloader.batch_size=2",
