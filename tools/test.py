@@ -30,6 +30,7 @@ def main():
     with one_line_errors():
         from pe_dense.engine.config import load_config
         from pe_dense.engine.launch import testing_runner
+        from pe_dense.engine.processes import leave_processes
 
         config = load_config(args.config, args.cfg_options)
         if args.data:
@@ -38,6 +39,7 @@ def main():
             use_data(config, args.data, splits=("val",))
         runner = testing_runner(config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher)
         runner.test()
+        leave_processes()
     print(f"Metrics and logs: {runner.log_dir}")
 
 

@@ -57,6 +57,7 @@ def main():
     with one_line_errors():
         from pe_dense.engine.config import load_config
         from pe_dense.engine.launch import training_runner
+        from pe_dense.engine.processes import leave_processes
 
         config = load_config(args.config, args.cfg_options)
         if args.data:
@@ -78,6 +79,7 @@ def main():
             ema=args.ema,
         )
         runner.train()
+        leave_processes()
     print(f"Checkpoints: {runner.work_dir}\nLogs: {runner.log_dir}")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import torch
@@ -13,9 +12,19 @@ from mmengine.registry import RUNNERS
 
 from pe_dense.engine.data import check_files
 from pe_dense.engine.errors import ConfigError
+from pe_dense.engine.processes import join_processes
 
 
-def training_runner(config: Config, *, work_dir: str | None, resume: str | None, amp: bool, launcher: str):
+def training_runner(
+    config: Config,
+    *,
+    work_dir: str | None,
+    resume: str | None,
+    amp: bool,
+    launcher: str,
+    fsdp: bool = False,
+    ema: float | None = None,
+):
     """Set up a training run.
 
     Args:
@@ -24,14 +33,22 @@ def training_runner(config: Config, *, work_dir: str | None, resume: str | None,
         resume: 'auto' goes on from the work dir's last checkpoint, a path from that one, None starts anew.
         amp: train in mixed precision (bfloat16).
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+        fsdp: share parameters, gradients and optimiser out among the processes, see :mod:`pe_dense.engine.sharding`.
+        ema: evaluate and save the moving average of the weights that each step brings nearer to them by this part;
+            None for the weights themselves.
 
     Returns:
         the runner; its ``train`` starts.
 
     Raises:
-        ConfigError: for missing data, a work dir that already holds a run, or precision without a GPU.
+        ConfigError: for missing data, a work dir that already holds a run, precision without a GPU, or settings that
+            exclude each other.
     """
     check_files(config, ("train", "val"))
+    if fsdp:
+        _set_sharding(config, launcher, ema)
+    if ema is not None:
+        _set_average(config, ema)
     _place(config, work_dir, launcher)
     _set_resume(config, resume)
     _set_precision(config, amp)
@@ -67,19 +84,31 @@ def testing_runner(config: Config, checkpoint: str, *, work_dir: str | None, lau
 
 
 def _place(config: Config, work_dir: str | None, launcher: str) -> None:
-    """Set the work dir and, for several processes without a GPU, what MMEngine assumes of GPUs."""
     config.work_dir = work_dir or config.get("work_dir") or f"work_dirs/{Path(config.filename).stem}"
     config.launcher = launcher
-    if launcher == "pytorch" and not torch.cuda.is_available():
-        missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR") if name not in os.environ]
-        if missing:
-            raise ConfigError(
-                f"--launcher pytorch found no {', '.join(missing)}: start with "
-                "`torchrun --nproc_per_node=N tools/train.py CONFIG --launcher pytorch`"
-            )
-        # The runner leaves a process group alone that is there already; its own set-up asks for a CUDA device.
-        torch.distributed.init_process_group("gloo")
-        config.model_wrapper_cfg = dict(type="MMDistributedDataParallel", device_ids=None)
+    if launcher != "none":
+        join_processes(config, launcher)
+
+
+def _set_sharding(config: Config, launcher: str, ema: float | None) -> None:
+    if launcher == "none":
+        raise ConfigError(
+            "--fsdp shares a model out among processes: start with "
+            "`torchrun --nproc_per_node=N tools/train.py CONFIG --launcher pytorch --fsdp`"
+        )
+    if ema is not None:
+        raise ConfigError("--ema keeps whole weights, which --fsdp shares out: leave one of them out")
+    dtype = config.optim_wrapper.get("dtype", "bfloat16")
+    if dtype != "bfloat16":
+        raise ConfigError(f"--fsdp trains in float32 or mixed with bfloat16; optim_wrapper.dtype is {dtype}")
+    config.fsdp = True
+
+
+def _set_average(config: Config, momentum: float) -> None:
+    if not 0.0 < momentum < 1.0:
+        raise ConfigError(f"--ema {momentum:g}: the part by which a step moves the average is between 0 and 1")
+    average = dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=momentum)
+    config.custom_hooks = [*(config.get("custom_hooks") or []), average]
 
 
 def _set_resume(config: Config, resume: str | None) -> None:
@@ -93,7 +122,8 @@ def _set_resume(config: Config, resume: str | None) -> None:
     elif resume == "auto":
         if not last.exists():
             print_log(f"Nothing to resume in {work_dir}: starting anew", "current", logging.WARNING)
-        config.resume, config.load_from = True, None
+        # The folder, not MMEngine's note in it: that names a path, and the folder may have been moved.
+        config.resume, config.load_from = True, str(work_dir) if last.exists() else None
     else:
         config.resume, config.load_from = True, resume
 
@@ -108,5 +138,9 @@ def _set_precision(config: Config, amp: bool) -> None:
             wrapper.type = "OptimWrapper"
             wrapper.pop("dtype", None)
             wrapper.pop("loss_scale", None)
-    elif amp and wrapper.type == "OptimWrapper":
+        return
+    if amp and wrapper.type == "OptimWrapper":
         wrapper.type, wrapper.dtype = "AmpOptimWrapper", "bfloat16"
+    if wrapper.type == "AmpOptimWrapper" and wrapper.get("dtype") == "bfloat16":
+        # Scaling the loss keeps gradients in float16's range; bfloat16 has float32's.
+        wrapper.setdefault("loss_scale", dict(enabled=False))

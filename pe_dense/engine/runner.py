@@ -1,13 +1,24 @@
-"""MMEngine's runner, with strict and safe loading and with data looked at before training."""
+"""MMEngine's runner, with strict and safe loading and saving, sharding, and data looked at before training."""
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
+import mmengine
+import torch
+from mmengine.hooks import EMAHook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner as _Runner
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from pe_dense.engine import sharding
+from pe_dense.engine.checkpoint_hook import CheckpointHook, whole_file
 from pe_dense.engine.data import check_images, empty_error
+from pe_dense.engine.errors import ConfigError
+from pe_dense.engine.step_seed import StepSeedHook
 from pe_dense.io import CheckpointError, read_checkpoint, require_match
 from pe_dense.registry import RUNNERS
 
@@ -42,14 +53,45 @@ def model_state(model, checkpoint, source: str) -> dict[str, Tensor]:
 
 
 def load_model_state(model, checkpoint, source: str) -> None:
-    """Load what :func:`model_state` finds into a model, wrapped for distributed training or not."""
+    """Load what :func:`model_state` finds into a model, wrapped or sharded for distributed training or not."""
     model = model.module if is_model_wrapper(model) else model
-    model.load_state_dict(model_state(model, checkpoint, source))
+    model.load_state_dict(sharding.share_out(model_state(model, checkpoint, source), model))
 
 
 @RUNNERS.register_module()
 class Runner(_Runner):
-    """As MMEngine's, but checkpoints must fit and are read safely, and missing images are named before training."""
+    """As MMEngine's, but checkpoints must fit, are read safely and written whole, and missing images are named.
+
+    A config with ``fsdp=True`` trains sharded, see :mod:`pe_dense.engine.sharding`; its checkpoints are whole ones.
+    """
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """As MMEngine's, or sharded; the weights are then loaded before, where the model is still whole."""
+        if not self.cfg.get("fsdp"):
+            return super().wrap_model(model_wrapper_cfg, model)
+        model.init_weights()
+        model = sharding.shard(model)
+        here, total = sharding.share_of(model)
+        self.logger.info(f"Shared out among {self.world_size} processes: {here:,} of {total:,} parameters are here")
+        return model
+
+    def _init_model_weights(self) -> None:
+        if not sharding.is_sharded(self.model):
+            super()._init_model_weights()
+
+    def build_optim_wrapper(self, optim_wrapper) -> OptimWrapper:
+        """As MMEngine's."""
+        built = super().build_optim_wrapper(optim_wrapper)
+        if built is not optim_wrapper and sharding.is_sharded(self.model):
+            sharding.load_whole_states(built.optimizer)
+        return built
+
+    def register_default_hooks(self, hooks: dict | None = None) -> None:
+        """As MMEngine's, with this project's :class:`CheckpointHook` for its own and with :class:`StepSeedHook`."""
+        hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1), step_seed=StepSeedHook()) | dict(hooks or {})
+        if isinstance(hooks["checkpoint"], dict) and hooks["checkpoint"].get("type") == "CheckpointHook":
+            hooks["checkpoint"] = dict(hooks["checkpoint"], type=CheckpointHook)
+        super().register_default_hooks(hooks)
 
     def load_checkpoint(self, filename: str, map_location="cpu") -> dict:
         """Load a model's checkpoint; see :func:`load_model_state` for what is refused.
@@ -60,13 +102,76 @@ class Runner(_Runner):
 
         Returns:
             the file's content.
+
+        Raises:
+            ConfigError: on resuming a run with averaged weights without averaging.
         """
         checkpoint = read_checkpoint(filename, map_location=map_location)
+        averaged = isinstance(checkpoint, dict) and "ema_state_dict" in checkpoint
+        if averaged and self._resume and not any(isinstance(hook, EMAHook) for hook in self.hooks):
+            raise ConfigError(f"{filename} is of a run with averaged weights: resume it with --ema")
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_model_state(self.model, checkpoint, str(filename))
         self._has_loaded = True
         self.logger.info(f"Loaded {filename}")
         return checkpoint
+
+    def resume(
+        self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True, map_location="cpu"
+    ) -> None:
+        """As MMEngine's, but read into the CPU's memory: a GPU has no room for a second model and optimiser."""
+        super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+
+    def save_checkpoint(
+        self,
+        out_dir: str,
+        filename: str,
+        file_client_args: dict | None = None,
+        save_optimizer: bool = True,
+        save_param_scheduler: bool = True,
+        meta: dict | None = None,
+        by_epoch: bool = True,
+        backend_args: dict | None = None,
+    ) -> None:
+        """Write the run's state as MMEngine does, but whole or not at all. All processes must call this.
+
+        Args:
+            out_dir, filename: where; a file of that name is replaced.
+            save_optimizer, save_param_scheduler: with their states, for resuming.
+            meta: further information, such as 'epoch' and 'iter' to resume from.
+            by_epoch: whether 'epoch' (or else 'iter'), where not in ``meta``, counts the current one as done.
+            file_client_args, backend_args: None; MMEngine's settings of remote storage.
+
+        Raises:
+            ConfigError: for remote storage.
+        """
+        if file_client_args or backend_args:
+            raise ConfigError(f"Checkpoints go to a local folder, not to one with {file_client_args or backend_args}")
+        if self.rank != 0 and not sharding.is_sharded(self.model):
+            return
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        state = dict(state_dict=model.state_dict(), message_hub=self.message_hub.state_dict())
+        if save_optimizer:
+            state["optimizer"] = self.optim_wrapper.state_dict()
+        state = sharding.gather(state, keep=self.rank == 0)
+        if self.rank != 0:
+            return
+        now = dict(epoch=self.epoch + int(by_epoch), iter=self.iter + int(not by_epoch))
+        about = dict(
+            cfg=self.cfg.pretty_text,
+            seed=self.seed,
+            experiment_name=self.experiment_name,
+            time=time.strftime("%Y%m%d_%H%M%S"),
+            mmengine_version=mmengine.__version__,
+            dataset_meta=getattr(self.train_dataloader.dataset, "metainfo", None),
+        )
+        checkpoint = dict(state, meta=now | (meta or {}) | about)
+        if save_param_scheduler and self.param_schedulers is not None:
+            checkpoint["param_schedulers"] = [scheduler.state_dict() for scheduler in self.param_schedulers]
+        self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
+        Path(out_dir).mkdir(parents=True, exist_ok=True)
+        with whole_file(Path(out_dir) / filename) as file:
+            torch.save(checkpoint, file)
 
     @staticmethod
     def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:

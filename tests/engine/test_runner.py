@@ -2,56 +2,13 @@
 
 import pytest
 import torch
+from linear_run import Linear, make_runner
 from mmengine.config import Config
-from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, MODELS
 
 from pe_dense.engine.errors import ConfigError, one_line_errors
 from pe_dense.engine.launch import training_runner
 from pe_dense.engine.runner import load_model_state
 from pe_dense.io import CheckpointError
-
-
-@MODELS.register_module(name="LinearForTests", force=True)
-class Linear(BaseModel):
-    def __init__(self, outputs=1):
-        super().__init__()
-        self.linear = torch.nn.Linear(4, outputs)
-
-    def forward(self, x, mode="tensor"):
-        y = self.linear(torch.stack(x) if isinstance(x, list) else x)
-        return dict(loss=(y - 1).square().mean()) if mode == "loss" else y
-
-
-@DATASETS.register_module(name="NumbersForTests", force=True)
-class Numbers(torch.utils.data.Dataset):
-    def __len__(self):
-        return 8
-
-    def __getitem__(self, index):
-        return dict(x=torch.full((4,), float(index)))
-
-
-def make_runner(tmp_path, max_iters=4, resume=None, optim_wrapper=None):
-    torch.manual_seed(0)
-    config = Config(
-        dict(
-            default_scope="mmengine",
-            runner_type="pe_dense.Runner",
-            model=dict(type="LinearForTests"),
-            train_dataloader=dict(
-                batch_size=2,
-                sampler=dict(type="DefaultSampler", shuffle=False),
-                dataset=dict(type="NumbersForTests"),
-            ),
-            train_cfg=dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=1000),
-            optim_wrapper=optim_wrapper or dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1)),
-            default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=2, by_epoch=False)),
-            experiment_name=f"test_{tmp_path.name}",
-            log_level="ERROR",
-        )
-    )
-    return training_runner(config, work_dir=str(tmp_path / "run"), resume=resume, amp=False, launcher="none")
 
 
 def test_a_run_is_never_overwritten(tmp_path):

@@ -1,0 +1,83 @@
+"""Two processes, without a GPU: whole models, sharded models, and checkpoints that both read."""
+
+import re
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from tiny_run import logged, write_config
+from tool_runs import ROOT
+
+from pe_dense.detection import load_detector
+from pe_dense.io import read_checkpoint
+
+OPTIONS = {
+    # A block after the last tap has no gradient, in either process.
+    "model.backbone.arch.layers": 3,
+    "model.backbone.out_indices": [1],
+    "model.backbone.with_cp": True,
+    "model.backbone.drop_path_rate": 0.2,
+    "optim_wrapper.constructor": "pe_dense.LayerDecayConstructor",
+    "optim_wrapper.paramwise_cfg": dict(decay_rate=0.8),
+    "default_hooks.checkpoint.interval": 3,
+}
+
+
+def train(config, *options):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = [*torchrun, "tools/train.py", str(config), "--launcher", "pytorch", *map(str, options)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Six steps of a whole model; three of a sharded one and, resumed, three more."""
+    folder = tmp_path_factory.mktemp("distributed")
+    longer = write_config(folder, name="longer", max_iters=6, **OPTIONS)
+    validated = write_config(folder, name="validated", max_iters=3, validate=True, **OPTIONS)
+    whole, sharded = folder / "whole", folder / "sharded"
+    train(longer, "--work-dir", whole)
+    first = train(validated, "--work-dir", sharded, "--fsdp")
+    second = train(longer, "--work-dir", sharded, "--fsdp", "--resume")
+    return SimpleNamespace(config=longer, whole=whole, sharded=sharded, output=first + second)
+
+
+def test_parameters_are_shared_out(runs):
+    here, total = re.search(r"Shared out among 2 processes: ([\d,]+) of ([\d,]+)", runs.output).groups()
+    here, total = int(here.replace(",", "")), int(total.replace(",", ""))
+    assert total / 2 <= here < total * 0.51  # process 0 has the larger half of uneven tensors
+
+
+def test_sharded_training_equals_whole_training(runs):
+    keys = ("loss", "loss_rpn_cls", "loss_cls", "loss_bbox", "loss_mask", "grad_norm", "lr")
+    whole, sharded = logged(runs.whole, *keys), logged(runs.sharded, *keys)
+    assert list(whole) == list(sharded) == [1, 2, 3, 4, 5, 6]
+    for step, values in whole.items():
+        assert sharded[step] == pytest.approx(values, rel=1e-5, abs=1e-5), f"step {step}"
+
+
+def test_sharded_validation_collects_the_images_of_both(runs):
+    assert logged(runs.sharded, "coco/bbox_mAP", "coco/segm_mAP")
+    assert "images have no result" not in runs.output  # what the metric says of images that it was not given
+
+
+@pytest.mark.parametrize("name", ["iter_3.pth", "iter_6.pth"])
+def test_checkpoints_of_sharded_and_whole_models_are_the_same(runs, name):
+    whole, sharded = read_checkpoint(runs.whole / name), read_checkpoint(runs.sharded / name)
+    assert list(whole["state_dict"]) == list(sharded["state_dict"])
+    torch.testing.assert_close(sharded["state_dict"], whole["state_dict"], rtol=1e-5, atol=1e-6)
+    a, b = whole["optimizer"], sharded["optimizer"]
+    assert a["param_groups"] == b["param_groups"]
+    assert len({group["lr"] for group in a["param_groups"]}) == 5  # embedding, three blocks, everything else
+    torch.testing.assert_close(b["state"], a["state"], rtol=1e-3, atol=1e-5)
+
+
+def test_one_process_reads_a_sharded_run(runs):
+    detector = load_detector(runs.config, runs.sharded, device="cpu")
+    state = read_checkpoint(runs.sharded / "iter_6.pth")["state_dict"]
+    for name, parameter in detector.model.named_parameters():
+        assert torch.equal(parameter, state[name]), name

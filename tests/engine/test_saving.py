@@ -1,0 +1,87 @@
+"""Whatever interrupts a save, the run has a complete checkpoint and knows it."""
+
+import pytest
+import torch
+from linear_run import make_runner
+
+from pe_dense.engine.checkpoint_hook import whole_file
+from pe_dense.engine.errors import ConfigError
+
+
+def break_save(monkeypatch, number):
+    """Let the `number`-th save stop in the middle of its file, as a kill does."""
+    count, save = iter(range(1, 100)), torch.save
+
+    def half(content, file):
+        if next(count) == number:
+            file.write(b"half a checkpoint")
+            raise KeyboardInterrupt
+        save(content, file)
+
+    monkeypatch.setattr(torch, "save", half)
+
+
+@pytest.mark.parametrize("max_keep_ckpts", [-1, 1])
+def test_an_interrupted_save_costs_only_the_steps_since_the_last(tmp_path, monkeypatch, max_keep_ckpts):
+    run = tmp_path / "run"
+    break_save(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        make_runner(tmp_path, max_iters=6, max_keep_ckpts=max_keep_ckpts).train()
+    assert [path.name for path in run.glob("*.pth")] == ["iter_2.pth"]
+    assert (run / "last_checkpoint").read_text() == str(run / "iter_2.pth")
+    assert len(list(run.glob("*.part"))) == 1
+
+    resumed = make_runner(tmp_path, max_iters=6, max_keep_ckpts=max_keep_ckpts, resume="auto")
+    resumed.load_or_resume()
+    assert resumed.iter == 2
+    resumed.train()
+    kept = ["iter_2.pth", "iter_4.pth", "iter_6.pth"] if max_keep_ckpts == -1 else ["iter_6.pth"]
+    assert sorted(path.name for path in run.glob("*.pth")) == kept
+    assert not list(run.glob("*.part"))
+
+    (tmp_path / "whole").mkdir()
+    make_runner(tmp_path / "whole", max_iters=6).train()
+    ends = [torch.load(path / "iter_6.pth", weights_only=False) for path in (run, tmp_path / "whole" / "run")]
+    assert torch.equal(*(end["state_dict"]["linear.weight"] for end in ends))
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a.pth"
+    for content in (b"old", b"new"):
+        with whole_file(path) as file:
+            file.write(content)
+            assert not path.exists() or path.read_bytes() == b"old"
+        assert path.read_bytes() == content
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as file:
+        file.write(b"ha")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"new"
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    make_runner(tmp_path, max_iters=8, max_keep_ckpts=2).train()
+    assert sorted(path.name for path in (tmp_path / "run").glob("*.pth")) == ["iter_6.pth", "iter_8.pth"]
+
+
+def test_a_moved_run_resumes(tmp_path):
+    make_runner(tmp_path, max_iters=2).train()
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "run").rename(tmp_path / "moved" / "run")
+    runner = make_runner(tmp_path / "moved", max_iters=4, resume="auto")
+    runner.load_or_resume()
+    assert runner.iter == 2
+
+
+def test_what_a_checkpoint_says(tmp_path):
+    runner = make_runner(tmp_path, max_iters=2)
+    runner.train()
+    runner.save_checkpoint(str(tmp_path), "a.pth", save_optimizer=False, save_param_scheduler=False, by_epoch=False)
+    content = torch.load(tmp_path / "a.pth", weights_only=False)
+    assert set(content) == {"meta", "state_dict", "message_hub"}
+    assert (content["meta"]["epoch"], content["meta"]["iter"]) == (0, 3)
+    runner.save_checkpoint(str(tmp_path), "a.pth", meta=dict(note="b"))
+    content = torch.load(tmp_path / "a.pth", weights_only=False)
+    assert content["optimizer"]["param_groups"][0]["lr"] == 0.1
+    assert (content["meta"]["epoch"], content["meta"]["iter"], content["meta"]["note"]) == (1, 2, "b")
+    with pytest.raises(ConfigError, match="local folder"):
+        runner.save_checkpoint(str(tmp_path), "a.pth", backend_args=dict(backend="petrel"))
