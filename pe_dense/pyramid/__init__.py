@@ -1,6 +1,7 @@
 """Feature pyramids from single maps."""
 
+from pe_dense.pyramid.deta import DETAPyramid
 from pe_dense.pyramid.layer_norm import LayerNorm2d
 from pe_dense.pyramid.simple import ConvNorm, SimpleFeaturePyramid
 
-__all__ = ["ConvNorm", "LayerNorm2d", "SimpleFeaturePyramid"]
+__all__ = ["ConvNorm", "DETAPyramid", "LayerNorm2d", "SimpleFeaturePyramid"]

@@ -1,0 +1,21 @@
+"""DETA with PE Spatial T on COCO at 1024 px, 24 epochs, straight from the tower's weights.
+
+    tools/train.py configs/coco_deta_pe_t16.py --launcher pytorch
+
+Recipe: not published for this size: as `_b16`.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .coco_deta_pe_b16 import *
+
+model.merge(
+    dict(
+        backbone=dict(
+            arch="PE-Spatial-T16-512",
+            init_cfg=dict(checkpoint="hf://facebook/PE-Spatial-T16-512"),
+        ),
+        neck=dict(in_channels=192),
+    )
+)

@@ -1,0 +1,82 @@
+"""The pyramid of the released DETA detector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from pe_dense.registry import MODELS
+
+GROUPS = 32  # of the normalisation of every level
+
+
+@MODELS.register_module()
+class DETAPyramid(BaseModule):
+    """Levels of a deformable transformer from one map.
+
+    Three levels come from the map (p3, p4, p5 for one of stride 16): one 2x2 transposed convolution to half the
+    channels, the map itself, max pooling. A 1x1 convolution brings each to the transformer's width; further levels
+    halve by a 3x3 convolution, the first from the pooled map, the others from the level before. GroupNorm follows each.
+
+    Source: DETA (arXiv 2212.06137) on the Perception Encoder (arXiv 2504.13181, section 5.3). Parameter names are those
+    of the released detector (``fpn1.0``, ``input_proj.<level>.<0 or 1>``).
+
+    Args:
+        in_channels: C, channels of the map.
+        out_channels: D, channels of every level, a multiple of 32.
+        num_levels: levels, at least 3.
+
+    Raises:
+        ValueError: for another width or fewer levels.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int = 256, num_levels: int = 5, init_cfg: dict | None = None):
+        super().__init__(init_cfg)
+        if out_channels % GROUPS:
+            raise ValueError(f"out_channels {out_channels} is not a multiple of {GROUPS}, the groups of its norm")
+        if num_levels < 3:
+            raise ValueError(f"num_levels {num_levels} is less than the 3 that are made from the map")
+        half = in_channels // 2
+        self.fpn1 = nn.Sequential(nn.ConvTranspose2d(in_channels, half, 2, stride=2))
+        convolutions = [nn.Conv2d(channels, out_channels, 1) for channels in (half, in_channels, in_channels)]
+        for channels in [in_channels, *[out_channels] * (num_levels - 4)][: num_levels - 3]:
+            convolutions.append(nn.Conv2d(channels, out_channels, 3, stride=2, padding=1))
+        self.input_proj = nn.ModuleList(
+            nn.Sequential(convolution, nn.GroupNorm(GROUPS, out_channels)) for convolution in convolutions
+        )
+
+    def init_weights(self) -> None:
+        """Xavier's uniform weights and no bias for the projections, as in Deformable DETR (arXiv 2010.04159)."""
+        super().init_weights()
+        for convolution, _ in self.input_proj:
+            nn.init.xavier_uniform_(convolution.weight)
+            nn.init.zeros_(convolution.bias)
+
+    def pyramid(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The three levels before their projection.
+
+        Args:
+            x: (B, C, H, W).
+
+        Returns:
+            (B, C / 2, 2 H, 2 W), (B, C, H, W) and (B, C, H / 2, W / 2).
+        """
+        return self.fpn1(x), x, F.max_pool2d(x, kernel_size=2, stride=2)
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Make the levels.
+
+        Args:
+            maps: the tower's taps, of which the last counts: (B, C, H, W).
+
+        Returns:
+            (B, D, 2 H, 2 W), (B, D, H, W), (B, D, H / 2, W / 2), ..., one per level.
+        """
+        bases = self.pyramid(maps[-1])
+        levels = [project(base) for project, base in zip(self.input_proj, bases, strict=False)]
+        for project in self.input_proj[3:]:
+            levels.append(project(bases[-1] if len(levels) == 3 else levels[-1]))
+        return tuple(levels)

@@ -1,0 +1,310 @@
+"""DETA's parts, its options, and input that is hard on it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData
+
+from pe_dense.detection.deta import OverlapAssigner
+from pe_dense.detection.deta.jitter import DETAJitter
+from pe_dense.detection.deta.proposals import choose_proposals
+from pe_dense.pyramid import DETAPyramid
+
+CONFIG = Path(__file__).parents[2] / "configs" / "shapes_deta_pe_tiny.py"
+
+
+def build(**changes):
+    """The tiny model, smaller still, with random weights."""
+    config = Config.fromfile(CONFIG).model
+    config.merge(dict(embed_dims=64, encoder_layers=1, decoder_layers=2, num_queries=20, feedforward_channels=64))
+    config.merge(changes)
+    init_default_scope("mmdet")
+    torch.manual_seed(0)
+    model = MODELS.build(config)
+    model.init_weights()
+    return model
+
+
+def samples(*boxes, shape=(128, 128)):
+    """Data samples of 128 px images with boxes (K, 4) in px each."""
+    made = []
+    for each in boxes:
+        item = DetDataSample(metainfo=dict(img_shape=shape, ori_shape=shape, batch_input_shape=(128, 128)))
+        each = torch.as_tensor(each, dtype=torch.float32).reshape(-1, 4)
+        item.gt_instances = InstanceData(bboxes=each, labels=torch.arange(len(each)) % 8)
+        made.append(item)
+    return made
+
+
+def grid_of_boxes(count):
+    corner = torch.rand(count, 2, generator=torch.Generator().manual_seed(1)) * 100
+    return torch.cat([corner, corner + 4 + torch.rand(count, 2) * 20], dim=1)
+
+
+def train_step(model, data):
+    """The losses, after a backward pass that leaves finite gradients everywhere."""
+    model.train().zero_grad()
+    images = torch.randn(len(data), 3, 128, 128, generator=torch.Generator().manual_seed(2))
+    losses = model.loss(images, data)
+    total, _ = model.parse_losses(losses)
+    total.backward()
+    for name, value in losses.items():
+        assert value.isfinite(), name
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    return losses
+
+
+class TestBadInput:
+    def test_images_without_objects(self):
+        losses = train_step(build(), samples([], []))
+        assert losses["loss_cls"] > 0 and losses["loss_bbox"] == 0 and losses["enc_loss_iou"] == 0
+        train_step(build(), samples([], [[10, 10, 50, 60]]))
+
+    def test_more_objects_than_queries(self):
+        losses = train_step(build(num_queries=6), samples(grid_of_boxes(50)))
+        assert losses["loss_bbox"] > 0
+
+    def test_fewer_tokens_than_queries(self):
+        """128 px at patches of 8 give 32^2 + 16^2 + 8^2 + 4^2 + 2^2 = 1364 tokens: all become queries."""
+        model = build(num_queries=1500)
+        train_step(model, samples(grid_of_boxes(3)))
+        found = model.eval().predict(torch.zeros(1, 3, 128, 128), samples([]))[0].pred_instances
+        assert len(found) <= 50 and found.scores.isfinite().all()
+
+    @pytest.mark.parametrize("box", [[30, 30, 30, 60], [60, 60, 30, 30], [0, 0, 128, 128]])
+    def test_boxes_without_area_train_nothing(self, box):
+        good = [[10, 10, 50, 60]]
+        torch.manual_seed(0)
+        both = train_step(build(), samples([*good, box]))
+        torch.manual_seed(0)
+        alone = train_step(build(), samples(good))
+        assert (both["loss_bbox"] == alone["loss_bbox"]) == (box != [0, 0, 128, 128])
+
+    def test_image_much_smaller_than_its_batch(self):
+        data = samples([], [[1, 1, 6, 7]])
+        data[1].set_metainfo(dict(img_shape=(8, 9)))
+        train_step(build(), data)
+
+    def test_objects_outside_of_the_image(self):
+        train_step(build(), samples([[-50, -50, -10, -20], [100, 100, 200, 300]]))
+
+
+class TestAssigner:
+    candidates = torch.tensor(
+        [[0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 10, 6], [50, 50, 60, 60], [90, 90, 99, 99]]
+    ).float()
+    objects = torch.tensor([[0, 0, 10, 10], [50, 50, 60, 75]]).float()
+
+    def pairs(self, objects=None, **options):
+        options = dict(pos_iou_thr=0.7, max_positives=10) | options
+        found = OverlapAssigner(**options)(self.candidates, self.objects if objects is None else objects)
+        return list(zip(*(x.tolist() for x in found), strict=True))
+
+    def test_threshold_and_best_of_an_object(self):
+        # overlaps with the first object: 1, 0.8, 0.6; the second's best is 0.4
+        assert self.pairs() == [(0, 0), (1, 0), (3, 1)]
+        assert self.pairs(pos_iou_thr=0.5) == [(0, 0), (1, 0), (2, 0), (3, 1)]
+
+    def test_limits(self):
+        assert self.pairs(pos_iou_thr=0.5, max_per_object=2) == [(0, 0), (1, 0), (3, 1)]
+        torch.manual_seed(0)
+        assert len(self.pairs(pos_iou_thr=0.5, max_positives=2)) == 2
+
+    def test_object_that_nothing_overlaps_makes_all_that_miss_it_positive(self):
+        """Ties at no overlap count, as in Detectron2's matcher: each positive counts for the object it fits best."""
+        far = torch.tensor([[200.0, 200, 210, 210]])
+        pairs = self.pairs(torch.cat([self.objects, far]))
+        # the last candidate overlaps nothing and so counts for the first object: that gets four, the others as fit
+        assert [pair for pair in pairs if pair[1] == 0] == [(0, 0), (1, 0), (2, 0), (3, 0)]
+        assert [pair for pair in pairs if pair[1] == 1] == [(3, 1)]
+
+    def test_nothing_to_match(self):
+        assert self.pairs(torch.zeros(0, 4)) == []
+        none = OverlapAssigner(0.7, 10)(torch.zeros(0, 4), self.objects)
+        assert [len(x) for x in none] == [0, 0]
+
+
+class TestProposals:
+    def choose(self, **options):
+        generator = torch.Generator().manual_seed(0)
+        boxes = torch.rand(30, 4, generator=generator) * 0.4 + 0.3
+        logits = torch.rand(30, generator=generator)
+        boxes[1] = boxes[0]  # near copies within the first level
+        options = dict(count=6, per_level=10, iou_threshold=0.9) | options
+        return boxes, logits, choose_proposals(boxes, logits, [20, 8, 2], **options)
+
+    def test_a_share_of_each_level_and_no_copies(self):
+        _, logits, chosen = self.choose()
+        levels = torch.bucketize(chosen, torch.tensor([20, 28]), right=True)
+        assert levels.bincount().tolist() == [2, 2, 2]
+        assert (logits[chosen].diff() <= 0).all()
+        assert not {0, 1} <= set(self.choose(count=12)[2].tolist())
+
+    def test_options(self):
+        assert {0, 1} <= set(self.choose(count=20, per_level=20, iou_threshold=1.0)[2].tolist())
+        assert sum(i < 20 for i in self.choose(count=9, per_level=1)[2].tolist()) != 1  # too few: by objectness
+        assert len(self.choose(count=40)[2]) == 30
+
+    def test_what_is_missing_is_filled_by_rank(self):
+        _, logits, chosen = self.choose(count=11, per_level=20)  # 3 a level, but the last has 2
+        assert len(chosen) == 11 == len(set(chosen.tolist()))
+
+
+class TestModel:
+    def test_an_object_is_learned(self):
+        model, data = build(), samples([[20, 30, 70, 90]])
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        first = None
+        for _ in range(12):
+            losses = train_step(model, data)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            total = sum(value.item() for name, value in losses.items() if "loss" in name)
+            first = first or total
+        assert total < 0.7 * first
+
+    @torch.no_grad()
+    def test_tower_dtype(self):
+        images = torch.randn(1, 3, 128, 128)
+        exact, half = (build(tower_dtype=dtype).eval().extract_feat(images) for dtype in (None, "bfloat16"))
+        assert half[0].dtype == torch.float32
+        assert 0 < (exact[1] - half[1]).abs().mean() < 0.1
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="tower_dtype 'float8' is not one of None, 'bfloat16', 'float16'"):
+            build(tower_dtype="float8")
+        with pytest.raises(ValueError, match="init_cfg of DETA is .* got {'type': 'Pretrained', 'path': 'a.pth'}"):
+            build(init_cfg=dict(type="Pretrained", path="a.pth"))
+        with pytest.raises(ValueError, match="test_cfg.nms has type 'fast', not one of"):
+            build(test_cfg=dict(nms=dict(type="fast")))
+        with pytest.raises(ValueError, match="out_channels 48 is not a multiple of 32"):
+            DETAPyramid(64, 48)
+        with pytest.raises(ValueError, match="num_levels 2 is less than the 3"):
+            DETAPyramid(64, 64, 2)
+
+    @torch.no_grad()
+    def test_padding_does_not_change_what_is_found(self):
+        """An image at the top left of a larger batch gives boxes within it."""
+        model = build().eval()
+        data = samples([], shape=(64, 96))
+        found = model.predict(torch.randn(1, 3, 128, 128), data)[0].pred_instances
+        center = (found.bboxes[:, :2] + found.bboxes[:, 2:]) / 2
+        assert len(found) and (center <= torch.tensor([96.0, 64.0])).all()
+
+    @torch.no_grad()
+    def test_suppression_and_limits(self):
+        data, images = samples([]), torch.randn(1, 3, 128, 128, generator=torch.Generator().manual_seed(0))
+        counts = {}
+        for name, cfg in dict(
+            hard=dict(nms=dict(iou_threshold=0.1)),
+            soft=dict(nms=dict(_delete_=True, type="soft_nms", iou_threshold=0.7)),
+            none=dict(nms=None),
+            few=dict(pre_nms=7),
+        ).items():
+            model = build(test_cfg=dict(max_per_img=1000) | cfg).eval()
+            found = model.predict(images, data)[0].pred_instances
+            assert (found.scores.diff() <= 0).all()
+            counts[name] = len(found)
+        # 20 queries of 8 classes, hard NMS drops some, soft NMS none
+        assert counts["none"] == counts["soft"] == 160 and counts["few"] <= 7
+        assert counts["hard"] < 160
+
+
+class TestFederatedLoss:
+    def losses(self, **loss):
+        model = build(bbox_head=dict(loss_cls=dict(_delete_=True, **loss)))
+        torch.manual_seed(0)
+        return train_step(model, samples(grid_of_boxes(3)))
+
+    def test_all_classes_are_the_focal_loss(self):
+        plain = self.losses(type="FocalLoss", use_sigmoid=True)
+        federated = self.losses(type="pe_dense.FederatedFocalLoss", num_classes=8, num_sampled=None)
+        assert federated["loss_cls"].item() == pytest.approx(plain["loss_cls"].item(), rel=1e-4)
+        assert federated["enc_loss_cls"] < plain["enc_loss_cls"]  # its silent outputs are left alone
+
+    def test_some_classes(self):
+        options = dict(type="pe_dense.FederatedFocalLoss", num_classes=8)
+        everything = self.losses(**options, num_sampled=None)
+        some = self.losses(**options, num_sampled=5)  # three of objects, the background and one other
+        assert some["loss_cls"] < everything["loss_cls"]
+        assert some["enc_loss_cls"] == everything["enc_loss_cls"]
+        assert self.losses(**options, alpha=0.5)["loss_cls"] != everything["loss_cls"]
+        assert self.losses(**options, gamma=1.0)["loss_cls"] > everything["loss_cls"]
+
+
+class TestPyramid:
+    @pytest.mark.parametrize("levels", [3, 4, 5, 6])
+    def test_levels(self, levels):
+        maps = DETAPyramid(64, 32, levels)([torch.randn(2, 64, 16, 12)])
+        sizes = [(32, 24), (16, 12), (8, 6), (4, 3), (2, 2), (1, 1)]
+        assert [tuple(x.shape) for x in maps] == [(2, 32, *size) for size in sizes[:levels]]
+
+
+class TestJitter:
+    @pytest.mark.parametrize("image_size", [512, 1024])
+    def test_sizes(self, image_size):
+        np.random.seed(0)
+        jitter, shorter, longer = DETAJitter(image_size), set(), set()
+        for _ in range(30):
+            results = dict(img=np.zeros((300, 420, 3), np.uint8), img_shape=(300, 420))
+            shape = jitter(results)["img"].shape[:2]
+            shorter.add(min(shape))
+            longer.add(max(shape))
+        assert max(longer) <= image_size - 32
+        # longest sides up to 480 px leave nothing to choose, up to 992 they leave much
+        assert (len(longer), len(shorter) > 1) == (1, True) if image_size == 512 else max(shorter) > 600
+
+    def test_too_small(self):
+        with pytest.raises(ValueError, match="image_size 500 is less than 512"):
+            DETAJitter(500)
+
+
+class TestTimeAugmentation:
+    def view(self, scale, flip, boxes, scores):
+        item = DetDataSample(
+            metainfo=dict(scale=(scale, scale), flip=flip, flip_direction="horizontal", ori_shape=(100, 200))
+        )
+        boxes = torch.tensor(boxes, dtype=torch.float32)
+        labels = torch.zeros(len(boxes), dtype=torch.long)
+        item.pred_instances = InstanceData(bboxes=boxes, scores=torch.tensor(scores), labels=labels)
+        return item
+
+    def model(self, **options):
+        config = dict(
+            type="pe_dense.TestTimeDETA", module=Config.fromfile(CONFIG).model, min_sides=[(128, 0), (96, 30)]
+        )
+        init_default_scope("mmdet")
+        return MODELS.build(config | options)
+
+    def test_views_are_merged(self):
+        views = [
+            self.view(128, False, [[10, 10, 20, 20], [50, 50, 90, 90]], [0.5, 0.9]),
+            self.view(128, True, [[180, 10, 190, 20]], [0.6]),  # the first box, mirrored
+            self.view(96, False, [[10, 10, 20, 20], [50, 50, 90, 90]], [0.8, 0.7]),  # the first one is too small here
+        ]
+        found = self.model().merge_preds([views])[0].pred_instances
+        assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.6, 0.5])
+        assert found.bboxes[2].tolist() == [10, 10, 20, 20]
+        soft = self.model(nms=dict(type="soft_nms", iou_threshold=0.7)).merge_preds([views])[0].pred_instances
+        assert soft.scores.tolist() == pytest.approx([0.9, 0.6])
+        assert len(self.model(max_per_img=3).merge_preds([views])[0].pred_instances) == 3
+        assert len(self.model(pre_nms=2).merge_preds([views])[0].pred_instances) == 2
+        assert views[0].pred_instances.scores.tolist() == pytest.approx([0.5, 0.9])
+
+    def test_unknown_size(self):
+        with pytest.raises(ValueError, match=r"nothing of views of 64 px, only of \[128, 96\]"):
+            self.model().merge_preds([[self.view(64, False, [[0, 0, 9, 9]], [0.5])]])
+
+    def test_takes_a_detectors_checkpoint(self):
+        from pe_dense.engine.runner import load_model_state
+
+        model = self.model()
+        plain = MODELS.build(Config.fromfile(CONFIG).model)
+        load_model_state(model, dict(state_dict=plain.state_dict()), "file.pth")
+        assert torch.equal(model.module.level_embed, plain.level_embed)

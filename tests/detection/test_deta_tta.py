@@ -1,0 +1,43 @@
+"""The test-time augmentation config through the runner, with a tiny detector and generated images."""
+
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from pe_dense.engine import launch
+from pe_dense.engine.config import load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def test_augmented_test_runs(tmp_path):
+    tiny = Config.fromfile(CONFIGS / "shapes_deta_pe_tiny.py")
+    config = load_config(CONFIGS / "coco_deta_pe_g14_1824_tta.py")
+    init_default_scope("mmdet")
+    detector = MODELS.build(tiny.model)
+    detector.init_weights()
+    torch.save(dict(state_dict=detector.state_dict()), tmp_path / "detector.pth")
+
+    augmented = config.test_dataloader.dataset.pipeline
+    for resize, size in zip(augmented[1].transforms[0], (128, 112, 96, 64), strict=True):
+        resize.scale = (size, size)
+    config.test_dataloader = tiny.test_dataloader
+    config.test_dataloader.merge(dict(batch_size=2, num_workers=0, persistent_workers=False))
+    config.test_dataloader.dataset.merge(
+        dict(data_root=str(tmp_path / "shapes"), generator=dict(num_train=1, num_val=3), pipeline=augmented)
+    )
+    config.test_evaluator = dict(
+        tiny.test_evaluator, ann_file=str(tmp_path / "shapes" / "annotations" / "instances_val.json")
+    )
+    small = dict(num_queries=200, test_cfg=config.model.module.test_cfg)
+    config.model.module = tiny.model
+    config.model.module.merge(small)
+    config.model.min_sides = [(128, 0), (112, 0), (96, 8), (64, 8)]
+    runner = launch.testing_runner(
+        config, str(tmp_path / "detector.pth"), work_dir=str(tmp_path / "work"), launcher="none"
+    )
+    metrics = runner.test()
+    assert 0.0 <= metrics["coco/bbox_mAP"] <= 1.0
+    assert torch.equal(runner.model.module.level_embed, detector.level_embed)
