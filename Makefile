@@ -22,8 +22,7 @@ $(READY): pyproject.toml constraints.txt
 
 DEMO := work_dirs/demo
 demo: $(READY)
-	# So small a model gains nothing from a second thread, and loses much if another program wants the core.
-	OMP_NUM_THREADS=1 $(BIN)/python tools/train.py configs/shapes_maskrcnn_pe_tiny.py --work-dir $(DEMO) --resume
+	$(BIN)/python tools/train.py configs/shapes_maskrcnn_pe_tiny.py --work-dir $(DEMO) --resume
 	$(BIN)/python tools/test.py configs/shapes_maskrcnn_pe_tiny.py $(DEMO) --work-dir $(DEMO)/test
 	$(BIN)/python tools/predict.py configs/shapes_maskrcnn_pe_tiny.py $(DEMO) data/shapes/val/00000[0-9].png --out $(DEMO)/pictures --overwrite
 

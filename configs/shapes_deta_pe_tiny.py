@@ -11,7 +11,7 @@ with read_base():
 
 image_size = 128
 data_root = "data/shapes"
-max_iters = 600
+max_iters = 900
 generator = dict(num_train=1000, num_val=80)
 
 model.merge(
@@ -99,7 +99,7 @@ test_evaluator = val_evaluator
 
 optim_wrapper.merge(
     dict(
-        optimizer=dict(lr=1e-3),
+        optimizer=dict(lr=4e-4),
         clip_grad=dict(max_norm=1.0),
         paramwise_cfg=dict(decay_rate=1.0),  # nothing is trained before
     )
