@@ -35,7 +35,7 @@ def load_detector(
     config = config if isinstance(config, Config) else load_config(config, options)
     content = read_checkpoint(checkpoint)
     init_default_scope(config.get("default_scope", "mmdet"))
-    config.model.backbone.pop("init_cfg", None)  # the checkpoint brings all weights
+    config.model.get("backbone", {}).pop("init_cfg", None)  # the checkpoint brings all weights
     model = MODELS.build(config.model)
     load_model_state(model, content, str(checkpoint))
     dataset = config.test_dataloader.dataset

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 
 import torch
 from mmengine.config import Config
@@ -52,8 +53,12 @@ def join_processes(config: Config, launcher: str) -> None:
 
 
 def leave_processes() -> None:
-    """Part from the other processes when all is done; one that just ends may abort on the way out."""
+    """Part from the other processes when all is done, before the interpreter ends."""
     if torch.distributed.is_initialized():
+        # Gloo's threads let go of the last tensors under Python's lock. One that still waits for the lock when the
+        # interpreter ends aborts the process (pytorch/pytorch issue 190489; every tenth run on a busy machine), so it
+        # gets a moment.
+        time.sleep(0.1)
         torch.distributed.destroy_process_group()
 
 
