@@ -28,9 +28,15 @@ OPTIONS = {
 def train(config, *options):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = [*torchrun, "tools/train.py", str(config), "--launcher", "pytorch", *map(str, options)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        output, _ = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # torchrun then ends the processes that wait for each other; killed, it would leave them
+        process.wait(60)
+        raise
+    assert process.returncode == 0, output[-6000:]
+    return output
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from mmengine.registry import MODELS as ROOT
+from mmengine.registry import DefaultScope
 
 from pe_dense.registry import MODELS
 from pe_dense.tower import VARIANTS, PETower
@@ -230,7 +232,8 @@ def test_layer_index():
 
 @torch.no_grad()
 def test_half_precision_on_the_cpu():
-    tower = tiny()
+    torch.manual_seed(0)
+    tower = PETower(TINY).eval()
     image = images(1, 3, 64, 80)
     expected = tower(image)[0]
     result = tower.bfloat16()(image)[0]
@@ -273,9 +276,14 @@ def test_parameter_count(arch, expected):
         assert math.isclose(expected, {"S": 1.85e9, "C": 1.88e9}[arch[3]], rel_tol=5e-3)
 
 
-def test_built_from_any_scope():
-    from mmengine.registry import MODELS as ROOT
-
+@pytest.mark.parametrize("scope", ["mmengine", "mmdet", "mmseg", "pe_dense"])
+def test_built_from_any_scope(scope):
     config = dict(type="pe_dense.PETower", arch=TINY)
-    assert isinstance(MODELS.build(dict(config, type="PETower")), PETower)
-    assert isinstance(ROOT.build(config), PETower)
+    with DefaultScope.overwrite_default_scope(scope):
+        assert isinstance(ROOT.build(config), PETower)
+        assert isinstance(MODELS.build(config), PETower)
+
+
+def test_built_by_its_bare_name_in_its_own_scope():
+    with DefaultScope.overwrite_default_scope("pe_dense"):
+        assert isinstance(MODELS.build(dict(type="PETower", arch=TINY)), PETower)
