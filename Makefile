@@ -22,7 +22,8 @@ $(READY): pyproject.toml constraints.txt
 
 DEMO := work_dirs/demo
 demo: $(READY)
-	$(BIN)/python tools/train.py configs/shapes_maskrcnn_pe_tiny.py --work-dir $(DEMO) --resume
+	# One thread: the same figures each time, and nothing lost where another program wants the second core.
+	OMP_NUM_THREADS=1 $(BIN)/python tools/train.py configs/shapes_maskrcnn_pe_tiny.py --work-dir $(DEMO) --resume
 	$(BIN)/python tools/test.py configs/shapes_maskrcnn_pe_tiny.py $(DEMO) --work-dir $(DEMO)/test
 	$(BIN)/python tools/predict.py configs/shapes_maskrcnn_pe_tiny.py $(DEMO) data/shapes/val/00000[0-9].png --out $(DEMO)/pictures --overwrite
 
