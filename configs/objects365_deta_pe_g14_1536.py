@@ -21,6 +21,7 @@ model.merge(
 train_dataloader.dataset.pipeline[3].image_size = image_size
 val_dataloader.dataset.pipeline[1].scale = (image_size, image_size)
 test_dataloader = val_dataloader
+tta_pipeline[1].transforms[0] = [dict(view, scale=(image_size, image_size)) for view in tta_pipeline[1].transforms[0]]
 
 optim_wrapper.merge(dict(optimizer=dict(lr=5e-5)))
 epoch = 1_742_289 // 128  # iterations

@@ -12,6 +12,7 @@ def parse_args():
     parser.add_argument("checkpoint", help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>")
     parser.add_argument("--work-dir", help="where results go (work_dirs/<config name>)")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--tta", action="store_true", help="test several sizes, mirrored too: slower and better")
     parser.add_argument("--data", metavar="FOLDER", help="data of your own instead of the config's, as in training")
     parser.add_argument(
         "--cfg-options",
@@ -37,7 +38,7 @@ def main():
             from pe_dense.detection.own_data import use_data
 
             use_data(config, args.data, splits=("val",))
-        runner = testing_runner(config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher)
+        runner = testing_runner(config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher, tta=args.tta)
         runner.test()
         leave_processes()
     print(f"Metrics and logs: {runner.log_dir}")

@@ -43,6 +43,15 @@ model = dict(
     test_cfg=dict(pre_nms=10_000, nms=dict(type="nms", iou_threshold=0.7), max_per_img=100),
 )
 
+# For `--tta`: more queries, four sizes, each mirrored, too, and soft-NMS over all that is found; the smaller sizes give
+# large boxes only.
+tta_model = dict(
+    type="pe_dense.TestTimeDETA",
+    min_sides=(0, 0, 64, 64),
+    num_queries=2000,
+    nms=dict(type="soft_nms", iou_threshold=0.7),
+)
+
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=2e-4, weight_decay=1e-4),

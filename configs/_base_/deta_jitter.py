@@ -1,5 +1,10 @@
 """Image pipelines of DETA: its jitter of sizes to train, long side at most the image size to test; boxes only."""
 
+from mmengine.config import read_base
+
+with read_base():
+    from .large_scale_jitter import *
+
 image_size = 1024
 
 train_pipeline = [
@@ -15,4 +20,9 @@ test_pipeline = [
     dict(type="Resize", scale=(image_size, image_size), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
+]
+# Of 1824 px: 1728, 1536 and 1344 as published, each mirrored, too.
+tta_pipeline[1].transforms[0] = [
+    dict(type="RandomResize", scale=(image_size, image_size), ratio_range=(ratio, ratio), keep_ratio=True)
+    for ratio in (1.0, 0.9474, 0.8422, 0.7369)
 ]

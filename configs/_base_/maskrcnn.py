@@ -112,3 +112,4 @@ model = dict(
     ),
 )
 custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
+tta_model = dict(type="pe_dense.TestTimeMaskRCNN")  # for `--tta`

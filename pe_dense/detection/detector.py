@@ -13,13 +13,19 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from pe_dense.engine.config import load_config
 from pe_dense.engine.runner import load_model_state
+from pe_dense.engine.test_time import drop_pretrained, use_test_time_augmentation
 from pe_dense.io import read_checkpoint
 
 Image = str | Path | np.ndarray
 
 
 def load_detector(
-    config: str | Path | Config, checkpoint: str | Path, *, device: str | None = None, options: dict | None = None
+    config: str | Path | Config,
+    checkpoint: str | Path,
+    *,
+    device: str | None = None,
+    options: dict | None = None,
+    tta: bool = False,
 ) -> Detector:
     """Build a config's model with a checkpoint's weights.
 
@@ -29,13 +35,18 @@ def load_detector(
         device: 'cuda', 'cpu', ...; a GPU where there is one by default.
         options: changes of the config (``dict(image_size=512)``), see :func:`~pe_dense.engine.config.load_config`.
 
+        tta: detect in several views of each image (sizes, mirrored), as the config's ``tta_model`` and
+            ``tta_pipeline`` say: slower and better.
+
     Raises:
         ConfigError, CheckpointError, FileNotFoundError: for files that are missing or do not fit.
     """
     config = config if isinstance(config, Config) else load_config(config, options)
     content = read_checkpoint(checkpoint)
     init_default_scope(config.get("default_scope", "mmdet"))
-    config.model.get("backbone", {}).pop("init_cfg", None)  # the checkpoint brings all weights
+    if tta:
+        use_test_time_augmentation(config)
+    drop_pretrained(config.model)
     model = MODELS.build(config.model)
     load_model_state(model, content, str(checkpoint))
     dataset = config.test_dataloader.dataset

@@ -13,6 +13,7 @@ from mmengine.registry import RUNNERS
 from pe_dense.engine.data import check_files
 from pe_dense.engine.errors import ConfigError
 from pe_dense.engine.processes import join_processes
+from pe_dense.engine.test_time import drop_pretrained, use_test_time_augmentation
 
 
 def training_runner(
@@ -55,7 +56,7 @@ def training_runner(
     return RUNNERS.build(config)
 
 
-def testing_runner(config: Config, checkpoint: str, *, work_dir: str | None, launcher: str):
+def testing_runner(config: Config, checkpoint: str, *, work_dir: str | None, launcher: str, tta: bool = False):
     """Set up a test of a checkpoint.
 
     Args:
@@ -63,17 +64,19 @@ def testing_runner(config: Config, checkpoint: str, *, work_dir: str | None, lau
         checkpoint: path or ``hf://`` name.
         work_dir: where results go; ``work_dirs/<config name>`` by default.
         launcher: as for training.
+        tta: test several views of each image, as the config's ``tta_model`` and ``tta_pipeline`` say.
 
     Returns:
         the runner; its ``test`` starts.
 
     Raises:
-        ConfigError: for missing data.
+        ConfigError: for missing data, or views of which the config says nothing.
     """
+    if tta:
+        use_test_time_augmentation(config)
     check_files(config, ("test",))
     _place(config, work_dir, launcher)
-    # The checkpoint brings all weights; loading the tower's first would only cost time and perhaps a download.
-    config.model.get("backbone", {}).pop("init_cfg", None)
+    drop_pretrained(config.model)
     for name in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
         config.pop(name, None)
     for name in ("val_dataloader", "val_cfg", "val_evaluator"):

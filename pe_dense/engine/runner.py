@@ -8,7 +8,7 @@ from pathlib import Path
 import mmengine
 import torch
 from mmengine.hooks import EMAHook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner as _Runner
 from torch import Tensor, nn
@@ -55,6 +55,7 @@ def model_state(model, checkpoint, source: str) -> dict[str, Tensor]:
 def load_model_state(model, checkpoint, source: str) -> None:
     """Load what :func:`model_state` finds into a model, wrapped or sharded for distributed training or not."""
     model = model.module if is_model_wrapper(model) else model
+    model = model.module if isinstance(model, BaseTTAModel) else model  # it has no weights of its own
     model.load_state_dict(sharding.share_out(model_state(model, checkpoint, source), model))
 
 

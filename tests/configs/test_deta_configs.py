@@ -9,6 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from pe_dense.engine.config import load_config
 from pe_dense.engine.parameter_groups import parameter_groups
+from pe_dense.engine.test_time import use_test_time_augmentation
 
 FOLDER = Path(__file__).parents[2] / "configs"
 
@@ -96,8 +97,21 @@ def test_learning_rates(decay):
 def test_augmented_test():
     config = Config.fromfile(FOLDER / "coco_deta_pe_g14_1824_tta.py")
     resizes, flips, _ = config.test_dataloader.dataset.pipeline[1].transforms
-    assert [resize.scale[0] for resize in resizes] == [scale for scale, _ in config.model.min_sides]
+    assert {resize.scale for resize in resizes} == {(1824, 1824)}
+    assert [int(1824 * resize.ratio_range[0]) for resize in resizes] == [1824, 1728, 1536, 1344]
+    assert config.model.min_sides == (0, 0, 64, 64)
     assert [flip.prob for flip in flips] == [0.0, 1.0]
     assert config.model.nms == dict(type="soft_nms", iou_threshold=0.7)
-    inner = config.model.module
-    assert (inner.num_queries, inner.test_cfg.nms, inner.test_cfg.max_per_img) == (2000, None, 10_000)
+    assert config.model.num_queries == 2000
+    flagged = use_test_time_augmentation(Config.fromfile(FOLDER / "coco_deta_pe_g14_1824.py"))
+    assert flagged.model == config.model
+    assert flagged.test_dataloader == config.test_dataloader
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("coco_deta_pe_g14_1728", 1728), ("objects365_deta_pe_g14_1536", 1536), ("coco_deta_pe_t16", 1024)],
+)
+def test_views_start_from_the_image_size(name, size):
+    views = Config.fromfile(FOLDER / f"{name}.py").tta_pipeline[1].transforms[0]
+    assert {view.scale for view in views} == {(size, size)}

@@ -276,9 +276,7 @@ class TestTimeAugmentation:
         return item
 
     def model(self, **options):
-        config = dict(
-            type="pe_dense.TestTimeDETA", module=Config.fromfile(CONFIG).model, min_sides=[(128, 0), (96, 30)]
-        )
+        config = dict(type="pe_dense.TestTimeDETA", module=Config.fromfile(CONFIG).model, min_sides=[0, 30])
         init_default_scope("mmdet")
         return MODELS.build(config | options)
 
@@ -297,9 +295,14 @@ class TestTimeAugmentation:
         assert len(self.model(pre_nms=2).merge_preds([views])[0].pred_instances) == 2
         assert views[0].pred_instances.scores.tolist() == pytest.approx([0.5, 0.9])
 
-    def test_unknown_size(self):
-        with pytest.raises(ValueError, match=r"nothing of views of 64 px, only of \[128, 96\]"):
+    def test_another_number_of_sizes(self):
+        with pytest.raises(ValueError, match=r"min_sides tells of 2 sizes of views; there are 1: \[64\]"):
             self.model().merge_preds([[self.view(64, False, [[0, 0, 9, 9]], [0.5])]])
+
+    def test_views_give_all_that_they_find(self):
+        module = self.model(num_queries=150, pre_nms=70).module
+        assert (module.num_queries, module.bbox_head.test_cfg["nms"]) == (150, None)
+        assert module.bbox_head.test_cfg["max_per_img"] == module.bbox_head.test_cfg["pre_nms"] == 70
 
     def test_takes_a_detectors_checkpoint(self):
         from pe_dense.engine.runner import load_model_state
