@@ -6,6 +6,7 @@ Importing this module also makes MMEngine's own checkpoint loader read local fil
 
 from __future__ import annotations
 
+import argparse
 import pickle
 import zipfile
 from pathlib import Path
@@ -91,9 +92,11 @@ def _history_method(owner: type, name: str):
 
 
 def _training_globals() -> list:
-    """What checkpoints of a training run hold beside tensors: logged histories and NumPy's random state."""
+    """What checkpoints of a training run hold beside tensors: logged histories, NumPy's random state and, those of the
+    DETR family, the command line's arguments."""
     dtypes = [type(np.dtype(code)) for code in ("f4", "f8", "i4", "i8", "u4", "u8", "b1")]
     return [
+        argparse.Namespace,
         HistoryBuffer,
         (_history_method, "builtins.getattr"),
         (np._core.multiarray._reconstruct, "numpy.core.multiarray._reconstruct"),

@@ -1,5 +1,6 @@
 """Files from outside: found, safe, whole."""
 
+import argparse
 import logging
 import os
 import pickle
@@ -84,6 +85,13 @@ def test_a_runs_own_state_loads(tmp_path):
     loaded = CheckpointLoader.load_checkpoint(str(tmp_path / "run.pth"))
     assert loaded["message_hub"]["log_scalars"]["loss"].mean() == 2.0
     assert np.array_equal(loaded["meta"]["rng"][1], content["meta"]["rng"][1])
+
+
+def test_a_detrs_arguments_load(tmp_path):
+    """Released DETR-like files hold the command line's arguments beside the weights."""
+    arguments = argparse.Namespace(lr=2e-4, output_dir="out", num_queries=900)
+    torch.save(dict(model={"x": torch.ones(2)}, args=arguments), tmp_path / "deta.pth")
+    assert read_checkpoint(tmp_path / "deta.pth")["args"] == arguments
 
 
 @pytest.fixture

@@ -47,8 +47,8 @@ class TestTimeMaskRCNN(BaseTTAModel):
         """Detect in a batch.
 
         Args:
-            data: ``inputs`` and ``data_samples``: lists over views of lists over images, each sample with ``ori_shape``,
-                ``img_shape``, ``scale_factor``, ``flip`` and ``flip_direction``.
+            data: ``inputs`` and ``data_samples``: lists over views of lists over images, each sample with
+                ``ori_shape``, ``img_shape``, ``scale_factor``, ``flip`` and ``flip_direction``.
 
         Returns:
             a sample per image with ``pred_instances`` in px of the original image, best first.
