@@ -69,15 +69,15 @@ def draw_scene(rng: np.random.Generator, image_size: int = 128) -> Scene:
         raise ValueError(f"image_size is {image_size}, must be at least {MIN_IMAGE_SIZE}")
     labels, depths, covers, masks = _place_shapes(rng, image_size)
     depth = _slanted_plane(rng, image_size)
-    surface = _background(rng, image_size)
+    surface = draw_background(rng, image_size)
     for alpha in reversed(covers):
-        texture = _shape_texture(rng, image_size)
+        texture = draw_surface(rng, image_size)
         surface *= 1 - _SHADOW * cv2.GaussianBlur(alpha, (0, 0), image_size / 64)
         surface += alpha * (texture - surface)
     for mask, metres in zip(masks, depths, strict=True):
         depth[mask] = metres
     return Scene(
-        image=_photograph(rng, surface, depth),
+        image=photograph(rng, surface, depth),
         masks=np.stack(masks),
         labels=np.array(labels, np.int64),
         full_areas=np.array([np.count_nonzero(alpha >= 0.5) for alpha in covers], np.int64),
@@ -128,8 +128,8 @@ def _slanted_plane(rng: np.random.Generator, image_size: int) -> np.ndarray:
     return (near + (far - near) * share).astype(np.float32)
 
 
-def _background(rng: np.random.Generator, image_size: int) -> np.ndarray:
-    """Colours (3, S, S) float32."""
+def draw_background(rng: np.random.Generator, image_size: int) -> np.ndarray:
+    """Colours (3, S, S) float32 from 0 to 1: a dull texture over a gradient."""
     first = draw_colour(rng, saturation=(0.1, 0.6), value=(0.1, 0.9))
     second = draw_colour(rng, saturation=(0.1, 0.6), value=(0.1, 0.9))
     # A gradient towards the second colour under the texture, so that even a plain background varies.
@@ -139,15 +139,15 @@ def _background(rng: np.random.Generator, image_size: int) -> np.ndarray:
     return texture + 0.5 * share * (second[:, None, None] - texture)
 
 
-def _shape_texture(rng: np.random.Generator, image_size: int) -> np.ndarray:
-    """Colours (3, S, S) float32."""
+def draw_surface(rng: np.random.Generator, image_size: int) -> np.ndarray:
+    """Colours (3, S, S) float32 from 0 to 1 of a shape that fills the canvas."""
     # Saturated, so that paleness tells depth.
     first = draw_colour(rng, saturation=(0.75, 1.0), value=(0.6, 1.0))
     second = draw_colour(rng, saturation=(0.75, 1.0), value=(0.35, 1.0))
     return draw_texture(rng, rng.choice(TEXTURES), (first, (first + second) / 2), image_size)
 
 
-def _photograph(rng: np.random.Generator, surface: np.ndarray, depth: np.ndarray) -> np.ndarray:
+def photograph(rng: np.random.Generator, surface: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """Haze, sensor noise and rounding: (3, S, S) float32 colours to (S, S, 3) uint8."""
     clarity = np.exp(-depth / np.float32(_HAZE_DISTANCE))
     seen = _HAZE_COLOUR + clarity * (surface - _HAZE_COLOUR)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from pe_dense.datasets import CLASSES, draw_scene, shapes, write_shapes
+from pe_dense.datasets import CLASSES, draw_scene, generated, shapes, write_shapes
 
 TINY = dict(num_train=3, num_val=2, image_size=64)
 
@@ -159,13 +159,13 @@ def test_interruption_leaves_nothing(tmp_path, monkeypatch):
 def race(tmp_path, monkeypatch, *specs):
     """Write all specs to one root at once, each draft complete before the first is renamed."""
     barrier = threading.Barrier(len(specs))
-    rename = shapes.os.rename
+    rename = generated.os.rename
 
     def rename_together(source, target):
         barrier.wait(timeout=30)
         rename(source, target)
 
-    monkeypatch.setattr(shapes.os, "rename", rename_together)
+    monkeypatch.setattr(generated.os, "rename", rename_together)
     results = []
 
     def write(spec):
@@ -195,9 +195,9 @@ def test_race_of_different_arguments_has_one_winner(tmp_path, monkeypatch):
 
 def test_progress_is_logged(tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(shapes, "print_log", lambda message, **_: lines.append(message))
+    monkeypatch.setattr(generated, "print_log", lambda message, **_: lines.append(message))
     write_shapes(tmp_path / "quiet", **TINY)
     assert lines == ["shapes: 5/5 images, 0 s left"]
-    monkeypatch.setattr(shapes, "_SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr(generated, "_SECONDS_BETWEEN_REPORTS", 0.0)
     write_shapes(tmp_path / "chatty", **TINY)
     assert [line.split(",")[0] for line in lines[1:]] == [f"shapes: {n}/5 images" for n in range(1, 6)]

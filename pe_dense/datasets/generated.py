@@ -1,0 +1,110 @@
+"""Folders of generated data: made once, whole, and told from others by what they were made from."""
+
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.logging import print_log
+
+_SECONDS_BETWEEN_REPORTS = 5.0
+
+
+def write_once(root: str | os.PathLike, spec: dict, *, kind: str, write: Callable[[Path, dict], None]) -> Path:
+    """Make a folder of data, or leave it as it is if it is there already.
+
+    The data appear under ``root`` all at once: an interrupted run leaves no half of a data set (a killed one
+    leaves a hidden folder beside it, safe to delete), and of several processes that make the same data at
+    once all but one drop theirs.
+
+    Args:
+        root: folder to make; may exist if empty.
+        spec: what the data follow from, JSON; kept in ``root`` as ``<kind>.json``.
+        kind: name of the data.
+        write: puts the data into a folder, which it makes: called with the folder and ``spec``.
+
+    Returns:
+        The resolved root.
+
+    Raises:
+        FileExistsError: if ``root`` holds something else: data from another ``spec``, or no such data.
+    """
+    root = Path(root).resolve()
+    if _holds(root, spec, kind):
+        return root
+    # A sibling, so that the final rename stays within one file system.
+    draft = root.with_name(f".{root.name}-{uuid.uuid4().hex}")
+    try:
+        write(draft, spec)
+        (draft / f"{kind}.json").write_text(json.dumps(spec, indent=2) + "\n")
+        try:
+            os.rename(draft, root)
+        except OSError:
+            if not _holds(root, spec, kind):
+                raise
+            print_log(f"{kind}: another process made {root}, using that", logger="current")
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return root
+
+
+def _holds(root: Path, spec: dict, kind: str) -> bool:
+    """Whether ``root`` holds the data; raises FileExistsError if it holds anything else."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        found = json.loads((root / f"{kind}.json").read_text())
+    except (OSError, ValueError) as error:
+        raise FileExistsError(
+            f"{root} exists and is not a {kind} folder ({kind}.json: {error}); choose another data_root"
+        ) from error
+    if found != spec:
+        raise FileExistsError(
+            f"{root} was made from {found}, asked for is {spec}; delete it or choose another data_root"
+        )
+    return True
+
+
+def check_lowest(given: dict[str, int], lowest: dict[str, int]) -> None:
+    """Raise a ``ValueError`` for the first argument that is too low."""
+    for name, value in given.items():
+        if value < lowest[name]:
+            raise ValueError(f"{name} is {value}, must be at least {lowest[name]}")
+
+
+def write_png(path: Path, pixels: np.ndarray) -> None:
+    """Write (H, W) or BGR (H, W, 3), uint8 or uint16."""
+    written, code = cv2.imencode(".png", pixels)
+    if not written:
+        raise ValueError(f"cannot encode {pixels.shape} {pixels.dtype} as {path}")
+    # Written by Python, whose errors name the cause (a full disk), where cv2.imwrite only returns False.
+    path.write_bytes(code.tobytes())
+
+
+class Progress:
+    """Logs how far the generation is, every few seconds and at its end."""
+
+    def __init__(self, total: int, *, kind: str, unit: str) -> None:
+        self.total = total
+        self.kind, self.unit = kind, unit
+        self.done = 0
+        self.start = self.last_report = time.monotonic()
+
+    def advance(self) -> None:
+        self.done += 1
+        now = time.monotonic()
+        if self.done < self.total and now - self.last_report < _SECONDS_BETWEEN_REPORTS:
+            return
+        self.last_report = now
+        left = (now - self.start) / self.done * (self.total - self.done)
+        print_log(
+            f"{self.kind}: {self.done}/{self.total} {self.unit}, {left:.0f} s left",
+            logger="current",
+            level=logging.INFO,
+        )
