@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,9 +16,10 @@ from pe_dense.tower.position import resample_patch_embedding, resample_positions
 _LANDMARKS = ("conv1.weight", "transformer.resblocks.0.ln_1.weight")
 _HEAD = ("ln_post", "attn_pool", "proj")
 _ROTARY_BUFFERS = ("freqs", "freqs_cos", "freqs_sin")
+_LAYER_SCALE = "gamma"
 
 
-def load_weights(tower, source: str | Path) -> None:
+def load_weights(tower, source: str | Path, *, add_layer_scale: bool = False) -> None:
     """Load a file into a tower.
 
     The file may be a released tower, a Core file with both towers, or a checkpoint of a model around a tower. Left out
@@ -28,13 +30,14 @@ def load_weights(tower, source: str | Path) -> None:
     Args:
         tower: a :class:`~pe_dense.tower.PETower`.
         source: path or ``hf://`` name, see :func:`~pe_dense.io.read_checkpoint`.
+        add_layer_scale: as of :func:`fit_state`.
 
     Raises:
         CheckpointError: if the file holds no tower, more than one, or one that does not fit; names the keys, the file
             and the tower.
         FileNotFoundError: if there is no such file.
     """
-    state = fit_state(tower, tower_state(read_checkpoint(source), source), source)
+    state = fit_state(tower, tower_state(read_checkpoint(source), source), source, add_layer_scale=add_layer_scale)
     tower.load_state_dict(state, assign=any(p.is_meta for p in tower.parameters()))
 
 
@@ -72,8 +75,17 @@ def tower_state(checkpoint, source: str | Path = "checkpoint") -> dict[str, Tens
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def fit_state(tower, state: dict[str, Tensor], source: str | Path = "checkpoint") -> dict[str, Tensor]:
+def fit_state(
+    tower, state: dict[str, Tensor], source: str | Path = "checkpoint", *, add_layer_scale: bool = False
+) -> dict[str, Tensor]:
     """Bring a published state dict to the form of a tower.
+
+    Args:
+        tower: a :class:`~pe_dense.tower.PETower`.
+        state: a tower's, in the published names.
+        source: how errors name it.
+        add_layer_scale: a tower with LayerScale keeps its own where the file has none (the log tells), as for the
+            student of the spatial alignment; otherwise that is an error.
 
     Returns:
         exactly the tower's keys, in its shapes.
@@ -100,15 +112,30 @@ def fit_state(tower, state: dict[str, Tensor], source: str | Path = "checkpoint"
         state["conv1.weight"] = resample_patch_embedding(weight, variant.patch_size)
         print_log(f"{source}: patches resampled from {weight.shape[-1]} to {variant.patch_size} px", "current")
 
-    require_match(tower.state_dict(), state, str(source), tower.name)
+    own = tower.state_dict()
+    if add_layer_scale:
+        added = [key for key in own if key.rpartition(".")[2] == _LAYER_SCALE and key not in state]
+        state.update({key: own[key] for key in added})
+        if added:
+            initial = tower.variant.ls_init_value
+            print_log(f"{source}: LayerScale of {initial} added in {len(added)} places: {added[0]}, ...", "current")
+    require_match(own, state, str(source), tower.name)
     return state
 
 
 def save_weights(tower, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write a tower's weights in the published format: bare parameter names, readable by the reference too.
 
+    Arguments, result and errors are those of :func:`save_state`, with a :class:`~pe_dense.tower.PETower` for the state.
+    """
+    return save_state(tower.state_dict(), path, overwrite=overwrite)
+
+
+def save_state(state: Mapping[str, Tensor], path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a state dict as it is.
+
     Args:
-        tower: a :class:`~pe_dense.tower.PETower`.
+        state: tensors by name.
         path: ends in ``.safetensors`` or, for PyTorch's format, in ``.pt`` or ``.pth``.
         overwrite: replace a file that exists.
 
@@ -124,7 +151,7 @@ def save_weights(tower, path: str | Path, *, overwrite: bool = False) -> Path:
         raise ValueError(f"{path}: weights are written as .pt, .pth or .safetensors")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
-    state = {key: value.detach().cpu().contiguous() for key, value in tower.state_dict().items()}
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     if path.suffix == ".safetensors":
         from safetensors.torch import save_file
 

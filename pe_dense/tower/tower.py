@@ -214,7 +214,13 @@ class PETower(BaseModule):
         return tuple(maps[index] for index in self.out_indices)
 
     def forward_features(
-        self, images: Tensor, norm: bool = False, layer_idx: int = -1, strip_cls_token: bool = False
+        self,
+        images: Tensor,
+        norm: bool = False,
+        layer_idx: int = -1,
+        strip_cls_token: bool = False,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
     ) -> Tensor:
         """Tokens after one block, as in the reference.
 
@@ -223,12 +229,13 @@ class PETower(BaseModule):
             norm: apply ``ln_post``, where the tower has it.
             layer_idx: block number from 0; negatives count from the end.
             strip_cls_token: leave out the class token, where there is one.
+            mask, mask_token: as of :meth:`iter_taps`.
 
         Returns:
             (B, N, C).
         """
         (layer,) = block_numbers("layer_idx", [layer_idx], self.num_layers)
-        ((_, tokens),) = self.iter_taps(images, [layer])
+        ((_, tokens),) = self.iter_taps(images, [layer], mask, mask_token)
         if norm:
             tokens = self.ln_post(tokens)
         return tokens[:, 1:] if strip_cls_token and self.variant.use_cls_token else tokens
@@ -272,12 +279,16 @@ class PETower(BaseModule):
             )
         return -(-height // p), -(-width // p)
 
-    def iter_taps(self, images: Tensor, indices: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    def iter_taps(
+        self, images: Tensor, indices: Sequence[int], mask: Tensor | None = None, mask_token: Tensor | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
         """Give each tap as soon as it is there; blocks after the last tap do not run.
 
         Args:
             images: (B, 3, H, W).
             indices: block numbers from 0.
+            mask: (B, H / p, W / p), bool: patches that the tower shall not see.
+            mask_token: (C,), what stands for their embedding; they keep their positions.
 
         Yields:
             (block number, tokens (B, N, C)) in rising order of the blocks.
@@ -290,15 +301,19 @@ class PETower(BaseModule):
                 f"{self.name} was told to load {self.init_cfg['checkpoint']} but has not: call init_weights() first"
             )
         grid = self.grid_of(images)
-        return self.transformer.iter_taps(self._embed_patches(images, grid), grid, indices)
+        return self.transformer.iter_taps(self._embed_patches(images, grid, mask, mask_token), grid, indices)
 
-    def _embed_patches(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+    def _embed_patches(
+        self, images: Tensor, grid: tuple[int, int], mask: Tensor | None, mask_token: Tensor | None
+    ) -> Tensor:
         """(B, 3, H, W) -> (B, N, C), with positions."""
         p = self.variant.patch_size
         height, width = images.shape[-2:]
         if (height, width) != (grid[0] * p, grid[1] * p):
             images = F.pad(images, (0, grid[1] * p - width, 0, grid[0] * p - height))
         x = self.conv1(images.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, N, C)
+        if mask is not None:
+            x = torch.where(mask.flatten(1)[..., None], mask_token.to(x.dtype), x)
         if self.variant.use_cls_token:
             x = torch.cat([self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
         if self.variant.use_abs_posemb:
