@@ -23,7 +23,12 @@ DATASETS = Registry(
         "pe_dense.datasets.shapes_dataset",
     ],
 )
-HOOKS = Registry("hook", parent=mmengine.HOOKS, scope="pe_dense", locations=["pe_dense.detection.class_check"])
+HOOKS = Registry(
+    "hook",
+    parent=mmengine.HOOKS,
+    scope="pe_dense",
+    locations=["pe_dense.detection.class_check", "pe_dense.visual.hook"],
+)
 METRICS = Registry("metric", parent=mmengine.METRICS, scope="pe_dense", locations=["pe_dense.detection.metrics"])
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",
