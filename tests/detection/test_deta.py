@@ -13,14 +13,22 @@ from mmengine.structures import InstanceData
 from pe_dense.detection.deta import OverlapAssigner
 from pe_dense.detection.deta.jitter import DETAJitter
 from pe_dense.detection.deta.proposals import choose_proposals
+from pe_dense.engine.test_time import drop_pretrained
 from pe_dense.pyramid import DETAPyramid
 
 CONFIG = Path(__file__).parents[2] / "configs" / "shapes_deta_pe_tiny.py"
 
 
+def tiny():
+    """A tiny DETA's config that starts from nothing."""
+    config = Config.fromfile(CONFIG).model
+    drop_pretrained(config)
+    return config
+
+
 def build(**changes):
     """The tiny model, smaller still, with random weights."""
-    config = Config.fromfile(CONFIG).model
+    config = tiny()
     config.merge(dict(embed_dims=64, encoder_layers=1, decoder_layers=2, num_queries=20, feedforward_channels=64))
     config.merge(changes)
     init_default_scope("mmdet")
@@ -276,7 +284,7 @@ class TestTimeAugmentation:
         return item
 
     def model(self, **options):
-        config = dict(type="pe_dense.TestTimeDETA", module=Config.fromfile(CONFIG).model, min_sides=[0, 30])
+        config = dict(type="pe_dense.TestTimeDETA", module=tiny(), min_sides=[0, 30])
         init_default_scope("mmdet")
         return MODELS.build(config | options)
 
@@ -308,6 +316,6 @@ class TestTimeAugmentation:
         from pe_dense.engine.runner import load_model_state
 
         model = self.model()
-        plain = MODELS.build(Config.fromfile(CONFIG).model)
+        plain = MODELS.build(tiny())
         load_model_state(model, dict(state_dict=plain.state_dict()), "file.pth")
         assert torch.equal(model.module.level_embed, plain.level_embed)

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from pe_dense.engine import launch
 from pe_dense.engine.config import load_config
+from pe_dense.engine.test_time import drop_pretrained
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -16,6 +17,7 @@ def test_augmented_test_runs(tmp_path):
     """All that differs from the published one is the size of model and images."""
     tiny = Config.fromfile(CONFIGS / "shapes_deta_pe_tiny.py")
     config = load_config(CONFIGS / "coco_deta_pe_g14_1824_tta.py", dict(image_size=128))
+    drop_pretrained(tiny.model)
     init_default_scope("mmdet")
     detector = MODELS.build(tiny.model)
     detector.init_weights()

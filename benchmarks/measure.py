@@ -1,0 +1,118 @@
+"""What the benchmarks share: functions that run in turns, memory in a process of its own, tables.
+
+Machines are shared and their clocks move, so nothing is measured alone: all rows of a comparison run in turns, and the
+ratio that is reported is the median of the ratios within each turn.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def in_turns(runs: dict[str, Callable[[], object]], repeats: int, device: str = "cpu") -> dict[str, list[float]]:
+    """Seconds of each function, run one after the other, again and again, after one run each that does not count."""
+    for run in runs.values():
+        run()  # compiles, and chooses algorithms
+    seconds = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            synchronize(device)
+            start = time.perf_counter()
+            run()
+            synchronize(device)
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def summary(seconds: dict[str, list[float]], peer: str) -> dict[str, dict[str, float]]:
+    """Median and quartiles in ms of each row, and how many times faster than the peer it is, turn by turn."""
+    result = {}
+    for name, values in seconds.items():
+        ratios = [theirs / ours for theirs, ours in zip(seconds[peer], values, strict=True)]
+        low, middle, high = quartiles(values)
+        result[name] = dict(
+            ms=round(middle * 1e3, 1),
+            quartiles=[round(low * 1e3, 1), round(high * 1e3, 1)],
+            times_faster=round(statistics.median(ratios), 3),
+        )
+    return result
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    if len(values) == 1:
+        return (values[0],) * 3
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def peak_memory(make_run: Callable, *arguments, device: str = "cpu") -> float:
+    """MB that a run takes beyond what is there before it, in a process of its own.
+
+    Args:
+        make_run: called with the arguments there, gives the function that runs; both must be importable.
+    """
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_measure_memory, args=(make_run, arguments, device, queue))
+    process.start()
+    while True:
+        try:
+            value = queue.get(timeout=1)
+            break
+        except Exception:
+            if not process.is_alive() and queue.empty():
+                raise RuntimeError(f"{make_run.__name__}{arguments} ended without a result") from None
+    process.join()
+    return value
+
+
+def _measure_memory(make_run: Callable, arguments: tuple, device: str, queue) -> None:
+    run = make_run(*arguments)
+    if device == "cpu":
+        before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        run()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    else:
+        import torch
+
+        run()  # compiling and choosing algorithms takes memory of its own
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        peak = torch.cuda.max_memory_allocated()
+    queue.put(max(peak - before, 0) / 2**20)
+
+
+def synchronize(device: str) -> None:
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def write_table(rows: list[dict], path: Path, **facts) -> None:
+    """Print rows as a table and write them, with the facts of the run, as JSON."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [columns, *([_text(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    for number, line in enumerate(cells):
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
+        if number == 0:
+            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dict(facts, rows=rows), indent=1) + "\n")
+    print(f"\nWritten: {path}")
+
+
+def _text(value) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return " .. ".join(map(str, value))
+    return str(value)
