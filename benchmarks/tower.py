@@ -138,12 +138,12 @@ def main() -> None:
                 runs = {kind: make_run(kind, task, compiled, options) for kind in kinds}
                 seconds = in_turns(runs, args.repeats, args.device)
                 for kind, values in summary(seconds, peer="timm").items():
-                    row = dict(arch=arch, px=size, batch=args.batch, task=task, mode="compiled" if compiled else "eager")
+                    row = dict(
+                        arch=arch, px=size, batch=args.batch, task=task, mode="compiled" if compiled else "eager"
+                    )
                     row.update(tower=kind, **values)
                     if args.memory:
-                        row["peak MB"] = round(
-                            peak_memory(make_run, kind, task, compiled, options, device=args.device)
-                        )
+                        row["peak MB"] = round(peak_memory(make_run, kind, task, compiled, options, device=args.device))
                     if on_gpu:
                         passes = 1 if task == "forward" else 3
                         rate = passes * flops(arch, size, args.batch) / (values["ms"] / 1e3) / 1e12

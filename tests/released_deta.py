@@ -7,6 +7,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
+from recorded_tower import recorded_tower
 
 from pe_dense.engine.runner import load_model_state
 
@@ -22,28 +23,12 @@ def build(golden, load=True, **head):
         dict(
             data_preprocessor=dict(pad_size_divisor=recorded["img_size"]),
             backbone=dict(
-                arch=dict(
-                    patch_size=vit["patch_size"],
-                    width=vit["embed_dim"],
-                    layers=vit["depth"],
-                    heads=vit["num_heads"],
-                    mlp_ratio=vit["mlp_ratio"],
-                    image_size=vit["pretrain_img_size"],
-                    ls_init_value=vit["init_values"],
-                    use_cls_token=vit["pretrain_use_cls_token"],
-                    use_abs_posemb=vit["use_abs_pos"],
-                ),
-                img_size=recorded["img_size"],
+                recorded_tower(recorded),
                 patch_size=None,
                 grid_size=None,
-                window_size=vit["window_size"],
-                global_blocks=[i for i in range(vit["depth"]) if i not in vit["window_block_indexes"]],
                 out_indices=vit["return_layer"],
-                pos_embed="tile" if vit["tile_posemb"] else "bicubic",
-                rope_reference_grid=vit["pt_hw_seq_len"],
                 drop_path_rate=0.0,
                 with_cp=False,
-                init_cfg=None,
             ),
             neck=dict(in_channels=vit["embed_dim"]),
             bbox_head=dict(num_classes=recorded["num_classes"]),

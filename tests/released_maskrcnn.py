@@ -5,6 +5,7 @@ from pathlib import Path
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from recorded_tower import recorded_tower
 
 from pe_dense.engine.runner import load_model_state
 
@@ -19,26 +20,7 @@ def build(golden):
     config.merge(
         dict(
             data_preprocessor=dict(pad_size_divisor=size),
-            backbone=dict(
-                arch=dict(
-                    patch_size=vit["patch_size"],
-                    width=vit["embed_dim"],
-                    layers=vit["depth"],
-                    heads=vit["num_heads"],
-                    mlp_ratio=vit["mlp_ratio"],
-                    image_size=vit["pretrain_img_size"],
-                    ls_init_value=vit["init_values"],
-                    use_cls_token=vit["pretrain_use_cls_token"],
-                    use_abs_posemb=vit["use_abs_pos"],
-                ),
-                img_size=size,
-                window_size=vit["window_size"],
-                global_blocks=[i for i in range(vit["depth"]) if i not in vit["window_block_indexes"]],
-                pos_embed="tile" if vit["tile_posemb"] else "bicubic",
-                rope_reference_grid=vit["pt_hw_seq_len"],
-                drop_path_rate=vit["drop_path_rate"],
-                init_cfg=None,
-            ),
+            backbone=dict(recorded_tower(recorded), drop_path_rate=vit["drop_path_rate"]),
             neck=dict(in_channels=vit["embed_dim"], out_channels=channels),
             rpn_head=dict(in_channels=channels, feat_channels=channels),
             roi_head=dict(

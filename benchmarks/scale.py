@@ -1,0 +1,94 @@
+"""Time and memory of the published recipes on many GPUs, by arithmetic: the tables of docs/scale.md.
+
+    python benchmarks/scale.py --rate 400     # TFLOP/s that a GPU reaches, as benchmarks/tower.py --device cuda tells
+
+Only the tower is counted, which is nearly all of the work of the G-size recipes: heads and data come on top.
+"""
+
+import argparse
+from dataclasses import dataclass
+
+GIB = 2**30
+IMAGES = dict(lvis=100_170, coco=118_287, objects365=1_742_289)  # LVIS v1's own training images
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training run: images in all, their size, and how often the tower's forward pass is paid for an image.
+
+    A trained tower with checkpointed blocks costs four (forward, again forward, twice that backward), a frozen one one.
+    """
+
+    name: str
+    images: float
+    size: int
+    passes: int
+    window: int | None = None
+    batch: int = 64
+    layers: int = 50
+    patch: int = 16
+
+
+RECIPES = [
+    Recipe("Mask R-CNN, LVIS, 75 epochs", 184_375 * 3 // 4 * 64, 1024, 4, window=32),
+    Recipe("Mask R-CNN, COCO, 36 epochs", 184_375 * 36 // 100 * 64, 1024, 4, window=32),
+    Recipe("Mask R-CNN, COCO, frozen, 15 epochs", 15 * IMAGES["coco"], 1024, 1, window=32),
+    Recipe("DETA 1: Objects365, 1024 px", 12 * IMAGES["objects365"], 1024, 4, window=24, batch=256),
+    Recipe("DETA 2: Objects365, 1536 px", 6 * IMAGES["objects365"], 1536, 4, window=24, batch=128),
+    Recipe("DETA 3: COCO, 1728 px", 12 * IMAGES["coco"], 1728, 4, window=24),
+    Recipe("DETA 4: COCO, 1824 px", 3 * IMAGES["coco"], 1824, 4, window=24),
+    Recipe("ADE20k linear probe", 40_000 * 16, 448, 1, batch=16, patch=14),
+    Recipe("Alignment: student", 24_000 * 12_288, 448, 4, batch=12_288, patch=14),
+    Recipe("Alignment: core teacher", 24_000 * 12_288, 448, 1, batch=12_288, layers=41, patch=14),
+]
+
+
+def forward_flops(recipe: Recipe, width: int = 1536, hidden: int = 8960, global_blocks: int = 4) -> float:
+    """Floating point operations of a G tower's forward pass on one image, matrix products only."""
+    tokens = (recipe.size // recipe.patch) ** 2
+    linear = 2 * tokens * (4 * width**2 + 2 * width * hidden)
+    everywhere = 4 * tokens**2 * width
+    if recipe.window is None:
+        return recipe.layers * (linear + everywhere)
+    side = -(-(recipe.size // recipe.patch) // recipe.window) * recipe.window
+    windowed = 4 * side**2 * recipe.window**2 * width
+    return recipe.layers * linear + global_blocks * everywhere + (recipe.layers - global_blocks) * windowed
+
+
+def state_memory(parameters: float, trained: bool, shards: int) -> float:
+    """GiB of float32 weights and, for training, gradients and AdamW's two moments, shared out among some GPUs."""
+    return parameters * (16 if trained else 4) / shards / GIB
+
+
+def activation_memory(recipe: Recipe, width: int = 1536, hidden: int = 8960) -> float:
+    """GiB of an image's activations with checkpointed blocks in bfloat16: every block's input, one block in full."""
+    tokens = (recipe.size // recipe.patch) ** 2
+    kept = recipe.layers * tokens * width * 4  # the residual stream is float32 under autocast
+    one_block = tokens * (10 * width + 2 * hidden) * 2 + tokens * 4 * width * 4
+    return (kept + one_block) / GIB
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rate", type=float, default=400, help="TFLOP/s that each GPU reaches (400)")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[8, 64])
+    args = parser.parse_args()
+    header = ["recipe (G tower)", "images", "TFLOP an image, forward", "GPU hours"]
+    header += [f"days on {gpus}" for gpus in args.gpus]
+    header += ["images/s a GPU", "activations GiB an image"]
+    print("| " + " | ".join(header) + " |\n|" + "---|" * len(header))
+    for recipe in RECIPES:
+        forward = forward_flops(recipe)
+        work = forward * recipe.passes
+        hours = recipe.images * work / (args.rate * 1e12) / 3600
+        cells = [recipe.name, f"{recipe.images / 1e6:.2f} M", f"{forward / 1e12:.1f}", f"{hours:,.0f}"]
+        cells += [f"{hours / 24 / gpus:.1f}" for gpus in args.gpus]
+        cells += [f"{args.rate * 1e12 / work:.1f}", f"{activation_memory(recipe):.1f}" if recipe.passes > 1 else "-"]
+        print("| " + " | ".join(cells) + " |")
+    print("\n| GPUs | float32 weights, gradients, AdamW's moments of G, GiB a GPU |\n|---|---|")
+    for shards in (1, *args.gpus):
+        print(f"| {shards} (sharded) | {state_memory(1.85e9, True, shards):.1f} |")
+
+
+if __name__ == "__main__":
+    main()
