@@ -19,7 +19,8 @@ ALLOWED = {
     "datasets": {"registry", "io"},
     "optim": {"registry", "io", "tower"},
     "engine": {"registry", "io", "tower", "pyramid", "datasets", "optim"},
-    **{task: {"registry", "io", "tower", "pyramid", "ops", "datasets", "optim", "engine"} for task in TASKS},
+    "probing": {"registry", "io", "tower", "engine"},
+    **{task: {"registry", "io", "tower", "pyramid", "ops", "datasets", "optim", "engine", "probing"} for task in TASKS},
 }
 
 

@@ -1,4 +1,4 @@
-"""Looking for the data before a run begins."""
+"""Looking for data and weights before a run begins."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from pathlib import Path
 from mmengine.config import Config
 
 from pe_dense.engine.errors import ConfigError
+
+# What a data set's entries call their files.
+_FILES = {"images": "img_path", "label maps": "seg_map_path", "depth maps": "depth_map_path"}
 
 
 def check_files(config: Config, splits: tuple[str, ...]) -> None:
@@ -32,6 +35,24 @@ def check_files(config: Config, splits: tuple[str, ...]) -> None:
             for path in (root / name for name in wanted if name):
                 if not path.exists():
                     raise ConfigError(_missing(config, split, path))
+
+
+def check_weights(config: Config) -> None:
+    """Make sure that the file or folder exists that a config's tower starts from.
+
+    Raises:
+        ConfigError: with the path, where it comes from (the config's ``weights_source``) and the option to change it.
+    """
+    model = config.model.get("module", config.model)
+    source = (model.get("backbone", {}).get("init_cfg") or {}).get("checkpoint")
+    if source is None or "://" in source or Path(source).expanduser().exists():
+        return
+    made = config.get("weights_source")
+    raise ConfigError(
+        f"the tower's weights {source} do not exist ({Path(source).absolute()})"
+        + (f": {made}" if made else "")
+        + "; other ones: --cfg-options model.backbone.init_cfg.checkpoint=PATH"
+    )
 
 
 def _missing(config: Config, split: str, path: Path) -> str:
@@ -58,6 +79,9 @@ def inner_datasets(config: dict | None) -> Iterator[dict]:
 def empty_error(dataset: dict) -> ConfigError:
     """What to say of a data set's config that leaves no image."""
     inner = next(inner_datasets(dict(dataset=dataset)))
+    if not inner.get("ann_file"):
+        folder = Path(inner.get("data_root") or "") / (inner.get("data_prefix") or {}).get("img_path", "")
+        return ConfigError(f"{inner.get('type')}: there is no image of its kind in {folder}")
     classes = (inner.get("metainfo") or {}).get("classes")
     wanted = f"classes {', '.join(classes[:8])}" if classes else "its classes"
     return ConfigError(
@@ -67,33 +91,53 @@ def empty_error(dataset: dict) -> ConfigError:
 
 
 def check_images(dataset) -> None:
-    """Make sure that every image that a data set lists is there.
+    """Make sure that every image that a data set lists is there, with its label or depth map where there are such.
 
-    Folders are listed once each, so that this takes seconds for a hundred thousand images.
+    Folders are listed once each, so that this takes seconds for a hundred thousand images. Some maps are read, too.
 
     Args:
         dataset: a built data set of MMEngine's, or a wrapper around one.
 
     Raises:
-        ConfigError: for missing images, with their number and the first of them.
+        ConfigError: for missing files, with their number and the first of them.
+        ValueError: for a map that does not fit, see :mod:`pe_dense.datasets.maps`.
     """
     while not hasattr(dataset, "get_data_info") or hasattr(dataset, "dataset"):
         if not hasattr(dataset, "dataset"):
             return
         dataset = dataset.dataset
-    name, ann_file = type(dataset).__name__, getattr(dataset, "ann_file", "its annotations")
+    name, source = type(dataset).__name__, getattr(dataset, "ann_file", None) or "its folder"
     listed: dict[str, set[str]] = {}
-    missing = []
-    for index in range(len(dataset)):
-        folder, file = os.path.split(dataset.get_data_info(index).get("img_path", ""))
-        if not file:
-            return
-        if folder not in listed:
-            listed[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
-        if file not in listed[folder]:
-            missing.append(os.path.join(folder, file))
-    if missing:
-        raise ConfigError(
-            f"{name}: {len(missing)} of {len(dataset)} images that {ann_file} lists do not exist, "
-            f"the first is {missing[0]}"
-        )
+    for kind, key in _FILES.items():
+        missing = []
+        for index in range(len(dataset)):
+            folder, file = os.path.split(dataset.get_data_info(index).get(key) or "")
+            if not file:
+                break
+            if folder not in listed:
+                listed[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            if file not in listed[folder]:
+                missing.append(os.path.join(folder, file))
+        if missing:
+            raise ConfigError(
+                f"{name}: {len(missing)} of {len(dataset)} {kind} that {source} lists do not exist, "
+                f"the first is {missing[0]}"
+            )
+    _check_some_maps(dataset)
+
+
+def _check_some_maps(dataset, count: int = 16) -> None:
+    """Read a few label or depth maps, spread over the data set, by its pipeline's own first steps."""
+    if not any(dataset.get_data_info(0).get(key) for key in ("seg_map_path", "depth_map_path")):
+        return
+    from mmcv.transforms import LoadImageFromFile
+
+    from pe_dense.datasets.maps import LoadDepthMap, LoadLabelMap
+
+    readers = (LoadImageFromFile, LoadLabelMap, LoadDepthMap)
+    steps = [step for step in dataset.pipeline.transforms if isinstance(step, readers)]
+    last = len(dataset) - 1
+    for index in sorted({last * i // max(count - 1, 1) for i in range(count)}):
+        item = dataset.get_data_info(index)
+        for step in steps:
+            item = step(item)

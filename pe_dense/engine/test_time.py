@@ -35,8 +35,11 @@ def use_test_time_augmentation(config: Config) -> Config:
 def drop_pretrained(model: dict) -> None:
     """Leave out the weights that a model's config starts from: a checkpoint brings them all.
 
-    Loading them first would only cost time and perhaps a download.
+    Loading them first would only cost time and perhaps a download. The weights of a frozen tower, which are in no
+    checkpoint, stay.
     """
     model = model.get("module", model)
     model.pop("init_cfg", None)
-    model.get("backbone", {}).pop("init_cfg", None)
+    backbone = model.get("backbone", {})
+    if backbone.get("type") != "pe_dense.FrozenTower":
+        backbone.pop("init_cfg", None)

@@ -1,0 +1,30 @@
+"""What probes on frozen towers share: mmseg's scope, hooks and pictures, and the tower."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .runtime import *
+
+default_scope = "mmseg"
+default_hooks.merge(dict(visualization=dict(type="SegVisualizationHook")))
+visualizer.merge(dict(type="SegLocalVisualizer"))
+
+tower = "PE-Spatial-G14-448"  # an option changes it everywhere: tower=PE-Core-G14-448
+
+model = dict(
+    data_preprocessor=dict(
+        type="pe_dense.ProbePreprocessor",
+        mean=[127.5] * 3,
+        std=[127.5] * 3,
+        bgr_to_rgb=True,
+    ),
+    backbone=dict(
+        type="pe_dense.FrozenTower",
+        arch=tower,
+        out_indices=(-1,),
+        dtype="bfloat16",
+        init_cfg=dict(type="Pretrained", checkpoint=f"hf://facebook/{tower}"),
+    ),
+)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")

@@ -1,0 +1,10 @@
+"""What makes a linear probe of one layer a sweep over all."""
+
+sweep = dict(type="pe_dense.SegmentationSweep", backbone=dict(out_indices=None))
+sweep_constructor = "pe_dense.SweepConstructor"
+sweep_evaluator = dict(
+    type="pe_dense.LayerMetric",
+    metric=dict(type="pe_dense.IoUMetric", class_table=False),
+    key="mIoU",
+    higher_is_better=True,
+)

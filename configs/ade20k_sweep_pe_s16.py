@@ -1,0 +1,20 @@
+"""Linear probes on all 12 layers of PE Spatial S at once on ADE20k: which one is best?
+
+    tools/train.py configs/ade20k_sweep_pe_s16.py
+
+leaves a table and a plot of mIoU by layer in the log folder, and the best probe for ade20k_linear_pe_s16.py.
+Some layers only, a grid of rates at once: --cfg-options model.backbone.out_indices=[3,7,11]
+model.learning_rates=[1e-3,1e-2] model.weight_decays=[0.0,1e-4]
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ._base_.segmentation_sweep import *
+    from .ade20k_linear_pe_s16 import *
+
+model.merge(sweep)
+optim_wrapper.merge(dict(constructor=sweep_constructor))
+val_evaluator = sweep_evaluator
+test_evaluator = sweep_evaluator
+custom_hooks = [*custom_hooks, dict(type="pe_dense.SweepHook", title="ADE20k linear probe", unit="%")]

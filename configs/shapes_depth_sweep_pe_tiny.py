@@ -1,0 +1,18 @@
+"""Linear depth heads on all four layers of the tower that `make demo` trains, on a CPU in minutes.
+
+    tools/train.py configs/shapes_depth_sweep_pe_tiny.py
+
+leaves a table and a plot of RMSE by layer in the log folder.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ._base_.depth_sweep import *
+    from .shapes_depth_linear_pe_tiny import *
+
+model.merge(sweep)
+optim_wrapper.merge(dict(constructor=sweep_constructor))
+val_evaluator = dict(type="pe_dense.LayerMetric", metric=val_evaluator, key="rmse", higher_is_better=False)
+test_evaluator = val_evaluator
+custom_hooks = [dict(sweep_hook, title="Shapes, linear depth")]

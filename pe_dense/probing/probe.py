@@ -1,0 +1,112 @@
+"""A probe: a head on one tap, or on several together, of a frozen tower."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pe_dense.engine.checkpoint_hook import whole_file
+from pe_dense.io import CheckpointError, read_checkpoint
+from pe_dense.probing.model import OnFrozenTower, sized
+from pe_dense.probing.seed import drawn_alike
+
+PROBES, HEAD, TAPS = "probes.", "decode_head.", "backbone.taps"
+
+
+class LayerProbe(OnFrozenTower):
+    """Mixin for mmseg's models: one head on the tower's taps, which also finds its weights in a sweep's checkpoint."""
+
+    def _init_decode_head(self, decode_head: dict) -> None:
+        with drawn_alike():
+            super()._init_decode_head(sized(decode_head, self.backbone, len(self.backbone.out_indices)))
+
+    def from_published(self, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Take the probe of this config's layer out of a sweep's state; that of a probe stays as it is."""
+        if not is_sweep(state):
+            return state
+        if len(self.backbone.out_indices) > 1:
+            raise CheckpointError(
+                f"{source} holds probes of single layers, the config's is on {list(self.backbone.out_indices)} together"
+            )
+        return take_probe(state, self.backbone.out_indices[0], source=source)
+
+
+def probe_name(layer: int, setting: int) -> str:
+    """How a sweep calls the probe of a layer, trained by one of its settings (numbered from 0)."""
+    return f"{layer}-{setting}"
+
+
+def is_sweep(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state is a sweep's."""
+    return any(key.startswith(PROBES) for key in state)
+
+
+def take_probe(state: Mapping[str, Tensor], layer: int, setting: int | None = None, source="the sweep") -> dict:
+    """Take one probe out of a sweep's state.
+
+    Args:
+        state: of a sweep's model.
+        layer: block number from 0.
+        setting: number of its learning rate and weight decay; needed where the sweep has several.
+        source: how errors name the state.
+
+    Returns:
+        the state of a single probe.
+
+    Raises:
+        CheckpointError: if there is no such probe, or several.
+    """
+    names = sorted({key.split(".")[1] for key in state if key.startswith(PROBES)}, key=_numbers)
+    if not names:
+        raise CheckpointError(f"{source} holds no probes of a sweep")
+    wanted = [name for name in names if _numbers(name)[0] == layer and setting in (None, _numbers(name)[1])]
+    if len(wanted) != 1:
+        what = f"layer {layer}" + ("" if setting is None else f", setting {setting}")
+        raise CheckpointError(
+            f"{source} holds {len(wanted)} probes of {what}, one is needed; it has (layer-setting) {', '.join(names)}. "
+            "pe_dense.probing.save_probe writes one of them alone"
+        )
+    prefix = f"{PROBES}{wanted[0]}."
+    taken = {key: value for key, value in state.items() if not key.startswith(PROBES)}
+    taken |= {HEAD + key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return taken | {TAPS: torch.tensor([layer])}
+
+
+def save_probe(
+    sweep: str | Path, path: str | Path, *, layer: int, setting: int | None = None, overwrite: bool = False
+) -> Path:
+    """Write one probe of a sweep's checkpoint alone, for the config of a single layer.
+
+    Args:
+        sweep: checkpoint or folder of the run.
+        path: the file to write (.pth).
+        layer, setting: as of :func:`take_probe`.
+        overwrite: replace a file that exists.
+
+    Returns:
+        the path.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is not set.
+        CheckpointError: as :func:`take_probe`.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
+    content = read_checkpoint(sweep)
+    state = take_probe(content.get("state_dict", content), layer, setting, str(sweep))
+    write_probe(path, state, dict(content.get("meta", {}), layer=layer))
+    return path
+
+
+def write_probe(path: Path, state: Mapping[str, Tensor], meta: dict) -> None:
+    """Write a probe's state and what is to be known of it."""
+    with whole_file(path) as file:
+        torch.save(dict(state_dict={key: value.cpu() for key, value in state.items()}, meta=meta), file)
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    return tuple(map(int, name.split("-")))

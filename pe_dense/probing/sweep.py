@@ -1,0 +1,138 @@
+"""Probes on many layers at once, on one pass of the tower."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import product
+
+from torch import Tensor, nn
+
+from pe_dense.probing.model import OnFrozenTower, sized
+from pe_dense.probing.probe import probe_name
+from pe_dense.probing.seed import drawn_alike
+from pe_dense.probing.settle import settle
+from pe_dense.probing.windows import windows_of
+from pe_dense.registry import MODELS
+
+
+class LayerSweep(OnFrozenTower):
+    """Mixin for mmseg's models: a head on every tap of the tower, each with its own loss.
+
+    A tap's map goes to its heads as soon as the tower has it, and their gradients are computed at once, so that
+    activations of one head at a time are in memory. Each probe is what it would be alone: same start, same loss,
+    same steps.
+
+    Args:
+        learning_rates, weight_decays: each layer gets a probe for every pair of them; by default one, with the
+            optimiser's.
+
+    Raises:
+        ValueError: for an empty list of either.
+    """
+
+    def __init__(
+        self,
+        *args,
+        learning_rates: Sequence[float] | None = None,
+        weight_decays: Sequence[float] | None = None,
+        **options,
+    ):
+        grid = dict(lr=learning_rates, weight_decay=weight_decays)
+        grid = {name: list(values) for name, values in grid.items() if values is not None}
+        if empty := [name for name, values in grid.items() if not values]:
+            raise ValueError(f"A sweep over {' and '.join(empty)} needs at least one value, got an empty list")
+        self.settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+        super().__init__(*args, **options)
+
+    def _init_decode_head(self, decode_head: dict) -> None:
+        self.probes = nn.ModuleDict()
+        for layer in self.backbone.out_indices:
+            for number in range(len(self.settings)):
+                with drawn_alike():
+                    head = MODELS.build(sized(decode_head, self.backbone, num_taps=1))
+                self.probes[probe_name(layer, number)] = head
+        self.align_corners = self.decode_head.align_corners
+        self.num_classes = self.decode_head.num_classes
+        self.out_channels = self.decode_head.out_channels
+
+    @property
+    def decode_head(self) -> nn.Module:
+        """Any of the heads: for what they have in common."""
+        return next(iter(self.probes.values()))
+
+    def probes_of(self, layer: int) -> Iterator[tuple[str, nn.Module]]:
+        """Names and heads of a layer's probes."""
+        for number in range(len(self.settings)):
+            name = probe_name(layer, number)
+            yield name, self.probes[name]
+
+    def loss(self, inputs: Tensor, data_samples: Sequence) -> dict[str, Tensor]:
+        """Losses of all probes.
+
+        Args:
+            inputs: (B, 3, H, W).
+            data_samples: with the truth.
+
+        Returns:
+            one loss per probe; the gradients of its head are computed already.
+        """
+        losses = {}
+        for layer, feature_map in self.backbone.iter_maps(inputs):
+            for name, head in self.probes_of(layer):
+                loss, _ = self.parse_losses(head.loss((feature_map,), data_samples, self.train_cfg))
+                losses[f"layer_{name}.loss"] = settle(loss, list(head.parameters()))
+        return losses
+
+    def encode_decode_all(self, inputs: Tensor, mirrored: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """What each probe makes of a batch, one after the other.
+
+        The heads' outputs are kept at their own, low resolution until the tower is through.
+
+        Args:
+            inputs: (B, 3, H, W).
+            mirrored: show each window left to right, and turn the output back.
+
+        Yields:
+            name of the probe and its output (B, K, H, W).
+        """
+        windows = windows_of(inputs, self.test_cfg)
+        outputs: dict[str, list[Tensor]] = {name: [] for name in self.probes}
+        shapes = []
+        for window in windows.cut(inputs):
+            shapes.append(dict(img_shape=window.shape[-2:]))
+            window = window.flip(-1) if mirrored else window
+            for layer, feature_map in self.backbone.iter_maps(window):
+                for name, head in self.probes_of(layer):
+                    outputs[name].append(head((feature_map,)))
+        for name, head in self.probes.items():
+            pairs = zip(outputs.pop(name), shapes, strict=True)
+            maps = [head.predict_by_feat(output, [shape]) for output, shape in pairs]
+            yield name, windows.merge([values.flip(-1) for values in maps] if mirrored else maps)
+
+    def predict(self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence | None = None) -> list:
+        """Predictions of all probes.
+
+        Returns:
+            the data samples, each with ``by_probe``: {probe: data sample with its prediction}.
+        """
+        if not isinstance(inputs, Tensor):
+            return super().predict(inputs, data_samples)
+        for sample in data_samples:
+            sample.set_field({}, "by_probe", field_type="data")
+        for name, output in self.encode_decode_all(inputs):
+            predicted = self.postprocess_result(output, [self.without_probes(sample) for sample in data_samples])
+            for sample, found in zip(data_samples, predicted, strict=True):
+                sample.by_probe[name] = self.compact(found)
+        return list(data_samples)
+
+    @staticmethod
+    def without_probes(sample):
+        """A shallow copy of a data sample, without the predictions so far."""
+        copied = sample.clone()
+        del copied.by_probe
+        return copied
+
+    @staticmethod
+    def compact(sample):
+        """What to keep of a probe's prediction."""
+        return sample
