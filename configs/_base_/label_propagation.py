@@ -1,0 +1,28 @@
+"""Label propagation on a frozen PE tower, with DINO's settings: nothing is trained."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .runtime import *
+
+default_scope = "mmengine"
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+
+model = dict(
+    type="pe_dense.LabelPropagator",
+    backbone=dict(
+        type="pe_dense.PETower",
+        arch="PE-Spatial-G14-448",
+        out_indices=(-1,),
+        with_head=False,
+        init_cfg=dict(type="Pretrained", checkpoint="hf://facebook/PE-Spatial-G14-448"),
+    ),
+    num_last_frames=7,
+    radius=12,
+    topk=5,
+    temperature=0.1,
+)
+custom_hooks = [dict(type="pe_dense.VideoResultsHook")]
+
+default_hooks.pop("visualization")
+default_hooks.merge(dict(logger=dict(interval=1)))

@@ -1,0 +1,22 @@
+r"""Label propagation with PE Spatial G on DAVIS 2017: published J&F 61.5. Nothing is trained.
+
+    tools/test.py configs/davis_propagation_pe_g14.py
+
+The Core tower instead:
+
+    tools/test.py configs/davis_propagation_pe_g14.py \
+        hf://facebook/PE-Core-G14-448 --cfg-options model.backbone.arch=PE-Core-G14-448
+
+The published best of Core G, J&F 56.8, is that of block 31: add model.backbone.out_indices=[31].
+
+Source: Perception Encoder, appendix B.3.3; DINO's protocol.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ._base_.davis import *
+    from ._base_.label_propagation import *
+
+# 34 patches of 14 px; multiples of 64 do not go with them
+test_dataloader.dataset.pipeline[0].merge(dict(short_side=476, divisor=14))

@@ -1,0 +1,32 @@
+"""Label propagation on moving shapes with the tower of the Mask R-CNN demo: seconds on a CPU. Nothing is trained.
+
+    tools/test.py configs/shapes_propagation_pe_tiny.py
+
+The videos are made in `data_root` on first use; the tower is that of `make demo`, another checkpoint with such a tower
+may be named after the config. Frames are enlarged from 128 to 256 px, so that a patch covers 4 px.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ._base_.davis import *
+    from ._base_.label_propagation import *
+    from ._base_.tiny_tower import *
+
+data_root = "data/shapes_video"
+
+model.merge(
+    dict(backbone=dict(tiny_tower, with_head=None, init_cfg=dict(type="Pretrained", checkpoint="work_dirs/demo")))
+)
+test_dataloader.merge(
+    dict(
+        num_workers=1,
+        dataset=dict(
+            type="pe_dense.ShapesVideoDataset",
+            data_root=data_root,
+            generator=dict(num_videos=12, num_frames=24),
+            pipeline=[dict(type="pe_dense.LoadVideo", short_side=256, divisor=8)],
+        ),
+    )
+)
+custom_hooks[0].merge(dict(fps=8))
