@@ -9,7 +9,12 @@ from mmengine.config import DictAction
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="config file")
-    parser.add_argument("checkpoint", help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>")
+    parser.add_argument(
+        "checkpoint",
+        nargs="?",
+        help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>; methods without training take any "
+        "file with a tower, by default the one that the config names",
+    )
     parser.add_argument("--work-dir", help="where results go (work_dirs/<config name>)")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--tta", action="store_true", help="test several sizes, mirrored too: slower and better")

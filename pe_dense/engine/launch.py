@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 
-from pe_dense.engine.data import check_files
+from pe_dense.engine.data import check_files, check_weights
 from pe_dense.engine.errors import ConfigError
 from pe_dense.engine.processes import join_processes
 from pe_dense.engine.test_time import drop_pretrained, use_test_time_augmentation
@@ -42,10 +42,13 @@ def training_runner(
         the runner; its ``train`` starts.
 
     Raises:
-        ConfigError: for missing data, a work dir that already holds a run, precision without a GPU, or settings that
-            exclude each other.
+        ConfigError: for missing data, a work dir that already holds a run, precision without a GPU, settings that
+            exclude each other, or a method without training.
     """
+    if "train_dataloader" not in config:
+        raise ConfigError(f"{config.filename} has nothing to train: run it by tools/test.py")
     check_files(config, ("train", "val"))
+    check_weights(config)
     if fsdp:
         _set_sharding(config, launcher, ema)
     if ema is not None:
@@ -56,12 +59,12 @@ def training_runner(
     return RUNNERS.build(config)
 
 
-def testing_runner(config: Config, checkpoint: str, *, work_dir: str | None, launcher: str, tta: bool = False):
+def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | None, launcher: str, tta: bool = False):
     """Set up a test of a checkpoint.
 
     Args:
         config: a whole config.
-        checkpoint: path or ``hf://`` name.
+        checkpoint: path or ``hf://`` name; None, for methods without training, for the weights that the config names.
         work_dir: where results go; ``work_dirs/<config name>`` by default.
         launcher: as for training.
         tta: test several views of each image, as the config's ``tta_model`` and ``tta_pipeline`` say.
@@ -70,13 +73,16 @@ def testing_runner(config: Config, checkpoint: str, *, work_dir: str | None, lau
         the runner; its ``test`` starts.
 
     Raises:
-        ConfigError: for missing data, or views of which the config says nothing.
+        ConfigError: for missing data, views of which the config says nothing, or no checkpoint where one is needed.
     """
+    if checkpoint is None:
+        checkpoint = _own_weights(config)
     if tta:
         use_test_time_augmentation(config)
     check_files(config, ("test",))
     _place(config, work_dir, launcher)
     drop_pretrained(config.model)
+    check_weights(config)
     for name in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
         config.pop(name, None)
     for name in ("val_dataloader", "val_cfg", "val_evaluator"):
@@ -84,6 +90,16 @@ def testing_runner(config: Config, checkpoint: str, *, work_dir: str | None, lau
     config.load_from = checkpoint
     config.resume = False
     return RUNNERS.build(config)
+
+
+def _own_weights(config: Config) -> str:
+    """The weights that the tower of a method without training starts from."""
+    if "train_dataloader" in config:
+        raise ConfigError(f"{config.filename} is of a model that is trained: name the CHECKPOINT to test")
+    weights = (config.model.backbone.get("init_cfg") or {}).get("checkpoint")
+    if weights is None:
+        raise ConfigError(f"the tower of {config.filename} starts from no weights: name a CHECKPOINT with a tower")
+    return weights
 
 
 def _place(config: Config, work_dir: str | None, launcher: str) -> None:
