@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pe_dense.tower.rope import RotaryTable, rotate
+from pe_dense.tower.lean import gelu_linear, turn_queries_and_keys
+from pe_dense.tower.rope import RotaryTable
 from pe_dense.tower.variants import Variant
 from pe_dense.tower.window import Windows
 
@@ -39,11 +40,9 @@ class Attention(nn.Module):
         batch, groups, tokens, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         qkv = qkv.view(batch * groups, tokens, 3, self.heads, width // self.heads)
-        if rope is None:
-            q, k, v = qkv.unbind(2)
-        else:
-            q, k = rotate(qkv[:, :, :2], rope).unbind(2)
-            v = qkv[:, :, 2]
+        if rope is not None:
+            qkv = turn_queries_and_keys(qkv, rope)
+        q, k, v = qkv.unbind(2)
         out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         out = out.transpose(1, 2).reshape(batch, groups, tokens, width)
         return self.out_proj(out)
@@ -58,7 +57,7 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.c_proj(F.gelu(self.c_fc(x)))
+        return gelu_linear(self.c_fc(x), self.c_proj.weight, self.c_proj.bias)
 
 
 class LayerScale(nn.Module):

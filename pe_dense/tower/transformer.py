@@ -45,7 +45,7 @@ class Transformer(nn.Module):
         self.rope_reference_grid = rope_reference_grid
         self.rope_native_grid = rope_native_grid
         self.with_cp = with_cp
-        self._rotary_tables: dict[tuple, RotaryTable] = {}
+        self._known_tables: dict[tuple, dict[bool, RotaryTable]] = {}
 
     def iter_taps(self, x: Tensor, grid: tuple[int, int], taps: Collection[int]) -> Iterator[tuple[int, Tensor]]:
         """Run the blocks and give each tap as soon as it is there; blocks after the last tap do not run.
@@ -59,6 +59,7 @@ class Transformer(nn.Module):
             (block number, tokens (B, N, C)) in rising order of the blocks.
         """
         windows = Windows(*grid, self.window_size) if self.window_size else None
+        tables = self._rotary_tables(grid, x.device)
         x = x[:, None]  # (B, 1, N, C)
         in_windows = False
         for index, block in enumerate(self.resblocks[: max(taps) + 1]):
@@ -69,7 +70,7 @@ class Transformer(nn.Module):
                 x, in_windows = windows.split(x), True
             elif not windowed and in_windows:
                 x, in_windows = windows.merge(x), False
-            arguments = (x, self._rotary_table(grid, windowed, x), windows if windowed and not in_windows else None)
+            arguments = (x, tables[windowed], windows if windowed and not in_windows else None)
             if self.with_cp and self.training and torch.is_grad_enabled():
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
@@ -77,23 +78,30 @@ class Transformer(nn.Module):
             if index in taps:
                 yield index, (windows.merge(x) if in_windows else x)[:, 0]
 
-    def _rotary_table(self, grid: tuple[int, int], windowed: bool, x: Tensor) -> RotaryTable | None:
-        """Table of the tokens that attend to each other, made once per grid and device."""
+    def _rotary_tables(self, grid: tuple[int, int], device: torch.device) -> dict[bool, RotaryTable | None]:
+        """Tables of the tokens that attend to each other, in global (False) and in windowed blocks (True)."""
+        kinds = (False, True) if self.window_size else (False,)
         if not self.variant.use_rope2d:
-            return None
-        # Tensors made in inference mode can't take part in training later, so they are kept apart.
-        key = (grid, windowed, x.device, torch.is_inference_mode_enabled())
-        if key not in self._rotary_tables:
-            with_cls = self.variant.use_cls_token
-            rows, columns = (
-                axis_positions(
-                    length,
-                    native=self.window_size if windowed else self.rope_native_grid,
-                    reference=self.rope_reference_grid,
-                    offset=int(with_cls),
-                )
-                for length in ((self.window_size, self.window_size) if windowed else grid)
+            return dict.fromkeys(kinds)
+        if torch.compiler.is_compiling():  # part of the graph, where sizes may be symbols
+            return {windowed: self._make_table(grid, windowed, device) for windowed in kinds}
+        # Made once per grid and device. Tensors made in inference mode can't take part in training later, so they are
+        # kept apart.
+        key = (grid, device, torch.is_inference_mode_enabled())
+        if key not in self._known_tables:
+            self._known_tables[key] = {windowed: self._make_table(grid, windowed, device) for windowed in kinds}
+        return self._known_tables[key]
+
+    def _make_table(self, grid: tuple[int, int], windowed: bool, device: torch.device) -> RotaryTable:
+        with_cls = self.variant.use_cls_token
+        rows, columns = (
+            axis_positions(
+                length,
+                native=self.window_size if windowed else self.rope_native_grid,
+                reference=self.rope_reference_grid,
+                offset=int(with_cls),
             )
-            table = rotary_table(rows, columns, self.variant.head_dim, with_cls_token=with_cls)
-            self._rotary_tables[key] = RotaryTable(*(t.to(x.device) for t in table))
-        return self._rotary_tables[key]
+            for length in ((self.window_size, self.window_size) if windowed else grid)
+        )
+        table = rotary_table(rows, columns, self.variant.head_dim, with_cls_token=with_cls)
+        return RotaryTable(*(t.to(device) for t in table))
