@@ -1,0 +1,22 @@
+"""PE Spatial L, distilled from PE Spatial G; starts from PE Core L.
+
+torchrun --nproc_per_node=8 tools/train.py configs/distill_pe_spatial_l14.py --launcher pytorch
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ._base_.align_runtime import *
+    from ._base_.align_schedule import *
+    from ._base_.distill import *
+    from ._base_.image_folder import *
+
+image_size = 448
+
+model.merge(
+    dict(
+        image_size=image_size,
+        backbone=dict(arch="PE-Spatial-L14-448"),
+        init_cfg=dict(checkpoint="hf://facebook/PE-Core-L14-336"),
+    )
+)

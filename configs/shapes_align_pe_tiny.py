@@ -1,0 +1,59 @@
+"""Spatial alignment in small, on a CPU in minutes: the demo's tower learns from itself and from a tiny, random SAM.
+
+tools/train.py configs/shapes_align_pe_tiny.py
+
+`make demo` trains that tower. A random SAM knows nothing of objects: the run shows that all parts work together.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ._base_.align import *
+    from ._base_.align_runtime import *
+    from ._base_.align_schedule import *
+    from ._base_.image_folder import *
+    from ._base_.tiny_tower import *
+
+image_size = 128
+data_root = "data/shapes"
+max_iters = 300
+
+student = dict(tiny_tower, arch=dict(tiny_tower.arch, ls_init_value=0.1), drop_path_rate=0.1)
+
+model.merge(
+    dict(
+        image_size=image_size,
+        backbone=dict(_delete_=True, **student),
+        init_cfg=dict(checkpoint="work_dirs/demo"),
+        core=dict(tower=dict(_delete_=True, **tiny_tower), layer=2, dtype="float32"),
+        sam=dict(
+            size="t",
+            checkpoint=None,
+            image_size=image_size,
+            points_per_side=8,
+            dtype="float32",
+            overrides=[
+                "model.image_encoder.trunk.embed_dim=16",
+                "model.image_encoder.neck.backbone_channel_list=[128,64,32,16]",
+                "model.image_encoder.neck.d_model=64",
+                "model.image_encoder.neck.position_encoding.num_pos_feats=64",
+            ],
+        ),
+    )
+)
+
+train_pipeline[0].update(size=(image_size, image_size))
+train_dataloader.merge(
+    dict(batch_size=8, num_workers=1, dataset=dict(data_root=f"{data_root}/train", pipeline=train_pipeline))
+)
+
+optim_wrapper.merge(dict(type="OptimWrapper", accumulative_counts=1, optimizer=dict(lr=1e-2)))
+optim_wrapper.pop("dtype")
+param_scheduler[0].update(end=max_iters)
+train_cfg.merge(dict(max_iters=max_iters))
+
+default_hooks.merge(dict(logger=dict(interval=10), checkpoint=dict(interval=50)))
+log_processor.merge(dict(window_size=10))
+custom_hooks[2].update(
+    images=[f"{data_root}/val/{number:06}.png" for number in range(4)], size=image_size, interval=100
+)

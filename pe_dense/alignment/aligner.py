@@ -1,0 +1,104 @@
+"""Spatial alignment: from the weights of a Core tower to those of a Spatial one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pe_dense.alignment.losses import core_loss, cosine, effective_rank, locality_loss
+from pe_dense.alignment.masking import block_mask
+from pe_dense.alignment.student import Student
+from pe_dense.alignment.teacher import Teacher
+from pe_dense.alignment.tower_teacher import TowerTeacher
+from pe_dense.io import read_checkpoint
+from pe_dense.registry import MODELS
+from pe_dense.tower.checkpoint import fit_state, tower_state
+
+
+@MODELS.register_module()
+class SpatialAligner(Student):
+    """A tower that learns to be local from SAM and to stay itself from what it was.
+
+    Source: Perception Encoder (arXiv 2504.13181), section 5.2 and appendix B.3.1. The student is the Core tower with
+    LayerScale and stochastic depth, and sees a quarter of the patches. Its last layer's tokens, masked or not, are
+    drawn to those of a middle layer of the initial tower, and their similarities to each other to those of SAM's
+    logits.
+
+    Args:
+        backbone, image_size, init_cfg, data_preprocessor: as of :class:`~pe_dense.alignment.student.Student`; where the
+            backbone has LayerScale and the checkpoint has not, its initial value is kept, so the student does not
+            start as the teacher.
+        core: arguments of :class:`~pe_dense.alignment.tower_teacher.TowerTeacher` for the initial tower, without
+            checkpoint and image size, which are the student's.
+        sam: config of the other teacher, a :class:`~pe_dense.alignment.sam_teacher.SAMTeacher`.
+        core_weight, locality_weight: of the losses; a teacher of weight 0 is left out.
+        temperature: of :func:`~pe_dense.alignment.losses.locality_loss`.
+        mask_ratio, mask_block_size: as of :func:`~pe_dense.alignment.masking.block_mask`.
+
+    Raises:
+        ValueError: for a mask ratio outside of [0, 1), negative weights or none at all, or as the student.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        image_size: int,
+        init_cfg: dict,
+        core: dict,
+        sam: dict,
+        core_weight: float = 1.0,
+        locality_weight: float = 1.0,
+        temperature: float = 20.0,
+        mask_ratio: float = 0.75,
+        mask_block_size: int = 2,
+        data_preprocessor: dict | None = None,
+    ):
+        super().__init__(backbone, image_size, init_cfg, data_preprocessor)
+        if not 0.0 <= mask_ratio < 1.0:
+            raise ValueError(f"mask_ratio {mask_ratio} is not in [0, 1)")
+        if min(core_weight, locality_weight) < 0 or core_weight == locality_weight == 0:
+            raise ValueError(f"Weights of losses: core_weight={core_weight}, locality_weight={locality_weight}")
+        self.core = core
+        self.sam = sam
+        self.core_weight = core_weight
+        self.locality_weight = locality_weight
+        self.temperature = temperature
+        self.mask_ratio = mask_ratio
+        self.mask_block_size = mask_block_size
+        self.mask_token = nn.Parameter(torch.empty(self.backbone.out_channels)) if mask_ratio else None
+        if mask_ratio:
+            nn.init.normal_(self.mask_token, std=0.02)
+
+    def load(self, checkpoint: str) -> dict[str, Teacher]:
+        """See :class:`Student`; the file is read once for student and teacher."""
+        state = tower_state(read_checkpoint(checkpoint), checkpoint)
+        self.backbone.load_state_dict(fit_state(self.backbone, state, checkpoint, add_layer_scale=True))
+        teachers: dict[str, Teacher] = {}
+        if self.core_weight:
+            core = TowerTeacher(**self.core, image_size=self.image_size, checkpoint=checkpoint, state=state)
+            core.require_grid(self.grid)
+            teachers["core"] = core
+        if self.locality_weight:
+            teachers["sam"] = MODELS.build(self.sam)
+        return teachers
+
+    def loss(self, images: Tensor) -> dict[str, Tensor]:
+        """See :class:`Student`."""
+        student = self.masked_tokens(images)
+        result = {}
+        if self.core_weight:
+            core = self.teachers["core"](images, self.grid)
+            result["loss_core"] = self.core_weight * core_loss(student, core)
+            result["cosine"] = cosine(student.detach(), core)
+        if self.locality_weight:
+            sam = self.teachers["sam"](images, self.grid)
+            result["loss_locality"] = self.locality_weight * locality_loss(student, sam, self.temperature)
+        result["effective_rank"] = effective_rank(student)
+        return result
+
+    def masked_tokens(self, images: Tensor) -> Tensor:
+        """As :meth:`tokens`, of a student that sees a random part of the patches."""
+        if self.mask_token is None:
+            return self.tokens(images)
+        mask = block_mask(len(images), self.grid, self.mask_ratio, self.mask_block_size)
+        return self.tokens(images, mask=mask.to(images.device), mask_token=self.mask_token)

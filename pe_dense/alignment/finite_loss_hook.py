@@ -1,0 +1,43 @@
+"""Stopping where a loss is no number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from pe_dense.registry import HOOKS
+
+
+class NonFiniteLossError(ValueError):
+    """A loss is infinite or no number."""
+
+
+@HOOKS.register_module()
+class FiniteLossHook(Hook):
+    """Stop at the first loss that is infinite or no number, before a checkpoint could be written after it.
+
+    The names of the batch's images go to ``non_finite_loss_iter_<step>_rank_<rank>.txt`` in the work dir.
+
+    Raises:
+        NonFiniteLossError: naming the loss, the step and that file.
+    """
+
+    priority = "NORMAL"  # before the hook that saves
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """See the class."""
+        bad = [name for name, value in outputs.items() if not torch.isfinite(torch.as_tensor(value)).all()]
+        if not bad:
+            return
+        step = runner.iter + 1
+        paths = data_batch["path"]
+        note = Path(runner.work_dir) / f"non_finite_loss_iter_{step}_rank_{runner.rank}.txt"
+        note.write_text("\n".join(paths) + "\n")
+        values = ", ".join(f"{name} is {float(outputs[name])}" for name in bad)
+        raise NonFiniteLossError(
+            f"step {step}: {values}. The {len(paths)} images of the batch are listed in {note}; go on from the last "
+            "checkpoint with --resume"
+        )

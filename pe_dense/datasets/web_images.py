@@ -1,0 +1,64 @@
+"""Images without labels in webdataset shards."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterator, Sequence
+
+from mmengine.logging import print_log
+from torch.utils.data import IterableDataset
+
+from pe_dense.datasets.unlabelled import ImageReader, UnusableImageError
+from pe_dense.io.images import EXTENSIONS
+from pe_dense.registry import DATASETS
+
+
+@DATASETS.register_module()
+class WebImages(IterableDataset):
+    """Images of tar files, drawn without end: shards at random with replacement, images from a buffer.
+
+    Every process and data worker draws on its own, so a run can't repeat another; use it with
+    ``train_cfg.fast_forward_on_resume=True``, so that a resumed run does not look for its place.
+
+    Args:
+        urls: shards, in webdataset's notation: ``data/shard-{000000..000999}.tar``, several separated by ``::``.
+        pipeline, min_side: as of :class:`~pe_dense.datasets.unlabelled.ImageReader`.
+        buffer: images among which the next is drawn.
+
+    Raises:
+        ValueError: if the package webdataset is not installed, or there is no shard.
+    """
+
+    metainfo: dict = {}
+
+    def __init__(self, urls: str, pipeline: Sequence[dict], min_side: int = 32, buffer: int = 1000):
+        try:
+            import webdataset
+        except ImportError as error:
+            raise ValueError("Shards are read by webdataset: pip install 'pe_dense[distill]'") from error
+        shards = webdataset.WebDataset(urls, resampled=True, shardshuffle=False, handler=_note)
+        self._samples = shards.shuffle(buffer) if buffer > 1 else shards
+        self._read = ImageReader(pipeline, min_side)
+
+    def __iter__(self) -> Iterator[dict]:
+        """Give samples as :class:`~pe_dense.datasets.image_folder.ImageFolder` does."""
+        skipped: list[str] = []
+        for sample in self._samples:
+            for name, content in sample.items():
+                if f".{name.rpartition('.')[2].lower()}" not in EXTENSIONS:
+                    continue
+                path = f"{sample['__url__']}/{sample['__key__']}.{name}"
+                try:
+                    image = self._read(io.BytesIO(content))
+                except UnusableImageError as error:
+                    skipped.append(f"{path}: {error}")
+                    continue
+                yield dict(image, path=path, skipped=skipped)
+                skipped = []
+
+
+def _note(error: Exception) -> bool:
+    """What can't be opened is told and left out."""
+    print_log(f"Skipped a shard or a part of it: {error!r}", "current", logging.WARNING)
+    return True
