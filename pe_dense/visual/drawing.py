@@ -1,59 +1,119 @@
-"""Grids of pictures with titles."""
+"""Sheets of pictures with titles, maps over photos, and marks on them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 MARGIN = 12  # px
 INK, PAPER = (30, 30, 30), (255, 255, 255)
+Cell = tuple[str, Image.Image]  # a picture and the title above it
+
+# Distinct under the common colour deficiencies: Okabe and Ito's palette, without its black.
+MARKS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
 
-def enlarge(picture: Image.Image, size: tuple[int, int], *, smooth: bool = False) -> Image.Image:
-    """Bring a map to a photo's size (width, height); tokens stay visible as squares unless ``smooth``."""
-    return picture.resize(size, Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST)
+def fit_photo(photo: Image.Image, side: int) -> Image.Image:
+    """Bring a photo to a longer side of ``side`` px."""
+    scale = side / max(photo.size)
+    size = tuple(max(round(length * scale), 1) for length in photo.size)
+    return photo.resize(size, Image.Resampling.LANCZOS)
 
 
-def draw_grid(
-    rows: Sequence[Sequence[Image.Image | None]], titles: Sequence[str] = (), captions: Sequence[str] = ()
+def enlarge(picture: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """Bring a map (H, W, 3) uint8 to a photo's size (width, height); tokens stay visible as squares."""
+    return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
+
+
+def lay_over(photo: Image.Image, values: np.ndarray) -> Image.Image:
+    """Draw a map over a photo, smoothly, from dark violet (0) to yellow (1).
+
+    Args:
+        photo: RGB.
+        values: (H, W); what lies outside of 0..1 is clipped.
+    """
+    from matplotlib import colormaps
+
+    smooth = Image.fromarray(values.astype(np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
+    heat = Image.fromarray(colormaps["inferno"](np.asarray(smooth).clip(0, 1), bytes=True)[..., :3])
+    return Image.blend(photo.convert("L").convert("RGB"), heat, 0.65)
+
+
+def mark(picture: Image.Image, places: Sequence[tuple[float, float]], *, numbered: bool = False) -> Image.Image:
+    """Mark places (x, y in pixels) with rings, of one colour or numbered and each of its own."""
+    picture = picture.copy()
+    draw = ImageDraw.Draw(picture)
+    radius = max(5, round(max(picture.size) / 55))
+    font = ImageFont.load_default(size=round(radius * 1.6))
+    for number, (x, y) in enumerate(places):
+        colour = MARKS[number % len(MARKS)] if numbered else (255, 255, 255)
+        draw.ellipse((x - radius - 2, y - radius - 2, x + radius + 2, y + radius + 2), fill=(0, 0, 0))
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+        if numbered:
+            draw.text((x, y), str(number + 1), (0, 0, 0), font, anchor="mm")
+        else:
+            inner = radius / 2
+            draw.ellipse((x - inner, y - inner, x + inner, y + inner), fill=(200, 0, 0))
+    return picture
+
+
+def join(
+    left: Image.Image, right: Image.Image, pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]]
 ) -> Image.Image:
+    """Two pictures side by side, with numbered places of one joined to places (x, y) of the other."""
+    left = mark(left, [a for a, _ in pairs], numbered=True)
+    right = mark(right, [b for _, b in pairs], numbered=True)
+    gap = left.width + MARGIN
+    sheet = Image.new("RGB", (gap + right.width, max(left.height, right.height)), PAPER)
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (gap, 0))
+    draw = ImageDraw.Draw(sheet)
+    radius = max(5, round(max(left.size) / 55)) + 2
+    for number, (a, b) in enumerate(pairs):
+        start, end = np.array(a), np.array((b[0] + gap, b[1]))
+        step = (end - start) / max(np.linalg.norm(end - start), 1e-6) * radius  # from rim to rim, not over the numbers
+        line = [tuple(start + step), tuple(end - step)]
+        draw.line(line, (0, 0, 0), width=4)
+        draw.line(line, MARKS[number % len(MARKS)], width=2)
+    return sheet
+
+
+def draw_sheet(rows: Sequence[Sequence[Cell]], heading: str = "") -> Image.Image:
     """Lay pictures out in rows and columns on white.
 
     Args:
-        rows: pictures; None leaves a cell empty. A row is as high as its highest picture.
-        titles: one above each column.
-        captions: one above each row, from its left edge.
+        rows: titles and pictures; a row without titles takes no place for them.
+        heading: a line above all.
 
     Returns:
         the whole, in RGB.
     """
-    columns = max(len(row) for row in rows)
-    widths = [max((row[i].width for row in rows if i < len(row) and row[i]), default=0) for i in range(columns)]
-    heights = [max((picture.height for picture in row if picture), default=0) for row in rows]
-    font = ImageFont.load_default(size=max(14, round(max(widths) / 18)))
-    line = sum(font.getmetrics()) + 6
-    top, above = (line if titles else 0), (line if captions else 0)
-    size = (
-        sum(widths) + MARGIN * (columns + 1),
-        top + sum(heights) + len(rows) * (MARGIN + above) + MARGIN,
-    )
-    sheet = Image.new("RGB", size, PAPER)
+    columns = range(max(len(row) for row in rows))
+    widths = [max(row[i][1].width for row in rows if i < len(row)) for i in columns]
+    lefts = [MARGIN + sum(widths[:i]) + i * MARGIN for i in columns]
+    total = sum(widths) + MARGIN * (len(widths) + 1)
+    font = ImageFont.load_default(size=min(max(13, round(max(widths) / 20)), 22))
+    line = sum(font.getmetrics()) + 4
+    tops, y = [], MARGIN + (line + 2 if heading else 0)
+    for row in rows:
+        tops.append(y + (line if any(title for title, _ in row) else 0))
+        y = tops[-1] + max(picture.height for _, picture in row) + MARGIN
+    sheet = Image.new("RGB", (total, y), PAPER)
     draw = ImageDraw.Draw(sheet)
-    lefts = [MARGIN + sum(widths[:i]) + i * MARGIN for i in range(columns)]
-    for left, width, title in zip(lefts, widths, titles, strict=False):
-        text = fit_text(title, font, width)
-        draw.text((left + (width - font.getlength(text)) / 2, MARGIN), text, INK, font)
-    y = MARGIN + top
-    for number, (row, height) in enumerate(zip(rows, heights, strict=True)):
-        if captions:
-            draw.text((MARGIN, y), fit_text(captions[number], font, size[0] - 2 * MARGIN), INK, font)
-        y += above
-        for left, width, picture in zip(lefts, widths, row, strict=False):
-            if picture:
-                sheet.paste(picture, (left + (width - picture.width) // 2, y))
-        y += height + MARGIN
+    draw.text((MARGIN, MARGIN - 4), fit_text(heading, font, total - 2 * MARGIN), INK, font)
+    for row, top in zip(rows, tops, strict=True):
+        for (title, picture), left, width in zip(row, lefts, widths, strict=False):
+            text = fit_text(title, font, width)
+            draw.text((left + (width - font.getlength(text)) / 2, top - line), text, INK, font)
+            sheet.paste(picture, (left + (width - picture.width) // 2, top))
     return sheet
+
+
+def in_rows(cells: Sequence[Cell], columns: int) -> list[list[Cell]]:
+    """Break a sequence of cells into rows."""
+    return [list(cells[start : start + columns]) for start in range(0, len(cells), columns)]
 
 
 def fit_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:

@@ -18,7 +18,7 @@ from pe_dense.engine.errors import ConfigError
 from pe_dense.io.images import find_images
 from pe_dense.registry import HOOKS
 from pe_dense.visual.colours import feature_rgb
-from pe_dense.visual.drawing import draw_grid, enlarge
+from pe_dense.visual.drawing import draw_sheet, enlarge
 from pe_dense.visual.photos import crop_square, read_photo, to_input
 
 
@@ -76,11 +76,14 @@ class FeaturePictureHook(Hook):
             runner.visualizer.add_image(self.name, np.asarray(self._picture(maps, step)), step)
 
     def _picture(self, maps: dict[str, Tensor], step: int) -> Image.Image:
-        columns = [self.photos]
-        for features in maps.values():
-            columns.append([enlarge(Image.fromarray(x), self.photos[0].size) for x in feature_rgb(features)])
-        rows = list(zip(*columns, strict=True))
-        return draw_grid(rows, titles=[f"step {step:,}", *maps])
+        sources = {f"step {step:,}": self.photos}
+        for name, features in maps.items():
+            sources[name] = [enlarge(rgb, self.photos[0].size) for rgb in feature_rgb(features)]
+        rows = [
+            [("" if number else name, pictures[number]) for name, pictures in sources.items()]
+            for number in range(len(self.photos))
+        ]
+        return draw_sheet(rows)
 
 
 @torch.no_grad()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -50,77 +51,100 @@ class Basis:
         unit = (self.scores(features) - self.low[:, None, None]) / torch.where(flat, 1.0, span)[:, None, None]
         return torch.where(flat[:, None, None], 0.5, unit)
 
+    def turned_like(self, scores: Tensor, wanted: Tensor) -> Basis:
+        """Change the sign of components whose scores run against others.
 
-def fit_basis(features: Tensor, mask: Tensor | None = None) -> Basis:
+        Args:
+            scores: (N, 3, H, W) of this basis.
+            wanted: (N, 3, H, W) of another, as of the layer before.
+        """
+        sign = (scores * wanted).sum(dim=(0, 2, 3)).sign()
+        sign = torch.where(sign == 0, 1.0, sign)
+        low, high = sign * self.low, sign * self.high
+        return replace(self, components=sign[:, None] * self.components, low=low.minimum(high), high=low.maximum(high))
+
+
+def fit_basis(features: Tensor | Sequence[Tensor], mask: Tensor | Sequence[Tensor] | None = None) -> Basis:
     """Principal components of low-passed features over all tokens of all images together.
 
     Neither the images' order nor chance changes the result. Components are found by block Lanczos iteration from a
     fixed start: a few passes over the maps, until a pass turns no component by more than 0.005.
 
     Args:
-        features: (N, C, H, W), C at least 3.
-        mask: (N, H, W) bool, the tokens to look at; all by default.
+        features: (N, C, H, W), C at least 3; or several of these that differ in N, H and W.
+        mask: (N, H, W) bool, the tokens to look at, or as many as there are features; all by default.
 
     Raises:
         ValueError: for other shapes, values that are not finite, or fewer than 4 tokens to look at.
     """
-    features, mask = _checked(features, mask)
-    weights = mask[:, None].to(features.dtype)  # (N, 1, H, W)
-    mean = _through(features, low_pass(weights)) / mask.sum()
+    features = [features] if isinstance(features, Tensor) else list(features)
+    masks = [None] * len(features) if mask is None else [mask] if isinstance(mask, Tensor) else list(mask)
+    maps, masks = _checked(features, masks)
+    weights = [mask[:, None].float() for mask in masks]  # (N, 1, H, W)
+    mean = _through(maps, [low_pass(weight) for weight in weights]) / sum(weight.sum() for weight in weights)
     mean = mean[:, 0].float()
-    components = _top_directions(features, mean, weights)
-    scores = _scores(features, mean, components).transpose(0, 1)[:, mask].cpu().numpy()  # (3, tokens)
-    low, high = torch.from_numpy(np.quantile(scores, _QUANTILES, axis=1)).to(mean)
+    components = _top_directions(maps, mean, weights)
+    scores = [_scores(x, mean, components).transpose(0, 1)[:, mask] for x, mask in zip(maps, masks, strict=True)]
+    quantiles = np.quantile(torch.cat(scores, dim=1).cpu().numpy(), _QUANTILES, axis=1)
+    low, high = torch.from_numpy(quantiles).to(mean)
     return Basis(mean, components, low, high)
 
 
-def _checked(features: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    if features.dim() != 4 or features.shape[1] < COUNT or not features.numel():
-        raise ValueError(f"features are (N, C, H, W) with at least {COUNT} channels, got {tuple(features.shape)}")
-    features = features.detach().float()
-    if not torch.isfinite(features.amax()) or not torch.isfinite(features.amin()):
-        raise ValueError("features hold values that are not finite")
-    shape = (len(features), *features.shape[2:])
-    if mask is None:
-        mask = torch.ones(shape, dtype=torch.bool, device=features.device)
-    if tuple(mask.shape) != shape or mask.dtype != torch.bool:
-        raise ValueError(f"mask is bool {shape} for these features, got {mask.dtype} {tuple(mask.shape)}")
-    if mask.sum() <= COUNT:
-        raise ValueError(f"{int(mask.sum())} tokens are too few for {COUNT} principal components")
-    return features, mask.to(features.device)
+def _checked(features: list[Tensor], masks: list[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
+    checked = []
+    for x in features:
+        if x.dim() != 4 or x.shape[1] < COUNT or not x.numel() or x.shape[1] != features[0].shape[1]:
+            shapes = ", ".join(str(tuple(x.shape)) for x in features)
+            raise ValueError(f"features are (N, C, H, W) with one C of at least {COUNT}, got {shapes}")
+        x = x.detach().float()
+        if not (torch.isfinite(x.amax()) and torch.isfinite(x.amin())):
+            raise ValueError("features hold values that are not finite")
+        checked.append(x)
+    shapes = [(len(x), *x.shape[2:]) for x in checked]
+    if len(masks) != len(checked):
+        raise ValueError(f"{len(masks)} masks for {len(checked)} maps of features")
+    full = []
+    for x, mask, shape in zip(checked, masks, shapes, strict=True):
+        mask = torch.ones(shape, dtype=torch.bool) if mask is None else mask
+        if tuple(mask.shape) != shape or mask.dtype != torch.bool:
+            raise ValueError(f"mask is bool {shape} for these features, got {mask.dtype} {tuple(mask.shape)}")
+        full.append(mask.to(x.device))
+    if (count := int(sum(mask.sum() for mask in full))) <= COUNT:
+        raise ValueError(f"{count} tokens are too few for {COUNT} principal components")
+    return checked, full
 
 
 def _scores(features: Tensor, mean: Tensor, components: Tensor) -> Tensor:
     """Project, then smooth: both are linear, and three channels are less work than all."""
-    features = features.detach().float()
-    maps = components @ features.flatten(2) - (components @ mean)[:, None]  # (N, k, H * W)
+    maps = components @ features.detach().float().flatten(2) - (components @ mean)[:, None]  # (N, k, H * W)
     return low_pass(maps.unflatten(2, features.shape[2:]))
 
 
-def _through(features: Tensor, weights: Tensor) -> Tensor:
+def _through(maps: list[Tensor], weights: list[Tensor]) -> Tensor:
     """Sum of tokens, weighted by maps (N, k, H, W): (C, k) in float64.
 
     Images are summed in the order of the summands' size, so that rounding does not depend on the images' order.
     """
-    parts = weights.flatten(2) @ features.flatten(2).transpose(1, 2)  # (N, k, C)
-    return parts.double().sort(dim=0).values.sum(dim=0).T
+    parts = [w.flatten(2) @ x.flatten(2).transpose(1, 2) for x, w in zip(maps, weights, strict=True)]  # (N, k, C)
+    return torch.cat(parts).double().sort(dim=0).values.sum(dim=0).T
 
 
-def _top_directions(features: Tensor, mean: Tensor, weights: Tensor) -> Tensor:
+def _top_directions(maps: list[Tensor], mean: Tensor, weights: list[Tensor]) -> Tensor:
     """Leading eigenvectors of the weighted tokens' covariance by block Lanczos iteration (Golub and Underwood 1977).
 
     With S the smoothing, which is its own adjoint, and M the mask, the covariance of the smoothed tokens X S is
     X S M S X', and a product with it passes over X twice.
     """
-    channels = features.shape[1]
+    channels = len(mean)
     width = min(_BLOCK, channels)
     generator = torch.Generator().manual_seed(0)
-    block = torch.randn(channels, width, generator=generator, dtype=torch.float64).to(features.device)
+    block = torch.randn(channels, width, generator=generator, dtype=torch.float64).to(mean.device)
     block = torch.linalg.qr(block).Q
     basis, images, directions = block, block[:, :0], block[:, :COUNT]
     for _ in range(_PASSES):
-        smoothed = _scores(features, mean, block.T.float()) * weights
-        block = _through(features, low_pass(smoothed))  # (C, width)
+        rows = block.T.float()
+        smoothed = [low_pass(_scores(x, mean, rows) * weight) for x, weight in zip(maps, weights, strict=True)]
+        block = _through(maps, smoothed)  # (C, width)
         images = torch.cat([images, block], dim=1)
         small = basis.T @ images
         _, vectors = torch.linalg.eigh((small + small.T) / 2)

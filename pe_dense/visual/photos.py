@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -16,16 +18,35 @@ def read_photo(path: str | Path) -> Image.Image:
     A photo's EXIF orientation is applied, transparency lies on white, grey of 16 bits is scaled to 8.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it can't be decoded.
+        FileNotFoundError, ValueError: as :func:`decode`.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"image {path} does not exist")
+    return as_rgb(decode(path))
+
+
+def decode(path: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
+    """Decode an image file in its own mode, EXIF orientation applied.
+
+    Args:
+        path: a file, or its open content.
+        name: how errors name it; the path by default.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it can't be decoded, or says that it has more than 89 million pixels.
+    """
+    name = name or str(path)
+    if isinstance(path, str | Path) and not Path(path).is_file():
+        raise FileNotFoundError(f"image {name} does not exist")
     try:
-        with Image.open(path) as image:
-            return as_rgb(ImageOps.exif_transpose(image))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a readable image ({str(error).splitlines()[0]})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                return ImageOps.exif_transpose(image)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{name} is not a readable image (no format that is known)") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ValueError(f"{name} is not a readable image ({str(error).splitlines()[0]})") from error
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

@@ -1,0 +1,99 @@
+"""A tower and the photos that it looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from pe_dense.tower import VARIANTS, PETower
+from pe_dense.visual.maps import input_size, iter_maps, prepare
+from pe_dense.visual.masks import foreground_masks, read_mask
+
+AUTO_MASK = "auto"
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass
+class Scene:
+    """What the modes of drawing have in common.
+
+    Attributes:
+        tower: a tower.
+        names: of the photos, distinct.
+        photos: RGB.
+        long_side: longer side in pixels at which photos go through the tower; the larger, the finer the maps.
+        masks: 'auto' for foreground by the first principal component, a mask file per photo, or None.
+        advance: called after every block that was run for a photo.
+
+    Raises:
+        ValueError: for masks that are not one per photo, or a size below the tower's patch.
+    """
+
+    tower: PETower
+    names: Sequence[str]
+    photos: Sequence[Image.Image]
+    long_side: int
+    masks: str | Sequence[Path] | None = None
+    advance: Callable[[], None] = field(default=_nothing)
+
+    def __post_init__(self):
+        for photo in self.photos:
+            input_size(photo.size, self.long_side, self.patch)
+        if self.masks not in (None, AUTO_MASK) and len(self.masks) != len(self.photos):
+            raise ValueError(f"{len(self.masks)} masks for {len(self.photos)} photos: give one for each, or 'auto'")
+
+    @property
+    def patch(self) -> int:
+        return self.tower.variant.patch_size
+
+    @property
+    def label(self) -> str:
+        """A short name of the tower."""
+        variant = self.tower.variant
+        known = self.tower.name in VARIANTS
+        return self.tower.name if known else f"{variant.layers} blocks, {variant.width} channels"
+
+    def grid(self, number: int) -> tuple[int, int]:
+        """Rows and columns of a photo's tokens."""
+        width, height = input_size(self.photos[number].size, self.long_side, self.patch)
+        return height // self.patch, width // self.patch
+
+    def input(self, number: int) -> Tensor:
+        """A photo (1, 3, H, W) as the tower takes it."""
+        return prepare(self.photos[number], self.tower, self.long_side)
+
+    def iter_maps(self, blocks: Sequence[int]) -> Iterator[tuple[int, list[Tensor]]]:
+        """Run all photos through the tower in step, so that only one block's maps are in memory.
+
+        Args:
+            blocks: block numbers from 0, negatives from the end.
+
+        Yields:
+            (block number from 0, a map (1, C, H, W) for each photo) in rising order of the blocks.
+        """
+        streams = [self._watched(number, blocks) for number in range(len(self.photos))]
+        for taps in zip(*streams, strict=True):
+            yield taps[0][0], [features for _, features in taps]
+
+    def _watched(self, number: int, blocks: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        for tap in iter_maps(self.tower, self.input(number), blocks):
+            self.advance()
+            yield tap
+
+    def token_masks(self, maps: Sequence[Tensor]) -> list[Tensor] | None:
+        """Masks (1, H, W) bool of the photos' tokens, as ``masks`` says; None without."""
+        if self.masks is None:
+            return None
+        if self.masks == AUTO_MASK:
+            return foreground_masks(maps)
+        return [
+            read_mask(path, photo.size, features.shape[2:]).to(features.device)
+            for path, photo, features in zip(self.masks, self.photos, maps, strict=True)
+        ]
