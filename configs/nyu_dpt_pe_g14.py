@@ -26,4 +26,4 @@ model.merge(
     )
 )
 default_hooks.merge(dict(checkpoint=dict(interval=epoch, max_keep_ckpts=1, save_best="rmse", rule="less")))
-inferencer = dict(type="pe_dense.DepthPredictor", max_depth=max_depth)
+inferencer = dict(type="pe_dense.DepthPredictor")

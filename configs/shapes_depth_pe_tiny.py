@@ -48,4 +48,4 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="pe_dense.DepthMetric", min_depth_eval=min_depth, max_depth_eval=max_depth)
 test_evaluator = val_evaluator
 default_hooks.merge(dict(checkpoint=dict(save_best="rmse", rule="less")))
-inferencer = dict(type="pe_dense.DepthPredictor", max_depth=max_depth)
+inferencer = dict(type="pe_dense.DepthPredictor")

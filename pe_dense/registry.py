@@ -49,6 +49,12 @@ HOOKS = Registry(
         "pe_dense.alignment",
     ],
 )
+INFERENCERS = Registry(
+    "inferencer",
+    parent=mmengine.INFERENCERS,
+    scope="pe_dense",
+    locations=["pe_dense.detection.prediction", "pe_dense.segmentation.prediction", "pe_dense.depth.prediction"],
+)
 METRICS = Registry(
     "metric",
     parent=mmengine.METRICS,

@@ -1,5 +1,8 @@
 #!/usr/bin/env python
-"""Draw a trained model's predictions on images: tools/predict.py CONFIG CHECKPOINT IMAGE|FOLDER... --out DIR"""
+"""Draw a trained model's predictions on images: tools/predict.py CONFIG CHECKPOINT IMAGE|FOLDER... --out DIR
+
+Objects, classes of pixels or depth, as the config's model has it.
+"""
 
 import argparse
 from pathlib import Path
@@ -8,13 +11,13 @@ from mmengine.config import DictAction
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
     parser.add_argument("--out", type=Path, required=True, help="folder for pictures and JSON files")
     parser.add_argument("--overwrite", action="store_true", help="replace files in that folder")
-    parser.add_argument("--score-thr", type=float, default=0.3, help="draw objects from this score on (0.3)")
+    parser.add_argument("--score-thr", type=float, help="of detectors: draw objects from this score on (0.3)")
     parser.add_argument("--batch-size", type=int, default=1, help="images that run together (1)")
     parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (a GPU where there is one)")
     parser.add_argument("--data", metavar="FOLDER", help="data of your own that it was trained on, for their classes")
@@ -43,20 +46,19 @@ def main():
         if args.out.is_dir() and any(args.out.iterdir()) and not args.overwrite:
             raise FileExistsError(f"{args.out} is not empty: name another folder or pass --overwrite")
 
-        from pe_dense.detection import load_detector
         from pe_dense.engine.config import load_config
+        from pe_dense.engine.prediction import load_predictor
 
         config = load_config(args.config, args.cfg_options)
         if args.data:
             from pe_dense.detection.own_data import use_data
 
             use_data(config, args.data, splits=("val",))
-        detector = load_detector(config, args.checkpoint, device=args.device)
+        options = {} if args.score_thr is None else dict(score_thr=args.score_thr)
+        predictor = load_predictor(config, args.checkpoint, device=args.device, **options)
     from rich.progress import track
 
-    from pe_dense.detection.prediction import predict_files
-
-    pictures = predict_files(detector, images, args.out, score_thr=args.score_thr, batch_size=args.batch_size)
+    pictures = predictor.predict_files(images, args.out, args.batch_size)
     for _ in track(pictures, total=len(images), description="Predicting"):
         pass
     print(f"Pictures and JSON files: {args.out}")

@@ -1,4 +1,4 @@
-"""What probes on frozen towers share: mmseg's scope, hooks and pictures, and the tower."""
+"""What probes on frozen towers share: mmseg's scope, and the tower."""
 
 from mmengine.config import read_base
 
@@ -6,8 +6,8 @@ with read_base():
     from .runtime import *
 
 default_scope = "mmseg"
-default_hooks.merge(dict(visualization=dict(type="SegVisualizationHook")))
-visualizer.merge(dict(type="SegLocalVisualizer"))
+default_hooks.pop("visualization")
+visualizer.merge(dict(type="Visualizer"))
 
 tower = "PE-Spatial-G14-448"  # an option changes it everywhere: tower=PE-Core-G14-448
 

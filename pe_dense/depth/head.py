@@ -8,7 +8,6 @@ import torch
 from mmseg.models.utils import resize
 from torch import Tensor
 
-
 # Eigen et al., arXiv 1406.2283: scale-invariant, of logarithms.
 LOSS = dict(type="SiLogLoss")
 
@@ -16,7 +15,8 @@ LOSS = dict(type="SiLogLoss")
 class DepthLoss:
     """Mixin for mmseg's heads with :data:`LOSS` whose output is a map of metres.
 
-    The loss is taken at the size of the true map. Pixels without depth (0) do not count, nor does an image that has no other.
+    The loss is taken at the size of the true map. Pixels without depth (0) do not count, nor
+    does an image that has no other.
     """
 
     def learn_depth(self, min_depth: float, max_depth: float) -> None:

@@ -10,11 +10,34 @@ import mmcv
 import numpy as np
 from mmdet.structures import DetDataSample
 from mmdet.visualization import DetLocalVisualizer
+from mmengine.config import Config
 from pycocotools import mask as rle
 
-from pe_dense.detection.detector import Detector
+from pe_dense.detection.detector import Detector, load_detector
+from pe_dense.io.images import output_names
+from pe_dense.registry import INFERENCERS
 
 READABLE_SIDE = 480  # px; smaller images are enlarged before drawing
+
+
+@INFERENCERS.register_module()
+class DetectionPredictor:
+    """Draws detections, see :func:`predict_files`.
+
+    Args:
+        config: of a detector.
+        checkpoint: path, work dir or ``hf://`` name.
+        device: as of :func:`~pe_dense.detection.load_detector`.
+        score_thr: draw objects from this score on.
+    """
+
+    def __init__(self, config: Config, checkpoint: str, device: str | None = None, score_thr: float = 0.3):
+        self.detector = load_detector(config, checkpoint, device=device)
+        self.score_thr = score_thr
+
+    def predict_files(self, images: Sequence[Path], out_dir: Path, batch_size: int = 1) -> Iterator[Path]:
+        """As :func:`predict_files`."""
+        return predict_files(self.detector, images, out_dir, score_thr=self.score_thr, batch_size=batch_size)
 
 
 def predict_files(
@@ -64,15 +87,6 @@ def enlarge(pixels: np.ndarray, sample: DetDataSample) -> tuple[np.ndarray, DetD
     if "masks" in found:
         found.masks = found.masks.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
     return mmcv.imresize(pixels, (width * factor, height * factor), interpolation="bicubic"), sample
-
-
-def output_names(images: Sequence[Path]) -> list[str]:
-    """Distinct names for the outputs: stems, numbered where they repeat."""
-    names, seen = [], {}
-    for image in images:
-        count = seen[image.stem] = seen.get(image.stem, 0) + 1
-        names.append(image.stem if count == 1 else f"{image.stem}_{count}")
-    return names
 
 
 def as_json(sample: DetDataSample, classes: Sequence[str], image: Path) -> dict:

@@ -16,9 +16,9 @@ _SIZE_KEYS = ("img_size", "pad_size_divisor", "scale", "crop_size", "size", "ima
 def load_config(path: str | Path, options: dict | None = None) -> Config:
     """Read a config file and change it.
 
-    Two values stand in many places of a config and are changed everywhere by their name at the top: ``data_root`` in
-    all paths that begin with it, and ``image_size`` in tower, padding and pipelines. Other options then change single
-    values (``model.backbone.with_cp``).
+    Some values stand in many places of a config and are changed everywhere by their name at the top: ``data_root`` in
+    all paths that begin with it, ``image_size`` in tower, padding and pipelines, and ``tower``, a published one's name,
+    in model and weights. Other options then change single values (``model.backbone.with_cp``).
 
     Args:
         path: a config file.
@@ -38,7 +38,7 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     except (SyntaxError, NameError, TypeError, AttributeError) as error:
         raise ConfigError(f"config {path}: {type(error).__name__}: {error}") from error
     options = dict(options or {})
-    for name, replaced in (("data_root", _replace_root), ("image_size", _replace_size)):
+    for name, replaced in (("data_root", _replace_root), ("image_size", _replace_size), ("tower", _replace_tower)):
         if name in options:
             change_everywhere(config, name, options.pop(name), replaced)
     for name in options:
@@ -74,6 +74,10 @@ def _replace_root(_key: str, item, old: str, new: str):
 
 def _replace_size(key: str, item, old: int, new: int):
     return new if key in _SIZE_KEYS and item == old and not isinstance(item, bool) else item
+
+
+def _replace_tower(_key: str, item, old: str, new: str):
+    return {old: new, f"hf://facebook/{old}": f"hf://facebook/{new}"}.get(item, item) if isinstance(item, str) else item
 
 
 def _check_option(config: Config, name: str) -> None:

@@ -99,6 +99,7 @@ def _own_weights(config: Config) -> str:
     weights = (config.model.backbone.get("init_cfg") or {}).get("checkpoint")
     if weights is None:
         raise ConfigError(f"the tower of {config.filename} starts from no weights: name a CHECKPOINT with a tower")
+    check_weights(config)
     return weights
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -43,3 +43,12 @@ def split_readable(images: Iterable[Path]) -> tuple[list[Path], list[Path]]:
         except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError):
             bad.append(path)
     return good, bad
+
+
+def output_names(images: Sequence[Path]) -> list[str]:
+    """Distinct names for the outputs: stems, numbered where they repeat."""
+    names, seen = [], {}
+    for image in images:
+        count = seen[image.stem] = seen.get(image.stem, 0) + 1
+        names.append(image.stem if count == 1 else f"{image.stem}_{count}")
+    return names

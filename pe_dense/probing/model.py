@@ -36,6 +36,10 @@ class OnFrozenTower:
                 raise ValueError(f"{name} {tuple(size)} is no multiple of the tower's patches of {patch} px")
         self.data_preprocessor.test_cfg = dict(size_divisor=patch)
 
+    def init_weights(self) -> None:
+        """Load the tower; heads start from what they were made with (MMEngine would draw parts of them anew)."""
+        self.backbone.init_weights()
+
     def predict(self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence | None = None) -> list:
         """As mmseg's; images of different sizes come in a list and are each predicted by themselves."""
         if isinstance(inputs, Tensor):
