@@ -1,0 +1,71 @@
+"""All benchmarks, small, one after the other, into one report.
+
+python benchmarks/report.py                    # minutes on two cores: work_dirs/benchmarks/report.md
+python benchmarks/report.py tower detection    # only some
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+# What each one is called with, for a machine of two cores.
+SMALL = dict(
+    tower=["--arch", "PE-Spatial-T16-512", "--batch", "4", "--repeats", "5"],
+    detection=["--size", "256", "--repeats", "3", "--no-compile"],
+    data_loading=["--repeats", "3"],
+    soft_nms=["--repeats", "3"],
+    metrics=["--repeats", "1"],
+    probing=[],
+    propagation=[],
+    visual=[],
+    alignment=[],
+    scale=[],
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SMALL)} (all)")
+    parser.add_argument("--output", type=Path, default=Path("work_dirs/benchmarks/report.md"))
+    args = parser.parse_args()
+    if unknown := set(args.names) - set(SMALL):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(SMALL)}")
+
+    names = args.names or list(SMALL)
+    sections, failed, begin = [], [], time.perf_counter()
+    for number, name in enumerate(names, 1):
+        command = [sys.executable, str(HERE / f"{name}.py"), *SMALL[name]]
+        shown = " ".join(["python", f"benchmarks/{name}.py", *SMALL[name]])
+        print(f"[{number}/{len(names)}] {shown}", flush=True)
+        start = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True)
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            failed.append(name)
+        text = done.stdout if not done.returncode else f"{done.stdout}\nfailed:\n{done.stderr[-2000:]}"
+        print(f"{text}\n({seconds:.0f} s)\n", flush=True)
+        sections.append(f"## {name}\n\n`{shown}` ({seconds:.0f} s)\n\n```\n{text.strip()}\n```\n")
+        # Written after each one: what an interrupted report has measured stays.
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text("\n".join([heading(), *sections]))
+    print(f"Written: {args.output} ({(time.perf_counter() - begin) / 60:.1f} minutes)")
+    if failed:
+        print(f"Failed: {', '.join(failed)}")
+    return bool(failed)
+
+
+def heading() -> str:
+    from importlib.metadata import version
+
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "onedl-mmdetection", "timm"))
+    return f"# Benchmarks\n\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}\n"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
