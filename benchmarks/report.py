@@ -64,7 +64,8 @@ def heading() -> str:
     from importlib.metadata import version
 
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "onedl-mmdetection", "timm"))
-    return f"# Benchmarks\n\n{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}\n"
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return f"# Benchmarks\n\n{machine}, {versions}\n"
 
 
 if __name__ == "__main__":

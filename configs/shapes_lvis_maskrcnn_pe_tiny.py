@@ -1,5 +1,5 @@
 """The LVIS recipe in small, on generated shapes in LVIS format: federated loss, repeat-factor sampling, large-scale
-jitter, layer decay and EMA, on a CPU in minutes.
+jitter, layer decay and EMA, on a CPU in minutes; from the tower that `make demo` trains, as at full size from PE's.
 
     tools/train.py configs/shapes_lvis_maskrcnn_pe_tiny.py
 """
@@ -11,6 +11,7 @@ with read_base():
 
 model.merge(
     dict(
+        backbone=dict(init_cfg=dict(type="Pretrained", checkpoint="work_dirs/demo")),
         roi_head=dict(
             bbox_head=dict(
                 loss_cls=dict(
