@@ -1,11 +1,8 @@
-r"""Label propagation with PE Spatial B on DAVIS 2017: published J&F 58.9. Nothing is trained.
+"""Label propagation with PE Spatial B on DAVIS 2017: published J&F 58.9. Nothing is trained.
 
     tools/test.py configs/davis_propagation_pe_b16.py
 
-The Core tower instead:
-
-    tools/test.py configs/davis_propagation_pe_b16.py \
-        hf://facebook/PE-Core-B16-224 --cfg-options model.backbone.arch=PE-Core-B16-224
+The Core tower: --cfg-options tower=PE-Core-B16-224
 
 Source: Perception Encoder, appendix B.3.3; DINO's protocol.
 """
@@ -16,6 +13,5 @@ with read_base():
     from ._base_.davis import *
     from ._base_.label_propagation import *
 
-model.merge(
-    dict(backbone=dict(arch="PE-Spatial-B16-512", init_cfg=dict(checkpoint="hf://facebook/PE-Spatial-B16-512")))
-)
+tower = "PE-Spatial-B16-512"
+model.merge(dict(backbone=dict(arch=tower, init_cfg=dict(checkpoint=f"hf://facebook/{tower}"))))

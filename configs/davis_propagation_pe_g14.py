@@ -1,13 +1,9 @@
-r"""Label propagation with PE Spatial G on DAVIS 2017: published J&F 61.5. Nothing is trained.
+"""Label propagation with PE Spatial G on DAVIS 2017: published J&F 61.5. Nothing is trained.
 
     tools/test.py configs/davis_propagation_pe_g14.py
 
-The Core tower instead:
-
-    tools/test.py configs/davis_propagation_pe_g14.py \
-        hf://facebook/PE-Core-G14-448 --cfg-options model.backbone.arch=PE-Core-G14-448
-
-The published best of Core G, J&F 56.8, is that of block 31: add model.backbone.out_indices=[31].
+The Core tower: --cfg-options tower=PE-Core-G14-448; or PE-Lang-G14-448
+Core's published best, 56.8, is block 31's: model.backbone.out_indices=[31].
 
 Source: Perception Encoder, appendix B.3.3; DINO's protocol.
 """

@@ -1,11 +1,8 @@
-r"""Label propagation with PE Spatial L on DAVIS 2017: published J&F 60.6. Nothing is trained.
+"""Label propagation with PE Spatial L on DAVIS 2017: published J&F 60.6. Nothing is trained.
 
     tools/test.py configs/davis_propagation_pe_l14.py
 
-The Core tower instead:
-
-    tools/test.py configs/davis_propagation_pe_l14.py \
-        hf://facebook/PE-Core-L14-336 --cfg-options model.backbone.arch=PE-Core-L14-336
+The Core tower: --cfg-options tower=PE-Core-L14-336; or PE-Lang-L14-448
 
 Source: Perception Encoder, appendix B.3.3; DINO's protocol.
 """
@@ -15,6 +12,5 @@ from mmengine.config import read_base
 with read_base():
     from .davis_propagation_pe_g14 import *
 
-model.merge(
-    dict(backbone=dict(arch="PE-Spatial-L14-448", init_cfg=dict(checkpoint="hf://facebook/PE-Spatial-L14-448")))
-)
+tower = "PE-Spatial-L14-448"
+model.merge(dict(backbone=dict(arch=tower, init_cfg=dict(checkpoint=f"hf://facebook/{tower}"))))

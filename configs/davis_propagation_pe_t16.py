@@ -1,11 +1,8 @@
-r"""Label propagation with PE Spatial T on DAVIS 2017: published J&F 55.0. Nothing is trained.
+"""Label propagation with PE Spatial T on DAVIS 2017: published J&F 55.0. Nothing is trained.
 
     tools/test.py configs/davis_propagation_pe_t16.py
 
-The Core tower instead:
-
-    tools/test.py configs/davis_propagation_pe_t16.py \
-        hf://facebook/PE-Core-T16-384 --cfg-options model.backbone.arch=PE-Core-T16-384
+The Core tower: --cfg-options tower=PE-Core-T16-384
 
 Source: Perception Encoder, appendix B.3.3; DINO's protocol.
 """
@@ -15,6 +12,5 @@ from mmengine.config import read_base
 with read_base():
     from .davis_propagation_pe_b16 import *
 
-model.merge(
-    dict(backbone=dict(arch="PE-Spatial-T16-512", init_cfg=dict(checkpoint="hf://facebook/PE-Spatial-T16-512")))
-)
+tower = "PE-Spatial-T16-512"
+model.merge(dict(backbone=dict(arch=tower, init_cfg=dict(checkpoint=f"hf://facebook/{tower}"))))

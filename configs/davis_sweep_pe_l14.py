@@ -1,13 +1,9 @@
-r"""Which block of PE Spatial L tracks best on DAVIS 2017: all 24 from one pass of the tower over each frame.
+"""Which of the 24 blocks of PE Spatial L tracks best on DAVIS 2017, from one pass of the tower over each frame?
 
     tools/test.py configs/davis_sweep_pe_l14.py
 
-The Core tower instead:
-
-    tools/test.py configs/davis_sweep_pe_l14.py \
-        hf://facebook/PE-Core-L14-336 --cfg-options model.backbone.arch=PE-Core-L14-336
-
-Table and plot by layer lie in the test's log folder.
+leaves a table and a plot of J&F by layer in the log folder. Other towers as in davis_propagation_pe_l14.py.
+Some layers only: --cfg-options model.backbone.out_indices=[3,7,11]
 """
 
 from mmengine.config import read_base
@@ -15,4 +11,4 @@ from mmengine.config import read_base
 with read_base():
     from .davis_propagation_pe_l14 import *
 
-model.merge(dict(backbone=dict(out_indices=tuple(range(24)))))
+model.merge(dict(backbone=dict(out_indices=None)))

@@ -1,9 +1,9 @@
-"""Label propagation on moving shapes with the tower of the Mask R-CNN demo: seconds on a CPU. Nothing is trained.
+"""Label propagation on moving shapes with the tower of the Mask R-CNN demo, on a CPU in minutes. Nothing is trained.
 
     tools/test.py configs/shapes_propagation_pe_tiny.py
 
-The videos are made in `data_root` on first use; the tower is that of `make demo`, another checkpoint with such a tower
-may be named after the config. Frames are enlarged from 128 to 256 px, so that a patch covers 4 px.
+The videos are made in `data_root` on first use; another checkpoint with such a tower may be named after the config.
+Frames are enlarged from 128 to 256 px, so that a patch covers 4 px.
 """
 
 from mmengine.config import read_base
@@ -14,10 +14,10 @@ with read_base():
     from ._base_.tiny_tower import *
 
 data_root = "data/shapes_video"
+weights_source = "`make demo` trains them"
 
-model.merge(
-    dict(backbone=dict(tiny_tower, with_head=None, init_cfg=dict(type="Pretrained", checkpoint="work_dirs/demo")))
-)
+tiny_tower.merge(dict(img_size=256, init_cfg=dict(type="Pretrained", checkpoint="work_dirs/demo")))
+model.merge(dict(backbone=dict(tiny_tower, with_head=None)))
 test_dataloader.merge(
     dict(
         num_workers=1,

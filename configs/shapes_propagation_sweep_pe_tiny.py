@@ -2,7 +2,7 @@
 
     tools/test.py configs/shapes_propagation_sweep_pe_tiny.py
 
-Table and plot by layer lie in the test's log folder.
+A table and a plot of J&F by layer lie in the log folder.
 """
 
 from mmengine.config import read_base
@@ -10,4 +10,4 @@ from mmengine.config import read_base
 with read_base():
     from .shapes_propagation_pe_tiny import *
 
-model.merge(dict(backbone=dict(out_indices=tuple(range(4)))))
+model.merge(dict(backbone=dict(out_indices=None)))

@@ -8,14 +8,16 @@ with read_base():
 default_scope = "mmengine"
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
 
+tower = "PE-Spatial-G14-448"  # an option changes it everywhere: tower=PE-Core-G14-448
+
 model = dict(
     type="pe_dense.LabelPropagator",
     backbone=dict(
         type="pe_dense.PETower",
-        arch="PE-Spatial-G14-448",
+        arch=tower,
         out_indices=(-1,),
         with_head=False,
-        init_cfg=dict(type="Pretrained", checkpoint="hf://facebook/PE-Spatial-G14-448"),
+        init_cfg=dict(type="Pretrained", checkpoint=f"hf://facebook/{tower}"),
     ),
     num_last_frames=7,
     radius=12,

@@ -11,6 +11,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from pe_dense.registry import MODELS
+from pe_dense.tower import get_variant
 from pe_dense.tower.checkpoint import fit_state, tower_state
 from pe_dense.video.propagation import LabelPropagation, check_settings, harden_labels, resize_nearest, share_labels
 
@@ -27,7 +28,7 @@ class LabelPropagator(BaseModel):
     are put into batches.
 
     Args:
-        backbone: config of a :class:`~pe_dense.tower.PETower`; its ``out_indices`` are the taps.
+        backbone: config of a :class:`~pe_dense.tower.PETower`; its ``out_indices`` are the taps, None for every block.
         num_last_frames, radius, topk, temperature: of the propagation; the published protocol's by default.
         frames_per_pass: frames of a video that go through the tower together.
         tower_dtype: of the tower's weights and activations, 'float32', 'bfloat16' or 'float16'; the propagation
@@ -58,6 +59,8 @@ class LabelPropagator(BaseModel):
             raise ValueError(f"frames_per_pass is {frames_per_pass}, must be at least 1")
         if tower_dtype not in _DTYPES:
             raise ValueError(f"tower_dtype {tower_dtype!r} is not one of {', '.join(_DTYPES)}")
+        if backbone.get("out_indices", ()) is None:
+            backbone = dict(backbone, out_indices=range(get_variant(backbone["arch"]).layers))
         self.backbone = MODELS.build(backbone).to(_DTYPES[tower_dtype])
         self.frames_per_pass = frames_per_pass
         self.mean, self.std = mean, std

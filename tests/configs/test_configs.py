@@ -35,6 +35,8 @@ def test_config(path, tmp_path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_schedule_ends_with_the_run(path):
     config = Config.fromfile(path)
+    if "train_dataloader" not in config:
+        pytest.skip("nothing is trained")
     assert max(scheduler.end for scheduler in config.param_scheduler) == config.train_cfg.max_iters
 
 
