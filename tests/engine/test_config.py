@@ -74,3 +74,13 @@ def test_unknown_knob(tmp_path):
     with pytest.raises(ConfigError, match="has no image_size to change"):
         load_config(tmp_path / "small.py", dict(image_size=3))
     assert load_config(tmp_path / "small.py", {"a.b": 2}).to_dict() == dict(a=dict(b=2))
+
+
+def test_tower_reaches_model_and_weights():
+    config = load_config(CONFIGS / "ade20k_linear_pe_g14.py", dict(tower="PE-Core-L14-336", image_size=336))
+    assert config.model.backbone.arch == "PE-Core-L14-336"
+    assert config.model.backbone.init_cfg.checkpoint == "hf://facebook/PE-Core-L14-336"
+    assert "PE-Spatial" not in text_of(config)
+    assert list(config.model.test_cfg.crop_size) == list(config.model.data_preprocessor.size) == [336, 336]
+    assert config.train_dataloader.dataset.pipeline[3].crop_size == (336, 336)
+    assert "448" not in text_of(config)
