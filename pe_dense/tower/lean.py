@@ -14,6 +14,8 @@ from torch.autograd.function import once_differentiable
 
 from pe_dense.tower.rope import RotaryTable, rotate
 
+_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+
 
 def turn_queries_and_keys(qkv: Tensor, table: RotaryTable) -> Tensor:
     """Turn queries and keys by their token's angles; values stay.
@@ -51,14 +53,25 @@ class _Turn(torch.autograd.Function):
     def forward(ctx, qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
         ctx.mark_dirty(qkv)
-        qkv[:, :, :2] = rotate(qkv[:, :, :2], RotaryTable(cos, sin))
+        _turn_in_place(qkv[:, :, :2], cos, sin)
         return qkv
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         cos, sin = ctx.saved_tensors
-        return torch.cat([rotate(grad[:, :, :2], RotaryTable(cos, -sin)), grad[:, :, 2:]], dim=2), None, None
+        grad = grad.clone(memory_format=torch.contiguous_format)
+        _turn_in_place(grad[:, :, :2], cos, -sin)
+        return grad, None, None
+
+
+def _turn_in_place(x: Tensor, cos: Tensor, sin: Tensor) -> None:
+    """Turn neighbouring channel pairs of x (B, N, ..., head_dim), as complex numbers where its precision has them."""
+    if x.dtype not in (torch.float32, torch.float64):
+        x.copy_(rotate(x, RotaryTable(cos, sin)))
+        return
+    shape = (x.shape[1],) + (1,) * (x.dim() - 3) + (x.shape[-1] // 2,)
+    torch.view_as_complex(x.unflatten(-1, (-1, 2))).mul_(torch.complex(cos, sin).to(_COMPLEX[x.dtype]).view(shape))
 
 
 class _GELULinear(torch.autograd.Function):
