@@ -1,0 +1,107 @@
+"""Images without labels: what can't be used is left out and told."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pe_dense.datasets.unlabelled import UnusableImageError
+from pe_dense.registry import DATASETS
+
+PIPELINE = [dict(type="pe_dense.PILToTensor")]
+
+
+def encoded(value, size=(40, 36), mode="RGB", kind="PNG"):
+    buffer = io.BytesIO()
+    Image.new(mode, size, value).save(buffer, kind)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    files = {
+        "0.png": encoded((10, 20, 30)),
+        "1_broken.jpg": encoded((0, 0, 0), kind="JPEG")[:200],
+        "2_text.png": b"no image",
+        "3_tiny.png": encoded((0, 0, 0), size=(400, 31)),
+        "below/4.png": encoded(77, mode="L"),
+        "below/notes.txt": b"",
+    }
+    for name, content in files.items():
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return tmp_path / "images"
+
+
+def build(folder, **options):
+    return DATASETS.build(dict(type="pe_dense.ImageFolder", data_root=str(folder), pipeline=PIPELINE, **options))
+
+
+def test_folder_skips_and_tells(folder):
+    data = build(folder)
+    assert len(data) == 5  # not the text file
+    assert torch.equal(data[0]["image"][:, 0, 0], torch.tensor([10, 20, 30], dtype=torch.uint8))
+    assert data[0]["path"].endswith("images/0.png") and data[0]["skipped"] == []
+    grey = data[1]  # in its place, and in that of 2 and 3
+    assert grey["path"].endswith("below/4.png")
+    assert grey["image"].shape == (3, 36, 40) and grey["image"].unique().tolist() == [77]
+    faults = [line.rpartition("images/")[2] for line in grey["skipped"]]
+    assert faults[0].startswith("1_broken.jpg: unreadable")
+    assert faults[1].startswith("2_text.png: unreadable")
+    assert faults[2:] == ["3_tiny.png: 400 x 31 px, below 32"]
+    assert len(build(folder, min_side=8)[1]["skipped"]) == 2
+
+
+def test_folder_without_a_usable_image(folder, tmp_path):
+    (folder / "0.png").unlink()
+    (folder / "below" / "4.png").unlink()
+    with pytest.raises(UnusableImageError, match=r"None of 3 images can be used; the first is .*2_text.png"):
+        build(folder)[1]
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        build(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no image"):
+        build(tmp_path / "empty")
+
+
+def test_augmentation_is_torchvisions(folder):
+    pipeline = [
+        dict(type="pe_dense.RandomResizedCrop", size=(24, 24), scale=(0.5, 1.0), ratio=(0.75, 1.33)),
+        dict(type="pe_dense.RandomHorizontalFlip", p=0.5),
+        dict(type="pe_dense.ColorJitter", brightness=0.32, saturation=0.32),
+        dict(type="pe_dense.PILToTensor"),
+    ]
+    gradient = np.tile(np.arange(120, dtype=np.uint8)[:, None, None], (1, 120, 3))
+    Image.fromarray(np.concatenate([gradient, gradient[::-1]], 1)).save(folder / "0.png")
+    data = DATASETS.build(dict(type="pe_dense.ImageFolder", data_root=str(folder), pipeline=pipeline))
+    torch.manual_seed(0)
+    first, second = data[0]["image"], data[0]["image"]
+    assert first.shape == (3, 24, 24) and first.dtype == torch.uint8
+    assert not torch.equal(first, second)
+    torch.manual_seed(0)
+    assert torch.equal(data[0]["image"], first)
+
+
+def test_shards(tmp_path):
+    pytest.importorskip("webdataset")
+    files = {"a.png": encoded((1, 2, 3)), "b.jpg": b"broken", "c.png": encoded((4, 5, 6)), "c.txt": b"a caption"}
+    with tarfile.open(tmp_path / "shard-000000.tar", "w") as shard:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            shard.addfile(info, io.BytesIO(content))
+    urls = f"{tmp_path}/shard-{{000000..000000}}.tar"
+    data = DATASETS.build(dict(type="pe_dense.WebImages", urls=urls, pipeline=PIPELINE, buffer=1))
+    samples = iter(data)
+    first, second, third = next(samples), next(samples), next(samples)
+    assert first["image"][:, 0, 0].tolist() == [1, 2, 3] and first["skipped"] == []
+    assert second["image"][:, 0, 0].tolist() == [4, 5, 6]
+    assert second["skipped"] == [f"{tmp_path}/shard-000000.tar/b.jpg: unreadable (UnidentifiedImageError)"]
+    assert second["path"].endswith("shard-000000.tar/c.png")
+    assert third["path"] == first["path"]  # without end
+    loader = torch.utils.data.DataLoader(data, batch_size=2, collate_fn=list)
+    assert len(next(iter(loader))) == 2

@@ -1,0 +1,38 @@
+#!/usr/bin/env python
+"""Write a trained model's tower in the published format: tools/export_tower.py CHECKPOINT OUT.pt|OUT.safetensors"""
+
+import argparse
+from pathlib import Path
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", help="path, or work dir (its last checkpoint)")
+    parser.add_argument("out", type=Path, help="the file to write: .pt, .pth or .safetensors")
+    parser.add_argument("--overwrite", action="store_true", help="replace that file")
+    parser.add_argument(
+        "--fold-layer-scale",
+        action="store_true",
+        help="move LayerScale into the projections before it, for towers that have none",
+    )
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from pe_dense.engine.errors import one_line_errors
+
+    with one_line_errors():
+        if args.out.exists() and not args.overwrite:
+            raise FileExistsError(f"{args.out} exists: choose another name or pass --overwrite")
+
+        from pe_dense.tower.export import export_tower
+
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        names = export_tower(args.checkpoint, args.out, fold=args.fold_layer_scale, overwrite=args.overwrite)
+    fits = f"fits {' and '.join(names)}" if names else "load it with the architecture that it was trained with"
+    print(f"Tower: {args.out} ({fits})")
+
+
+if __name__ == "__main__":
+    main()
