@@ -4,17 +4,15 @@
     python benchmarks/detection.py --arch PE-Spatial-G14-448 --size 1024 --device cuda --dtype bfloat16
 
 Every row runs in a process of its own for the memory (beyond that of the built model); for the time all rows of a kind
-run in turns in one process, so that a busy machine disturbs them alike. Ratios are to the first row of the kind.
+run in turns in one process, so that a busy machine disturbs them alike. `times_faster` is against the first row of
+the kind.
 """
 
 import argparse
-import json
-import multiprocessing
-import resource
-import statistics
-import time
 from contextlib import contextmanager
 from pathlib import Path
+
+from measure import in_turns, peak_memory, summary, write_table
 
 # kind, row, tower options, windows partitioned in every block, compiled
 ROWS = [
@@ -129,52 +127,17 @@ def training_step(model, images, autocast):
     return step
 
 
-def synchronize(device: str) -> None:
-    if device != "cpu":
-        import torch
-
-        torch.cuda.synchronize()
-
-
-def measure_memory(index: int, args, queue) -> None:
-    """In a process of its own: peak memory in MB of one run, beyond what there was before it."""
-    import torch
-
+def make_row(index: int, args):
+    """A function that runs a row of ROWS once."""
     kind, _, options, everywhere, compiled = ROWS[index]
     with partition_everywhere(everywhere):
         run = make_run(kind, options, compiled, args)
-        if args.device == "cpu":
-            before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-            run()
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        else:
-            run()  # compiling and choosing algorithms takes memory of its own
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            run()
-            peak = torch.cuda.max_memory_allocated()
-    queue.put(max(peak - before, 0) / 2**20)
 
-
-def measure_times(kind: str, args) -> dict[str, list[float]]:
-    """Seconds of every row of a kind, in turns."""
-    rows = [row for row in ROWS if row[0] == kind and (args.compile or not row[4])]
-    runs = []
-    for _, name, options, everywhere, compiled in rows:
+    def run_so():
         with partition_everywhere(everywhere):
-            run = make_run(kind, options, compiled, args)
-            run()  # compiles, and chooses algorithms
-        runs.append((name, everywhere, run))
-    seconds = {name: [] for name, _, _ in runs}
-    for _ in range(args.repeats):
-        for name, everywhere, run in runs:
-            with partition_everywhere(everywhere):
-                synchronize(args.device)
-                start = time.perf_counter()
-                run()
-                synchronize(args.device)
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+            run()
+
+    return run_so
 
 
 def main() -> None:
@@ -190,38 +153,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("work_dirs/benchmarks/detection.json"))
     args = parser.parse_args()
 
-    context = multiprocessing.get_context("spawn")
-    memory = {}
-    for index, (kind, name, _, _, compiled) in enumerate(ROWS):
-        if compiled and not args.compile:
-            continue
-        queue = context.Queue()
-        process = context.Process(target=measure_memory, args=(index, args, queue))
-        process.start()
-        memory[kind, name] = queue.get()
-        process.join()
-
     table = []
     for kind in dict.fromkeys(row[0] for row in ROWS):
-        seconds = measure_times(kind, args)
-        first = statistics.median(next(iter(seconds.values())))
-        for name, values in seconds.items():
-            median = statistics.median(values)
-            table.append(
-                dict(
-                    kind=kind,
-                    row=name,
-                    milliseconds=round(median * 1e3, 1),
-                    ratio=round(median / first, 3),
-                    peak_megabytes=round(memory[kind, name]),
-                )
-            )
-    for line in (dict(zip(table[0], table[0], strict=True)), *table):
-        print("{kind:<18}{row:<26}{milliseconds:>14}{ratio:>8}{peak_megabytes:>16}".format(**line))
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    settings = {key: value for key, value in vars(args).items() if key != "output"}
-    args.output.write_text(json.dumps(dict(settings=settings, rows=table), indent=2) + "\n")
-    print(args.output)
+        indices = {row[1]: index for index, row in enumerate(ROWS) if row[0] == kind and (args.compile or not row[4])}
+        seconds = in_turns({name: make_row(index, args) for name, index in indices.items()}, args.repeats, args.device)
+        for name, values in summary(seconds, peer=next(iter(indices))).items():
+            memory = peak_memory(make_row, indices[name], args, device=args.device)
+            table.append({"kind": kind, "row": name, **values, "peak MB": round(memory)})
+    facts = {name: str(value) for name, value in vars(args).items()}
+    write_table(table, args.output, **facts)
 
 
 if __name__ == "__main__":

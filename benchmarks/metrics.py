@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from measure import write_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from detection.test_metric_data import as_results, make_ground_truth, make_predictions
@@ -103,13 +104,7 @@ def main() -> None:
 
     rows = compare("LVISMetric", lvis, args.images, args.repeats, num_categories=1203, lvis=True)
     rows += compare("CocoMetric", pycocotools, args.images, args.repeats, num_categories=80, lvis=False, crowds=0.1)
-    widths = {key: max(len(key), *(len(f"{row[key]}") for row in rows)) for key in rows[0]}
-    print("  ".join(f"{key:>{width}}" for key, width in widths.items()))
-    for row in rows:
-        print("  ".join(f"{row[key]:>{width}}" for key, width in widths.items()))
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    args.output.write_text(json.dumps(rows, indent=2) + "\n")
-    print(args.output)
+    write_table(rows, args.output)
 
 
 if __name__ == "__main__":
