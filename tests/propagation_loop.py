@@ -5,22 +5,17 @@ import torch
 
 def propagate_loop(queries, keys, labels, *, radius, topk, temperature):
     """(h, w, C), (M, h, w, C), (M, K, h, w) -> (K, h, w), one patch after another."""
-    height, width, _ = queries.shape
+    height, width, channels = queries.shape
     soft = torch.zeros_like(labels[0])
     for row in range(height):
         for column in range(width):
-            weights, found = [], []
-            for frame in range(len(keys)):
-                for y in range(height):
-                    for x in range(width):
-                        if radius and (abs(y - row) > radius or abs(x - column) > radius):
-                            continue
-                        weights.append(torch.exp(queries[row, column] @ keys[frame, y, x] / temperature))
-                        found.append(labels[frame, :, y, x])
-            weights = torch.stack(weights)
-            least = weights.sort(descending=True).values[: min(topk, len(weights))][-1]
+            rows = slice(max(row - radius, 0), row + radius + 1) if radius else slice(None)
+            columns = slice(max(column - radius, 0), column + radius + 1) if radius else slice(None)
+            weights = torch.exp(keys[:, rows, columns].reshape(-1, channels) @ queries[row, column] / temperature)
+            least = weights.topk(min(topk, len(weights))).values[-1]
             weights = torch.where(weights >= least, weights, 0.0)
-            soft[:, row, column] = (weights / weights.sum()) @ torch.stack(found)
+            found = labels[:, :, rows, columns].transpose(0, 1).flatten(1)
+            soft[:, row, column] = found @ (weights / weights.sum())
     return soft
 
 

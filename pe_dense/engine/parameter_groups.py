@@ -10,6 +10,8 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
+from pe_dense.engine.errors import ConfigError
+
 _AMP_ONLY = ("dtype", "loss_scale", "use_fsdp")
 
 
@@ -40,7 +42,12 @@ def parameter_groups(config: Config) -> list[ParameterGroup]:
 
     Returns:
         the optimiser's groups, in its order; frozen parameters are in none.
+
+    Raises:
+        ConfigError: for a method without training.
     """
+    if "optim_wrapper" not in config:
+        raise ConfigError(f"{config.filename} has nothing to train")
     init_default_scope(config.get("default_scope", "mmengine"))
     with torch.device("meta"):
         model = MODELS.build(deepcopy(config.model))

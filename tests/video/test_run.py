@@ -15,6 +15,7 @@ from video_folder import write_videos
 from pe_dense.engine import launch
 from pe_dense.engine.config import load_config
 from pe_dense.engine.errors import ConfigError
+from pe_dense.engine.parameter_groups import parameter_groups
 from pe_dense.registry import MODELS
 from pe_dense.video.mask_file import read_mask
 
@@ -149,3 +150,5 @@ def test_missing_weights_are_told(name, change, message, tmp_path):
 def test_training_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="has nothing to train: run it by tools/test.py"):
         launch.training_runner(load_config(CONFIG), work_dir=str(tmp_path), resume=None, amp=False, launcher="none")
+    with pytest.raises(ConfigError, match="has nothing to train"):
+        parameter_groups(load_config(CONFIG))
