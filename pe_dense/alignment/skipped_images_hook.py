@@ -30,7 +30,7 @@ class SkippedImagesHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Collect, and report every ``interval`` steps and after the last."""
         for reasons in data_batch["skipped"]:
-            self._new.update(reasons)
+            self._new.update(reasons.splitlines())
         if not self.every_n_train_iters(runner, self.interval) and not self.is_last_train_iter(runner):
             return
         # All processes come here at the same step.

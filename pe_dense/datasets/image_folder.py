@@ -43,8 +43,8 @@ class ImageFolder(Dataset):
         """An image.
 
         Returns:
-            what the pipeline makes of ``image``, with ``path`` and ``skipped``: path and fault of each unusable image
-            that was met first.
+            what the pipeline makes of ``image``, with ``path`` and ``skipped``: a line with path and fault of each
+            unusable image that was met first.
 
         Raises:
             UnusableImageError: if no image of the folder can be used.
@@ -53,7 +53,7 @@ class ImageFolder(Dataset):
         for step in range(len(self)):
             path = self.paths[(index + step) % len(self)]
             try:
-                return dict(self._read(path), path=str(path), skipped=skipped)
+                return dict(self._read(path), path=str(path), skipped="\n".join(skipped))
             except UnusableImageError as error:
                 skipped.append(f"{path}: {error}")
         raise UnusableImageError(f"None of {len(self)} images can be used; the first is {skipped[0]}")

@@ -54,7 +54,7 @@ class WebImages(IterableDataset):
                 except UnusableImageError as error:
                     skipped.append(f"{path}: {error}")
                     continue
-                yield dict(image, path=path, skipped=skipped)
+                yield dict(image, path=path, skipped="\n".join(skipped))
                 skipped = []
 
 

@@ -64,8 +64,11 @@ def fold_layer_scale(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def fitting_names(state: dict[str, Tensor]) -> list[str]:
     """Published towers with exactly these parameters, in these shapes."""
     shapes = {key: value.shape for key, value in state.items()}
+    width, layers = len(state["conv1.weight"]), sum(key.endswith(".ln_1.weight") for key in state)
     names = []
-    for name in VARIANTS:
+    for name, variant in VARIANTS.items():
+        if (variant.width, variant.layers) != (width, layers):
+            continue
         with torch.device("meta"):
             tower = PETower(name)
         if {key: value.shape for key, value in tower.state_dict().items()} == shapes:

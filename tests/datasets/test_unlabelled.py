@@ -45,15 +45,15 @@ def test_folder_skips_and_tells(folder):
     data = build(folder)
     assert len(data) == 5  # not the text file
     assert torch.equal(data[0]["image"][:, 0, 0], torch.tensor([10, 20, 30], dtype=torch.uint8))
-    assert data[0]["path"].endswith("images/0.png") and data[0]["skipped"] == []
+    assert data[0]["path"].endswith("images/0.png") and data[0]["skipped"] == ""
     grey = data[1]  # in its place, and in that of 2 and 3
     assert grey["path"].endswith("below/4.png")
     assert grey["image"].shape == (3, 36, 40) and grey["image"].unique().tolist() == [77]
-    faults = [line.rpartition("images/")[2] for line in grey["skipped"]]
+    faults = [line.rpartition("images/")[2] for line in grey["skipped"].splitlines()]
     assert faults[0].startswith("1_broken.jpg: unreadable")
     assert faults[1].startswith("2_text.png: unreadable")
     assert faults[2:] == ["3_tiny.png: 400 x 31 px, below 32"]
-    assert len(build(folder, min_side=8)[1]["skipped"]) == 2
+    assert len(build(folder, min_side=8)[1]["skipped"].splitlines()) == 2
 
 
 def test_folder_without_a_usable_image(folder, tmp_path):
@@ -98,9 +98,9 @@ def test_shards(tmp_path):
     data = DATASETS.build(dict(type="pe_dense.WebImages", urls=urls, pipeline=PIPELINE, buffer=1))
     samples = iter(data)
     first, second, third = next(samples), next(samples), next(samples)
-    assert first["image"][:, 0, 0].tolist() == [1, 2, 3] and first["skipped"] == []
+    assert first["image"][:, 0, 0].tolist() == [1, 2, 3] and first["skipped"] == ""
     assert second["image"][:, 0, 0].tolist() == [4, 5, 6]
-    assert second["skipped"] == [f"{tmp_path}/shard-000000.tar/b.jpg: unreadable (UnidentifiedImageError)"]
+    assert second["skipped"] == f"{tmp_path}/shard-000000.tar/b.jpg: unreadable (UnidentifiedImageError)"
     assert second["path"].endswith("shard-000000.tar/c.png")
     assert third["path"] == first["path"]  # without end
     loader = torch.utils.data.DataLoader(data, batch_size=2, collate_fn=list)

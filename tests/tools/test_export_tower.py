@@ -1,0 +1,85 @@
+"""tools/export_tower.py: a training run's tower in the published format."""
+
+import numpy as np
+import pytest
+import torch
+from recordings import recordings
+from tiny_alignment import STUDENT, make_aligner, photos, write_core
+from tool_runs import run_tool
+
+from pe_dense.tower import PETower, load_tower
+from pe_dense.tower.export import export_tower, fitting_names, fold_layer_scale
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A student away from its start, and its checkpoint as the runner writes it."""
+    model = make_aligner(write_core(tmp_path)).eval()
+    for number, parameter in enumerate(model.parameters()):
+        parameter.data += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    torch.save(dict(state_dict=model.state_dict(), meta=dict(iter=3), optimizer={}), folder / "iter_3.pth")
+    (folder / "last_checkpoint").write_text(str(folder / "iter_3.pth"))
+    return model, folder
+
+
+def test_the_file_gives_the_students_features(run, tmp_path):
+    """Drop path and mask are off, and what only training needs is gone."""
+    model, folder = run
+    out = tmp_path / "new" / "tower.safetensors"
+    done = run_tool("export_tower", folder, out)
+    assert done.returncode == 0, done.stderr
+    assert f"Tower: {out}" in done.stdout
+    images = photos()
+    tower = load_tower(STUDENT, out)
+    tokens = tower.forward_features(images * 2 - 1, strip_cls_token=True)
+    assert (tokens - model.tokens(images)).abs().max() <= 1e-6
+    assert tower.forward_features(images * 2 - 1).shape[1] == 17  # the class token is kept
+
+    done = run_tool("export_tower", folder, out)
+    assert done.returncode == 2 and "exists" in done.stderr and "--overwrite" in done.stderr
+    export_tower(folder, out, overwrite=True)
+    export_tower(folder / "iter_3.pth", tmp_path / "tower.pt")
+    assert torch.equal(load_tower(STUDENT, tmp_path / "tower.pt").conv1.weight, tower.conv1.weight)
+
+
+def test_names_are_the_published_ones(run, tmp_path):
+    """Of a Spatial tower with LayerScale, as recorded, and of its class token."""
+    export_tower(run[1], tmp_path / "tower.pt")
+    ours = {_in_block_0(key) for key in torch.load(tmp_path / "tower.pt")}
+    (path,) = recordings("tower_spatial_g_like.npz")
+    published = {_in_block_0(name.removeprefix("state/")) for name in np.load(path).files if name.startswith("state/")}
+    assert ours == published | {"class_embedding"}
+
+
+def _in_block_0(key):
+    parts = key.split(".")
+    return ".".join("0" if part.isdigit() else part for part in parts)
+
+
+def test_layer_scale_folds_away(run, tmp_path):
+    model, folder = run
+    export_tower(folder, tmp_path / "tower.pt", fold=True)
+    images = photos()
+    tower = load_tower(dict(STUDENT, ls_init_value=None), tmp_path / "tower.pt")
+    tokens = tower.forward_features(images * 2 - 1, strip_cls_token=True)
+    # rounding of one product more in each of eight branches
+    assert (tokens - model.tokens(images)).abs().max() < 8 * 2**-23 * tokens.abs().max()
+    with pytest.raises(ValueError, match="no LayerScale"):
+        fold_layer_scale(tower.state_dict())
+
+
+def test_published_towers_are_recognised():
+    with torch.device("meta"):
+        tower = PETower("PE-Spatial-T16-512")
+        core = PETower("PE-Core-T16-384", with_head=False)
+    assert fitting_names(tower.state_dict()) == ["PE-Spatial-T16-512"]
+    assert fitting_names(core.state_dict()) == []
+
+
+def test_not_a_run(tmp_path):
+    torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
+    done = run_tool("export_tower", tmp_path / "other.pt", tmp_path / "out.pt")
+    assert done.returncode == 2 and "holds no PE tower" in done.stderr
+    assert not (tmp_path / "out.pt").exists()
