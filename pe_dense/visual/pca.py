@@ -51,15 +51,15 @@ class Basis:
         unit = (self.scores(features) - self.low[:, None, None]) / torch.where(flat, 1.0, span)[:, None, None]
         return torch.where(flat[:, None, None], 0.5, unit)
 
-    def turned_like(self, scores: Tensor, wanted: Tensor) -> Basis:
+    def turned_like(self, scores: Sequence[Tensor], wanted: Sequence[Tensor]) -> Basis:
         """Change the sign of components whose scores run against others.
 
         Args:
-            scores: (N, 3, H, W) of this basis.
-            wanted: (N, 3, H, W) of another, as of the layer before.
+            scores: maps (N, 3, H, W) of this basis.
+            wanted: as many of another one, as of the layer before.
         """
-        sign = (scores * wanted).sum(dim=(0, 2, 3)).sign()
-        sign = torch.where(sign == 0, 1.0, sign)
+        agreement = sum((mine * other).sum(dim=(0, 2, 3)) for mine, other in zip(scores, wanted, strict=True))
+        sign = torch.where(agreement < 0, -1.0, 1.0)
         low, high = sign * self.low, sign * self.high
         return replace(self, components=sign[:, None] * self.components, low=low.minimum(high), high=low.maximum(high))
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 from torch import Tensor
 
 from pe_dense.tower import VARIANTS, PETower
+from pe_dense.tower.tower import block_numbers
 from pe_dense.visual.maps import input_size, iter_maps, prepare
 from pe_dense.visual.masks import foreground_masks, read_mask
 
 AUTO_MASK = "auto"
 
 
-def _nothing() -> None:
+def _nothing(_blocks: int) -> None:
     pass
 
 
@@ -30,10 +31,11 @@ class Scene:
         photos: RGB.
         long_side: longer side in pixels at which photos go through the tower; the larger, the finer the maps.
         masks: 'auto' for foreground by the first principal component, a mask file per photo, or None.
-        advance: called after every block that was run for a photo.
+        advance: called with the number of blocks that were run for a photo.
 
     Raises:
-        ValueError: for masks that are not one per photo, or a size below the tower's patch.
+        ValueError: for masks that are not one per photo or do not fit, or a size below the tower's patch.
+        FileNotFoundError: for a mask that does not exist.
     """
 
     tower: PETower
@@ -41,13 +43,18 @@ class Scene:
     photos: Sequence[Image.Image]
     long_side: int
     masks: str | Sequence[Path] | None = None
-    advance: Callable[[], None] = field(default=_nothing)
+    advance: Callable[[int], None] = _nothing
 
     def __post_init__(self):
         for photo in self.photos:
             input_size(photo.size, self.long_side, self.patch)
-        if self.masks not in (None, AUTO_MASK) and len(self.masks) != len(self.photos):
-            raise ValueError(f"{len(self.masks)} masks for {len(self.photos)} photos: give one for each, or 'auto'")
+        if self.masks not in (None, AUTO_MASK):
+            if len(self.masks) != len(self.photos):
+                raise ValueError(f"{len(self.masks)} masks for {len(self.photos)} photos: give one for each, or 'auto'")
+            self._masks = [
+                read_mask(path, photo.size, self.grid(number))
+                for number, (path, photo) in enumerate(zip(self.masks, self.photos, strict=True))
+            ]
 
     @property
     def patch(self) -> int:
@@ -83,9 +90,11 @@ class Scene:
             yield taps[0][0], [features for _, features in taps]
 
     def _watched(self, number: int, blocks: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        for tap in iter_maps(self.tower, self.input(number), blocks):
-            self.advance()
-            yield tap
+        wanted = block_numbers("layers", blocks, self.tower.num_layers)
+        for block, features in iter_maps(self.tower, self.input(number), range(max(wanted) + 1)):
+            self.advance(1)
+            if block in wanted:
+                yield block, features
 
     def token_masks(self, maps: Sequence[Tensor]) -> list[Tensor] | None:
         """Masks (1, H, W) bool of the photos' tokens, as ``masks`` says; None without."""
@@ -93,7 +102,4 @@ class Scene:
             return None
         if self.masks == AUTO_MASK:
             return foreground_masks(maps)
-        return [
-            read_mask(path, photo.size, features.shape[2:]).to(features.device)
-            for path, photo, features in zip(self.masks, self.photos, maps, strict=True)
-        ]
+        return self._masks
