@@ -9,7 +9,7 @@ from mmengine.device import get_device
 from mmengine.utils import apply_to
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
@@ -39,6 +39,8 @@ def shard(model: nn.Module) -> nn.Module:
             for block in module.transformer.resblocks:
                 fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
+    if hasattr(model, "feature_maps"):  # what pictures ask for, beside forward
+        register_fsdp_forward_method(model, "feature_maps")
     # Parameters have moved; models also note where their input goes.
     return model.to(device)
 
