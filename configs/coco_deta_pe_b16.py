@@ -8,17 +8,8 @@ Recipe: not published for this size: as `_l14`, with ViTDet-B's stochastic depth
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.detection_towers import b16
     from .coco_deta_pe_l14 import *
 
-model.merge(
-    dict(
-        backbone=dict(
-            arch="PE-Spatial-B16-512",
-            global_blocks=(2, 5, 8, 11),
-            drop_path_rate=0.1,
-            init_cfg=dict(checkpoint="hf://facebook/PE-Spatial-B16-512"),
-        ),
-        neck=dict(in_channels=768),
-    )
-)
+model.merge(b16)
 optim_wrapper.merge(dict(paramwise_cfg=dict(decay_rate=0.7)))

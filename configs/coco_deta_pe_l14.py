@@ -10,22 +10,11 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.coco_deta import *
     from ._base_.deta import *
+    from ._base_.detection_towers import l14
     from ._base_.runtime import *
 
-model.merge(
-    dict(
-        backbone=dict(
-            arch="PE-Spatial-L14-448",
-            grid_size=None,
-            window_size=32,
-            global_blocks=(5, 11, 17, 23),
-            rope_reference_grid=32,
-            drop_path_rate=0.4,
-            init_cfg=dict(checkpoint="hf://facebook/PE-Spatial-L14-448"),
-        ),
-        neck=dict(in_channels=1024),
-    )
-)
+model.merge(l14)
+model.backbone.merge(dict(grid_size=None, window_size=32, rope_reference_grid=32))
 optim_wrapper.merge(dict(paramwise_cfg=dict(decay_rate=0.8)))
 
 epoch = 118_287 // 64  # iterations of 64 images in all

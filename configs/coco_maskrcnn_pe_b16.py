@@ -8,19 +8,10 @@ Recipe: not published for this size: ViTDet-B's stochastic depth and decay in th
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.detection_towers import b16
     from .coco_maskrcnn_pe_g14 import *
 
-model.merge(
-    dict(
-        backbone=dict(
-            arch="PE-Spatial-B16-512",
-            global_blocks=(2, 5, 8, 11),
-            drop_path_rate=0.1,
-            init_cfg=dict(checkpoint="hf://facebook/PE-Spatial-B16-512"),
-        ),
-        neck=dict(in_channels=768),
-    )
-)
+model.merge(b16)
 optim_wrapper.merge(dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(decay_rate=0.7)))
 
 max_iters = 184_375  # 100 epochs

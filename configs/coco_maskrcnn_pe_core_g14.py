@@ -6,16 +6,10 @@ tools/train.py configs/coco_maskrcnn_pe_core_g14.py --launcher pytorch
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.detection_towers import core_g14
     from .coco_maskrcnn_pe_g14 import *
 
-model.merge(
-    dict(
-        backbone=dict(
-            arch="PE-Core-G14-448",
-            init_cfg=dict(checkpoint="hf://facebook/PE-Core-G14-448"),
-        )
-    )
-)
+model.merge(core_g14)
 
 max_iters = 184_375 * 3 // 4  # 75 epochs
 train_cfg.merge(dict(max_iters=max_iters))

@@ -8,14 +8,7 @@ Recipe: not published for this tower: that of the Spatial tower of its size.
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.detection_towers import core_s16
     from .coco_maskrcnn_pe_s16 import *
 
-model.merge(
-    dict(
-        backbone=dict(
-            arch="PE-Core-S16-384",
-            grid_size=32,  # learned positions resampled to the grid of a window
-            init_cfg=dict(checkpoint="hf://facebook/PE-Core-S16-384"),
-        )
-    )
-)
+model.merge(core_s16)

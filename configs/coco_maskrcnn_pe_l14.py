@@ -8,19 +8,10 @@ Recipe: the paper's L-size recipe (Tab. 24): 100 epochs, windows as wide as the 
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.detection_towers import l14
     from .coco_maskrcnn_pe_g14 import *
 
-model.merge(
-    dict(
-        backbone=dict(
-            arch="PE-Spatial-L14-448",
-            global_blocks=(5, 11, 17, 23),
-            drop_path_rate=0.4,
-            init_cfg=dict(checkpoint="hf://facebook/PE-Spatial-L14-448"),
-        ),
-        neck=dict(in_channels=1024),
-    )
-)
+model.merge(l14)
 optim_wrapper.merge(dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(decay_rate=0.8)))
 
 max_iters = 184_375  # 100 epochs

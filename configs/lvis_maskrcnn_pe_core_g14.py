@@ -6,13 +6,7 @@ tools/train.py configs/lvis_maskrcnn_pe_core_g14.py --launcher pytorch
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.detection_towers import core_g14
     from .lvis_maskrcnn_pe_g14 import *
 
-model.merge(
-    dict(
-        backbone=dict(
-            arch="PE-Core-G14-448",
-            init_cfg=dict(checkpoint="hf://facebook/PE-Core-G14-448"),
-        )
-    )
-)
+model.merge(core_g14)

@@ -8,14 +8,7 @@ Recipe: not published for this tower: that of the Spatial tower of its size.
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.detection_towers import core_t16
     from .lvis_maskrcnn_pe_t16 import *
 
-model.merge(
-    dict(
-        backbone=dict(
-            arch="PE-Core-T16-384",
-            grid_size=32,  # learned positions resampled to the grid of a window
-            init_cfg=dict(checkpoint="hf://facebook/PE-Core-T16-384"),
-        )
-    )
-)
+model.merge(core_t16)

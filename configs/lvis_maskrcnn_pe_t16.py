@@ -8,14 +8,7 @@ Recipe: not published for this size: as `_b16`.
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.detection_towers import t16
     from .lvis_maskrcnn_pe_b16 import *
 
-model.merge(
-    dict(
-        backbone=dict(
-            arch="PE-Spatial-T16-512",
-            init_cfg=dict(checkpoint="hf://facebook/PE-Spatial-T16-512"),
-        ),
-        neck=dict(in_channels=192),
-    )
-)
+model.merge(t16)

@@ -3,6 +3,7 @@
 from mmengine.config import read_base
 
 with read_base():
+    from .detection_loaders import *
     from .large_scale_jitter import *
 
 data_root = "data/coco"
@@ -12,34 +13,29 @@ data_source = dict(
     layout="annotations/instances_{train,val}2017.json, train2017/*.jpg and val2017/*.jpg",
 )
 
-train_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dict(
-        type="pe_dense.CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/instances_train2017.json",
-        data_prefix=dict(img="train2017/"),
-        filter_cfg=dict(filter_empty_gt=True, min_size=1),
-        pipeline=train_pipeline,
-    ),
+train_dataloader.merge(
+    dict(
+        dataset=dict(
+            type="pe_dense.CocoDataset",
+            data_root=data_root,
+            ann_file="annotations/instances_train2017.json",
+            data_prefix=dict(img="train2017/"),
+            filter_cfg=dict(filter_empty_gt=True, min_size=1),
+            pipeline=train_pipeline,
+        ),
+    )
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="pe_dense.CocoDataset",
-        data_root=data_root,
-        ann_file="annotations/instances_val2017.json",
-        data_prefix=dict(img="val2017/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+val_dataloader.merge(
+    dict(
+        dataset=dict(
+            type="pe_dense.CocoDataset",
+            data_root=data_root,
+            ann_file="annotations/instances_val2017.json",
+            data_prefix=dict(img="val2017/"),
+            test_mode=True,
+            pipeline=test_pipeline,
+        ),
+    )
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(

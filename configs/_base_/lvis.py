@@ -3,6 +3,7 @@
 from mmengine.config import read_base
 
 with read_base():
+    from .detection_loaders import *
     from .large_scale_jitter import *
 
 data_root = "data/lvis"
@@ -12,38 +13,33 @@ data_source = dict(
     layout="annotations/lvis_v1_{train,val}.json, train2017/*.jpg and val2017/*.jpg (the images of COCO 2017)",
 )
 
-train_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dict(
-        type="ClassBalancedDataset",  # repeat-factor sampling
-        oversample_thr=1e-3,
+train_dataloader.merge(
+    dict(
+        dataset=dict(
+            type="ClassBalancedDataset",  # repeat-factor sampling
+            oversample_thr=1e-3,
+            dataset=dict(
+                type="pe_dense.LVISDataset",
+                data_root=data_root,
+                ann_file="annotations/lvis_v1_train.json",
+                data_prefix=dict(img=""),
+                filter_cfg=dict(filter_empty_gt=True, min_size=1),
+                pipeline=train_pipeline,
+            ),
+        ),
+    )
+)
+val_dataloader.merge(
+    dict(
         dataset=dict(
             type="pe_dense.LVISDataset",
             data_root=data_root,
-            ann_file="annotations/lvis_v1_train.json",
+            ann_file="annotations/lvis_v1_val.json",
             data_prefix=dict(img=""),
-            filter_cfg=dict(filter_empty_gt=True, min_size=1),
-            pipeline=train_pipeline,
+            test_mode=True,
+            pipeline=test_pipeline,
         ),
-    ),
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="pe_dense.LVISDataset",
-        data_root=data_root,
-        ann_file="annotations/lvis_v1_val.json",
-        data_prefix=dict(img=""),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+    )
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(

@@ -4,6 +4,7 @@ from mmengine.config import read_base
 
 with read_base():
     from .deta_jitter import *
+    from .detection_loaders import *
 
 data_root = "data/objects365"
 data_source = dict(
@@ -12,34 +13,29 @@ data_source = dict(
     layout="annotations/zhiyuan_objv2_{train,val}.json, train/ and val/ (with the patches' folders)",
 )
 
-train_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dict(
-        type="Objects365V2Dataset",
-        data_root=data_root,
-        ann_file="annotations/zhiyuan_objv2_train.json",
-        data_prefix=dict(img="train/"),
-        filter_cfg=dict(filter_empty_gt=False),
-        pipeline=train_pipeline,
-    ),
+train_dataloader.merge(
+    dict(
+        dataset=dict(
+            type="Objects365V2Dataset",
+            data_root=data_root,
+            ann_file="annotations/zhiyuan_objv2_train.json",
+            data_prefix=dict(img="train/"),
+            filter_cfg=dict(filter_empty_gt=False),
+            pipeline=train_pipeline,
+        ),
+    )
 )
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    drop_last=False,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dict(
-        type="Objects365V2Dataset",
-        data_root=data_root,
-        ann_file="annotations/zhiyuan_objv2_val.json",
-        data_prefix=dict(img="val/"),
-        test_mode=True,
-        pipeline=test_pipeline,
-    ),
+val_dataloader.merge(
+    dict(
+        dataset=dict(
+            type="Objects365V2Dataset",
+            data_root=data_root,
+            ann_file="annotations/zhiyuan_objv2_val.json",
+            data_prefix=dict(img="val/"),
+            test_mode=True,
+            pipeline=test_pipeline,
+        ),
+    )
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(
