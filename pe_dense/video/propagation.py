@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 # Side of the squares of patches that look for their neighbours together. They share the keys around the square, so
-# larger ones compare more patches that are too far apart, smaller ones waste more time on starting.
+# larger ones compare more patches that are too far apart, smaller ones copy more keys and start more often.
 _TILE = 16
 
 
@@ -103,7 +103,8 @@ def check_settings(*, num_last_frames: int, radius: int, topk: int, temperature:
 def propagate(queries: Tensor, keys: Tensor, labels: Tensor, *, radius: int, topk: int, temperature: float) -> Tensor:
     """Labels of one frame from those of others.
 
-    Memory grows with M, not with the number of pairs of patches, as long as there is a radius.
+    Patches are taken in squares of 16 x 16, each with the keys in its reach: memory is that of 256 * M * (16 + 2 *
+    radius)^2 affinities, 13 MB in the protocol, whatever the frame's size; without a radius, of 256 * M * h * w.
 
     Args:
         queries: (h, w, C), of length 1.
@@ -115,26 +116,24 @@ def propagate(queries: Tensor, keys: Tensor, labels: Tensor, *, radius: int, top
         (K, h, w).
     """
     height, width, _ = queries.shape
-    rows, columns = (torch.arange(n, device=queries.device) for n in (height, width))
+    axes = [torch.arange(length, device=queries.device) for length in (height, width)]
     soft = labels.new_empty(labels.shape[1:])
     for tile in _tiles(height, width):
         near = tuple(_around(part, radius, n) for part, n in zip(tile, (height, width), strict=True))
         tile_queries = queries[tile].flatten(0, 1)  # (Q, C)
         tile_keys = keys[(slice(None), *near)].flatten(0, 2)  # (M * P, C), P patches of each frame
         tile_labels = labels[(slice(None), slice(None), *near)].transpose(0, 1).flatten(1)  # (K, M * P)
-        affinity = (tile_queries @ tile_keys.T).div_(temperature).exp_()  # (Q, M * P)
+        likeness = (tile_queries @ tile_keys.T).div_(temperature)  # (Q, M * P), logarithms of the affinities
         if radius:
-            in_rows, in_columns = (
-                (n[part, None] - n[around]).abs() <= radius
-                for n, part, around in zip((rows, columns), tile, near, strict=True)
+            far_rows, far_columns = (
+                (axis[part, None] - axis[around]).abs() > radius
+                for axis, part, around in zip(axes, tile, near, strict=True)
             )
-            reached = in_rows[:, None, :, None] & in_columns[None, :, None, :]  # (tile's h, w, near h, w)
-            reached = reached.flatten(2).flatten(0, 1)  # (Q, P)
-            affinity.unflatten(1, (len(keys), -1)).mul_(reached[:, None])
-        least = affinity.topk(min(topk, affinity.shape[1]), dim=1).values[:, -1:]
-        affinity.mul_(affinity >= least)
-        affinity /= affinity.sum(dim=1, keepdim=True)
-        soft[(slice(None), *tile)] = (tile_labels @ affinity.T).unflatten(1, queries[tile].shape[:2])
+            far = (far_rows[:, None, :, None] | far_columns[None, :, None, :]).flatten(2).flatten(0, 1)  # (Q, P)
+            likeness.unflatten(1, (len(keys), -1)).masked_fill_(far[:, None], -torch.inf)
+        least = likeness.topk(min(topk, likeness.shape[1]), dim=1).values[:, -1:]
+        weights = likeness.masked_fill_(likeness < least, -torch.inf).softmax(dim=1)
+        soft[(slice(None), *tile)] = (tile_labels @ weights.T).unflatten(1, queries[tile].shape[:2])
     return soft
 
 
@@ -146,7 +145,7 @@ def _tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
 
 def _around(part: slice, radius: int, length: int) -> slice:
     """What a part of an axis reaches."""
-    return slice(max(part.start - radius, 0), part.stop + radius) if radius else slice(0, length)
+    return slice(max(part.start - radius, 0), min(part.stop + radius, length)) if radius else slice(0, length)
 
 
 def share_labels(labels: np.ndarray, classes: int, grid: tuple[int, int]) -> Tensor:

@@ -40,6 +40,13 @@ def test_equal_patches_count_together():
     assert soft[0, 0, 0] == pytest.approx((0 + 1 + 5 + 6) / 4)
 
 
+def test_low_temperatures_take_the_nearest():
+    query, keys, labels = context(6, 6)
+    soft = propagate(query, keys, labels, radius=0, topk=5, temperature=1e-6)
+    nearest = (query.flatten(0, 1) @ keys.flatten(0, 2).T).argmax(dim=1)
+    torch.testing.assert_close(soft.flatten(1), labels.transpose(0, 1).flatten(1)[:, nearest], atol=1e-3, rtol=0)
+
+
 @pytest.mark.parametrize("num_last_frames", [0, 1, 3])
 def test_context_is_the_first_frame_and_the_last_ones(num_last_frames):
     generator = torch.Generator().manual_seed(0)
