@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,12 +24,13 @@ def read_photo(path: str | Path) -> Image.Image:
     return as_rgb(decode(path))
 
 
-def decode(path: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
+def decode(path: str | Path | BinaryIO, name: str | None = None, formats: Sequence[str] | None = None) -> Image.Image:
     """Decode an image file in its own mode, EXIF orientation applied.
 
     Args:
         path: a file, or its open content.
         name: how errors name it; the path by default.
+        formats: of Pillow's that are allowed; all by default.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -40,7 +42,7 @@ def decode(path: str | Path | BinaryIO, name: str | None = None) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=formats) as image:
                 image.load()
                 return ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:

@@ -1,0 +1,165 @@
+"""The page's server: three files, photos in, pictures out. Nothing is fetched from or sent to anywhere else."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from ipaddress import ip_address
+from urllib.parse import parse_qs, urlsplit
+
+from PIL import Image
+
+from pe_dense.visual.explorer.explorer import Explorer
+
+MAX_BYTES = 32 << 20
+_PAGE = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+_HEADERS = {
+    # Whatever a page is made to do, its browser asks no other server for anything.
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+_logger = logging.getLogger(__name__)
+
+
+def make_server(explorer: Explorer, host: str = "127.0.0.1", port: int = 0) -> ThreadingHTTPServer:
+    """A server of the page; its ``serve_forever`` starts, ``server_address`` tells the port.
+
+    Args:
+        explorer: what is explored.
+        host: address to listen on; other machines can't reach 127.0.0.1.
+        port: 0 for any that is free.
+
+    Raises:
+        OSError: if the port is taken.
+    """
+
+    class Handler(_Handler):
+        pass
+
+    Handler.explorer = explorer
+    server = ThreadingHTTPServer((host, port), Handler)
+    server.daemon_threads = True
+    return server
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class _Refusal(Exception):
+    def __init__(self, status: HTTPStatus, message: str):
+        super().__init__(message)
+        self.status = status
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    explorer: Explorer
+
+    def do_GET(self) -> None:
+        self._answer(self._get)
+
+    def do_POST(self) -> None:
+        self._answer(self._post)
+
+    def log_message(self, format: str, *args) -> None:
+        _logger.debug(format, *args)
+
+    def _answer(self, method) -> None:
+        """Run a method; what it refuses becomes a line of JSON."""
+        try:
+            self._check_origin()
+            method()
+        except _Refusal as refusal:
+            self._send_json({"error": str(refusal)}, refusal.status)
+        except ValueError as error:
+            self._send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+        except (BrokenPipeError, ConnectionResetError):  # the page asked for something else meanwhile
+            self.close_connection = True
+
+    def _check_origin(self) -> None:
+        """Refuse what other web pages make the browser ask for, under this server's or another name."""
+        host = self.headers.get("Host", "")
+        bound = self.server.server_address[0]
+        if is_loopback(bound) and not is_loopback(urlsplit(f"//{host}").hostname or ""):
+            raise _Refusal(HTTPStatus.FORBIDDEN, f"this page is not served as {host}")
+        if self.headers.get("Origin", f"http://{host}") != f"http://{host}":
+            raise _Refusal(HTTPStatus.FORBIDDEN, "other pages may not ask here")
+
+    def _get(self) -> None:
+        url = urlsplit(self.path)
+        if url.path in _PAGE:
+            name, kind = _PAGE[url.path]
+            self._send(files(__package__).joinpath("page", name).read_bytes(), kind)
+            return
+        query = {name: values[-1] for name, values in parse_qs(url.query).items()}
+        try:
+            if url.path == "/describe":
+                self._send_json(self.explorer.describe())
+            elif url.path == "/photo":
+                self._send_picture(self.explorer.photo(query["photo"]))
+            elif url.path == "/colours":
+                self._send_picture(self.explorer.colours(*_place(query), query.get("together", "").split()))
+            elif url.path == "/similarity":
+                point = float(query["x"]), float(query["y"])
+                picture, low, high = self.explorer.similarity(*_place(query), query["source"], point)
+                self._send_picture(picture, {"X-Cosine": f"{low:.2f} to {high:.2f}"})
+            else:
+                raise _Refusal(HTTPStatus.NOT_FOUND, f"nothing at {url.path}")
+        except KeyError as error:
+            raise _Refusal(HTTPStatus.BAD_REQUEST, f"{url.path} needs {error.args[0]}") from error
+
+    def _post(self) -> None:
+        length = self.headers.get("Content-Length", "")
+        self.close_connection = True  # a refused body is not read
+        if self.path != "/photo":
+            raise _Refusal(HTTPStatus.NOT_FOUND, f"nothing at {self.path}")
+        if not length.isdigit():
+            raise _Refusal(HTTPStatus.LENGTH_REQUIRED, "the length of the file is not told")
+        if int(length) > MAX_BYTES:
+            raise _Refusal(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                f"the file has {int(length) / 2**20:.0f} MB, more than {MAX_BYTES >> 20} MB",
+            )
+        try:
+            name = self.explorer.add_photo(self.rfile.read(int(length)))
+        except ValueError as error:
+            raise _Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, str(error)) from error
+        self._send_json({"photo": name})
+
+    def _send_picture(self, picture: Image.Image, headers: dict[str, str] | None = None) -> None:
+        content = io.BytesIO()
+        picture.save(content, "PNG", compress_level=1)
+        self._send(content.getvalue(), "image/png", headers=headers)
+
+    def _send_json(self, value: dict, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self._send(json.dumps(value).encode(), "application/json", status)
+
+    def _send(
+        self, content: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None
+    ) -> None:
+        self.send_response(status)
+        own = {"Content-Type": kind, "Content-Length": str(len(content))}
+        for name, value in (_HEADERS | own | (headers or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def _place(query: dict[str, str]) -> tuple[str, int, int, str]:
+    """Tower, layer, size and photo of a request."""
+    return query["tower"], int(query["layer"]), int(query["size"]), query["photo"]

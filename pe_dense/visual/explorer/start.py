@@ -1,0 +1,58 @@
+"""`tools/explore.py` behind its arguments."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from http.server import ThreadingHTTPServer
+
+import torch
+
+from pe_dense.engine.errors import ConfigError
+from pe_dense.tower import VARIANTS, PETower
+from pe_dense.visual.explorer.explorer import SMALLEST_SIZE, Explorer
+from pe_dense.visual.explorer.server import is_loopback, make_server
+from pe_dense.visual.towers import open_tower
+
+_logger = logging.getLogger(__name__)
+
+
+def start(
+    towers: Sequence[str], *, host: str, port: int, max_size: int, device: str | None
+) -> tuple[ThreadingHTTPServer, str]:
+    """Load towers and make the page's server.
+
+    Args:
+        towers: each a published name, ``<name>=<weights>``, or the checkpoint of a run.
+        host, port: where to listen.
+        max_size: longest side in pixels at which photos may be run.
+        device: of the towers; a GPU where there is one by default.
+
+    Returns:
+        the server, and the page's address.
+
+    Raises:
+        ConfigError: for a size that is too small, a tower named twice, or a port that is taken.
+        ValueError, FileNotFoundError: as :func:`~pe_dense.visual.towers.open_tower`.
+    """
+    if max_size < SMALLEST_SIZE:
+        raise ConfigError(f"--max-size {max_size} is below {SMALLEST_SIZE}")
+    if len(set(towers)) < len(towers):
+        raise ConfigError(f"a tower is named twice: {', '.join(towers)}")
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    explorer = Explorer({name: _open(name, device) for name in towers}, max_size=max_size)
+    try:
+        server = make_server(explorer, host, port)
+    except OSError as error:
+        raise ConfigError(f"can't listen on {host}:{port} ({error.strerror}): name another --port") from error
+    if not is_loopback(host):
+        _logger.warning("Other machines can reach this page on %s and use it", host)
+    shown = f"[{host}]" if ":" in host else host
+    return server, f"http://{shown}:{server.server_address[1]}/"
+
+
+def _open(name: str, device: str) -> PETower:
+    arch, separator, weights = name.partition("=")
+    if arch in VARIANTS:
+        return open_tower(arch, weights if separator else None, device=device)
+    return open_tower(None, name, device=device)
