@@ -8,9 +8,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
-from tiny_alignment import aligner_config, photos, write_core
+from tiny_alignment import aligner_config, make_aligner, photos, write_core
 
 from pe_dense.alignment.finite_loss_hook import NonFiniteLossError
+from pe_dense.engine import sharding
 from pe_dense.engine.launch import training_runner
 
 _COUNT = count()
@@ -140,3 +141,25 @@ def test_students_have_their_teachers_grid_and_the_published_form(path):
     ours = {key: value.shape for key, value in model.backbone.state_dict().items() if not key.endswith("gamma")}
     theirs = {key: value.shape for key, value in published.state_dict().items() if not key.endswith("gamma")}
     assert ours == theirs
+
+
+def test_a_sharded_student_learns_the_same(tmp_path):
+    """FSDP 2 with one process: teachers stay whole, and pictures can be drawn."""
+    core = write_core(tmp_path)
+    images = photos()
+    results = []
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        for sharded in (False, True):
+            model = make_aligner(core).train()
+            if sharded:
+                model = sharding.shard(model)
+                assert not any(sharding.is_sharded(module) for module in model.teachers["core"].modules())
+            torch.manual_seed(0)
+            model(images, mode="loss")["loss_core"].backward()
+            gradients = sharding.gather({name: p.grad for name, p in model.named_parameters()}, keep=True)
+            with torch.no_grad():
+                results.append((gradients, model.feature_maps(images)))
+    finally:
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(*results)

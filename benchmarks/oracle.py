@@ -1,0 +1,138 @@
+"""Does alignment do what it is for? With a teacher that knows the objects, tokens must tell objects better than before.
+
+    python benchmarks/oracle.py --work-dir work_dirs/oracle
+
+SAM is replaced by the instance masks of the generated shapes: a token's feature are the parts of it that each object
+covers. The demo's tower is aligned with it and written, LayerScale folded away, to WORK_DIR/tower.pt, so that the
+start and the end can be compared by the same configs:
+
+    python tools/train.py configs/shapes_linear_pe_tiny.py --cfg-options model.backbone.init_cfg.checkpoint=...
+    python tools/test.py configs/shapes_propagation_pe_tiny.py work_dirs/oracle/tower.pt
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools import mask as masks
+
+import pe_dense  # noqa: F401
+from pe_dense.alignment.cache import digest
+from pe_dense.alignment.teacher import Teacher
+from pe_dense.datasets import CLASSES
+from pe_dense.engine.config import load_config
+from pe_dense.engine.launch import training_runner
+from pe_dense.registry import MODELS
+from pe_dense.tower import load_tower
+from pe_dense.tower.export import export_tower
+
+
+@MODELS.register_module()
+class ObjectOracle(Teacher):
+    """1024 features, as SAM has, of unchanged images of the shapes: the part of the background, then of each object."""
+
+    def __init__(self, data_root: str):
+        super().__init__()
+        content = json.loads((Path(data_root) / "annotations" / "instances_train.json").read_text())
+        objects: dict[int, list] = {}
+        for entry in content["annotations"]:
+            objects.setdefault(entry["image_id"], []).append(entry["segmentation"])
+        self.objects = {}
+        for image in content["images"]:
+            pixels = np.array(Image.open(Path(data_root) / "train" / image["file_name"]).convert("RGB"))
+            size = (image["height"], image["width"])
+            self.objects[_key(torch.from_numpy(pixels).permute(2, 0, 1))] = (size, objects.get(image["id"], []))
+
+    def tokens(self, images, grid):
+        return torch.stack([self._parts(image, grid) for image in images])
+
+    def _parts(self, image, grid):
+        size, segmentations = self.objects[_key((image * 255).round().byte())]
+        found = [torch.from_numpy(_decode(segmentation, size)) for segmentation in segmentations]
+        maps = torch.stack([1 - sum(found, torch.zeros(size)).clamp(max=1), *(mask.float() for mask in found)])
+        parts = torch.nn.functional.adaptive_avg_pool2d(maps, grid).flatten(1).T  # (h w, 1 + objects)
+        return torch.nn.functional.pad(parts, (0, 1024 - parts.shape[1]))
+
+    def settings(self):
+        return ""
+
+
+def _key(pixels):
+    return digest([pixels.contiguous()])
+
+
+def _decode(segmentation, size):
+    if isinstance(segmentation, list):
+        segmentation = masks.merge(masks.frPyObjects(segmentation, *size))
+    elif isinstance(segmentation["counts"], list):
+        segmentation = masks.frPyObjects(segmentation, *size)
+    return masks.decode(segmentation)
+
+
+@torch.no_grad()
+def features_and_classes(tower, data_root, split, count):
+    """Last layer's tokens (tokens, C) and the parts of each token that classes cover (tokens, classes), of images."""
+    tokens, parts, maps = [], [], []
+    for path in sorted((Path(data_root) / split).glob("*.png"))[:count]:
+        image = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None] / 127.5 - 1
+        labels = torch.from_numpy(np.array(Image.open(Path(data_root) / "semantic" / split / path.name))).long()
+        labels[labels > len(CLASSES)] = 0
+        tokens.append(tower.forward_features(image)[0])
+        one_hot = torch.nn.functional.one_hot(labels, len(CLASSES) + 1).permute(2, 0, 1).float()
+        parts.append(torch.nn.functional.adaptive_avg_pool2d(one_hot, tower.grid_of(image)).flatten(1).T)
+        maps.append(labels)
+    return torch.stack(tokens), torch.stack(parts), torch.stack(maps)
+
+
+def linear_probe(tower, data_root):
+    """mIoU in percent of the best linear map (least squares) from last tokens to classes, on the validation images."""
+    x, y, _ = features_and_classes(tower, data_root, "train", 400)
+    mean, std = x.mean((0, 1)), x.std((0, 1))
+    x = torch.nn.functional.pad((x - mean) / std, (0, 1), value=1.0).flatten(0, 1).double()
+    weight = torch.linalg.solve(x.T @ x + len(x) * 1e-3 * torch.eye(x.shape[1]), x.T @ y.flatten(0, 1).double()).float()
+    x, _, labels = features_and_classes(tower, data_root, "val", 80)
+    x = torch.nn.functional.pad((x - mean) / std, (0, 1), value=1.0)
+    side = int(x.shape[1] ** 0.5)
+    scores = (x @ weight).transpose(1, 2).unflatten(2, (side, side))
+    found = torch.nn.functional.interpolate(scores, size=labels.shape[1:], mode="bilinear").argmax(1)
+    ious = [((found == c) & (labels == c)).sum() / ((found == c) | (labels == c)).sum() for c in range(y.shape[-1])]
+    return 100 * float(torch.stack(ious).mean())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work-dir", default="work_dirs/oracle")
+    parser.add_argument("--start", default="work_dirs/demo", help="checkpoint with the tower that is aligned")
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--lr", type=float, default=1e-2)
+    parser.add_argument("--mask-ratio", type=float, default=0.75)
+    args = parser.parse_args()
+    options = {
+        "train_cfg.max_iters": args.steps,
+        "param_scheduler.0.end": args.steps,
+        "optim_wrapper.optimizer.lr": args.lr,
+        "model.mask_ratio": args.mask_ratio,
+        "model.init_cfg.checkpoint": args.start,
+        "default_hooks.checkpoint.interval": args.steps,
+        "default_hooks.logger.interval": 50,
+    }
+    config = load_config("configs/shapes_align_pe_tiny.py", options)
+    root = config.data_root
+    config.model.sam = dict(type="ObjectOracle", data_root=root)
+    config.train_dataloader.dataset.pipeline = [dict(type="pe_dense.PILToTensor")]  # the oracle knows whole images
+    config.custom_hooks = config.custom_hooks[:2]
+    fields = dict(config.model.core.tower)
+    fields.pop("type"), fields.pop("init_cfg")
+    arch = fields.pop("arch")
+    training_runner(config, work_dir=args.work_dir, resume=None, amp=False, launcher="none").train()
+    out = Path(args.work_dir) / "tower.pt"
+    export_tower(args.work_dir, out, fold=True)
+    for name, weights in (("start", args.start), ("aligned", out)):
+        print(f"{name}: linear probe mIoU {linear_probe(load_tower(arch, weights, **fields), root):.1f}")
+
+
+if __name__ == "__main__":
+    main()
