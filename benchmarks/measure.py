@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -75,9 +74,11 @@ def peak_memory(make_run: Callable, *arguments, device: str = "cpu") -> float:
 def _measure_memory(make_run: Callable, arguments: tuple, device: str, queue) -> None:
     run = make_run(*arguments)
     if device == "cpu":
-        before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+        # Not `getrusage`: its peak comes from the process that started this one.
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = _resident("VmRSS")
         run()
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        peak = _resident("VmHWM")
     else:
         import torch
 
@@ -87,6 +88,12 @@ def _measure_memory(make_run: Callable, arguments: tuple, device: str, queue) ->
         run()
         peak = torch.cuda.max_memory_allocated()
     queue.put(max(peak - before, 0) / 2**20)
+
+
+def _resident(entry: str) -> int:
+    """Bytes that Linux tells of this process."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{entry}:")]
+    return int(line.split()[1]) * 1024
 
 
 def synchronize(device: str) -> None:
