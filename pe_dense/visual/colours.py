@@ -9,8 +9,8 @@ from torch import Tensor
 from pe_dense.visual.pca import Basis, fit_basis
 
 # Ranges of lightness and chroma that nearly all hues have in sRGB; beyond, colours would be clipped and hues bent.
-LIGHTNESS = (25.0, 90.0)
-CHROMA = (5.0, 65.0)
+LIGHTNESS = (35.0, 95.0)
+CHROMA = (5.0, 55.0)
 BACKGROUND = 255
 
 

@@ -66,6 +66,7 @@ def draw(
 
     from pe_dense.visual import modes
     from pe_dense.visual.film import SAMPLES, draw_film
+    from pe_dense.visual.maps import native_side
     from pe_dense.visual.scene import Scene
     from pe_dense.visual.towers import open_tower
 
@@ -75,7 +76,7 @@ def draw(
     blocks = parse_layers(layers, tower.num_layers)
     if films and len(blocks) > 1:
         raise ConfigError(f"videos show one layer, --layers {layers} names {len(blocks)}")
-    long_side = size or tower.variant.image_size
+    long_side = size or native_side(tower)
     masks = "auto" if mask == ["auto"] else mask
     scene = Scene(tower, output_names(files), photos, long_side, masks) if photos else None
     options = {"pca": dict(per_image=per_image), "correspondence": {}}.get(mode, dict(point=place))

@@ -63,20 +63,17 @@ def join(
     left: Image.Image, right: Image.Image, pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]]
 ) -> Image.Image:
     """Two pictures side by side, with numbered places of one joined to places (x, y) of the other."""
-    left = mark(left, [a for a, _ in pairs], numbered=True)
-    right = mark(right, [b for _, b in pairs], numbered=True)
     gap = left.width + MARGIN
     sheet = Image.new("RGB", (gap + right.width, max(left.height, right.height)), PAPER)
     sheet.paste(left, (0, 0))
     sheet.paste(right, (gap, 0))
     draw = ImageDraw.Draw(sheet)
-    radius = max(5, round(max(left.size) / 55)) + 2
-    for number, (a, b) in enumerate(pairs):
-        start, end = np.array(a), np.array((b[0] + gap, b[1]))
-        step = (end - start) / max(np.linalg.norm(end - start), 1e-6) * radius  # from rim to rim, not over the numbers
-        line = [tuple(start + step), tuple(end - step)]
+    pairs = [(a, (b[0] + gap, b[1])) for a, b in pairs]
+    for number, line in enumerate(pairs):
         draw.line(line, (0, 0, 0), width=4)
         draw.line(line, MARKS[number % len(MARKS)], width=2)
+    for places in zip(*pairs, strict=True):
+        sheet = mark(sheet, places, numbered=True)
     return sheet
 
 

@@ -34,6 +34,11 @@ def input_size(size: tuple[int, int], long_side: int, patch: int) -> tuple[int, 
     return width, height
 
 
+def native_side(tower: PETower) -> int:
+    """Side in pixels of the images that a tower was made for."""
+    return tower.transformer.rope_native_grid * tower.variant.patch_size
+
+
 def prepare(photo: Image.Image, tower: PETower, long_side: int) -> Tensor:
     """A photo as a tower's input (1, 3, H, W), on the tower's device; see :func:`input_size`."""
     size = input_size(photo.size, long_side, tower.variant.patch_size)

@@ -150,8 +150,9 @@ def _top_directions(maps: list[Tensor], mean: Tensor, weights: list[Tensor]) -> 
         _, vectors = torch.linalg.eigh((small + small.T) / 2)
         former, directions = directions, basis @ vectors[:, -COUNT:].flip(1)  # (C, 3)
         turned = directions - former * (former * directions).sum(dim=0)
-        if bool((turned.norm(dim=0) <= _TOLERANCE).all()) or basis.shape[1] + width > channels:
+        if bool((turned.norm(dim=0) <= _TOLERANCE).all()) or basis.shape[1] == channels:
             break
+        block = block[:, : channels - basis.shape[1]]
         for _ in range(2):  # once leaves rounding behind
             block = torch.linalg.qr(block - basis @ (basis.T @ block)).Q
         basis = torch.cat([basis, block], dim=1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from pe_dense.tower import PETower
 from pe_dense.visual.colours import feature_rgb
 from pe_dense.visual.drawing import enlarge, fit_photo, lay_over, mark
-from pe_dense.visual.maps import centre_of, iter_maps, prepare, token_at
+from pe_dense.visual.maps import centre_of, iter_maps, native_side, prepare, token_at
 from pe_dense.visual.pca import Basis, fit_basis
 from pe_dense.visual.photos import as_rgb, decode
 from pe_dense.visual.similarity import cosine_similarity, nearest_tokens
@@ -49,7 +49,7 @@ class Explorer:
     def describe(self) -> dict:
         """Towers and limits, for the page's controls."""
         towers = [
-            dict(name=name, layers=tower.num_layers, patch=tower.variant.patch_size, size=tower.variant.image_size)
+            dict(name=name, layers=tower.num_layers, patch=tower.variant.patch_size, size=native_side(tower))
             for name, tower in self.towers.items()
         ]
         return dict(towers=towers, smallest_size=SMALLEST_SIZE, max_size=self.max_size)

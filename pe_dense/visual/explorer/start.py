@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from http.server import ThreadingHTTPServer
 
 import torch
+from mmengine.logging import MMLogger
 
 from pe_dense.engine.errors import ConfigError
 from pe_dense.tower import VARIANTS, PETower
@@ -39,6 +40,7 @@ def start(
         raise ConfigError(f"--max-size {max_size} is below {SMALLEST_SIZE}")
     if len(set(towers)) < len(towers):
         raise ConfigError(f"a tower is named twice: {', '.join(towers)}")
+    MMLogger.get_current_instance().setLevel(logging.WARNING)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     explorer = Explorer({name: _open(name, device) for name in towers}, max_size=max_size)
     try:

@@ -39,11 +39,10 @@ class Picture {
   clear(text) {
     this.abort?.abort();
     this.frame.classList.remove("busy");
-    this.frame.innerHTML = "";
-    this.empty = document.createElement("p");
-    this.empty.className = "empty";
-    this.empty.textContent = text;
-    this.frame.append(this.empty);
+    const empty = document.createElement("p");
+    empty.className = "empty";
+    empty.textContent = text;
+    this.frame.replaceChildren(empty);
     this.link.hidden = true;
     this.text.textContent = this.what;
     this.key = null;
@@ -191,16 +190,12 @@ function makeColumn(number) {
   column.pictures = [0, 1].map(() => [new Picture(place, "Principal components"), new Picture(place, "Similarity")]);
   const reset = () => {
     const tower = state.towers[column.select.value];
-    column.slider.max = tower ? tower.layers - 1 : 0;
-    column.slider.value = column.slider.max;
-    section.classList.toggle("unused", !tower);
-    refresh();
+    column.slider.value = column.slider.max = tower ? tower.layers - 1 : 0;
   };
-  column.select.addEventListener("change", reset);
+  reset();
+  column.select.addEventListener("change", () => { reset(); refresh(); });
   column.slider.addEventListener("input", refresh);
   columns.push(column);
-  column.slider.max = state.towers[column.select.value] ? state.towers[column.select.value].layers - 1 : 0;
-  column.slider.value = column.slider.max;
 }
 
 async function start() {
@@ -209,7 +204,7 @@ async function start() {
   const slider = byId("size");
   slider.min = told.smallest_size;
   slider.max = told.max_size;
-  slider.value = state.size = Math.min(told.towers[0].size, told.max_size);
+  slider.value = Math.max(...told.towers.map((tower) => tower.size));
   const showSize = () => { byId("size-value").textContent = `${slider.value} px`; };
   slider.addEventListener("input", showSize);
   slider.addEventListener("change", () => { state.size = Number(slider.value); refresh(); });
