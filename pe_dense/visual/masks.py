@@ -76,8 +76,8 @@ def read_mask(path: str | Path, photo_size: tuple[int, int], grid: tuple[int, in
     values = np.asarray(image.convert("L") if colourful else image)
     # Grey masks are white where they are set; files of class or object numbers have small ones, or a palette.
     inside = values > (127 if image.mode != "P" and values.max() == 255 else 0)
-    covered = Image.fromarray(inside.astype(np.uint8) * 255).resize((grid[1], grid[0]), Image.Resampling.BOX)
-    mask = torch.from_numpy(np.asarray(covered) >= 128)[None]
+    covered = Image.fromarray(inside.astype(np.float32)).resize((grid[1], grid[0]), Image.Resampling.BOX)
+    mask = torch.from_numpy(np.array(covered) >= 0.5)[None]
     if not mask.any():
         raise ValueError(f"mask {path} covers no token of the {grid[0]} x {grid[1]}: it is empty, or too small a spot")
     return mask
