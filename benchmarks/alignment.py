@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--size", default="t", choices=["t", "s", "b+", "l"])
     parser.add_argument("--points-per-side", type=int, default=8)
     parser.add_argument("--batch", type=int, default=64, help="points a batch of the generator and the long way (64)")
-    parser.add_argument("--direct-batch", type=int, help="points a batch of the direct way (4 on a CPU, 128 on a GPU)")
+    parser.add_argument("--direct-batch", type=int, help="points a batch of the direct way (4 on a CPU, 32 on a GPU)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import torch
@@ -29,15 +30,15 @@ class FiniteLossHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """See the class."""
-        bad = [name for name, value in outputs.items() if not torch.isfinite(torch.as_tensor(value)).all()]
+        values = {name: float(torch.as_tensor(value).detach()) for name, value in outputs.items()}
+        bad = ", ".join(f"{name} is {value}" for name, value in values.items() if not math.isfinite(value))
         if not bad:
             return
         step = runner.iter + 1
         paths = data_batch["path"]
         note = Path(runner.work_dir) / f"non_finite_loss_iter_{step}_rank_{runner.rank}.txt"
         note.write_text("\n".join(paths) + "\n")
-        values = ", ".join(f"{name} is {float(outputs[name])}" for name in bad)
         raise NonFiniteLossError(
-            f"step {step}: {values}. The {len(paths)} images of the batch are listed in {note}; go on from the last "
+            f"step {step}: {bad}. The {len(paths)} images of the batch are listed in {note}; go on from the last "
             "checkpoint with --resume"
         )

@@ -104,10 +104,12 @@ def effective_rank(tokens: Tensor, count: int = 256) -> Tensor:
         count: at most so many tokens are looked at, drawn evenly from all; they bound the rank.
 
     Returns:
-        a scalar between 1 and min(count, B N, C).
+        a scalar between 1 and min(count, B N, C); no number if the tokens hold one that is none.
     """
     rows = tokens.flatten(0, 1)
     rows = rows[:: -(-len(rows) // count)].float()
+    if not rows.isfinite().all():
+        return rows.new_tensor(torch.nan)
     values = torch.linalg.svdvals(rows)
     shares = values / values.sum().clamp_min(1e-30)
     return torch.special.entr(shares).sum().exp()

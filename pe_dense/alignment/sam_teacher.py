@@ -37,8 +37,8 @@ class SAMTeacher(Teacher):
         checkpoint: path or ``hf://`` name of its weights; None for random ones (tests).
         image_size: side in pixels of the images that it sees, a multiple of 32.
         points_per_side: points along a side of the image; their square is the number C of features.
-        points_per_batch: points that are decoded together; by default 128, on a CPU so many that a map of all takes 16
-            MB (4 at 1024 px): larger ones cost time there, since each is memory that the system has to hand out anew.
+        points_per_batch: points that are decoded together; by default so many that a map of all takes 128 MB (32 at
+            1024 px), on a CPU 16 MB (4): larger ones cost time there, since the system hands their memory out anew.
         dtype: 'bfloat16' for autocast.
         overrides: as of :func:`~pe_dense.alignment.sam_model.build_sam`.
         cache: as of :class:`Teacher`.
@@ -91,10 +91,9 @@ class SAMTeacher(Teacher):
 
     def _fitting(self, device: torch.device) -> int:
         """Points of a batch."""
-        if device.type != "cpu":
-            return 128
         height, width = self.prompt_encoder.image_embedding_size
-        return max(1, 2**24 // (4 * height * width * self.prompt_encoder.embed_dim))
+        budget = 2**24 if device.type == "cpu" else 2**27
+        return max(1, budget // (4 * height * width * self.prompt_encoder.embed_dim))
 
     def points(self) -> Tensor:
         """The grid, (C, 2): x and y in pixels of SAM's image, row by row, in the middle of their cells."""

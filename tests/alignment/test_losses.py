@@ -61,6 +61,7 @@ def test_effective_rank_counts_directions():
     uneven = torch.stack([2 * basis[0], basis[1], basis[2]])[None]
     assert effective_rank(uneven).item() == pytest.approx(8**0.5, abs=1e-4)
     assert effective_rank(tokens(4, 200, 64, seed=1), count=10).item() <= 10
+    assert effective_rank(even * torch.nan).isnan()
 
 
 @pytest.mark.parametrize("loss", [core_loss, locality_loss, pairwise_loss])

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from pe_dense.datasets.unlabelled import UnusableImageError
+from pe_dense.engine.runner import Runner
 from pe_dense.registry import DATASETS
 
 PIPELINE = [dict(type="pe_dense.PILToTensor")]
@@ -103,5 +104,7 @@ def test_shards(tmp_path):
     assert second["skipped"] == f"{tmp_path}/shard-000000.tar/b.jpg: unreadable (UnidentifiedImageError)"
     assert second["path"].endswith("shard-000000.tar/c.png")
     assert third["path"] == first["path"]  # without end
-    loader = torch.utils.data.DataLoader(data, batch_size=2, collate_fn=list)
-    assert len(next(iter(loader))) == 2
+    config = dict(type="pe_dense.WebImages", urls=urls, pipeline=PIPELINE)
+    loader = Runner.build_dataloader(dict(dataset=config, sampler=None, batch_size=2, num_workers=0))
+    batch = next(iter(loader))
+    assert len(batch["image"]) == len(batch["path"]) == len(batch["skipped"]) == 2
