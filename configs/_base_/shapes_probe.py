@@ -14,6 +14,7 @@ model.merge(
             tiny_tower,
             _delete_=True,
             type="pe_dense.FrozenTower",
+            pos_embed="tile",  # as in the detector that it comes from
             init_cfg=dict(type="Pretrained", checkpoint="work_dirs/demo"),
         ),
         test_cfg=dict(mode="whole"),
@@ -21,7 +22,7 @@ model.merge(
 )
 weights_source = "`make demo` trains them"
 
-max_iters = 800
+max_iters = 400
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=5e-3, betas=(0.9, 0.999), weight_decay=1e-4))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),

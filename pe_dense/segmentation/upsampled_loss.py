@@ -9,6 +9,8 @@ from torch import Tensor
 # Numbers that are in work together: as many as stay in a core's cache, or keep a GPU busy.
 _CHUNK = {"cpu": 2**18}
 _CHUNK_ELSEWHERE = 2**25
+# Beyond it, the share of a pixel's class loses digits in float32 until it is 0.
+_LARGEST = 80.0
 
 
 def upsampled_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int = 255) -> Tensor:
@@ -83,11 +85,14 @@ class _CornerCrossEntropy(torch.autograd.Function):
             logits = (weights @ corners[:, part].flatten(1)).view(pixels, -1, classes)  # (P, n, K)
             valid = (labels[:, part] != ignore_index)[..., None]  # (P, n, 1)
             index = labels[:, part, None].where(valid, 0)
-            log_share = logits.log_softmax(-1)
-            total -= (log_share.gather(-1, index) * valid).sum()
+            share = logits.softmax(-1)
+            loss = -share.gather(-1, index).log()
+            lost = loss[..., 0] > _LARGEST
+            if lost.any():
+                loss[lost] = logits[lost].logsumexp(-1, keepdim=True) - logits[lost].gather(-1, index[lost])
+            total += loss.where(valid, 0).sum()
             if gradient is not None:
-                share = log_share.exp_().mul_(valid)
-                share.scatter_add_(-1, index, -valid.to(share))
+                share.mul_(valid).scatter_add_(-1, index, -valid.to(share))
                 gradient[:, part] = (weights.T @ share.flatten(1)).view(4, -1, classes)
         ctx.save_for_backward(gradient)
         return total

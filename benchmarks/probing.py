@@ -1,0 +1,126 @@
+"""Time of a training step of linear probes: one layer, all layers at once, and what the loss is made of.
+
+    python benchmarks/probing.py --arch PE-Spatial-B16-512 --size 512 --batch 2
+    python benchmarks/probing.py --arch PE-Spatial-G14-448 --size 448 --batch 16 --device cuda --dtype bfloat16
+
+Rows run in turns in one process, so that a busy machine disturbs them alike; times are medians, ratios those of the
+same turn. Weights and images are random. `mmseg's loss` upsamples all logits, then takes their cross-entropy.
+"""
+
+import argparse
+import statistics
+import time
+from functools import partial
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", default="PE-Spatial-B16-512")
+    parser.add_argument("--size", type=int, default=512, help="side of the images in pixels (512)")
+    parser.add_argument("--batch", type=int, default=2, help="images of a step (2)")
+    parser.add_argument("--classes", type=int, default=150, help="classes (150, ADE20k's)")
+    parser.add_argument("--turns", type=int, default=5, help="turns, after one to warm up (5)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", help="of the tower")
+    return parser.parse_args()
+
+
+def make_step(kind: str, taps, mmsegs_loss: bool, args):
+    """A function that trains one step."""
+    import torch
+    from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+
+    from pe_dense.segmentation import LinearHead
+
+    model = MODELS.build(
+        dict(
+            type=f"pe_dense.Segmentation{kind}",
+            data_preprocessor=dict(
+                type="pe_dense.ProbePreprocessor", mean=[127.5] * 3, std=[127.5] * 3, size=(args.size, args.size)
+            ),
+            backbone=dict(type="pe_dense.FrozenTower", arch=args.arch, out_indices=taps, dtype=args.dtype),
+            decode_head=dict(type="pe_dense.LinearHead", num_classes=args.classes),
+        )
+    )
+    model = model.to(args.device).train()
+    if mmsegs_loss:
+        for head in [module for module in model.modules() if isinstance(module, LinearHead)]:
+            head.loss_by_feat = partial(BaseDecodeHead.loss_by_feat, head)
+    constructor = "pe_dense.SweepConstructor" if kind == "Sweep" else "DefaultOptimWrapperConstructor"
+    wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(
+        dict(type=constructor, optim_wrapper_cfg=dict(optimizer=dict(type="AdamW", lr=1e-3)))
+    )(model)
+    data = make_batch(args)
+
+    def step() -> float:
+        start = time.perf_counter()
+        model.train_step(data, wrapper)
+        if args.device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    return step
+
+
+def make_tower(args):
+    """A function that runs the tower alone."""
+    import torch
+
+    from pe_dense.probing import FrozenTower
+
+    tower = FrozenTower(args.arch, dtype=args.dtype).to(args.device)
+    images = torch.randn(args.batch, 3, args.size, args.size, device=args.device)
+
+    def step() -> float:
+        start = time.perf_counter()
+        tower(images)
+        if args.device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    return step
+
+
+def make_batch(args) -> dict:
+    import torch
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    size = (args.size, args.size)
+    images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for _ in range(args.batch)]
+    labels = [torch.randint(0, args.classes, (1, *size)) for _ in range(args.batch)]
+    return dict(inputs=images, data_samples=[SegDataSample(gt_sem_seg=PixelData(data=label)) for label in labels])
+
+
+def main():
+    args = parse_args()
+    import torch
+    from mmengine.registry import init_default_scope
+
+    import pe_dense  # noqa: F401
+    from pe_dense.tower import get_variant
+
+    torch.manual_seed(0)
+    init_default_scope("mmseg")
+    layers = get_variant(args.arch).layers
+    rows = {
+        "tower alone": make_tower(args),
+        "one layer": make_step("Probe", (-1,), False, args),
+        f"{layers} layers": make_step("Sweep", None, False, args),
+        "one layer, mmseg's loss": make_step("Probe", (-1,), True, args),
+        f"{layers} layers, mmseg's loss": make_step("Sweep", None, True, args),
+    }
+    for step in rows.values():
+        step()
+    turns = [{name: step() for name, step in rows.items()} for _ in range(args.turns)]
+    print(f"{args.arch}, {args.batch} images of {args.size} px, {args.classes} classes, {args.device}")
+    print(f"{'':<32} {'s / step':>9} {'to one layer':>13}")
+    for name in rows:
+        median = statistics.median(turn[name] for turn in turns)
+        ratio = statistics.median(turn[name] / turn["one layer"] for turn in turns)
+        print(f"{name:<32} {median:>9.3f} {ratio:>13.2f}")
+
+
+if __name__ == "__main__":
+    main()
