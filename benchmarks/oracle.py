@@ -121,7 +121,7 @@ def main():
     }
     config = load_config("configs/shapes_align_pe_tiny.py", options)
     root = config.data_root
-    config.model.sam = dict(type="ObjectOracle", data_root=root)
+    config.model.sam = dict(type="pe_dense.ObjectOracle", data_root=root)
     config.train_dataloader.dataset.pipeline = [dict(type="pe_dense.PILToTensor")]  # the oracle knows whole images
     config.custom_hooks = config.custom_hooks[:2]
     fields = dict(config.model.core.tower)

@@ -84,15 +84,15 @@ class SpatialAligner(Student):
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
         """See :class:`Student`."""
+        # Teachers go first: the memory that they work in is free again when the student's activations need it.
+        wanted = {name: teacher(images, self.grid) for name, teacher in self.teachers.items()}
         student = self.masked_tokens(images)
         result = {}
-        if self.core_weight:
-            core = self.teachers["core"](images, self.grid)
-            result["loss_core"] = self.core_weight * core_loss(student, core)
-            result["cosine"] = cosine(student.detach(), core)
-        if self.locality_weight:
-            sam = self.teachers["sam"](images, self.grid)
-            result["loss_locality"] = self.locality_weight * locality_loss(student, sam, self.temperature)
+        if "core" in wanted:
+            result["loss_core"] = self.core_weight * core_loss(student, wanted["core"])
+            result["cosine"] = cosine(student.detach(), wanted["core"])
+        if "sam" in wanted:
+            result["loss_locality"] = self.locality_weight * locality_loss(student, wanted["sam"], self.temperature)
         result["effective_rank"] = effective_rank(student)
         return result
 

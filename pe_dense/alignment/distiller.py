@@ -57,7 +57,7 @@ class SpatialDistiller(Student):
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
         """See :class:`Student`."""
-        student, teacher = self.tokens(images), self.teachers["teacher"](images, self.grid)
+        teacher, student = self.teachers["teacher"](images, self.grid), self.tokens(images)
         mapped = self.projection(student)
         return dict(
             loss_pairwise=self.pairwise_weight * pairwise_loss(student, teacher),
