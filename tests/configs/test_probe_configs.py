@@ -1,0 +1,106 @@
+"""The configs of ADE20k and NYUv2, run for a step on made-up pictures in their layouts, with random weights."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pe_dense.engine import launch
+from pe_dense.engine.config import load_config
+from pe_dense.engine.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RNG = np.random.default_rng(0)
+
+
+def write_ade20k(root):
+    """Pictures of several sizes; labels 0 (without a class) to 150."""
+    for split in ("training", "validation"):
+        for index, (height, width) in enumerate([(70, 50), (40, 90), (64, 64)]):
+            write(root / f"images/{split}/{index}.jpg", RNG.integers(0, 256, (height, width, 3)))
+            labels = np.repeat(RNG.integers(0, 151, (height, 1)), width, axis=1)
+            write(root / f"annotations/{split}/{index}.png", labels)
+
+
+def write_nyu(root):
+    for split in ("train", "test"):
+        for index in range(2):
+            write(root / f"images/{split}/kitchen_{index:05d}.jpg", RNG.integers(0, 256, (480, 640, 3)))
+            millimetres = RNG.integers(0, 9000, (480, 640)).astype(np.uint16)
+            write(root / f"annotations/{split}/kitchen_{index:05d}.png", millimetres)
+
+
+def write(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = values.astype(np.uint8) if values.dtype == np.int64 else values
+    assert cv2.imwrite(str(path), values)
+
+
+def small(name, root, **options):
+    """A config for a step of two images, on a tower of two blocks."""
+    config = load_config(CONFIGS / f"{name}.py", {"data_root": str(root)} | options)
+    config.model.backbone.update(
+        arch=dict(base="PE-Spatial-T16-512", layers=2), dtype="float32", init_cfg=None, out_indices=[-1]
+    )
+    for split in ("train", "val", "test"):
+        config[f"{split}_dataloader"].update(num_workers=0, persistent_workers=False)
+    config.train_dataloader.batch_size = 2
+    config.train_cfg.update(max_iters=1, val_interval=1)
+    config.default_hooks.checkpoint.interval = 1
+    config.experiment_name = config.visualizer.name = root.parent.name + name
+    config.log_level = "WARNING"
+    return config
+
+
+def train(config, work_dir):
+    launch.training_runner(config, work_dir=str(work_dir), resume=None, amp=False, launcher="none").train()
+
+
+def test_ade20k(tmp_path):
+    root = tmp_path / "ade"
+    write_ade20k(root)
+    train(small("ade20k_linear_pe_t16", root, image_size=64), tmp_path / "run")
+    options = dict(work_dir=str(tmp_path / "test"), launcher="none")
+    plain, augmented = (
+        launch.testing_runner(
+            small("ade20k_linear_pe_t16", root, image_size=64), str(tmp_path / "run"), tta=tta, **options
+        ).test()
+        for tta in (False, True)
+    )
+    assert 0 <= plain["mIoU"] < 20
+    assert plain.keys() == augmented.keys()
+    assert plain != augmented
+
+
+def test_nyu(tmp_path):
+    root = tmp_path / "nyu"
+    write_nyu(root)
+    train(small("nyu_linear_pe_t16", root), tmp_path / "run")
+    (best,) = (tmp_path / "run").glob("best_rmse_iter_1.pth")
+    found = launch.testing_runner(
+        small("nyu_linear_pe_t16", root), str(best), work_dir=str(tmp_path / "test"), launcher="none"
+    ).test()
+    # Depths spread evenly over 0..9 m: any constant near the middle is off by 9 / sqrt(12) m.
+    assert found["rmse"] == pytest.approx(9 / 12**0.5, abs=0.4)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ade20k_linear_pe_g14", r"ADE20k .*\(train\) is not there: .*/images/training does not exist .*ADEChallenge"),
+        ("nyu_dpt_pe_g14", r"NYU depth v2 .*\(train\) is not there: .*/images/train does not exist"),
+    ],
+)
+def test_missing_data(tmp_path, name, message):
+    with pytest.raises(ConfigError, match=message):
+        train(load_config(CONFIGS / f"{name}.py", {"data_root": str(tmp_path)}), tmp_path / "run")
+
+
+def test_a_head_with_other_classes_than_the_data(tmp_path):
+    root = tmp_path / "ade"
+    write_ade20k(root)
+    config = small("ade20k_linear_pe_t16", root, image_size=64)
+    config.model.decode_head.num_classes = 151
+    with pytest.raises(ConfigError, match="has 151 classes, the train data set 150"):
+        train(config, tmp_path / "run")
