@@ -4,7 +4,9 @@ import torch
 
 from pe_dense.tower import PETower
 
-ARCH = dict(patch_size=4, width=32, layers=3, heads=2, mlp_ratio=2.0, image_size=16, use_ln_post=False, pool_type="none")
+ARCH = dict(
+    patch_size=4, width=32, layers=3, heads=2, mlp_ratio=2.0, image_size=16, use_ln_post=False, pool_type="none"
+)
 
 
 def tiny_tower(**options):

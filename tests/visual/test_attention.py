@@ -5,6 +5,7 @@ import torch
 from tiny_towers import ARCH, tiny_tower
 from torch import nn
 
+from pe_dense.tower.window import Windows
 from pe_dense.visual.attention import block_attention
 
 CASES = {
@@ -41,14 +42,13 @@ def test_gives_what_the_block_adds_to_a_token(images, options, token):
         with torch.no_grad():
             x, (rope, windows) = seen["x"], seen["rest"]
             normed = block.ln_1(x)
-            size = tower.transformer.window_size
-            windowed = size is not None and number not in tower.transformer.global_blocks
-            out = block.attn(normed, rope) if windows is None else windows.merge(block.attn(windows.split(normed), rope))
+            out = block.attn(normed if windows is None else windows.split(normed), rope)
             values = normed @ block.attn.in_proj_weight[64:].T + block.attn.in_proj_bias[64:]
-            if windowed and windows is None:  # tokens travel in windows that fit
-                from pe_dense.tower.window import Windows
-
-                out, values = (Windows(4, 6, size).merge(t) for t in (out, values))
+            if x.shape[1] > 1:  # tokens travel in windows that fit
+                values = Windows(4, 6, tower.transformer.window_size).merge(values)
+                out = Windows(4, 6, tower.transformer.window_size).merge(out)
+            elif windows is not None:
+                out = windows.merge(out)
             values = values[:, 0].unflatten(2, (2, 16))  # (B, tokens, heads, 16)
             maps = weights.flatten(2)  # (B, heads, tokens)
             expected = torch.einsum("bhn,bnhd->bhd", maps, values[:, entries:])
