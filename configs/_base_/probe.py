@@ -26,5 +26,6 @@ model = dict(
         init_cfg=dict(type="Pretrained", checkpoint=f"hf://facebook/{tower}"),
     ),
 )
+sync_bn = "torch"  # statistics over all GPUs
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

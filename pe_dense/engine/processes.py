@@ -41,6 +41,7 @@ def join_processes(config: Config, launcher: str) -> None:
     unused = config.setdefault("find_unused_parameters", True)
     if torch.cuda.is_available():
         return
+    config.pop("sync_bn", None)  # PyTorch's needs GPUs
     for name, given in zip(_NAMES["pytorch"], _NAMES[launcher], strict=True):
         os.environ[name] = os.environ[given]
     if "MASTER_ADDR" not in os.environ:

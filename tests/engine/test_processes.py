@@ -38,9 +38,10 @@ def test_processes_meet_without_a_gpu(environment, launcher, monkeypatch, tmp_pa
     (tmp_path / "scontrol").write_text("#!/bin/sh\nprintf 'node7\\nnode8\\n'\n")
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    config = Config({})
+    config = Config(dict(sync_bn="torch"))
     join_processes(config, launcher)
     assert environment == ["gloo"]
+    assert "sync_bn" not in config
     assert [os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")] == [
         "1",
         "4",
