@@ -1,6 +1,10 @@
-"""Towers small enough for a test."""
+"""Towers small enough for a test, and photos for them."""
 
+import io
+
+import numpy as np
 import torch
+from PIL import Image
 
 from pe_dense.tower import PETower
 
@@ -17,3 +21,11 @@ def tiny_tower(**options):
         for block in tower.transformer.resblocks:
             block.attn.in_proj_bias.normal_(std=0.2)
     return tower
+
+
+def photo_file(size=(64, 48), seed=0, kind="PNG", **options):
+    """The content of an image file: coloured clouds."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
+    content = io.BytesIO()
+    Image.fromarray(pixels).resize(size).save(content, kind, **options)
+    return content.getvalue()

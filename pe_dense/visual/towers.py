@@ -83,7 +83,8 @@ def _literal(node: ast.expr):
 def _build(backbone: dict, checkpoint: dict, source: str | Path) -> PETower:
     """Build a run's tower; a frozen one's weights are not in the file, but in the one that its config names."""
     if backbone["type"] == "pe_dense.PETower":
-        tower = MODELS.build({**backbone, "init_cfg": None})
+        options = {name: value for name, value in backbone.items() if name not in ("type", "init_cfg")}
+        tower = PETower(**options)
         load_weights(tower, source)
         return tower
     frozen = MODELS.build({**backbone, "dtype": "float32"})

@@ -1,0 +1,22 @@
+"""tools/visualize_features.py, run as a user runs it."""
+
+import torch
+from mmengine.config import Config
+from PIL import Image
+from tiny_towers import ARCH, tiny_tower
+from tool_runs import run_tool
+
+
+def test_drawing_a_runs_features(tmp_path):
+    config = Config(dict(model=dict(backbone=dict(type="pe_dense.PETower", arch=ARCH))))
+    state = {f"backbone.{key}": value for key, value in tiny_tower().state_dict().items()}
+    torch.save(dict(state_dict=state, meta=dict(cfg=config.pretty_text)), tmp_path / "run.pth")
+    Image.effect_noise((40, 30), 100).save(tmp_path / "a.png")
+    arguments = (tmp_path / "a.png", "--weights", tmp_path / "run.pth", "--layers", "all", "--out", tmp_path / "out")
+    done = run_tool("visualize_features", *arguments)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split("\n")[-2] == f"Pictures: {tmp_path / 'out'}"
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "a_layers.mp4"]
+    again = run_tool("visualize_features", *arguments)
+    assert (again.returncode, len(again.stderr.strip().splitlines())) == (2, 1)
+    assert "out is not empty: name another folder or pass --overwrite" in again.stderr
