@@ -59,7 +59,7 @@ def main():
         for way, values in summary(in_turns(runs, args.repeats, args.device), "patch by patch").items():
             memory = peak_memory(make_run, way, grid, width, args.device, device=args.device)
             rows.append(
-                dict(case=name, grid=list(grid), way=way, **values, mb=round(memory), apart=f"{apart[way]:.0e}")
+                dict(case=name, grid=f"{grid[0]} x {grid[1]}", way=way, **values, mb=round(memory), apart=f"{apart[way]:.0e}")
             )
     facts = dict(device=args.device, threads=args.threads, torch=torch.__version__, settings=SETTINGS)
     write_table(rows, args.out, **facts)

@@ -83,7 +83,7 @@ def test_nothing_depends_on_the_batch(folder, single):
 
 
 def test_nothing_depends_on_the_number_of_processes(folder, single):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29713"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
     command += ["tools/test.py", str(CONFIG), "--launcher", "pytorch", "--work-dir", str(folder / "two")]
     command += ["--cfg-options", *(f"{name}={value}" for name, value in options(folder).items())]
     environment = os.environ | dict(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
