@@ -18,8 +18,10 @@ from pe_dense.engine.errors import ConfigError
 from pe_dense.io.images import find_images
 from pe_dense.registry import HOOKS
 from pe_dense.visual.colours import feature_rgb
-from pe_dense.visual.drawing import draw_sheet, enlarge
+from pe_dense.visual.drawing import draw_sheet, enlarge, fit_photo
 from pe_dense.visual.photos import crop_square, read_photo, to_input
+
+READABLE_SIDE = 240  # px; smaller squares are enlarged
 
 
 @HOOKS.register_module()
@@ -76,9 +78,10 @@ class FeaturePictureHook(Hook):
             runner.visualizer.add_image(self.name, np.asarray(self._picture(maps, step)), step)
 
     def _picture(self, maps: dict[str, Tensor], step: int) -> Image.Image:
-        sources = {f"step {step:,}": self.photos}
+        shown = [fit_photo(photo, max(photo.width, READABLE_SIDE)) for photo in self.photos]
+        sources = {f"step {step:,}": shown}
         for name, features in maps.items():
-            sources[name] = [enlarge(rgb, self.photos[0].size) for rgb in feature_rgb(features)]
+            sources[name] = [enlarge(rgb, shown[0].size) for rgb in feature_rgb(features)]
         rows = [
             [("" if number else name, pictures[number]) for name, pictures in sources.items()]
             for number in range(len(self.photos))

@@ -54,7 +54,7 @@ def test_draws_before_and_during_and_after_training(tmp_path, photos):
     pictures = sorted((tmp_path / "run").rglob("features_*.png"))
     assert [path.name for path in pictures] == [f"features_{step}.png" for step in (0, 2, 4, 5)]
     picture = Image.open(pictures[0])
-    assert picture.width == 3 * 64 + 4 * 12  # photo, student, teacher
+    assert picture.width == 3 * 240 + 4 * 12  # photo, student, teacher
     assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 100
 
 
