@@ -55,12 +55,11 @@ def main():
     rows = []
     for name, grid, width in CASES:
         runs = {way: make_run(way, grid, width, args.device) for way in WAYS}
+        size = "{} x {}".format(*grid)
         apart = {way: (run() - runs["here"]()).abs().max().item() for way, run in runs.items()}
         for way, values in summary(in_turns(runs, args.repeats, args.device), "patch by patch").items():
             memory = peak_memory(make_run, way, grid, width, args.device, device=args.device)
-            rows.append(
-                dict(case=name, grid=f"{grid[0]} x {grid[1]}", way=way, **values, mb=round(memory), apart=f"{apart[way]:.0e}")
-            )
+            rows.append(dict(case=name, grid=size, way=way, **values, mb=round(memory), apart=f"{apart[way]:.0e}"))
     facts = dict(device=args.device, threads=args.threads, torch=torch.__version__, settings=SETTINGS)
     write_table(rows, args.out, **facts)
 
