@@ -45,7 +45,7 @@ def mark(picture: Image.Image, places: Sequence[tuple[float, float]], *, numbere
     """Mark places (x, y in pixels) with rings, of one colour or numbered and each of its own."""
     picture = picture.copy()
     draw = ImageDraw.Draw(picture)
-    radius = max(7, round(picture.height / 50))
+    radius = max(7, round(picture.height / 32))
     font = ImageFont.load_default(size=round(radius * 1.6))
     for number, (x, y) in enumerate(places):
         colour = MARKS[number % len(MARKS)] if numbered else (255, 255, 255)

@@ -77,14 +77,14 @@ def test_it_tells_towers_and_limits(ask):
 def test_photos_are_kept_by_content(ask, photos):
     assert ask("/photo", "POST", photo_file((64, 48), 0))[1]["photo"] == photos[0] != photos[1]
     shown = picture(ask("/photo", photo=photos[0])[1])
-    assert shown.shape == (480, 640, 3)
+    assert shown.shape == (360, 480, 3)
 
 
 def test_exif_orientation_is_honoured(ask):
     exif = Image.Exif()
     exif[0x0112] = 6
     name = ask("/photo", "POST", photo_file(kind="JPEG", exif=exif))[1]["photo"]
-    assert picture(ask("/photo", photo=name)[1]).shape == (640, 480, 3)
+    assert picture(ask("/photo", photo=name)[1]).shape == (480, 360, 3)
 
 
 def test_colours(ask, photos):
@@ -93,7 +93,7 @@ def test_colours(ask, photos):
     assert status == 200
     assert headers["Content-Type"] == "image/png"
     together = picture(content)
-    assert together.shape == (480, 640, 3)
+    assert together.shape == (360, 480, 3)
     assert len(np.unique(together.reshape(-1, 3), axis=0)) > 20
     assert np.array_equal(together, picture(ask("/colours", together=" ".join(reversed(photos)), **place)[1]))
     for other in (dict(layer=1), dict(tower="second", layer=1), dict(size=128), dict(together=photos[0])):
@@ -106,9 +106,9 @@ def test_similarity_in_both_photos(ask, photos):
     own, other = (ask("/similarity", photo=photo, **place) for photo in photos)
     assert own[2]["X-Cosine"].endswith("to 1.00")
     assert not other[2]["X-Cosine"].endswith("to 1.00")
-    assert picture(own[1]).shape == (480, 640, 3)
-    assert picture(other[1]).shape == (640, 320, 3)
-    token = picture(own[1])[round(0.6 * 480) // 40 * 40 + 20, round(0.3 * 640) // 40 * 40 + 20]
+    assert picture(own[1]).shape == (360, 480, 3)
+    assert picture(other[1]).shape == (480, 240, 3)
+    token = picture(own[1])[round(0.6 * 360) // 30 * 30 + 15, round(0.3 * 480) // 30 * 30 + 15]
     assert token.tolist() == [200, 0, 0]  # the point's mark, on its token
     assert not np.array_equal(picture(own[1]), picture(ask("/similarity", photo=photos[0], **place | dict(x=0.9))[1]))
 

@@ -21,7 +21,7 @@ from pe_dense.visual.photos import as_rgb, decode
 from pe_dense.visual.similarity import cosine_similarity, nearest_tokens
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-SIDE = 640  # px, longer side of the pictures
+SIDE = 480  # px, longer side of the pictures
 SMALLEST_SIZE = 64  # px
 _PHOTOS = 32
 
