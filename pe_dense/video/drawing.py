@@ -1,12 +1,10 @@
-"""Tracked objects drawn over their frames, as pictures and videos."""
+"""Tracked objects drawn over their frames."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 
@@ -15,7 +13,6 @@ from pe_dense.video.mask_file import palette
 
 READABLE_SIDE = 480  # px; smaller frames are enlarged before drawing
 _OPACITY = 0.45
-_CODECS = ("libx264", "mpeg4")  # the first that FFmpeg was built with
 _GAP = 8  # px between the frames of a strip
 
 
@@ -60,25 +57,3 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
         raise ValueError(f"cannot encode {picture.shape} {picture.dtype} as {path}")
     with open(path, "xb") as file:
         file.write(code.tobytes())
-
-
-def write_video(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:
-    """Write RGB pictures (H, W, 3) uint8 of one size as MP4, in H.264 where FFmpeg has it.
-
-    Raises:
-        FileExistsError: if the file is there.
-    """
-    codec = next(name for name in _CODECS if name in av.codecs_available)
-    with open(path, "xb") as file, av.open(file, "w", format="mp4") as container:
-        stream = None
-        for picture in pictures:
-            height, width = picture.shape[:2]
-            # Colours are stored for 2 x 2 pixels, so sides are even.
-            even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            if stream is None:
-                options = dict(crf="20") if codec == "libx264" else dict(qscale="3")
-                stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000), options=options)
-                stream.height, stream.width = even.shape[:2]
-                stream.pix_fmt = "yuv420p"
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
-        container.mux(stream.encode(None))

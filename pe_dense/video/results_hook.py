@@ -10,9 +10,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from pe_dense.engine.layer_report import write_layer_report
+from pe_dense.io.videos import write_video
 from pe_dense.registry import HOOKS
 from pe_dense.video.davis_metric import NAMES, DavisMetric
-from pe_dense.video.drawing import overlay, strip, write_picture, write_video
+from pe_dense.video.drawing import overlay, strip, write_picture
 from pe_dense.video.load_video import read_frame
 from pe_dense.video.mask_file import write_mask
 

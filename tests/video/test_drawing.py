@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from video_folder import squares
 
-from pe_dense.video.drawing import overlay, strip, write_picture, write_video
+from pe_dense.io.videos import write_video
+from pe_dense.video.drawing import overlay, strip, write_picture
 
 FRAME = np.full((32, 48, 3), 200, np.uint8)
 
