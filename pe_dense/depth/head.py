@@ -9,7 +9,7 @@ from mmseg.models.utils import resize
 from torch import Tensor
 
 # Eigen et al., arXiv 1406.2283: scale-invariant, of logarithms.
-LOSS = dict(type="SiLogLoss")
+LOSS = dict(type="mmseg.SiLogLoss")
 
 
 class DepthLoss:

@@ -52,6 +52,9 @@ class LinearDepthHead(DepthLoss, BaseDecodeHead):
         """One (B, width, h, w) per tap -> metres (B, 1, 4 h, 4 w)."""
         logits = self.conv_seg(self.norm(torch.cat(list(inputs), dim=1))).float()
         size = [_UPSAMPLING * side for side in logits.shape[-2:]]
+        # Bins last in memory: each pixel's lie together for the sums.
+        logits = logits.contiguous(memory_format=torch.channels_last)
         shares = resize(logits, size, mode="bilinear", align_corners=False).relu() + _FLOOR  # (B, bins, 4 h, 4 w)
         centres = torch.linspace(self.min_depth, self.max_depth, shares.shape[1], device=shares.device)
-        return torch.einsum("bkhw,k->bhw", shares / shares.sum(1, keepdim=True), centres)[:, None]
+        sums = shares.movedim(1, -1) @ torch.stack([centres, torch.ones_like(centres)], dim=1)  # (B, 4 h, 4 w, 2)
+        return (sums[..., 0] / sums[..., 1])[:, None]

@@ -34,7 +34,7 @@ class LinearHead(BaseDecodeHead):
             out_channels=num_classes,
             dropout_ratio=0.0,
             ignore_index=ignore_index,
-            loss_decode=dict(type="CrossEntropyLoss", avg_non_ignore=True),  # unused, but mmseg wants one
+            loss_decode=dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True),  # unused, but mmseg wants one
             init_cfg=None,
         )
         self.norm = nn.BatchNorm2d(channels)
