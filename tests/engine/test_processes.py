@@ -92,9 +92,12 @@ def test_sharding_needs_processes_and_excludes_averages(tmp_path):
         make_runner(tmp_path, fsdp=True)
     options = dict(work_dir=str(tmp_path), resume=None, amp=False, launcher="pytorch", fsdp=True)
     with pytest.raises(ConfigError, match="--ema keeps whole weights"):
-        training_runner(Config({}), **options, ema=0.1)
+        training_runner(Config(dict(model={}, train_dataloader={})), **options, ema=0.1)
     with pytest.raises(ConfigError, match="optim_wrapper.dtype is float16"):
-        training_runner(Config(dict(optim_wrapper=dict(type="AmpOptimWrapper", dtype="float16"))), **options)
+        training_runner(
+            Config(dict(model={}, train_dataloader={}, optim_wrapper=dict(type="AmpOptimWrapper", dtype="float16"))),
+            **options,
+        )
 
 
 @pytest.mark.parametrize(

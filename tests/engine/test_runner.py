@@ -54,7 +54,7 @@ def test_precision_without_a_gpu(tmp_path):
     assert runner.cfg.optim_wrapper.type == "OptimWrapper"
     with pytest.raises(ConfigError, match="--amp needs a GPU"):
         training_runner(
-            Config(dict(optim_wrapper=wrapper)),
+            Config(dict(model={}, train_dataloader={}, optim_wrapper=wrapper)),
             work_dir=str(tmp_path / "b"),
             resume=None,
             amp=True,
@@ -65,7 +65,13 @@ def test_precision_without_a_gpu(tmp_path):
 def test_launcher_without_torchrun(monkeypatch, tmp_path):
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(ConfigError, match="torchrun --nproc_per_node"):
-        training_runner(Config({}), work_dir=str(tmp_path), resume=None, amp=False, launcher="pytorch")
+        training_runner(
+            Config(dict(model={}, train_dataloader={})),
+            work_dir=str(tmp_path),
+            resume=None,
+            amp=False,
+            launcher="pytorch",
+        )
 
 
 @pytest.mark.parametrize("error", [ConfigError("bad thing"), FileNotFoundError("bad thing"), KeyError("bad thing")])
