@@ -23,9 +23,22 @@ class LinearHead(BaseDecodeHead):
         num_taps: maps that are put together.
         num_classes: of the data, K.
         ignore_index: label of pixels without a class.
+        class_weight: of the pixels of each class in the loss; None for 1.
+
+    Raises:
+        ValueError: for weights of another number of classes.
     """
 
-    def __init__(self, width: int, num_taps: int, num_classes: int, ignore_index: int = 255):
+    def __init__(
+        self,
+        width: int,
+        num_taps: int,
+        num_classes: int,
+        ignore_index: int = 255,
+        class_weight: Sequence[float] | None = None,
+    ):
+        if class_weight is not None and len(class_weight) != num_classes:
+            raise ValueError(f"class_weight has {len(class_weight)} entries for {num_classes} classes")
         channels = width * num_taps
         super().__init__(
             in_channels=channels,
@@ -37,6 +50,8 @@ class LinearHead(BaseDecodeHead):
             loss_decode=dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True),  # unused, but mmseg wants one
             init_cfg=None,
         )
+        weight = None if class_weight is None else torch.tensor(class_weight)
+        self.register_buffer("class_weight", weight, persistent=False)
         self.norm = nn.BatchNorm2d(channels)
         nn.init.normal_(self.conv_seg.weight, std=0.01)
         nn.init.zeros_(self.conv_seg.bias)
@@ -53,4 +68,7 @@ class LinearHead(BaseDecodeHead):
             batch_data_samples: with ``gt_sem_seg``, of one size.
         """
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, H, W)
-        return dict(loss_ce=upsampled_cross_entropy(seg_logits, labels, ignore_index=self.ignore_index))
+        loss = upsampled_cross_entropy(
+            seg_logits, labels, ignore_index=self.ignore_index, class_weight=self.class_weight
+        )
+        return dict(loss_ce=loss)

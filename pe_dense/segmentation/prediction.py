@@ -29,7 +29,8 @@ class SegmentationPredictor(ProbePredictor):
         names, palette = self.metainfo["classes"], np.asarray(self.metainfo["palette"], np.uint8)
         present, counts = np.unique(labels, return_counts=True)
         order = np.argsort(-counts)
-        drawn = pixels + _OPACITY * (palette[labels].astype(np.float32) - pixels)
+        grey = pixels.mean(axis=2, keepdims=True)  # so that colours are the classes'
+        drawn = grey + _OPACITY * (palette[labels] - grey)
         entries = [(names[label], tuple(map(int, palette[label]))) for label in present[order]]
         with_legend(beside(pixels, np.rint(drawn).astype(np.uint8)), entries).save(f"{stem}.png")
         Image.fromarray(labels.astype(np.uint8 if len(names) <= 256 else np.uint16)).save(f"{stem}_labels.png")

@@ -13,12 +13,15 @@ _CHUNK_ELSEWHERE = 2**25
 _LARGEST = 80.0
 
 
-def upsampled_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int = 255) -> Tensor:
-    """Cross-entropy at the labels' resolution, the mean over all pixels, ignored ones counting 0.
+def upsampled_cross_entropy(
+    logits: Tensor, labels: Tensor, *, ignore_index: int = 255, class_weight: Tensor | None = None
+) -> Tensor:
+    """Cross-entropy at the labels' resolution.
 
-    The same as ``F.cross_entropy(F.interpolate(logits, size, mode='bilinear'), labels)`` in mmseg's form (and
-    DINOv2's), value and gradient. But upsampled logits and their gradient, for 16 images of 512 px and 150 classes
-    2.5 GB each, exist piece by piece only; gradients are computed along with the value.
+    The same, value and gradient, as ``F.cross_entropy(F.interpolate(logits, size, mode='bilinear'), labels)`` in
+    mmseg's form (and DINOv2's): the mean over all pixels, ignored ones counting 0, or, with weights, the weighted mean.
+    But upsampled logits and their gradient, for 16 images of 512 px and 150 classes 2.5 GB each, exist piece by piece
+    only; gradients are computed along with the value.
 
     How: between four neighbouring entries of the map, pixels are weighted sums of these four, with weights that are
     the same everywhere. So all pixels are one product of a small matrix with the corners of such cells.
@@ -27,6 +30,7 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int
         logits: (B, K, h, w).
         labels: (B, H, W) int64, H and W multiples of h and w.
         ignore_index: label of pixels without a class.
+        class_weight: (K,), of the pixels of each class; None for 1.
 
     Returns:
         a scalar, float32 or wider.
@@ -45,8 +49,11 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor, *, ignore_index: int
     corners = torch.stack([padded[:, y : y + height + 1, x : x + width + 1] for y in (0, 1) for x in (0, 1)])
     weights = _corner_weights(down, right).to(corners)  # (down * right, 4)
     cells = _cells(labels, down, right, ignore_index)  # (down * right, B * (h + 1) * (w + 1))
-    total = _CornerCrossEntropy.apply(corners.flatten(1, 3), weights, cells, ignore_index)
-    return total / labels.numel()
+    known = cells != ignore_index
+    cells = cells.where(known, 0)
+    importance = known.to(corners) if class_weight is None else class_weight.to(corners)[cells] * known
+    total = _CornerCrossEntropy.apply(corners.flatten(1, 3), weights, cells, importance)
+    return total / (labels.numel() if class_weight is None else importance.sum())
 
 
 def _corner_weights(down: int, right: int) -> Tensor:
@@ -70,10 +77,13 @@ def _cells(labels: Tensor, down: int, right: int, fill: int) -> Tensor:
 
 
 class _CornerCrossEntropy(torch.autograd.Function):
-    """Sum of the cross-entropies of all pixels of N cells, from corners (4, N, K), weights (P, 4), labels (P, N)."""
+    """Weighted sum of the cross-entropies of N cells' P pixels.
+
+    From corners (4, N, K), their weights in the pixels (P, 4), labels (P, N) and the pixels' importance (P, N).
+    """
 
     @staticmethod
-    def forward(ctx, corners: Tensor, weights: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+    def forward(ctx, corners: Tensor, weights: Tensor, labels: Tensor, importance: Tensor) -> Tensor:
         _, cells, classes = corners.shape
         pixels = len(weights)
         gradient = torch.empty_like(corners) if ctx.needs_input_grad[0] else None
@@ -83,16 +93,15 @@ class _CornerCrossEntropy(torch.autograd.Function):
         for start in range(0, cells, step):
             part = slice(start, start + step)
             logits = (weights @ corners[:, part].flatten(1)).view(pixels, -1, classes)  # (P, n, K)
-            valid = (labels[:, part] != ignore_index)[..., None]  # (P, n, 1)
-            index = labels[:, part, None].where(valid, 0)
+            index, factor = labels[:, part, None], importance[:, part, None]  # (P, n, 1)
             share = logits.softmax(-1)
             loss = -share.gather(-1, index).log()
             lost = loss[..., 0] > _LARGEST
             if lost.any():
                 loss[lost] = logits[lost].logsumexp(-1, keepdim=True) - logits[lost].gather(-1, index[lost])
-            total += loss.where(valid, 0).sum()
+            total += (loss * factor).sum()
             if gradient is not None:
-                share.mul_(valid).scatter_add_(-1, index, -valid.to(share))
+                share.mul_(factor).scatter_add_(-1, index, -factor)
                 gradient[:, part] = (weights.T @ share.flatten(1)).view(4, -1, classes)
         ctx.save_for_backward(gradient)
         return total

@@ -3,8 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 
-from pe_dense.segmentation import upsampled_loss
+from pe_dense.segmentation import LinearHead, upsampled_loss
 from pe_dense.segmentation.upsampled_loss import upsampled_cross_entropy
 
 
@@ -30,6 +32,25 @@ def test_value_and_gradient(factors, chunk, monkeypatch):
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
     gradients = [torch.autograd.grad(value, logits)[0] for value in (3 * loss, 3 * expected)]
     torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+
+
+def test_weights_of_classes():
+    """As mmseg's loss with weights, which is PyTorch's."""
+    logits, labels = example(8, 8)
+    weight = torch.tensor([1.0, 0.5, 3.0, 0.0, 2.0], dtype=torch.float64)
+    large = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
+    expected = F.cross_entropy(large, labels, weight=weight, ignore_index=255)
+    loss = upsampled_cross_entropy(logits, labels, class_weight=weight)
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    gradients = [torch.autograd.grad(value, logits)[0] for value in (loss, expected)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-14)
+    head = LinearHead(4, 1, num_classes=5, class_weight=weight.tolist())
+    assert "class_weight" not in head.state_dict()
+    sample = SegDataSample(gt_sem_seg=PixelData(data=labels[:1]))
+    found = head.loss_by_feat(logits[:1].float(), [sample])["loss_ce"]
+    torch.testing.assert_close(found, F.cross_entropy(large[:1], labels[:1], weight=weight, ignore_index=255).float())
+    with pytest.raises(ValueError, match="class_weight has 2 entries for 5 classes"):
+        LinearHead(4, 1, num_classes=5, class_weight=[1.0, 2.0])
 
 
 def test_large_logits_in_float32():
