@@ -6,6 +6,7 @@ Photos stay on this machine.
 """
 
 import argparse
+import signal
 
 
 def parse_args():
@@ -32,6 +33,9 @@ def main():
         from pe_dense.visual.explorer.start import start
 
         server, url = start(args.towers, host=args.host, port=args.port, max_size=args.max_size, device=args.device)
+    # Also where a shell that runs it in the background has Ctrl+C ignored, and for service managers.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, signal.default_int_handler)
     print(f"{url}   (Ctrl+C ends)", flush=True)
     try:
         server.serve_forever()
