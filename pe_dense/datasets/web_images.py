@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from mmengine.logging import print_log
 from torch.utils.data import IterableDataset
@@ -27,7 +28,8 @@ class WebImages(IterableDataset):
         buffer: images among which the next is drawn.
 
     Raises:
-        ValueError: if the package webdataset is not installed, or there is no shard.
+        ValueError: if the package webdataset is not installed.
+        FileNotFoundError: if local shards do not exist.
     """
 
     metainfo: dict = {}
@@ -37,9 +39,19 @@ class WebImages(IterableDataset):
             import webdataset
         except ImportError as error:
             raise ValueError("Shards are read by webdataset: pip install 'pe_dense[distill]'") from error
-        shards = webdataset.WebDataset(urls, resampled=True, shardshuffle=False, handler=_note)
+        names = webdataset.shardlists.expand_urls(urls)
+        missing = [
+            name for name in names if not name.startswith("pipe:") and "://" not in name and not Path(name).is_file()
+        ]
+        if missing:
+            raise FileNotFoundError(f"{len(missing)} of {len(names)} shards do not exist, the first is {missing[0]}")
+        shards = webdataset.WebDataset(names, resampled=True, shardshuffle=False, handler=_note)
         self._samples = shards.shuffle(buffer) if buffer > 1 else shards
         self._read = ImageReader(pipeline, min_side)
+
+    def __len__(self) -> int:
+        """More than any run asks for: MMEngine wants to know."""
+        return 2**40
 
     def __iter__(self) -> Iterator[dict]:
         """Give samples as :class:`~pe_dense.datasets.image_folder.ImageFolder` does."""

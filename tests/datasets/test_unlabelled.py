@@ -108,3 +108,5 @@ def test_shards(tmp_path):
     loader = Runner.build_dataloader(dict(dataset=config, sampler=None, batch_size=2, num_workers=0))
     batch = next(iter(loader))
     assert len(batch["image"]) == len(batch["path"]) == len(batch["skipped"]) == 2
+    with pytest.raises(FileNotFoundError, match="2 of 3 shards do not exist, the first is .*shard-000001.tar"):
+        DATASETS.build(dict(config, urls=f"{tmp_path}/shard-{{000000..000002}}.tar"))
