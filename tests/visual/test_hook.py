@@ -45,7 +45,7 @@ def photos(tmp_path):
 
 
 def test_draws_before_and_during_and_after_training(tmp_path, photos):
-    hook = HOOKS.build(dict(type="FeaturePictureHook", images=[str(photos)], interval=2, size=64))
+    hook = HOOKS.build(dict(type="pe_dense.FeaturePictureHook", images=[str(photos)], interval=2, size=64))
     runner = make_runner(tmp_path, max_iters=5)
     runner.model = Features()
     runner.register_hook(hook)
