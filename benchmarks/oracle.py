@@ -106,15 +106,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work-dir", default="work_dirs/oracle")
     parser.add_argument("--start", default="work_dirs/demo", help="checkpoint with the tower that is aligned")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--lr", type=float, default=1e-2)
-    parser.add_argument("--mask-ratio", type=float, default=0.75)
+    parser.add_argument("--locality-weight", type=float, default=1.0, help="0 to leave the oracle out, for comparison")
     args = parser.parse_args()
     options = {
         "train_cfg.max_iters": args.steps,
         "param_scheduler.0.end": args.steps,
         "optim_wrapper.optimizer.lr": args.lr,
-        "model.mask_ratio": args.mask_ratio,
+        "model.locality_weight": args.locality_weight,
         "model.init_cfg.checkpoint": args.start,
         "default_hooks.checkpoint.interval": args.steps,
         "default_hooks.logger.interval": 50,
