@@ -37,15 +37,26 @@ class Attention(nn.Module):
         Returns:
             (B, G, N, C).
         """
+        q, k, v = self.queries_keys_values(x, rope)
+        out = F.scaled_dot_product_attention(q, k, v)
+        out = out.transpose(1, 2).reshape(x.shape)
+        return self.out_proj(out)
+
+    def queries_keys_values(self, x: Tensor, rope: RotaryTable | None) -> tuple[Tensor, Tensor, Tensor]:
+        """What attends to what: queries and keys are turned by their tokens' places.
+
+        Args:
+            x, rope: as of :meth:`forward`.
+
+        Returns:
+            three (B * G, heads, N, head_dim).
+        """
         batch, groups, tokens, width = x.shape
         qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
         qkv = qkv.view(batch * groups, tokens, 3, self.heads, width // self.heads)
         if rope is not None:
             qkv = turn_queries_and_keys(qkv, rope)
-        q, k, v = qkv.unbind(2)
-        out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        out = out.transpose(1, 2).reshape(batch, groups, tokens, width)
-        return self.out_proj(out)
+        return qkv.permute(2, 0, 3, 1, 4).unbind()
 
 
 class MLP(nn.Module):

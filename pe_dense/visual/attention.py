@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from pe_dense.tower import PETower
+from pe_dense.tower.block import Attention
 from pe_dense.tower.tower import block_numbers
 from pe_dense.tower.window import Windows
-
-
-class _QueriesAndKeys(TorchFunctionMode):
-    """Keeps what the attention of certain blocks is given; a block calls it once."""
-
-    def __init__(self, blocks: Sequence[int]):
-        super().__init__()
-        self.blocks = blocks
-        self.kept: dict[int, tuple[Tensor, Tensor]] = {}
-        self._block = 0
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.scaled_dot_product_attention:
-            if self._block in self.blocks:
-                self.kept[self._block] = args[:2]
-            self._block += 1
-        return func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
@@ -60,16 +44,22 @@ def block_attention(
     if token is not None and not all(0 <= place < length for place, length in zip(token, grid, strict=True)):
         raise ValueError(f"token {token} lies outside of the grid of {grid[0]} x {grid[1]} tokens")
     blocks = block_numbers("blocks", blocks, tower.num_layers)
-    with _QueriesAndKeys(blocks) as seen:
-        for _ in tower.iter_taps(images, [max(blocks)]):
-            pass
     number = 0 if token is None else int(has_cls) + token[0] * grid[1] + token[1]
     size = tower.transformer.window_size
-    maps = {}
-    for block, (queries, keys) in seen.kept.items():
+    maps: dict[int, Tensor] = {}
+
+    def keep(attention: Attention, arguments: tuple, block: int) -> None:
+        queries, keys, _ = attention.queries_keys_values(*arguments)
         windowed = size is not None and block not in tower.transformer.global_blocks
         windows = Windows(*grid, size) if windowed else None
         maps[block] = _from_token(queries, keys, number, len(images), grid, windows, int(has_cls))
+
+    with ExitStack() as hooks:
+        for block in blocks:
+            attention = tower.transformer.resblocks[block].attn
+            hooks.enter_context(attention.register_forward_pre_hook(partial(keep, block=block)))
+        for _ in tower.iter_taps(images, [max(blocks)]):
+            pass
     return maps
 
 
