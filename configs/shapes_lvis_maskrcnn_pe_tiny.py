@@ -28,34 +28,35 @@ model.merge(
 
 train_dataloader.merge(
     dict(
+        # 0.4 of a few hundred images; 1e-3 of LVIS' hundred thousand
+        sampler=dict(_delete_=True, type="pe_dense.RepeatFactorSampler", threshold=0.4),
         dataset=dict(
-            _delete_=True,
-            type="ClassBalancedDataset",
-            oversample_thr=0.4,  # of a few hundred images; 1e-3 of LVIS' hundred thousand
-            dataset=dict(
-                type="pe_dense.ShapesLVISDataset",
-                data_root=data_root,
-                generator=generator,
-                ann_file="annotations/lvis_train.json",
-                data_prefix=dict(img=""),
-                filter_cfg=dict(filter_empty_gt=True),
-                pipeline=[
-                    dict(type="LoadImageFromFile"),
-                    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-                    dict(type="RandomFlip", prob=0.5),
-                    dict(type="RandomResize", scale=(image_size, image_size), ratio_range=(0.5, 2.0), keep_ratio=True),
-                    dict(
-                        type="RandomCrop",
-                        crop_size=(image_size, image_size),
-                        crop_type="absolute",
-                        recompute_bbox=True,
-                        allow_negative_crop=True,
-                    ),
-                    dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2)),
-                    dict(type="PackDetInputs"),
-                ],
-            ),
-        )
+            type="pe_dense.ShapesLVISDataset",
+            ann_file="annotations/lvis_train.json",
+            data_prefix=dict(img=""),
+            filter_cfg=dict(filter_empty_gt=True),
+            pipeline=[
+                dict(type="LoadImageFromFile"),
+                dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
+                dict(type="RandomFlip", prob=0.5),
+                dict(
+                    type="RandomResize",
+                    ratio_range=(0.5, 2.0),
+                    scale=(image_size, image_size),
+                    keep_ratio=True,
+                    backend="pillow",
+                ),
+                dict(
+                    type="RandomCrop",
+                    crop_size=(image_size, image_size),
+                    crop_type="absolute",
+                    recompute_bbox=True,
+                    allow_negative_crop=True,
+                ),
+                dict(type="FilterAnnotations", min_gt_bbox_wh=(1e-2, 1e-2), keep_empty=False),
+                dict(type="PackDetInputs"),
+            ],
+        ),
     )
 )
 val_dataloader.merge(

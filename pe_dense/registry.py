@@ -37,6 +37,12 @@ DATASETS = Registry(
         "pe_dense.datasets.web_images",
     ],
 )
+DATA_SAMPLERS = Registry(
+    "data sampler",
+    parent=mmengine.DATA_SAMPLERS,
+    scope="pe_dense",
+    locations=["pe_dense.datasets.repeat_factor"],
+)
 HOOKS = Registry(
     "hook",
     parent=mmengine.HOOKS,

@@ -15,17 +15,14 @@ data_source = dict(
 
 train_dataloader.merge(
     dict(
+        sampler=dict(_delete_=True, type="pe_dense.RepeatFactorSampler", threshold=1e-3),
         dataset=dict(
-            type="ClassBalancedDataset",  # repeat-factor sampling
-            oversample_thr=1e-3,
-            dataset=dict(
-                type="pe_dense.LVISDataset",
-                data_root=data_root,
-                ann_file="annotations/lvis_v1_train.json",
-                data_prefix=dict(img=""),
-                filter_cfg=dict(filter_empty_gt=True, min_size=1),
-                pipeline=train_pipeline,
-            ),
+            type="pe_dense.LVISDataset",
+            data_root=data_root,
+            ann_file="annotations/lvis_v1_train.json",
+            data_prefix=dict(img=""),
+            filter_cfg=dict(filter_empty_gt=True, min_size=1),
+            pipeline=train_pipeline,
         ),
     )
 )

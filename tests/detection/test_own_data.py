@@ -54,7 +54,7 @@ def test_classes_and_files_reach_every_place(tmp_path, name, federated):
     head = config.model.roi_head
     assert head.bbox_head.num_classes == head.mask_head.num_classes == 3
     if name.startswith("lvis"):
-        assert config.train_dataloader.dataset.type == "ClassBalancedDataset"
+        assert config.train_dataloader.sampler.type == "pe_dense.RepeatFactorSampler"
         assert head.bbox_head.loss_cls.num_classes == 3
         assert head.bbox_head.loss_cls.ann_file == str(root / "annotations/parts_train.json")
     model = MODELS.build(dict(config.model, backbone=dict(config.model.backbone, init_cfg=None)))

@@ -17,7 +17,7 @@ def text_of(config):
 def test_data_root_reaches_every_path():
     config = load_config(CONFIGS / "lvis_maskrcnn_pe_g14.py", dict(data_root="/big/lvis/"))
     assert "data/lvis" not in text_of(config)
-    assert config.train_dataloader.dataset.dataset.data_root == "/big/lvis"
+    assert config.train_dataloader.dataset.data_root == "/big/lvis"
     assert config.val_evaluator.ann_file == "/big/lvis/annotations/lvis_v1_val.json"
     assert config.model.roi_head.bbox_head.loss_cls.ann_file == "/big/lvis/annotations/lvis_v1_train.json"
 
