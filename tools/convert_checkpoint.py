@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write a released detector in this project's layout: tools/convert_checkpoint.py CONFIG SRC DST
+"""Write a released detector in this project's layout: tools/convert_checkpoint.py SRC DST
 
 Released files load as they are wherever a checkpoint is asked for; a converted one starts faster and can be edited.
 """
@@ -7,12 +7,14 @@ Released files load as they are wherever a checkpoint is asked for; a converted 
 import argparse
 from pathlib import Path
 
+CONFIGS = Path(__file__).parents[1] / "configs"
+
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config of the model that the file is for")
-    parser.add_argument("source", help="path, or hf://<owner>/<repo>/<file>")
-    parser.add_argument("destination", type=Path, help="the file to write (.pth)")
+    parser.add_argument("source", metavar="SRC", help="path, or hf://<owner>/<repo>/<file>")
+    parser.add_argument("destination", metavar="DST", type=Path, help="the file to write (.pth)")
+    parser.add_argument("--config", help="of the model that the file is for (that of the released file)")
     return parser.parse_args()
 
 
@@ -21,11 +23,17 @@ def main():
     from pe_dense.engine.errors import one_line_errors
 
     with one_line_errors():
-        from pe_dense.engine.config import load_config
-        from pe_dense.engine.convert import convert_checkpoint
+        if args.destination.exists():
+            raise FileExistsError(f"{args.destination} exists; choose another name")
 
-        count = convert_checkpoint(load_config(args.config), args.source, args.destination)
-    print(f"{count} tensors: {args.destination}")
+        from pe_dense.detection.convert import convert_checkpoint, published_config
+        from pe_dense.engine.config import load_config
+        from pe_dense.io import read_checkpoint
+
+        checkpoint = read_checkpoint(args.source)
+        config = load_config(args.config or CONFIGS / published_config(checkpoint, args.source))
+        count = convert_checkpoint(config, checkpoint, args.source, args.destination)
+    print(f"{count} tensors for {config.filename}: {args.destination}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ def parse_args():
     parser.add_argument("--out", type=Path, required=True, help="folder for pictures and JSON files")
     parser.add_argument("--overwrite", action="store_true", help="replace files in that folder")
     parser.add_argument("--score-thr", type=float, help="of detectors: draw objects from this score on (0.3)")
+    parser.add_argument(
+        "--tta", action="store_true", help="of detectors: look at several sizes, mirrored too: slower and better"
+    )
     parser.add_argument("--batch-size", type=int, default=1, help="images that run together (1)")
     parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (a GPU where there is one)")
     parser.add_argument("--data", metavar="FOLDER", help="data of your own that it was trained on, for their classes")
@@ -28,7 +31,10 @@ def parse_args():
         metavar="NAME=VALUE",
         help="change values: image_size=512, ...",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.batch_size < 1:
+        parser.error(f"--batch-size is {args.batch_size}, must be at least 1")
+    return args
 
 
 def main():
@@ -54,7 +60,9 @@ def main():
             from pe_dense.detection.own_data import use_data
 
             use_data(config, args.data, splits=("val",))
-        options = {} if args.score_thr is None else dict(score_thr=args.score_thr)
+        options = dict(tta=True) if args.tta else {}
+        if args.score_thr is not None:
+            options["score_thr"] = args.score_thr
         predictor = load_predictor(config, args.checkpoint, device=args.device, **options)
     from rich.progress import track
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 # Fields that tell an image's file, the first that is there. COCO's files have the second one, too, but their images
@@ -17,6 +17,18 @@ _FIELDS = {
     "annotations": ("id", "image_id", "category_id", "bbox", "area"),
     "categories": ("id", "name"),
 }
+
+
+def read_json(path: str | Path):
+    """Read a JSON file in UTF-8, with a byte order mark or without.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file: {error}") from error
 
 
 def read_annotations(path: str | Path) -> dict:
@@ -32,30 +44,42 @@ def read_annotations(path: str | Path) -> dict:
         ValueError: if it is no such file, misses fields, repeats an id or a class name, or has annotations of images
             or categories that it does not list; all of it is told at once.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))  # with a byte order mark or without
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} is not in COCO's form: it holds a {type(content).__name__}, not a dict")
     problems = [f"there are no '{part}'" for part in _FIELDS if not isinstance(content.get(part), list)]
-    problems = problems or list(_missing(content)) or list(_contradictions(content))
+    problems = problems or _missing(content) or list(_contradictions(content))
     if problems:
         raise ValueError(f"{path} is not in COCO's form: {'; '.join(problems)}")
     return content
 
 
-def _missing(content: dict) -> Iterator[str]:
-    if not content["categories"]:
-        yield "'categories' is empty"
-    for part, fields in _FIELDS.items():
-        for field in fields:
-            missing = sum(field not in entry for entry in content[part])
-            if missing:
-                yield f"'{field}' is missing in {missing} of {len(content[part])} {part}"
+def missing_fields(content: dict, wanted: Mapping[str, Sequence[str]]) -> list[str]:
+    """Tell which fields are not in all entries.
+
+    Args:
+        content: of an annotation file.
+        wanted: fields by part.
+    """
+    counts = {
+        (part, field): sum(field not in entry for entry in content[part])
+        for part, fields in wanted.items()
+        for field in fields
+    }
+    return [
+        f"'{field}' is missing in {count} of {len(content[part])} {part}"
+        for (part, field), count in counts.items()
+        if count
+    ]
+
+
+def _missing(content: dict) -> list[str]:
+    problems = [] if content["categories"] else ["'categories' is empty"]
+    problems += missing_fields(content, _FIELDS)
     nameless = sum(not any(image.get(field) for field in LVIS_NAMES) for image in content["images"])
     if nameless:
-        yield f"{nameless} of {len(content['images'])} images have neither 'file_name' nor 'coco_url'"
+        problems.append(f"{nameless} of {len(content['images'])} images have neither 'file_name' nor 'coco_url'")
+    return problems
 
 
 def _contradictions(content: dict) -> Iterator[str]:

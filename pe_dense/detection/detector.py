@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -30,18 +31,21 @@ def load_detector(
     """Build a config's model with a checkpoint's weights.
 
     Args:
-        config: path of a config, or one that was loaded.
+        config: path of a config, or one that was loaded, which stays as it is.
         checkpoint: path, work dir (its last checkpoint) or ``hf://`` name.
         device: 'cuda', 'cpu', ...; a GPU where there is one by default.
-        options: changes of the config (``dict(image_size=512)``), see :func:`~pe_dense.engine.config.load_config`.
-
+        options: changes of a config given by its path (``dict(image_size=512)``), see
+            :func:`~pe_dense.engine.config.load_config`.
         tta: detect in several views of each image (sizes, mirrored), as the config's ``tta_model`` and
             ``tta_pipeline`` say: slower and better.
 
     Raises:
         ConfigError, CheckpointError, FileNotFoundError: for files that are missing or do not fit.
+        ValueError: for options beside a loaded config.
     """
-    config = config if isinstance(config, Config) else load_config(config, options)
+    if isinstance(config, Config) and options:
+        raise ValueError("options change a config that is given by its path; change the loaded one itself")
+    config = deepcopy(config) if isinstance(config, Config) else load_config(config, options)
     content = read_checkpoint(checkpoint)
     init_default_scope(config.get("default_scope", "mmdet"))
     if tta:
@@ -89,7 +93,7 @@ class Detector:
             image, scores (N,), labels (N,) and masks (N, H, W) where the model gives them, best first.
 
         Raises:
-            ValueError: for an array of another form.
+            ValueError: for an array of another form, or a batch size below 1.
         """
         images = [images] if isinstance(images, Image) else list(images)
         return [sample for batch in self.iter_batches(images, batch_size) for sample in batch]
@@ -97,6 +101,8 @@ class Detector:
     @torch.no_grad()
     def iter_batches(self, images: Sequence[Image], batch_size: int = 1) -> Iterator[list]:
         """As calling, but gives each batch's results as soon as they are there."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, must be at least 1")
         for start in range(0, len(images), batch_size):
             data = [self._prepare(image, start + i) for i, image in enumerate(images[start : start + batch_size])]
             yield self.model.test_step(pseudo_collate(data))

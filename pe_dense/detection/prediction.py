@@ -29,10 +29,13 @@ class DetectionPredictor:
         checkpoint: path, work dir or ``hf://`` name.
         device: as of :func:`~pe_dense.detection.load_detector`.
         score_thr: draw objects from this score on.
+        tta: detect in several views of each image, as of :func:`~pe_dense.detection.load_detector`.
     """
 
-    def __init__(self, config: Config, checkpoint: str, device: str | None = None, score_thr: float = 0.3):
-        self.detector = load_detector(config, checkpoint, device=device)
+    def __init__(
+        self, config: Config, checkpoint: str, device: str | None = None, score_thr: float = 0.3, tta: bool = False
+    ):
+        self.detector = load_detector(config, checkpoint, device=device, tta=tta)
         self.score_thr = score_thr
 
     def predict_files(self, images: Sequence[Path], out_dir: Path, batch_size: int = 1) -> Iterator[Path]:

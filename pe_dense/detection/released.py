@@ -35,6 +35,16 @@ def is_detectron2(state: dict[str, Tensor]) -> bool:
     return _LANDMARK in state
 
 
+def classifier_outputs(state: dict[str, Tensor]) -> int:
+    """Outputs of the second stage's classifier: classes and background."""
+    return len(state["roi_heads.box_predictor.cls_score.bias"])
+
+
+def has_layer_scale(state: dict[str, Tensor]) -> bool:
+    """Whether the tower has LayerScale."""
+    return any(key.endswith(".ls_1.gamma") for key in state)
+
+
 def from_detectron2(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
     """Map a released Mask R-CNN to a model of this project's configs.
 

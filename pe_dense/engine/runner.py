@@ -23,6 +23,28 @@ from pe_dense.io import CheckpointError, read_checkpoint, require_match
 from pe_dense.registry import RUNNERS
 
 
+def bare_state(checkpoint, source: str) -> dict[str, Tensor]:
+    """Find a model's state in a checkpoint: the dict itself, or the one under ``state_dict`` or ``model``.
+
+    Args:
+        checkpoint: what a file holds.
+        source: how errors name the file.
+
+    Raises:
+        CheckpointError: for a file of something else.
+    """
+    state = checkpoint
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{source} holds a {type(state).__name__}, not the state of a model")
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{source} is not the state of a model: its {key!r} is a {type(value).__name__}")
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
 def model_state(model, checkpoint, source: str) -> dict[str, Tensor]:
     """Find a whole model's state in a checkpoint and bring it to the model's names, strictly.
 
@@ -30,7 +52,7 @@ def model_state(model, checkpoint, source: str) -> dict[str, Tensor]:
 
     Args:
         model: a model, on any device.
-        checkpoint: a state dict, or a dict with one under ``state_dict`` or ``model``.
+        checkpoint: see :func:`bare_state`.
         source: how errors name the file.
 
     Returns:
@@ -39,13 +61,7 @@ def model_state(model, checkpoint, source: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: for a file of something else, or keys that do not fit (both sides named).
     """
-    state = checkpoint
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{source} holds a {type(state).__name__}, not the state of a model")
-    state = {key.removeprefix("module."): value for key, value in state.items()}
+    state = bare_state(checkpoint, source)
     if hasattr(model, "from_published"):
         state = model.from_published(state, source)
     require_match(model.state_dict(), state, source, f"this config's {type(model).__name__}")

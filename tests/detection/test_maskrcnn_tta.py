@@ -9,8 +9,10 @@ from mmengine.registry import MODELS, init_default_scope
 
 import pe_dense  # noqa: F401  before mmdet
 from pe_dense.detection import load_detector
+from pe_dense.detection.models import TestTimeMaskRCNN
 from pe_dense.engine.config import load_config
 from pe_dense.engine.errors import ConfigError
+from pe_dense.engine.prediction import load_predictor
 from pe_dense.engine.runner import load_model_state
 
 CONFIG = Path(__file__).parents[2] / "configs" / "shapes_maskrcnn_pe_tiny.py"
@@ -50,9 +52,7 @@ def views(config, *flips):
 
 
 def found(config, checkpoint, image, tta):
-    (sample,) = load_detector(Config(config.to_dict(), filename=config.filename), checkpoint, device="cpu", tta=tta)(
-        image
-    )
+    (sample,) = load_detector(config, checkpoint, device="cpu", tta=tta)(image)
     return sample.pred_instances
 
 
@@ -87,7 +87,7 @@ def test_the_image_and_its_mirror_agree(config, checkpoint, image):
 
 def test_sizes_and_batches(config, checkpoint, image):
     """The config's own views, for images that run together."""
-    detector = load_detector(Config(config.to_dict(), filename=config.filename), checkpoint, device="cpu", tta=True)
+    detector = load_detector(config, checkpoint, device="cpu", tta=True)
     alone = [detector(one)[0].pred_instances for one in (image, image[:64])]
     together = [sample.pred_instances for sample in detector([image, image[:64]], batch_size=2)]
     for one, other in zip(alone, together, strict=True):
@@ -108,6 +108,20 @@ def test_takes_a_detectors_checkpoint(config, checkpoint):
     state = torch.load(checkpoint, weights_only=True)
     load_model_state(model, state, str(checkpoint))
     assert torch.equal(model.module.backbone.conv1.weight, state["state_dict"]["backbone.conv1.weight"])
+
+
+def test_drawing_takes_the_flag(config, checkpoint):
+    predictor = load_predictor(config, str(checkpoint), device="cpu", tta=True)
+    assert isinstance(predictor.detector.model, TestTimeMaskRCNN)
+    assert not isinstance(load_predictor(config, str(checkpoint), device="cpu").detector.model, TestTimeMaskRCNN)
+
+
+def test_a_loaded_config_stays_as_it_is(config, checkpoint):
+    before = config.to_dict()
+    load_detector(config, checkpoint, device="cpu", tta=True)
+    assert config.to_dict() == before
+    with pytest.raises(ValueError, match="options change a config that is given by its path"):
+        load_detector(config, checkpoint, options=dict(image_size=64))
 
 
 def test_config_without_it(config, checkpoint):

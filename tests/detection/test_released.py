@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from mmengine.config import Config
 from recordings import Recording, recordings
-from released_maskrcnn import build
+from released_maskrcnn import CONFIGS, build
 
+from pe_dense.detection import convert
 from pe_dense.engine.runner import model_state
 from pe_dense.io import CheckpointError
 
@@ -40,17 +42,35 @@ def test_own_checkpoints_pass_unchanged(golden):
 
 
 def test_convert_checkpoint(golden, tmp_path, monkeypatch):
-    from mmengine.config import Config
-
-    from pe_dense.engine import convert
-
     model = build(golden)
     monkeypatch.setattr(convert.MODELS, "build", lambda _: model)
-    source, destination = tmp_path / "released.pth", tmp_path / "out" / "mapped.pth"
-    torch.save(dict(model=golden.state), source)
-    count = convert.convert_checkpoint(Config(dict(model={})), str(source), destination)
+    released, destination = dict(model=golden.state), tmp_path / "out" / "mapped.pth"
+    count = convert.convert_checkpoint(Config(dict(model={})), released, "released.pth", destination)
     written = torch.load(destination, weights_only=True)["state_dict"]
     assert len(written) == count == len(model.state_dict())
     assert all(torch.equal(written[key], value) for key, value in model.state_dict().items())
     with pytest.raises(FileExistsError, match="mapped.pth exists"):
-        convert.convert_checkpoint(Config(dict(model={})), str(source), destination)
+        convert.convert_checkpoint(Config(dict(model={})), released, "released.pth", destination)
+
+
+@pytest.mark.parametrize(("outputs", "data"), [(1204, "lvis"), (81, "coco")])
+@pytest.mark.parametrize(("scale", "tower"), [(True, "pe"), (False, "pe_core")])
+def test_config_of_a_released_file(golden, outputs, data, scale, tower):
+    state = {key: value for key, value in golden.state.items() if scale or not key.endswith(".gamma")}
+    state["roi_heads.box_predictor.cls_score.bias"] = torch.zeros(outputs)
+    name = convert.published_config(dict(model=state, iteration=1), "released.pth")
+    assert name == f"{data}_maskrcnn_{tower}_g14.py"
+    assert (CONFIGS / name).exists()
+
+
+def test_config_of_a_released_deta():
+    golden = Recording(recordings("deta.npz")[0])
+    name = convert.published_config(golden.state, "deta.pth")
+    assert name == "coco_deta_pe_g14_1824.py"
+    assert (CONFIGS / name).exists()
+
+
+def test_config_of_another_file(golden):
+    for state in (golden.state, {"weight": torch.zeros(1)}):  # 12 classes, no detector
+        with pytest.raises(CheckpointError, match="own.pth is none of the released detectors: name .* --config"):
+            convert.published_config(state, "own.pth")

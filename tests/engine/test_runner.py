@@ -45,6 +45,8 @@ def test_model_state_is_strict():
         load_model_state(model, {**state, "head.bias": torch.zeros(1)}, "a.pth")
     with pytest.raises(CheckpointError, match="holds a list"):
         load_model_state(model, [1], "a.pth")
+    with pytest.raises(CheckpointError, match="a.pth is not the state of a model: its 'iter' is a int"):
+        load_model_state(model, {**state, "iter": 3}, "a.pth")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")

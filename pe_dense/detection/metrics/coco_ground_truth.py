@@ -12,11 +12,6 @@ MAX_DETECTIONS = 100  # of one category in one image
 class CocoGroundTruth(GroundTruth):
     """A data set in whose images every category is annotated, crowds by a region that may be detected at will."""
 
-    required = {
-        "categories": ("id", "name"),
-        "images": ("id", "height", "width"),
-        "annotations": ("image_id", "category_id", "bbox", "area"),
-    }
     advice = "It must be a COCO file with annotated instances"
 
     def _index(self, content: dict) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 from faster_coco_eval.core.mask import segmToRle
-from mmengine.fileio import load
+
+from pe_dense.datasets.annotations import check_classes, missing_fields, read_annotations
 
 # LVIS's files, v0.5 and v1, misspell one name, which mmdet's LVIS data sets correct.
 _MISSPELT = {"speaker_(stereo_equipment)": "speaker_(stero_equipment)"}
@@ -16,7 +17,7 @@ class GroundTruth(ABC):
     """What detections are compared with, and the rules of comparing.
 
     Attributes:
-        required: the fields that each entry of a part of the file must have.
+        required: the fields that each entry of a part of the file must have beyond COCO's.
         advice: what to do about a file that lacks some, for the error message.
 
     Args:
@@ -24,16 +25,20 @@ class GroundTruth(ABC):
         masks: whether masks are to be compared too; they are not kept otherwise.
 
     Raises:
-        ValueError: if the file lacks what the rules need, naming the fields, or contradicts itself.
+        ValueError: if the file is not in COCO's form (see :func:`pe_dense.datasets.annotations.read_annotations`) or
+            lacks what the rules need, naming the fields.
     """
 
-    required: dict[str, tuple[str, ...]]
+    required: dict[str, tuple[str, ...]] = {}
     advice: str
 
     def __init__(self, path: str | Path, *, masks: bool) -> None:
         self.path = path
-        content = load(path, file_format="json")
-        self._check(content, masks)
+        content = read_annotations(path)
+        problems = missing_fields(content, self.required)
+        problems += missing_fields(content, dict(annotations=["segmentation"])) if masks else []
+        if problems := problems or self._contradictions(content):
+            raise ValueError(f"{path} does not serve: {'; '.join(problems)}. {self.advice}")
         self._ids = {category["name"]: category["id"] for category in content["categories"]}
         sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
         self._image_ids = set(sizes)
@@ -89,50 +94,10 @@ class GroundTruth(ABC):
             ValueError: if the file has no category of a name, or another order. (mmdet's data sets number labels in
                 the file's order, whatever order their classes have.)
         """
-        ids = [self._ids.get(name, self._ids.get(_MISSPELT.get(name))) for name in classes]
-        missing = [name for name, id in zip(classes, ids, strict=True) if id is None]
-        if missing:
-            unused = [name for name, id in self._ids.items() if id not in ids]
-            raise ValueError(
-                f"{len(missing)} of the data set's {len(classes)} classes are not in {self.path}: {_some(missing)}; "
-                f"of the file's {len(self._ids)} categories, {len(unused)} are no class: {_some(unused)}"
-            )
-        ordered = [id for id in self._ids.values() if id in set(ids)]
-        if ids != ordered:
-            names = [name for name, id in self._ids.items() if id in set(ids)]
-            raise ValueError(
-                f"the data set's classes are in another order than in {self.path}: {_some(classes)} there, "
-                f"{_some(names)} in the file"
-            )
-        return np.array(ids, dtype=np.int64)
-
-    def _check(self, content: dict, masks: bool) -> None:
-        problems = []
-        for part, fields in self.required.items():
-            if part not in content:
-                problems.append(f"there are no '{part}'")
-                continue
-            for field in (*fields, *(("segmentation",) if masks and part == "annotations" else ())):
-                missing = sum(field not in entry for entry in content[part])
-                if missing:
-                    problems.append(f"'{field}' is missing in {missing} of {len(content[part])} {part}")
-        if not problems:
-            problems = self._contradictions(content)
-        if problems:
-            raise ValueError(f"{self.path} does not serve: {'; '.join(problems)}. {self.advice}")
+        classes = [name if name in self._ids else _MISSPELT.get(name, name) for name in classes]
+        check_classes(classes, tuple(self._ids), self.path)
+        return np.array([self._ids[name] for name in classes], dtype=np.int64)
 
     def _contradictions(self, content: dict) -> list[str]:
-        problems = []
-        names = {category["name"] for category in content["categories"]}
-        if len(names) < len(content["categories"]):
-            problems.append(f"{len(content['categories'])} categories share {len(names)} names")
-        for part, field in (("categories", "category_id"), ("images", "image_id")):
-            known = {entry["id"] for entry in content[part]}
-            unknown = sum(annotation[field] not in known for annotation in content["annotations"])
-            if unknown:
-                problems.append(f"{unknown} annotations have a '{field}' that none of the {part} has")
-        return problems
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "") if names else "none"
+        """What is wrong with fields of the rules' own."""
+        return []

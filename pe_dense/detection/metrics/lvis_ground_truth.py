@@ -24,9 +24,8 @@ class LVISGroundTruth(GroundTruth):
     """
 
     required = {
-        "categories": ("id", "name", "frequency"),
-        "images": ("id", "height", "width", "neg_category_ids", "not_exhaustive_category_ids"),
-        "annotations": ("image_id", "category_id", "bbox", "area"),
+        "categories": ("frequency",),
+        "images": ("neg_category_ids", "not_exhaustive_category_ids"),
     }
     advice = (
         "LVIS's files say of each category how frequent it is, and of each image which categories are verified absent "
@@ -85,8 +84,9 @@ class LVISGroundTruth(GroundTruth):
 
     def _contradictions(self, content: dict) -> list[str]:
         frequencies = {category["frequency"] for category in content["categories"]}
-        wrong = [f"'frequency' must be 'r', 'c' or 'f', got {sorted(map(str, frequencies))}"]
-        return super()._contradictions(content) + (wrong if not frequencies <= set("rcf") else [])
+        if frequencies <= set("rcf"):
+            return []
+        return [f"'frequency' must be 'r', 'c' or 'f', got {sorted(map(str, frequencies))}"]
 
     def counted(self, image_id: int, categories: np.ndarray, scores: np.ndarray) -> np.ndarray:
         best = np.argsort(-scores, kind="stable")[:MAX_DETECTIONS]

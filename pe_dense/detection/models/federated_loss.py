@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pe_dense.datasets.annotations import read_json
 from pe_dense.registry import MODELS
 
 
@@ -130,7 +130,7 @@ def image_counts(ann_file: str | Path) -> list[int]:
     Args:
         ann_file: COCO- or LVIS-style annotations; counted where the file does not tell (``image_count``).
     """
-    annotations = json.loads(Path(ann_file).read_text())
+    annotations = read_json(ann_file)
     categories = annotations["categories"]
     if all("image_count" in category for category in categories):
         return [category["image_count"] for category in categories]
