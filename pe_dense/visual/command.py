@@ -62,17 +62,15 @@ def draw(
     if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
         raise FileExistsError(f"{out} is not empty: name another folder or pass --overwrite")
 
-    import torch
-
     from pe_dense.visual import modes
     from pe_dense.visual.film import SAMPLES, draw_film
     from pe_dense.visual.maps import native_side
     from pe_dense.visual.scene import Scene
-    from pe_dense.visual.towers import open_tower
+    from pe_dense.visual.towers import choose_device, open_tower
 
     # What is logged about a file on its way is for training logs; here it would break into the progress.
     MMLogger.get_current_instance().setLevel(logging.WARNING)
-    tower = open_tower(arch, weights, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    tower = open_tower(arch, weights, device=choose_device(device))
     blocks = parse_layers(layers, tower.num_layers)
     if films and len(blocks) > 1:
         raise ConfigError(f"videos show one layer, --layers {layers} names {len(blocks)}")

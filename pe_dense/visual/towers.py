@@ -51,6 +51,20 @@ def open_tower(arch: str | None, weights: str | Path | None = None, *, device: s
     return _build(backbone, checkpoint, weights).to(device).eval()
 
 
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name; a GPU where there is one by default.
+
+    Raises:
+        ValueError: if it can't be used here.
+    """
+    device = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {device} can't be used here ({reason}): name another, such as cpu") from error
+
+
 def trained_backbone(checkpoint) -> dict | None:
     """The config of the tower in a checkpoint of a run; None where there is no config of one.
 

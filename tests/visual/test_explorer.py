@@ -3,7 +3,10 @@
 import http.client
 import io
 import json
-from threading import Thread
+import socket
+import struct
+from contextlib import suppress
+from threading import Event, Thread
 from urllib.parse import urlencode
 
 import numpy as np
@@ -71,6 +74,7 @@ def test_it_tells_towers_and_limits(ask):
         towers=[dict(name="first", layers=3, patch=4, size=16), dict(name="second", layers=2, patch=8, size=32)],
         smallest_size=64,
         max_size=128,
+        max_bytes=MAX_BYTES,
     )
 
 
@@ -171,6 +175,84 @@ def test_only_its_own_page_may_ask(ask, server):
     assert ask("/photo", "POST", photo_file(), headers={"Origin": f"http://{own}"})[0] == 200
 
 
+def test_a_refused_body_is_no_request(server):
+    """Another page may post anything here, so what follows its refusal must not be read as a request of ours."""
+    own = f"127.0.0.1:{server.server_address[1]}"
+    hidden = f"GET /describe HTTP/1.1\r\nHost: {own}\r\n\r\n".encode()
+    for method in ("POST", "GET"):
+        head = f"{method} /photo HTTP/1.1\r\nHost: {own}\r\nOrigin: http://evil.example\r\n"
+        with socket.create_connection(server.server_address, timeout=60) as connection:
+            connection.sendall(f"{head}Content-Length: {len(hidden)}\r\n\r\n".encode() + hidden)
+            answer = read_all(connection)
+        assert answer.startswith(b"HTTP/1.1 403")
+        assert answer.count(b"HTTP/1.1") == 1
+        assert b"Connection: close" in answer
+
+
+def read_all(connection):
+    """What comes until the server ends the connection; it may do so by force, as it leaves a body unread."""
+    parts = []
+    with suppress(ConnectionResetError):
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def test_a_connection_that_breaks_off_is_let_go(server, capfd):
+    with socket.create_connection(server.server_address, timeout=60) as connection:
+        connection.sendall(b"POST /photo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # resets when closed
+    with socket.create_connection(server.server_address, timeout=60) as connection:
+        connection.sendall(b"POST /photo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nabc")
+        connection.shutdown(socket.SHUT_WR)
+        assert read_all(connection).startswith(b"HTTP/1.1 415")
+    assert capfd.readouterr().err == ""
+
+
+def test_what_fails_is_told(ask, photos, explorer, monkeypatch, caplog):
+    def fail(*_):
+        raise RuntimeError("no memory left\nfor this")
+
+    monkeypatch.setattr(explorer, "colours", fail)
+    status, content, _ = ask("/colours", tower="first", layer=0, size=64, photo=photos[0])
+    assert (status, content) == (500, {"error": "RuntimeError: no memory left"})
+    assert "no memory left" in caplog.text
+
+
+def test_photos_are_shown_while_a_tower_runs(explorer, ask, photos):
+    started, shown = Event(), Event()
+
+    def wait(*_):
+        started.set()
+        shown.wait(60)
+
+    handle = explorer.towers["second"].conv1.register_forward_hook(wait)
+    query = dict(tower="second", layer=0, size=72, photo=photos[0])
+    running = Thread(target=lambda: ask("/colours", **query))
+    running.start()
+    assert started.wait(60)
+    name = ask("/photo", "POST", photo_file(seed=7))[1]["photo"]
+    assert ask("/photo", photo=name)[0] == 200
+    assert running.is_alive()
+    shown.set()
+    running.join(60)
+    handle.remove()
+
+
+def test_ipv6(explorer):
+    try:
+        server = make_server(explorer, "::1")
+    except OSError:
+        pytest.skip("no IPv6 here")
+    Thread(target=server.serve_forever, daemon=True).start()
+    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=60)
+    connection.request("GET", "/describe")
+    assert connection.getresponse().status == 200
+    connection.close()
+    server.shutdown()
+    server.server_close()
+
+
 def test_loopback():
     assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "192.168.0.4", "a.b")] == [
         True,
@@ -184,8 +266,14 @@ def test_loopback():
 
 def test_starting(server):
     port = server.server_address[1]
-    with pytest.raises(ConfigError, match=f"can't listen on 127.0.0.1:{port} .*: name another --port"):
+    with pytest.raises(ConfigError, match=f"can't listen on 127.0.0.1:{port} .*: name another --host or --port"):
         start(["PE-Spatial-T16-512=random"], host="127.0.0.1", port=port, max_size=512, device="cpu")
+    with pytest.raises(ConfigError, match=r"can't listen on \[2001:db8::1\]:0 .*: name another --host or --port"):
+        start(["PE-Spatial-T16-512=random"], host="2001:db8::1", port=0, max_size=512, device="cpu")
+    with pytest.raises(ConfigError, match=r"--port 70000 is not within 0\.\.65535"):
+        start(["a"], host="127.0.0.1", port=70000, max_size=512, device="cpu")
+    with pytest.raises(ValueError, match=r"device nonsense can't be used here \(.*\): name another, such as cpu"):
+        start(["a"], host="127.0.0.1", port=0, max_size=512, device="nonsense")
     with pytest.raises(ConfigError, match="a tower is named twice"):
         start(["a", "a"], host="127.0.0.1", port=0, max_size=512, device="cpu")
     with pytest.raises(ConfigError, match="--max-size 10 is below 64"):

@@ -56,7 +56,13 @@ def test_exploring(page):
     wait_for(page, "colours", 4)
     page.click("#drop-0 img", position=dict(x=60, y=60))
     wait_for(page, "similarity", 4)
-    assert "cosine" in page.inner_text("#tower-0 figure:nth-child(4) figcaption")
+    assert page.inner_text("#tower-0 figure:nth-child(4) figcaption").startswith("Cosine")
+    similarity = page.get_attribute("#tower-0 figure:nth-child(4) .frame", "data-path")
+    before = page.locator("#drop-0 .point").bounding_box()
+    page.focus("#drop-0 .fit")
+    page.keyboard.press("Shift+ArrowRight")
+    page.wait_for_function("before => !document.querySelector(`.frame[data-path='${before}']`)", arg=similarity)
+    assert page.locator("#drop-0 .point").bounding_box()["x"] > before["x"] + 10
 
     page.fill("#tower-0 .layer input", "0")
     wait_for(page, "layer=0", 4)
@@ -68,6 +74,14 @@ def test_exploring(page):
     drop(page, 1, b"text", "text.png")
     page.wait_for_selector("#error:not([hidden])")
     assert "not a readable image" in page.inner_text("#error")
+    page.evaluate(
+        """() => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(33 << 20)], "large.png"));
+            document.getElementById("drop-1").dispatchEvent(new DragEvent("drop", { dataTransfer: data }));
+        }"""
+    )
+    page.wait_for_function("document.getElementById('error').textContent == 'large.png has 33 MB, more than 32 MB'")
     assert page.faults == []
     assert all(url.startswith((page.home, "data:", "blob:")) for url in page.asked)
 

@@ -7,7 +7,7 @@ import io
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from threading import RLock
+from threading import Lock, RLock
 
 from PIL import Image
 from torch import Tensor
@@ -44,7 +44,9 @@ class Explorer:
         self._photos: OrderedDict[str, Image.Image] = OrderedDict()
         self._maps: OrderedDict[tuple[str, int, str], list[Tensor]] = OrderedDict()
         self._basis = lru_cache(64)(self._fit)
-        self._lock = RLock()
+        # Three locks, so that a photo can be dropped and shown while a tower runs. Decoding takes up to a few hundred
+        # MB, so files wait for each other.
+        self._decoding, self._keeping, self._running = Lock(), Lock(), RLock()
 
     def describe(self) -> dict:
         """Towers and limits, for the page's controls."""
@@ -60,11 +62,12 @@ class Explorer:
         Raises:
             ValueError: if it can't be decoded.
         """
-        photo = as_rgb(decode(io.BytesIO(data), "the file", formats=FORMATS))
-        if max(photo.size) > 2 * self.max_size:
-            photo = fit_photo(photo, 2 * self.max_size)
+        with self._decoding:
+            photo = as_rgb(decode(io.BytesIO(data), "the file", formats=FORMATS))
+            if max(photo.size) > 2 * self.max_size:
+                photo = fit_photo(photo, 2 * self.max_size)
         name = hashlib.sha256(data).hexdigest()[:16]
-        with self._lock:
+        with self._keeping:
             self._photos[name] = photo
             self._photos.move_to_end(name)
             while len(self._photos) > _PHOTOS:
@@ -121,7 +124,7 @@ class Explorer:
         return mark(heat, places, numbered=photo != source), float(values.min()), float(values.max())
 
     def _photo(self, name: str) -> Image.Image:
-        with self._lock:
+        with self._keeping:
             if name not in self._photos:
                 raise ValueError("that photo is not here any more: drop it again")
             self._photos.move_to_end(name)
@@ -135,7 +138,7 @@ class Explorer:
             raise ValueError(f"{tower} has layers 0..{self.towers[tower].num_layers - 1}, not {layer}")
         if not SMALLEST_SIZE <= size <= self.max_size:
             raise ValueError(f"size {size} is not within {SMALLEST_SIZE}..{self.max_size}")
-        with self._lock:
+        with self._running:
             key = (tower, size, photo)
             if key not in self._maps:
                 model = self.towers[tower]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import socket
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -24,6 +26,7 @@ _PAGE = {
 _HEADERS = {
     # Whatever a page is made to do, its browser asks no other server for anything.
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",  # nor may other pages show what is here
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -36,20 +39,13 @@ def make_server(explorer: Explorer, host: str = "127.0.0.1", port: int = 0) -> T
 
     Args:
         explorer: what is explored.
-        host: address to listen on; other machines can't reach 127.0.0.1.
+        host: address to listen on, of IPv4 or IPv6; other machines can't reach 127.0.0.1.
         port: 0 for any that is free.
 
     Raises:
-        OSError: if the port is taken.
+        OSError: if there is no such address here, or the port is taken.
     """
-
-    class Handler(_Handler):
-        pass
-
-    Handler.explorer = explorer
-    server = ThreadingHTTPServer((host, port), Handler)
-    server.daemon_threads = True
-    return server
+    return (_ServerV6 if ":" in host else _Server)((host, port), partial(_Handler, explorer))
 
 
 def is_loopback(host: str) -> bool:
@@ -60,6 +56,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+
+class _ServerV6(_Server):
+    address_family = socket.AF_INET6
+
+
 class _Refusal(Exception):
     def __init__(self, status: HTTPStatus, message: str):
         super().__init__(message)
@@ -68,7 +72,11 @@ class _Refusal(Exception):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    explorer: Explorer
+    timeout = 60  # s, of a connection on which nothing comes
+
+    def __init__(self, explorer: Explorer, *arguments):
+        self.explorer = explorer
+        super().__init__(*arguments)  # answers all that the connection asks
 
     def do_GET(self) -> None:
         self._answer(self._get)
@@ -80,15 +88,24 @@ class _Handler(BaseHTTPRequestHandler):
         _logger.debug(format, *args)
 
     def _answer(self, method) -> None:
-        """Run a method; what it refuses becomes a line of JSON."""
+        """Run a method; what it refuses, or fails in, becomes a line of JSON."""
+        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
+            self.close_connection = True  # a body that was not read must not pass for the next request
         try:
-            self._check_origin()
-            method()
-        except _Refusal as refusal:
-            self._send_json({"error": str(refusal)}, refusal.status)
-        except ValueError as error:
-            self._send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
-        except (BrokenPipeError, ConnectionResetError):  # the page asked for something else meanwhile
+            try:
+                self._check_origin()
+                method()
+            except _Refusal as refusal:
+                self._send_json({"error": str(refusal)}, refusal.status)
+            except ValueError as error:
+                self._send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
+            except OSError:
+                raise
+            except Exception as error:  # as memory that does not suffice for this tower at this size
+                _logger.exception("%s failed", self.path)
+                told = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+                self._send_json({"error": told}, HTTPStatus.INTERNAL_SERVER_ERROR)
+        except OSError:  # the page asked for something else meanwhile, or is gone
             self.close_connection = True
 
     def _check_origin(self) -> None:
@@ -109,7 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = {name: values[-1] for name, values in parse_qs(url.query).items()}
         try:
             if url.path == "/describe":
-                self._send_json(self.explorer.describe())
+                self._send_json(self.explorer.describe() | {"max_bytes": MAX_BYTES})
             elif url.path == "/photo":
                 self._send_picture(self.explorer.photo(query["photo"]))
             elif url.path == "/colours":
@@ -125,7 +142,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self) -> None:
         length = self.headers.get("Content-Length", "")
-        self.close_connection = True  # a refused body is not read
         if self.path != "/photo":
             raise _Refusal(HTTPStatus.NOT_FOUND, f"nothing at {self.path}")
         if not length.isdigit():
@@ -154,6 +170,8 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         self.send_response(status)
         own = {"Content-Type": kind, "Content-Length": str(len(content))}
+        if self.close_connection:
+            own["Connection"] = "close"
         for name, value in (_HEADERS | own | (headers or {})).items():
             self.send_header(name, value)
         self.end_headers()

@@ -13,7 +13,7 @@ from pe_dense.engine.errors import ConfigError
 from pe_dense.tower import VARIANTS, PETower
 from pe_dense.visual.explorer.explorer import SMALLEST_SIZE, Explorer
 from pe_dense.visual.explorer.server import is_loopback, make_server
-from pe_dense.visual.towers import open_tower
+from pe_dense.visual.towers import choose_device, open_tower
 
 _logger = logging.getLogger(__name__)
 
@@ -33,27 +33,30 @@ def start(
         the server, and the page's address.
 
     Raises:
-        ConfigError: for a size that is too small, a tower named twice, or a port that is taken.
+        ConfigError: for a size that is too small, a tower named twice, or a device, host or port that can't be had.
         ValueError, FileNotFoundError: as :func:`~pe_dense.visual.towers.open_tower`.
     """
+    shown = f"[{host}]" if ":" in host else host
+    if not 0 <= port < 2**16:
+        raise ConfigError(f"--port {port} is not within 0..{2**16 - 1}")
     if max_size < SMALLEST_SIZE:
         raise ConfigError(f"--max-size {max_size} is below {SMALLEST_SIZE}")
     if len(set(towers)) < len(towers):
         raise ConfigError(f"a tower is named twice: {', '.join(towers)}")
     MMLogger.get_current_instance().setLevel(logging.WARNING)
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device(device)
     explorer = Explorer({name: _open(name, device) for name in towers}, max_size=max_size)
     try:
         server = make_server(explorer, host, port)
     except OSError as error:
-        raise ConfigError(f"can't listen on {host}:{port} ({error.strerror}): name another --port") from error
+        place = f"{shown}:{port}"
+        raise ConfigError(f"can't listen on {place} ({error.strerror}): name another --host or --port") from error
     if not is_loopback(host):
         _logger.warning("Other machines can reach this page on %s and use it", host)
-    shown = f"[{host}]" if ":" in host else host
     return server, f"http://{shown}:{server.server_address[1]}/"
 
 
-def _open(name: str, device: str) -> PETower:
+def _open(name: str, device: torch.device) -> PETower:
     arch, separator, weights = name.partition("=")
     if arch in VARIANTS:
         return open_tower(arch, weights if separator else None, device=device)

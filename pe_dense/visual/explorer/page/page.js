@@ -2,8 +2,8 @@
 
 // Two photos, a point in one of them, and one or two towers with a layer each. Every picture is asked for anew when
 // one of these changes; of several requests for a picture only the last counts.
-const state = { photos: [null, null], names: ["", ""], point: null, size: 0, towers: [] };
-const columns = [];
+const state = { photos: [null, null], names: ["", ""], point: null, size: 0, towers: [], maxBytes: 0 };
+const columns = [], drops = [];
 const byId = (id) => document.getElementById(id);
 
 async function ask(path, options) {
@@ -14,7 +14,6 @@ async function ask(path, options) {
 }
 
 function complain(error) {
-  if (error && error.name === "AbortError") return;
   byId("error").hidden = !error;
   byId("error").textContent = error ? error.message : "";
 }
@@ -36,13 +35,14 @@ class Picture {
     this.clear("");
   }
 
-  clear(text) {
+  clear(text, fault = false) {
     this.abort?.abort();
-    this.frame.classList.remove("busy");
+    setBusy(this.frame, false);
     const empty = document.createElement("p");
-    empty.className = "empty";
+    empty.className = fault ? "empty fault" : "empty";
     empty.textContent = text;
     this.frame.replaceChildren(empty);
+    delete this.frame.dataset.path;
     this.link.hidden = true;
     this.text.textContent = this.what;
     this.key = null;
@@ -53,7 +53,7 @@ class Picture {
     this.key = path;
     this.abort?.abort();
     const abort = (this.abort = new AbortController());
-    this.frame.classList.add("busy");
+    setBusy(this.frame, true);
     try {
       const answer = await ask(path, { signal: abort.signal });
       const cosine = answer.headers.get("X-Cosine");
@@ -61,44 +61,65 @@ class Picture {
       if (abort.signal.aborted) return URL.revokeObjectURL(url);
       if (this.url) URL.revokeObjectURL(this.url);
       this.url = url;
-      const image = new Image();
-      image.src = url;
-      image.alt = name;
-      await image.decode();
-      image.addEventListener("click", (event) => click(relative(event, image)));
-      this.frame.replaceChildren(image);
+      await showImage(this.frame, url, name, click);
       this.frame.dataset.path = path;
       this.link.href = url;
       this.link.download = `${name}.png`;
       this.link.hidden = false;
-      this.text.textContent = cosine ? `${this.what}, cosine ${cosine}` : this.what;
-      complain(null);
+      this.text.textContent = cosine ? `Cosine ${cosine}` : this.what;
     } catch (error) {
-      this.key = this.key === path ? null : this.key;
-      complain(error);
+      if (error.name !== "AbortError" && this.key === path) this.clear(error.message, true);
     } finally {
-      if (this.abort === abort) this.frame.classList.remove("busy");
+      if (this.abort === abort) setBusy(this.frame, false);
     }
   }
 }
 
-// Where a click fell, as parts of the picture's width and height; the picture is fitted into its frame.
-function relative(event, image) {
-  const box = image.getBoundingClientRect();
-  const scale = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight);
-  const width = image.naturalWidth * scale, height = image.naturalHeight * scale;
-  const x = (event.clientX - box.left - (box.width - width) / 2) / width;
-  const y = (event.clientY - box.top - (box.height - height) / 2) / height;
-  return x >= 0 && x < 1 && y >= 0 && y < 1 ? { x, y } : null;
+function setBusy(frame, busy) {
+  frame.classList.toggle("busy", busy);
+  frame.setAttribute("aria-busy", busy);
+}
+
+// Fit an image into a frame; `click` is told where a click falls, as parts of the image's width and height.
+async function showImage(frame, url, alt, click) {
+  const image = new Image();
+  image.src = url;
+  image.alt = alt;
+  await image.decode();
+  const fit = document.createElement("div");
+  fit.className = image.naturalWidth * 3 > image.naturalHeight * 4 ? "fit wide" : "fit tall";
+  fit.style.aspectRatio = `${image.naturalWidth} / ${image.naturalHeight}`;
+  fit.append(image);
+  fit.addEventListener("click", (event) => {
+    const box = image.getBoundingClientRect();
+    click({ x: inside((event.clientX - box.left) / box.width), y: inside((event.clientY - box.top) / box.height) });
+  });
+  frame.replaceChildren(fit);
+  return fit;
+}
+
+function inside(part) {
+  return Math.min(Math.max(part, 0), 0.99999);
 }
 
 function choose(number, place) {
-  if (!place) return;
   state.point = { number, ...place };
   refresh();
 }
 
+// A photo with the focus: the arrow keys move the point, with Shift in large steps; Enter sets it in the middle.
+function steer(number, event) {
+  const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], Enter: [0, 0] };
+  if (!(event.key in steps)) return;
+  event.preventDefault();
+  const [right, down] = steps[event.key];
+  const from = state.point?.number === number && event.key !== "Enter" ? state.point : { x: 0.5, y: 0.5 };
+  const step = event.shiftKey ? 1 / 8 : 1 / 64;
+  choose(number, { x: inside(from.x + right * step), y: inside(from.y + down * step) });
+}
+
 function refresh() {
+  drops.forEach((drop, number) => drop.mark(state.point?.number === number ? state.point : null));
   const together = state.photos.filter(Boolean).join(" ");
   for (const column of columns) {
     const tower = state.towers[column.select.value];
@@ -133,20 +154,20 @@ function makeDrop(number) {
   drop.append(byId("drop-template").content.cloneNode(true));
   const input = drop.querySelector("input"), frame = drop.querySelector(".frame");
   const name = drop.querySelector(".name"), change = drop.querySelector(".change");
+  const point = document.createElement("span");
+  point.className = "point";
 
   async function take(file) {
     if (!file) return;
-    frame.classList.add("busy");
+    setBusy(frame, true);
     try {
-      const answer = await ask("photo", { method: "POST", body: file });
-      const { photo } = await answer.json();
-      const image = new Image();
-      image.src = `photo?photo=${photo}`;
-      image.alt = file.name;
-      await image.decode();
-      image.addEventListener("click", (event) => { event.stopPropagation(); choose(number, relative(event, image)); });
-      frame.replaceChildren(image);
-      name.textContent = file.name;
+      const most = state.maxBytes / 2 ** 20, size = file.size / 2 ** 20;
+      if (size > most) throw new Error(`${file.name} has ${size.toFixed(0)} MB, more than ${most.toFixed(0)} MB`);
+      const { photo } = await (await ask("photo", { method: "POST", body: file })).json();
+      const fit = await showImage(frame, `photo?photo=${photo}`, file.name, (place) => choose(number, place));
+      fit.tabIndex = 0;
+      fit.addEventListener("keydown", (event) => steer(number, event));
+      name.textContent = name.title = file.name;
       change.hidden = false;
       state.photos[number] = photo;
       state.names[number] = file.name.replace(/\.[^.]*$/, "");
@@ -156,14 +177,11 @@ function makeDrop(number) {
     } catch (error) {
       complain(error);
     } finally {
-      frame.classList.remove("busy");
+      setBusy(frame, false);
     }
   }
 
-  const open = () => input.click();
-  change.addEventListener("click", (event) => { event.stopPropagation(); open(); });
-  frame.addEventListener("click", () => { if (!state.photos[number]) open(); });
-  drop.addEventListener("keydown", (event) => { if (event.key === "Enter" && event.target === drop) open(); });
+  for (const button of drop.querySelectorAll("button")) button.addEventListener("click", () => input.click());
   input.addEventListener("change", () => { take(input.files[0]); input.value = ""; });
   drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
   drop.addEventListener("dragleave", () => drop.classList.remove("over"));
@@ -171,6 +189,14 @@ function makeDrop(number) {
     event.preventDefault();
     drop.classList.remove("over");
     take(event.dataTransfer.files[0]);
+  });
+  drops.push({
+    mark(place) {
+      if (!place) return point.remove();
+      point.style.left = `${100 * place.x}%`;
+      point.style.top = `${100 * place.y}%`;
+      frame.querySelector(".fit")?.append(point);
+    },
   });
 }
 
@@ -201,6 +227,7 @@ function makeColumn(number) {
 async function start() {
   const told = await (await ask("describe")).json();
   state.towers = told.towers;
+  state.maxBytes = told.max_bytes;
   const slider = byId("size");
   slider.min = told.smallest_size;
   slider.max = told.max_size;
