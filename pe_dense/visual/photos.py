@@ -41,21 +41,26 @@ def decode(path: str | Path | BinaryIO, name: str | None = None, formats: Sequen
         raise FileNotFoundError(f"image {name} does not exist")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # what is wrong with a file is told by one error, or does not matter
             with Image.open(path, formats=formats) as image:
+                if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                    raise ValueError(
+                        f"{image.width} x {image.height} px, more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million"
+                    )
                 image.load()
                 return ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
         raise ValueError(f"{name} is not a readable image (no format that is known)") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"{name} is not a readable image ({str(error).splitlines()[0]})") from error
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
     """Any mode of Pillow's as RGB."""
     if image.mode.startswith("I") or image.mode == "F":
-        grey = np.asarray(image, dtype=np.float64)
-        scale = 65535 if grey.max(initial=0) > 255 else 255
+        grey = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        white = (1, 255, 65535) if image.mode == "F" else (255, 65535)  # floats may run to 1
+        scale = next((level for level in white if grey.max(initial=0) <= level), white[-1])
         image = Image.fromarray(np.rint(grey.clip(0, scale) / scale * 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -1,5 +1,7 @@
 """Photos of all kinds."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -66,8 +68,13 @@ def test_unreadable_files(tmp_path, half):
 def test_bombs_are_refused(tmp_path, half, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)
     half.save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a\.png is not a readable image .*exceeds limit of 150 pixels"):
-        read_photo(tmp_path / "a.png")
+    half.resize((40, 10)).save(tmp_path / "b.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=r"a\.png is not a readable image \(20 x 10 px, more than 0 million\)"):
+            read_photo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"b\.png is not a readable image .*exceeds limit of 300 pixels"):
+        read_photo(tmp_path / "b.png")
 
 
 def test_middle_square(half):
