@@ -39,7 +39,9 @@ class Basis:
         """Low-passed coordinates of features (N, C, H, W) along the components: (N, 3, H, W)."""
         if features.shape[1] != len(self.mean):
             raise ValueError(f"features have {features.shape[1]} channels, the basis has {len(self.mean)}")
-        return _scores(features, self.mean, self.components)
+        scores = _scores(features, self.mean, self.components)
+        _refuse_infinite(scores)
+        return scores
 
     def unit_scores(self, features: Tensor) -> Tensor:
         """As :meth:`scores`, with the range between the quantiles as 0..1; scores beyond lie outside of it.
@@ -83,6 +85,7 @@ def fit_basis(features: Tensor | Sequence[Tensor], mask: Tensor | Sequence[Tenso
     weights = [mask[:, None].float() for mask in masks]  # (N, 1, H, W)
     mean = _through(maps, [low_pass(weight) for weight in weights]) / sum(weight.sum() for weight in weights)
     mean = mean[:, 0].float()
+    _refuse_infinite(mean)
     components = _top_directions(maps, mean, weights)
     scores = [_scores(x, mean, components).transpose(0, 1)[:, mask] for x, mask in zip(maps, masks, strict=True)]
     quantiles = np.quantile(torch.cat(scores, dim=1).cpu().numpy(), _QUANTILES, axis=1)
@@ -96,10 +99,7 @@ def _checked(features: list[Tensor], masks: list[Tensor | None]) -> tuple[list[T
         if x.dim() != 4 or x.shape[1] < COUNT or not x.numel() or x.shape[1] != features[0].shape[1]:
             shapes = ", ".join(str(tuple(x.shape)) for x in features)
             raise ValueError(f"features are (N, C, H, W) with one C of at least {COUNT}, got {shapes}")
-        x = x.detach().float()
-        if not (torch.isfinite(x.amax()) and torch.isfinite(x.amin())):
-            raise ValueError("features hold values that are not finite")
-        checked.append(x)
+        checked.append(x.detach().float())
     shapes = [(len(x), *x.shape[2:]) for x in checked]
     if len(masks) != len(checked):
         raise ValueError(f"{len(masks)} masks for {len(checked)} maps of features")
@@ -112,6 +112,12 @@ def _checked(features: list[Tensor], masks: list[Tensor | None]) -> tuple[list[T
     if (count := int(sum(mask.sum() for mask in full))) <= COUNT:
         raise ValueError(f"{count} tokens are too few for {COUNT} principal components")
     return checked, full
+
+
+def _refuse_infinite(sums: Tensor) -> None:
+    """A value that is not finite makes any sum so that it is in, and sums are few."""
+    if not torch.isfinite(sums).all():
+        raise ValueError("features hold values that are not finite")
 
 
 def _scores(features: Tensor, mean: Tensor, components: Tensor) -> Tensor:
