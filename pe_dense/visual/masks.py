@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pe_dense.io.photos import decode
 from pe_dense.visual.pca import fit_basis
-from pe_dense.visual.photos import decode
 
 _ASPECT_TOLERANCE = 0.05
 
@@ -66,6 +66,8 @@ def read_mask(path: str | Path, photo_size: tuple[int, int], grid: tuple[int, in
         FileNotFoundError, ValueError: if it can't be read, has other proportions than the photo, or covers no token.
     """
     image = decode(path)
+    if image.mode in ("LA", "RGBA"):  # a cut-out: what is transparent is outside
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     stretch = image.width / image.height / (photo_size[0] / photo_size[1])
     if abs(stretch - 1) > _ASPECT_TOLERANCE:
         raise ValueError(

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_PART = 4096  # tokens that are compared with all others at a time
+
 
 class Match(NamedTuple):
     """A token of one image and its counterpart in another: (row, column) each, and the cosine of their angle."""
@@ -74,17 +76,34 @@ def mutual_matches(
     Returns:
         at most ``count`` matches; fewer where no more parts are mutually nearest.
     """
-    a, b = (F.normalize(x.flatten(1).float(), dim=0) for x in (source, target))
-    similarity = a.T @ b  # (source tokens, target tokens)
-    if masks is not None:
-        similarity[~masks[0].flatten()] = -torch.inf
-        similarity[:, ~masks[1].flatten()] = -torch.inf
-    best, forth = similarity.max(dim=1)
-    back = similarity.argmax(dim=0)
-    mutual = back[forth] == torch.arange(len(forth), device=forth.device)
-    ranking = torch.where(mutual, best, -torch.inf).view(source.shape[1:])
+    masks = (None, None) if masks is None else masks
+    here, there = (_numbers(x, mask) for x, mask in zip((source, target), masks, strict=True))
+    if not len(here) or not len(there):
+        return []
+    a, b = (F.normalize(x.flatten(1)[:, tokens].float(), dim=0).T for x, tokens in ((source, here), (target, there)))
+    best, forth = _nearest(a, b)
+    _, back = _nearest(b, a)
+    mutual = back[forth] == torch.arange(len(here), device=here.device)
+    ranking = best.new_full(source.shape[1:], -torch.inf)
+    ranking.view(-1)[here[mutual]] = best[mutual]
+    counterpart = dict(zip(here.tolist(), there[forth].tolist(), strict=True))
     matches = []
     for row, column in nearest_tokens(ranking, count):
-        token = row * source.shape[2] + column
-        matches.append(Match((row, column), divmod(int(forth[token]), target.shape[2]), float(ranking[row, column])))
+        target_token = divmod(counterpart[row * source.shape[2] + column], target.shape[2])
+        matches.append(Match((row, column), target_token, float(ranking[row, column])))
     return matches
+
+
+def _numbers(features: Tensor, mask: Tensor | None) -> Tensor:
+    """Row-major numbers of the tokens that a mask (H, W) leaves of a map (C, H, W)."""
+    mask = torch.ones(features.shape[1:], dtype=torch.bool) if mask is None else mask
+    return mask.to(features.device).flatten().nonzero()[:, 0]
+
+
+def _nearest(tokens: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest cosine of each token (N, C) with one of others (M, C), and that one's number.
+
+    In parts: all by all is too much for memory in large photos.
+    """
+    found = [(part @ others.T).max(dim=1) for part in tokens.split(_PART)]
+    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])

@@ -47,7 +47,10 @@ def test_files_of_numbers(tmp_path):
 def test_colour_and_bilevel_masks(tmp_path, left):
     Image.open(left).convert("RGB").save(tmp_path / "rgb.png")
     Image.open(left).convert("1").save(tmp_path / "one.png")
-    for name in ("rgb", "one"):
+    cut_out = Image.new("L", (40, 20), 255)
+    cut_out.putalpha(Image.open(left))
+    cut_out.save(tmp_path / "alpha.png")
+    for name in ("rgb", "one", "alpha"):
         assert torch.equal(read_mask(tmp_path / f"{name}.png", (40, 20), (2, 4)), read_mask(left, (40, 20), (2, 4)))
 
 

@@ -64,6 +64,16 @@ def test_masks_leave_tokens_out(pair):
     assert [match[:2] for match in matches] == [((3, 2), (4, 2))]
 
 
+def test_nothing_matches_an_empty_mask(pair):
+    assert mutual_matches(*pair, masks=(torch.ones(6, 8).bool(), torch.zeros(9, 5).bool())) == []
+
+
+def test_parts_change_nothing(pair, monkeypatch):
+    whole = mutual_matches(*pair, count=20)
+    monkeypatch.setattr("pe_dense.visual.similarity._PART", 7)
+    assert [match[:2] for match in mutual_matches(*pair, count=20)] == [match[:2] for match in whole]
+
+
 def test_every_match_is_mutual(pair):
     source, target = (torch.nn.functional.normalize(x.flatten(1), dim=0) for x in pair)
     similarity = source.T @ target
