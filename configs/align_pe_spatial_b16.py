@@ -2,26 +2,21 @@
 
     torchrun --nproc_per_node=8 tools/train.py configs/align_pe_spatial_b16.py --launcher pytorch
 
-LayerScale, which the published Spatial towers of this size lack, folds away:
-
-    tools/export_tower.py work_dirs/align_pe_spatial_b16 OUT.pt --fold-layer-scale
+LayerScale folds away as in align_pe_spatial_l14.py.
 """
 
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.align import *
-    from ._base_.align_runtime import *
-    from ._base_.align_schedule import *
-    from ._base_.image_folder import *
+    from .align_pe_spatial_l14 import *
 
 image_size = 512
 
 model.merge(
     dict(
         image_size=image_size,
-        backbone=dict(arch=dict(base="PE-Spatial-B16-512", ls_init_value=0.1)),
+        backbone=dict(arch=dict(base="PE-Spatial-B16-512")),
         init_cfg=dict(checkpoint="hf://facebook/PE-Core-B16-224"),
-        core=dict(tower=dict(arch="PE-Core-B16-224"), layer=12 * 40 // 50),  # as deep as G's 40 of 50
+        core=dict(tower=dict(arch="PE-Core-B16-224"), layer=12 * 40 // 50),
     )
 )

@@ -1,4 +1,4 @@
-"""As align_pe_spatial_g14.py, on webdataset shards: `data_root` names them.
+"""As align_pe_spatial_g14.py, on webdataset shards: `data_root` names them. Other configs change in the same way.
 
 torchrun --nproc_per_node=8 tools/train.py configs/align_pe_spatial_g14_shards.py --launcher pytorch --fsdp
 """
@@ -6,16 +6,14 @@ torchrun --nproc_per_node=8 tools/train.py configs/align_pe_spatial_g14_shards.p
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.align import *
-    from ._base_.align_runtime import *
-    from ._base_.align_schedule import *
-    from ._base_.web_images import *
+    from .align_pe_spatial_g14 import *
 
-model.merge(
+data_root = "data/shards/shard-{000000..000999}.tar"
+
+train_dataloader.merge(
     dict(
-        backbone=dict(arch="PE-Spatial-G14-448"),
-        init_cfg=dict(checkpoint="hf://facebook/PE-Core-G14-448"),
-        core=dict(tower=dict(arch="PE-Core-G14-448"), layer=40),  # the 41st of 50
+        sampler=None,
+        dataset=dict(_delete_=True, type="pe_dense.WebImages", urls=data_root, pipeline=train_pipeline),
     )
 )
 train_cfg.merge(dict(fast_forward_on_resume=True))  # shards are drawn at random: there is no place to go back to

@@ -10,10 +10,7 @@ LayerScale, which the published Spatial towers of this size lack, folds away:
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.align import *
-    from ._base_.align_runtime import *
-    from ._base_.align_schedule import *
-    from ._base_.image_folder import *
+    from .align_pe_spatial_g14 import *
 
 model.merge(
     dict(

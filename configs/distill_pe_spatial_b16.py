@@ -6,12 +6,9 @@ torchrun --nproc_per_node=8 tools/train.py configs/distill_pe_spatial_b16.py --l
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.align_runtime import *
-    from ._base_.align_schedule import *
-    from ._base_.distill import *
-    from ._base_.image_folder import *
+    from .distill_pe_spatial_l14 import *
 
-image_size = 512
+image_size = 512  # of patches of 16: the teacher's grid
 
 model.merge(
     dict(

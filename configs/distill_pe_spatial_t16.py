@@ -6,17 +6,6 @@ torchrun --nproc_per_node=8 tools/train.py configs/distill_pe_spatial_t16.py --l
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.align_runtime import *
-    from ._base_.align_schedule import *
-    from ._base_.distill import *
-    from ._base_.image_folder import *
+    from .distill_pe_spatial_b16 import *
 
-image_size = 512
-
-model.merge(
-    dict(
-        image_size=image_size,
-        backbone=dict(arch="PE-Spatial-T16-512"),
-        init_cfg=dict(checkpoint="hf://facebook/PE-Core-T16-384"),
-    )
-)
+model.merge(dict(backbone=dict(arch="PE-Spatial-T16-512"), init_cfg=dict(checkpoint="hf://facebook/PE-Core-T16-384")))

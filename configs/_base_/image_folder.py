@@ -4,6 +4,11 @@ Each is seen once, as one crop, by student and teachers, who shrink it to their 
 holds is not published; aspect, colours and flips are the recipe's.
 """
 
+from mmengine.config import read_base
+
+with read_base():
+    from .align_schedule import images_per_gpu
+
 data_root = "data/images"
 crop_size = 1024  # as wide as the largest that a teacher sees
 
@@ -14,7 +19,7 @@ train_pipeline = [
     dict(type="pe_dense.PILToTensor"),
 ]
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=images_per_gpu,
     num_workers=12,
     persistent_workers=True,
     sampler=dict(type="InfiniteSampler", shuffle=True),
