@@ -2,7 +2,7 @@
 
 tools/train.py configs/shapes_align_pe_tiny.py
 
-`make demo` trains that tower. A random SAM knows nothing of objects: the run shows that all parts work together.
+A random SAM knows nothing of objects: the run shows that all parts work together.
 """
 
 from mmengine.config import read_base
@@ -16,6 +16,7 @@ with read_base():
 
 image_size = 128
 data_root = "data/shapes"
+weights_source = "`make demo` trains them"
 max_iters = 300
 
 student = dict(tiny_tower, arch=dict(tiny_tower.arch, ls_init_value=0.1), drop_path_rate=0.1)

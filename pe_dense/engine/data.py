@@ -44,15 +44,16 @@ def check_weights(config: Config) -> None:
         ConfigError: with the path, where it comes from (the config's ``weights_source``) and the option to change it.
     """
     model = config.model.get("module", config.model)
-    source = (model.get("backbone", {}).get("init_cfg") or {}).get("checkpoint")
-    if source is None or "://" in source or Path(source).expanduser().exists():
-        return
-    made = config.get("weights_source")
-    raise ConfigError(
-        f"the tower's weights {source} do not exist ({Path(source).absolute()})"
-        + (f": {made}" if made else "")
-        + "; other ones: --cfg-options model.backbone.init_cfg.checkpoint=PATH"
-    )
+    for name, owner in (("model.backbone", model.get("backbone") or {}), ("model", model)):
+        source = (owner.get("init_cfg") or {}).get("checkpoint")
+        if source is None or "://" in source or Path(source).expanduser().exists():
+            continue
+        made = config.get("weights_source")
+        raise ConfigError(
+            f"the tower's weights {source} do not exist ({Path(source).absolute()})"
+            + (f": {made}" if made else "")
+            + f"; other ones: --cfg-options {name}.init_cfg.checkpoint=PATH"
+        )
 
 
 def _missing(config: Config, split: str, path: Path) -> str:
