@@ -71,6 +71,7 @@ class SAMTeacher(Teacher):
         self.decoder = sam.sam_mask_decoder
         self.register_buffer("no_memory", sam.no_mem_embed.detach().view(1, -1))
         self.image_size = image_size
+        self.overrides = tuple(overrides)
         self.points_per_side = points_per_side
         self.points_per_batch = points_per_batch
 
@@ -113,4 +114,4 @@ class SAMTeacher(Teacher):
 
     def settings(self) -> str:
         """See :class:`Teacher`."""
-        return f"{self.image_size} {self.points_per_side} {self.dtype}"
+        return f"{self.image_size} {self.overrides} {self.points_per_side} {self.dtype}"

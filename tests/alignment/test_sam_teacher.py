@@ -118,6 +118,18 @@ def test_batches_of_points_and_precision():
     assert one.points().tolist() == [[64.0, 64.0]] and one(images, (4, 6)).shape == (2, 24, 1)
 
 
+def test_whatever_changes_tokens_changes_the_name_in_the_cache():
+    settings = dict(size="t", checkpoint=None, image_size=128, points_per_side=2, overrides=TINY_SAM)
+    changes = [
+        dict(image_size=160),
+        dict(points_per_side=3),
+        dict(dtype="bfloat16"),
+        dict(overrides=[*TINY_SAM, "model.image_encoder.trunk.global_att_blocks=[5,7,8]"]),  # no weight tells of it
+    ]
+    names = {SAMTeacher(**{**settings, **change}).identity for change in ({}, {}, *changes)}
+    assert len(names) == 1 + len(changes)
+
+
 def test_points_are_the_middles_of_their_cells():
     teacher = SAMTeacher("t", None, image_size=128, points_per_side=2, overrides=TINY_SAM)
     assert teacher.points().tolist() == [[32.0, 32.0], [96.0, 32.0], [32.0, 96.0], [96.0, 96.0]]  # x first

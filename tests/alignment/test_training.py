@@ -1,6 +1,7 @@
 """Training runs of the aligner: logs, resuming, and what stops them."""
 
 import json
+from copy import deepcopy
 from itertools import count
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tiny_alignment import aligner_config, make_aligner, photos, write_core
 from pe_dense.alignment.finite_loss_hook import NonFiniteLossError
 from pe_dense.engine import sharding
 from pe_dense.engine.launch import training_runner
+from pe_dense.registry import OPTIMIZERS
 
 _COUNT = count()
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -89,7 +91,7 @@ def test_unusable_images_are_named_and_counted_once(tmp_path, images):
     make_runner(tmp_path, images, max_iters=8).train()
     (log,) = (tmp_path / "run").glob("*/*.log")
     lines = [line for line in log.read_text().splitlines() if "Skipped image" in line]
-    assert len(lines) == 1 and "Skipped image 1: " in lines[0] and "3_broken.png: unreadable" in lines[0]
+    assert len(lines) == 1 and "Skipped image 1: " in lines[0] and "3_broken.png is not a readable image" in lines[0]
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, images, monkeypatch):
@@ -145,7 +147,8 @@ def test_students_have_their_teachers_grid_and_the_published_form(path):
 
 
 def test_a_sharded_student_learns_the_same(tmp_path):
-    """FSDP 2 with one process: teachers stay whole, and pictures can be drawn."""
+    """FSDP 2 and LAMB, with one process: teachers stay whole, and pictures can be drawn."""
+    pytest.importorskip("timm")
     core = write_core(tmp_path)
     images = photos()
     results = []
@@ -156,11 +159,17 @@ def test_a_sharded_student_learns_the_same(tmp_path):
             if sharded:
                 model = sharding.shard(model)
                 assert not any(sharding.is_sharded(module) for module in model.teachers["core"].modules())
-            torch.manual_seed(0)
-            model(images, mode="loss")["loss_core"].backward()
-            gradients = sharding.gather({name: p.grad for name, p in model.named_parameters()}, keep=True)
+            optimizer = OPTIMIZERS.build(dict(type="pe_dense.Lamb", params=model.parameters(), lr=1e-2))
+            start = deepcopy(sharding.gather(model.state_dict(), keep=True))
+            for step in range(2):
+                torch.manual_seed(step)
+                optimizer.zero_grad()
+                model(images, mode="loss")["loss_core"].backward()
+                optimizer.step()
+            learnt = sharding.gather(model.state_dict(), keep=True)
+            assert all(not torch.equal(learnt[name], start[name]) for name in learnt)
             with torch.no_grad():
-                results.append((gradients, model.feature_maps(images)))
+                results.append((learnt, model.feature_maps(images)))
     finally:
         torch.distributed.destroy_process_group()
     torch.testing.assert_close(*results)
