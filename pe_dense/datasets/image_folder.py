@@ -53,7 +53,7 @@ class ImageFolder(Dataset):
         for step in range(len(self)):
             path = self.paths[(index + step) % len(self)]
             try:
-                return dict(self._read(path), path=str(path), skipped="\n".join(skipped))
+                return dict(self._read(path, str(path)), path=str(path), skipped="\n".join(skipped))
             except UnusableImageError as error:
-                skipped.append(f"{path}: {error}")
-        raise UnusableImageError(f"None of {len(self)} images can be used; the first is {skipped[0]}")
+                skipped.append(str(error))
+        raise UnusableImageError(f"None of {len(self)} images can be used: {skipped[0]}, ...")

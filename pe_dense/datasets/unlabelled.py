@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mmengine.dataset import Compose
-from PIL import Image, ImageOps, UnidentifiedImageError
+
+from pe_dense.io.photos import as_rgb, decode
 
 
 class UnusableImageError(ValueError):
@@ -26,22 +27,23 @@ class ImageReader:
         self.pipeline = Compose(pipeline)
         self.min_side = min_side
 
-    def __call__(self, file: str | Path | BinaryIO) -> dict:
+    def __call__(self, file: str | Path | BinaryIO, name: str) -> dict:
         """Read a file.
+
+        Args:
+            file: its path, or its open content.
+            name: how errors name it.
 
         Returns:
             what the pipeline makes.
 
         Raises:
-            UnusableImageError: telling why.
+            UnusableImageError: telling which and why.
         """
-        return self.pipeline(dict(image=self._decode(file)))
-
-    def _decode(self, file: str | Path | BinaryIO) -> Image.Image:
         try:
-            with Image.open(file) as image:
-                if min(image.size) < self.min_side:
-                    raise UnusableImageError(f"{image.width} x {image.height} px, below {self.min_side}")
-                return ImageOps.exif_transpose(image).convert("RGB")
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UnusableImageError(f"unreadable ({type(error).__name__})") from error
+            image = as_rgb(decode(file, name))
+        except (FileNotFoundError, ValueError) as error:
+            raise UnusableImageError(str(error)) from error
+        if min(image.size) < self.min_side:
+            raise UnusableImageError(f"{name} is {image.width} x {image.height} px, below {self.min_side}")
+        return self.pipeline(dict(image=image))

@@ -14,6 +14,8 @@ from pe_dense.datasets.unlabelled import ImageReader, UnusableImageError
 from pe_dense.io.images import EXTENSIONS
 from pe_dense.registry import DATASETS
 
+PATIENCE = 10_000  # samples in a row; shards of something else would be searched without end
+
 
 @DATASETS.register_module()
 class WebImages(IterableDataset):
@@ -54,20 +56,30 @@ class WebImages(IterableDataset):
         return 2**40
 
     def __iter__(self) -> Iterator[dict]:
-        """Give samples as :class:`~pe_dense.datasets.image_folder.ImageFolder` does."""
+        """Give samples as :class:`~pe_dense.datasets.image_folder.ImageFolder` does.
+
+        Raises:
+            UnusableImageError: after 10,000 samples without an image that can be used.
+        """
         skipped: list[str] = []
+        in_vain = 0
         for sample in self._samples:
+            in_vain += 1
             for name, content in sample.items():
                 if f".{name.rpartition('.')[2].lower()}" not in EXTENSIONS:
                     continue
                 path = f"{sample['__url__']}/{sample['__key__']}.{name}"
                 try:
-                    image = self._read(io.BytesIO(content))
+                    image = self._read(io.BytesIO(content), path)
                 except UnusableImageError as error:
-                    skipped.append(f"{path}: {error}")
+                    skipped.append(str(error))
                     continue
                 yield dict(image, path=path, skipped="\n".join(skipped))
-                skipped = []
+                skipped, in_vain = [], 0
+            if in_vain >= PATIENCE:
+                names = ", ".join(name for name in sample if not name.startswith("__"))
+                why = skipped[0] if skipped else f"the last holds {names}, no image ({', '.join(EXTENSIONS)})"
+                raise UnusableImageError(f"None of {in_vain:,} samples in {sample['__url__']} can be used: {why}")
 
 
 def _note(error: Exception) -> bool:

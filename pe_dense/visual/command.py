@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from pe_dense.engine.errors import ConfigError
 from pe_dense.io import videos
 from pe_dense.io.images import find_images, output_names
-from pe_dense.visual.photos import read_photo
+from pe_dense.io.photos import read_photo
 
 MODES = ("pca", "correspondence", "similarity", "attention")
 

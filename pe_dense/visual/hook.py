@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from pe_dense.engine.errors import ConfigError
 from pe_dense.io.images import find_images
+from pe_dense.io.photos import read_photo
 from pe_dense.registry import HOOKS
 from pe_dense.visual.colours import feature_rgb
 from pe_dense.visual.drawing import draw_sheet, enlarge, fit_photo
-from pe_dense.visual.photos import crop_square, read_photo, to_input
+from pe_dense.visual.photos import crop_square, to_input
 
 READABLE_SIDE = 240  # px; smaller squares are enlarged
 

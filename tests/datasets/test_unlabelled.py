@@ -51,16 +51,26 @@ def test_folder_skips_and_tells(folder):
     assert grey["path"].endswith("below/4.png")
     assert grey["image"].shape == (3, 36, 40) and grey["image"].unique().tolist() == [77]
     faults = [line.rpartition("images/")[2] for line in grey["skipped"].splitlines()]
-    assert faults[0].startswith("1_broken.jpg: unreadable")
-    assert faults[1].startswith("2_text.png: unreadable")
-    assert faults[2:] == ["3_tiny.png: 400 x 31 px, below 32"]
+    assert faults[0].startswith("1_broken.jpg is not a readable image")
+    assert faults[1].startswith("2_text.png is not a readable image")
+    assert faults[2:] == ["3_tiny.png is 400 x 31 px, below 32"]
     assert len(build(folder, min_side=8)[1]["skipped"].splitlines()) == 2
+
+
+def test_whatever_a_damaged_file_does_to_its_decoder_is_told(tmp_path):
+    """Formats are known by content: the first is a PPM with a width of 'abc'; a worker must survive all."""
+    (tmp_path / "0.png").write_bytes(b"P6 abc 40 255 ")
+    (tmp_path / "1.png").write_bytes(encoded((0, 0, 0))[:-30])
+    (tmp_path / "2.png").write_bytes(encoded(30_000, mode="I;16"))  # a good one, of 16 bits
+    sample = build(tmp_path)[0]
+    assert [line.rpartition("/")[2][:5] for line in sample["skipped"].splitlines()] == ["0.png", "1.png"]
+    assert sample["image"].unique().tolist() == [round(30_000 / 65_535 * 255)]
 
 
 def test_folder_without_a_usable_image(folder, tmp_path):
     (folder / "0.png").unlink()
     (folder / "below" / "4.png").unlink()
-    with pytest.raises(UnusableImageError, match=r"None of 3 images can be used; the first is .*2_text.png"):
+    with pytest.raises(UnusableImageError, match=r"None of 3 images can be used: .*2_text.png is not a"):
         build(folder)[1]
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         build(tmp_path / "nowhere")
@@ -87,7 +97,7 @@ def test_augmentation_is_torchvisions(folder):
     assert torch.equal(data[0]["image"], first)
 
 
-def test_shards(tmp_path):
+def test_shards(tmp_path, monkeypatch):
     pytest.importorskip("webdataset")
     files = {"a.png": encoded((1, 2, 3)), "b.jpg": b"broken", "c.png": encoded((4, 5, 6)), "c.txt": b"a caption"}
     with tarfile.open(tmp_path / "shard-000000.tar", "w") as shard:
@@ -101,12 +111,16 @@ def test_shards(tmp_path):
     first, second, third = next(samples), next(samples), next(samples)
     assert first["image"][:, 0, 0].tolist() == [1, 2, 3] and first["skipped"] == ""
     assert second["image"][:, 0, 0].tolist() == [4, 5, 6]
-    assert second["skipped"] == f"{tmp_path}/shard-000000.tar/b.jpg: unreadable (UnidentifiedImageError)"
+    assert second["skipped"] == f"{tmp_path}/shard-000000.tar/b.jpg is not a readable image (no format that is known)"
     assert second["path"].endswith("shard-000000.tar/c.png")
     assert third["path"] == first["path"]  # without end
     config = dict(type="pe_dense.WebImages", urls=urls, pipeline=PIPELINE)
     loader = Runner.build_dataloader(dict(dataset=config, sampler=None, batch_size=2, num_workers=0))
     batch = next(iter(loader))
     assert len(batch["image"]) == len(batch["path"]) == len(batch["skipped"]) == 2
+    monkeypatch.setattr("pe_dense.datasets.web_images.EXTENSIONS", (".tif",))
+    monkeypatch.setattr("pe_dense.datasets.web_images.PATIENCE", 5)
+    with pytest.raises(UnusableImageError, match=r"None of 5 samples in .*000000.tar can .*: the last holds jpg"):
+        next(iter(data))
     with pytest.raises(FileNotFoundError, match="2 of 3 shards do not exist, the first is .*shard-000001.tar"):
         DATASETS.build(dict(config, urls=f"{tmp_path}/shard-{{000000..000002}}.tar"))

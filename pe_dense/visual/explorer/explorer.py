@@ -12,12 +12,12 @@ from threading import Lock, RLock
 from PIL import Image
 from torch import Tensor
 
+from pe_dense.io.photos import as_rgb, decode
 from pe_dense.tower import PETower
 from pe_dense.visual.colours import feature_rgb
 from pe_dense.visual.drawing import enlarge, fit_photo, lay_over, mark
 from pe_dense.visual.maps import centre_of, iter_maps, native_side, prepare, token_at
 from pe_dense.visual.pca import Basis, fit_basis
-from pe_dense.visual.photos import as_rgb, decode
 from pe_dense.visual.similarity import cosine_similarity, nearest_tokens
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
