@@ -12,6 +12,7 @@ from pe_dense.engine.checkpoint_hook import whole_file
 from pe_dense.io import CheckpointError, read_checkpoint
 from pe_dense.probing.model import OnFrozenTower, sized
 from pe_dense.probing.seed import drawn_alike
+from pe_dense.probing.windows import windows_of
 
 PROBES, HEAD, TAPS = "probes.", "decode_head.", "backbone.taps"
 
@@ -22,6 +23,20 @@ class LayerProbe(OnFrozenTower):
     def _init_decode_head(self, decode_head: dict) -> None:
         with drawn_alike():
             super()._init_decode_head(sized(decode_head, self.backbone, len(self.backbone.out_indices)))
+
+    def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """As mmseg's, which fills each window's output up to the whole image: for 150 classes, gigabytes a window.
+
+        Args:
+            inputs: (B, 3, H, W).
+            batch_img_metas: not used.
+
+        Returns:
+            outputs (B, K, H, W).
+        """
+        windows = windows_of(inputs, self.test_cfg)
+        outputs = (self.encode_decode(part, [dict(img_shape=part.shape[-2:])]) for part in windows.cut(inputs))
+        return windows.merge(outputs)
 
     def from_published(self, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
         """Take the probe of this config's layer out of a sweep's state; that of a probe stays as it is."""

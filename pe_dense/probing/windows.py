@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mmengine.config import ConfigDict
@@ -42,21 +42,23 @@ class SlidingWindows:
         for rows, columns in self.boxes:
             yield images[..., rows, columns]
 
-    def merge(self, maps: Sequence[Tensor]) -> Tensor:
+    def merge(self, maps: Iterable[Tensor]) -> Tensor:
         """Put maps of the windows together, averaged where windows overlap.
 
         Args:
-            maps: (B, K, h, w) of each window, at the window's own size.
+            maps: (B, K, h, w) of each window, at the window's own size; each is dropped before the next is asked for.
 
         Returns:
             (B, K, H, W).
         """
-        total = maps[0].new_zeros(*maps[0].shape[:2], self.height, self.width)
-        count = maps[0].new_zeros(self.height, self.width)
+        total = count = None
         for (rows, columns), values in zip(self.boxes, maps, strict=True):
+            if total is None:
+                total = values.new_zeros(*values.shape[:2], self.height, self.width)
+                count = values.new_zeros(self.height, self.width)
             total[..., rows, columns] += values
             count[rows, columns] += 1
-        return total / count
+        return total.div_(count)
 
 
 def windows_of(images: Tensor, test_cfg: dict) -> SlidingWindows:

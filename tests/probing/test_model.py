@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.registry import MODELS
+from mmseg.models.segmentors import EncoderDecoder
 from tiny_probe import ARCH, batch, build, model_config
 
 
@@ -50,6 +51,19 @@ def test_contradictions(kind, changes, message):
 def test_windows_overlap_by_a_third_if_nothing_is_said():
     model = build("segmentation", "Probe", (1,), test_cfg=dict(mode="slide", crop_size=(12, 16)))
     assert model.test_cfg.stride == (8, 10)
+
+
+@pytest.mark.parametrize(
+    "size", [(16, 16), (24, 40), (8, 32)], ids=["one window", "with a last one moved back", "smaller than a window"]
+)
+def test_windows_are_mmsegs(size):
+    test_cfg = dict(mode="slide", crop_size=(16, 16), stride=(8, 12))
+    model = build("segmentation", "Probe", (1,), test_cfg=test_cfg).eval()
+    torch.nn.init.normal_(model.decode_head.conv_seg.weight)
+    images = torch.randn(2, 3, *size)
+    with torch.no_grad():
+        expected = EncoderDecoder.slide_inference(model, images, [dict(), dict()])
+        torch.testing.assert_close(model.slide_inference(images, [dict(), dict()]), expected)
 
 
 def test_start_of_a_head_depends_on_the_seed_alone():
