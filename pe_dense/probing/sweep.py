@@ -27,7 +27,7 @@ class LayerSweep(OnFrozenTower):
             optimiser's.
 
     Raises:
-        ValueError: for an empty list of either.
+        ValueError: if either is no list or empty, or a layer is named twice.
     """
 
     def __init__(
@@ -37,16 +37,20 @@ class LayerSweep(OnFrozenTower):
         weight_decays: Sequence[float] | None = None,
         **options,
     ):
-        grid = dict(lr=learning_rates, weight_decay=weight_decays)
-        grid = {name: list(values) for name, values in grid.items() if values is not None}
-        if empty := [name for name, values in grid.items() if not values]:
-            raise ValueError(f"A sweep over {' and '.join(empty)} needs at least one value, got an empty list")
+        given = dict(lr=learning_rates, weight_decay=weight_decays)
+        grid = {name: values for name, values in given.items() if values is not None}
+        for name, values in grid.items():
+            if not isinstance(values, Sequence) or not values:
+                raise ValueError(f"A sweep over {name} needs a list of at least one value, got {values!r}")
         self.settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
         super().__init__(*args, **options)
 
     def _init_decode_head(self, decode_head: dict) -> None:
+        layers = self.backbone.out_indices
+        if len(set(layers)) < len(layers):
+            raise ValueError(f"A sweep needs different layers, got {', '.join(map(str, layers))} as out_indices")
         self.probes = nn.ModuleDict()
-        for layer in self.backbone.out_indices:
+        for layer in layers:
             for number in range(len(self.settings)):
                 with drawn_alike():
                     head = MODELS.build(sized(decode_head, self.backbone, num_taps=1))
@@ -106,8 +110,8 @@ class LayerSweep(OnFrozenTower):
                     outputs[name].append(head((feature_map,)))
         for name, head in self.probes.items():
             pairs = zip(outputs.pop(name), shapes, strict=True)
-            maps = [head.predict_by_feat(output, [shape]) for output, shape in pairs]
-            yield name, windows.merge([values.flip(-1) for values in maps] if mirrored else maps)
+            maps = (head.predict_by_feat(output, [shape]) for output, shape in pairs)
+            yield name, windows.merge(values.flip(-1) if mirrored else values for values in maps)
 
     def predict(self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence | None = None) -> list:
         """Predictions of all probes.

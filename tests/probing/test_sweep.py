@@ -60,8 +60,19 @@ def test_grid_of_rates_and_decays(weights):
     assert not torch.allclose(other["decode_head.conv_seg.weight"], probe.decode_head.conv_seg.weight)
     with pytest.raises(CheckpointError, match="4 probes of layer 2, one is needed; it has .* 1-0, 1-1"):
         take_probe(sweep.state_dict(), layer=2)
-    with pytest.raises(ValueError, match="weight_decay needs at least one value"):
-        build("segmentation", "Sweep", (1,), weights, weight_decays=[])
+
+
+@pytest.mark.parametrize(
+    ("taps", "options", "message"),
+    [
+        ((1,), dict(weight_decays=[]), r"weight_decay needs a list of at least one value, got \[\]"),
+        ((1,), dict(learning_rates=1e-3), r"lr needs a list of at least one value, got 0\.001"),
+        ((0, -1, 2), {}, "needs different layers, got 0, 2, 2 as out_indices"),
+    ],
+)
+def test_sweeps_over_nothing_or_twice_the_same(taps, options, message):
+    with pytest.raises(ValueError, match=message):
+        build("segmentation", "Sweep", taps, **options)
 
 
 def test_no_tap_outlives_its_probes(weights, monkeypatch):
