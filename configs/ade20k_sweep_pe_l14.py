@@ -18,3 +18,4 @@ optim_wrapper.merge(dict(constructor=sweep_constructor))
 val_evaluator = sweep_evaluator
 test_evaluator = sweep_evaluator
 custom_hooks = [*custom_hooks, dict(type="pe_dense.SweepHook", title="ADE20k linear probe", unit="%")]
+tta_model = None  # for single probes: the logits of all would not fit in memory

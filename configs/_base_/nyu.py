@@ -8,6 +8,7 @@ data_source = dict(
 )
 min_depth, max_depth = 1e-3, 10.0  # metres
 crop_size = (448, 560)  # of 480 x 640; whole patches of 14 and of 16 px
+UNBOUNDED = 100_000  # the long side of a resized image, in px
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
@@ -19,6 +20,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(UNBOUNDED, 480), keep_ratio=True),  # other images than NYU's, which have this size
     dict(type="pe_dense.LoadDepthMap", depth_rescale_factor=1e-3),
     dict(type="PackSegInputs"),
 ]

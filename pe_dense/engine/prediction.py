@@ -35,9 +35,11 @@ def load_predictor(config: Config, checkpoint: str, *, device: str | None = None
         options: of the inferencer.
 
     Raises:
-        ConfigError: for an option that the inferencer does not have.
+        ConfigError: for a method that works on videos, or an option that the inferencer does not have.
         CheckpointError, FileNotFoundError: for files that are missing or do not fit.
     """
+    if "train_dataloader" not in config:
+        raise ConfigError(f"{config.filename} has nothing to draw on single images: run it by tools/test.py")
     drop_pretrained(config.model)
     check_weights(config)
     inferencer = dict(config.get("inferencer") or DETECTION)

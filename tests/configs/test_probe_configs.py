@@ -9,6 +9,7 @@ import pytest
 from pe_dense.engine import launch
 from pe_dense.engine.config import load_config
 from pe_dense.engine.errors import ConfigError
+from pe_dense.engine.prediction import load_predictor
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RNG = np.random.default_rng(0)
@@ -17,7 +18,7 @@ RNG = np.random.default_rng(0)
 def write_ade20k(root):
     """Pictures of several sizes; labels 0 (without a class) to 150."""
     for split in ("training", "validation"):
-        for index, (height, width) in enumerate([(70, 50), (40, 90), (64, 64)]):
+        for index, (height, width) in enumerate([(70, 50), (40, 60)]):
             write(root / f"images/{split}/{index}.jpg", RNG.integers(0, 256, (height, width, 3)))
             labels = np.repeat(RNG.integers(0, 151, (height, 1)), width, axis=1)
             write(root / f"annotations/{split}/{index}.png", labels)
@@ -83,6 +84,20 @@ def test_nyu(tmp_path):
     ).test()
     # Depths spread evenly over 0..9 m: any constant near the middle is off by 9 / sqrt(12) m.
     assert found["rmse"] == pytest.approx(9 / 12**0.5, abs=0.4)
+    predictor = load_predictor(small("nyu_linear_pe_t16", root), str(best), device="cpu")
+    seen = []
+    predictor.model.backbone.tower.conv1.register_forward_hook(lambda module, given, out: seen.append(given[0].shape))
+    write(tmp_path / "photo.jpg", RNG.integers(0, 256, (900, 1000, 3)))
+    list(predictor.predict_files([tmp_path / "photo.jpg"], tmp_path / "drawn"))
+    # a short side of 480 px as in NYU's pictures, the long one of 533 filled up to whole patches
+    assert seen == [(1, 3, 480, 544)]
+    assert cv2.imread(str(tmp_path / "drawn/photo_depth.png"), cv2.IMREAD_UNCHANGED).shape == (900, 1000)
+
+
+def test_a_sweep_has_no_augmented_test(tmp_path):
+    config = load_config(CONFIGS / "ade20k_sweep_pe_t16.py")
+    with pytest.raises(ConfigError, match="ade20k_sweep_pe_t16.py has no test-time augmentation: it lacks tta_model"):
+        launch.testing_runner(config, "sweep.pth", work_dir=str(tmp_path), launcher="none", tta=True)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shapes_probe import small_config
+from shapes_probe import CONFIGS, small_config
 from tiny_run import logged
 
 from pe_dense.engine import launch
+from pe_dense.engine.config import load_config
 from pe_dense.engine.errors import ConfigError
 from pe_dense.engine.prediction import load_predictor
 from pe_dense.io import CheckpointError, read_checkpoint
@@ -194,6 +195,8 @@ def test_what_can_not_be_drawn(sweep, folder):
         load_predictor(small_config("shapes_sweep_pe_tiny", folder), str(sweep))
     with pytest.raises(ConfigError, match="SegmentationPredictor, which has no score_thr"):
         load_predictor(small_config("shapes_linear_pe_tiny", folder), str(sweep), score_thr=0.5)
+    with pytest.raises(ConfigError, match=r"nothing to draw on single images: run it by tools/test\.py"):
+        load_predictor(load_config(CONFIGS / "shapes_propagation_pe_tiny.py"), str(folder / "tower.pth"))
 
 
 def test_another_towers_weights_are_refused(sweep, folder):
