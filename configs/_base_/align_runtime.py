@@ -12,9 +12,9 @@ default_hooks.pop("visualization")
 default_hooks.merge(dict(checkpoint=dict(interval=200 * accumulative_counts)))
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
 
-picture_images = "data/pictures"  # a few photos, to look at their features during training
 custom_hooks = [
     dict(type="pe_dense.FiniteLossHook"),
     dict(type="pe_dense.SkippedImagesHook"),
-    dict(type="pe_dense.FeaturePictureHook", images=picture_images, interval=200 * accumulative_counts),
+    # A few photos, to look at their features during training.
+    dict(type="pe_dense.FeaturePictureHook", images="data/pictures", interval=200 * accumulative_counts),
 ]
