@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Numbers that are in work together: as many as stay in a core's cache, or keep a GPU busy.
-_CHUNK = {"cpu": 2**18}
+# Numbers that are in work together: for each core as many as stay near it, but no fewer than are worth a start of all
+# cores together; elsewhere as many as keep a GPU busy.
+_CHUNK_OF_A_THREAD = 2**19
 _CHUNK_ELSEWHERE = 2**25
 # Beyond it, the share of a pixel's class loses digits in float32 until it is 0.
 _LARGEST = 80.0
@@ -76,6 +77,10 @@ def _cells(labels: Tensor, down: int, right: int, fill: int) -> Tensor:
     return cells.permute(2, 4, 0, 1, 3).reshape(down * right, -1)
 
 
+def _chunk(device: torch.device) -> int:
+    return _CHUNK_OF_A_THREAD * torch.get_num_threads() if device.type == "cpu" else _CHUNK_ELSEWHERE
+
+
 class _CornerCrossEntropy(torch.autograd.Function):
     """Weighted sum of the cross-entropies of N cells' P pixels.
 
@@ -88,8 +93,7 @@ class _CornerCrossEntropy(torch.autograd.Function):
         pixels = len(weights)
         gradient = torch.empty_like(corners) if ctx.needs_input_grad[0] else None
         total = corners.new_zeros(())
-        size = _CHUNK.get(corners.device.type, _CHUNK_ELSEWHERE)
-        step = max(size // (pixels * classes), 1)
+        step = max(_chunk(corners.device) // (pixels * classes), 1)
         for start in range(0, cells, step):
             part = slice(start, start + step)
             logits = (weights @ corners[:, part].flatten(1)).view(pixels, -1, classes)  # (P, n, K)

@@ -26,7 +26,7 @@ def example(down, right, dtype=torch.float64, scale=1.0):
 @pytest.mark.parametrize("chunk", [1, 100, 2**18])
 @pytest.mark.parametrize("factors", [(1, 1), (2, 2), (7, 7), (16, 16), (3, 4)], ids=str)
 def test_value_and_gradient(factors, chunk, monkeypatch):
-    monkeypatch.setitem(upsampled_loss._CHUNK, "cpu", chunk)
+    monkeypatch.setattr(upsampled_loss, "_CHUNK_OF_A_THREAD", chunk)
     logits, labels = example(*factors)
     loss, expected = upsampled_cross_entropy(logits, labels), plain(logits, labels)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
