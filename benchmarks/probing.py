@@ -8,9 +8,12 @@ same turn. Weights and images are random. `mmseg's loss` upsamples all logits, t
 """
 
 import argparse
-import statistics
-import time
 from functools import partial
+from pathlib import Path
+
+from measure import in_turns, summary, write_table
+
+ONE = "one layer"
 
 
 def parse_args():
@@ -19,15 +22,16 @@ def parse_args():
     parser.add_argument("--size", type=int, default=512, help="side of the images in pixels (512)")
     parser.add_argument("--batch", type=int, default=2, help="images of a step (2)")
     parser.add_argument("--classes", type=int, default=150, help="classes (150, ADE20k's)")
-    parser.add_argument("--turns", type=int, default=5, help="turns, after one to warm up (5)")
+    parser.add_argument("--repeats", type=int, default=3, help="turns, after one to warm up (3)")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", help="of the tower")
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmarks/probing.json"))
     return parser.parse_args()
 
 
 def make_step(kind: str, taps, mmsegs_loss: bool, args):
     """A function that trains one step."""
-    import torch
     from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
@@ -51,16 +55,7 @@ def make_step(kind: str, taps, mmsegs_loss: bool, args):
     wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(
         dict(type=constructor, optim_wrapper_cfg=dict(optimizer=dict(type="AdamW", lr=1e-3)))
     )(model)
-    data = make_batch(args)
-
-    def step() -> float:
-        start = time.perf_counter()
-        model.train_step(data, wrapper)
-        if args.device != "cpu":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    return step
+    return partial(model.train_step, make_batch(args), wrapper)
 
 
 def make_tower(args):
@@ -70,16 +65,7 @@ def make_tower(args):
     from pe_dense.probing import FrozenTower
 
     tower = FrozenTower(args.arch, dtype=args.dtype).to(args.device)
-    images = torch.randn(args.batch, 3, args.size, args.size, device=args.device)
-
-    def step() -> float:
-        start = time.perf_counter()
-        tower(images)
-        if args.device != "cpu":
-            torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    return step
+    return partial(tower, torch.randn(args.batch, 3, args.size, args.size, device=args.device))
 
 
 def make_batch(args) -> dict:
@@ -102,24 +88,23 @@ def main():
     from pe_dense.tower import get_variant
 
     torch.manual_seed(0)
+    torch.set_num_threads(args.threads)
     init_default_scope("mmseg")
     layers = get_variant(args.arch).layers
-    rows = {
+    runs = {
         "tower alone": make_tower(args),
-        "one layer": make_step("Probe", (-1,), False, args),
+        ONE: make_step("Probe", (-1,), False, args),
         f"{layers} layers": make_step("Sweep", None, False, args),
-        "one layer, mmseg's loss": make_step("Probe", (-1,), True, args),
+        f"{ONE}, mmseg's loss": make_step("Probe", (-1,), True, args),
         f"{layers} layers, mmseg's loss": make_step("Sweep", None, True, args),
     }
-    for step in rows.values():
-        step()
-    turns = [{name: step() for name, step in rows.items()} for _ in range(args.turns)]
-    print(f"{args.arch}, {args.batch} images of {args.size} px, {args.classes} classes, {args.device}")
-    print(f"{'':<32} {'s / step':>9} {'to one layer':>13}")
-    for name in rows:
-        median = statistics.median(turn[name] for turn in turns)
-        ratio = statistics.median(turn[name] / turn["one layer"] for turn in turns)
-        print(f"{name:<32} {median:>9.3f} {ratio:>13.2f}")
+    found = summary(in_turns(runs, args.repeats, args.device), ONE)
+    rows = [
+        dict(step=name, ms=row["ms"], quartiles=row["quartiles"], to_one_layer=round(1 / row["times_faster"], 2))
+        for name, row in found.items()
+    ]
+    facts = {name: getattr(args, name) for name in ("arch", "size", "batch", "classes", "threads", "device", "dtype")}
+    write_table(rows, args.out, torch=torch.__version__, **facts)
 
 
 if __name__ == "__main__":
