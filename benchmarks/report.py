@@ -20,6 +20,7 @@ SMALL = dict(
     detection=["--size", "256", "--repeats", "3", "--no-compile"],
     data_loading=["--repeats", "3"],
     soft_nms=["--repeats", "3"],
+    deform_attn=["--size", "608", "--repeats", "3"],
     metrics=["--images", "100", "--repeats", "1"],
     probing=[],
     propagation=[],

@@ -4,13 +4,18 @@ Notation of shapes: B images, S tokens of all maps together, M heads, D channels
 ("levels"), P points per map.
 """
 
-from collections.abc import Iterator
+import logging
+import os
+from functools import cache
+from types import ModuleType
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from pe_dense.ops.precision import widened
+from pe_dense.ops import deform_attn_formula
+
+SWITCH = "PE_DENSE_TRITON"
 
 
 def ms_deform_attn_forward(
@@ -23,6 +28,9 @@ def ms_deform_attn_forward(
 ) -> Tensor:
     """Sums the values at sampled points, weighted, over the points of all maps.
 
+    On a GPU by Triton kernels, unless the environment variable PE_DENSE_TRITON is 0 or Triton can't build them here;
+    else, and in float64, by PyTorch's operators.
+
     Args:
         value: (B, S, M, D).
         spatial_shapes: (L, 2) int64, height and width of each map in tokens.
@@ -30,19 +38,13 @@ def ms_deform_attn_forward(
         sampling_loc: (B, Q, M, L, P, 2), points as x, y relative to the map: 0 and 1 are its outer borders.
             Outside the values are 0.
         attn_weight: (B, Q, M, L, P).
-        im2col_step: images per launch of mmcv's kernel. Here memory is bounded by going map by map, so the result
-            does not depend on it.
+        im2col_step: images per launch of mmcv's kernel. Here memory is bounded otherwise, so the result does not
+            depend on it.
 
     Returns:
         (B, Q, M * D), of the type of ``value``.
     """
-    wide_value, locations, weights = widened(value, sampling_loc, attn_weight)
-    batch, queries, heads = locations.shape[:3]
-    channels = value.shape[3]
-    output = wide_value.new_zeros(batch * heads, channels, queries)
-    for level, tokens, size in _levels(spatial_shapes, level_start_index):
-        output = output + _attend(wide_value[:, tokens], size, locations[:, :, :, level], weights[:, :, :, level])
-    return output.view(batch, heads * channels, queries).transpose(1, 2).to(value.dtype).contiguous()
+    return _implementation(value).forward(value, spatial_shapes, level_start_index, sampling_loc, attn_weight)
 
 
 def ms_deform_attn_backward(
@@ -57,48 +59,68 @@ def ms_deform_attn_backward(
     grad_attn_weight: Tensor,
     im2col_step: int,
 ) -> None:
-    """Fills the gradients of :func:`ms_deform_attn_forward`, computing each map's part of the sum again.
+    """Fills the gradients of :func:`ms_deform_attn_forward`.
 
     Args:
         value, spatial_shapes, level_start_index, sampling_loc, attn_weight, im2col_step: as in the forward pass.
         grad_output: (B, Q, M * D), gradient of the output.
-        grad_value: (B, S, M, D), filled in place for the tokens of the maps.
+        grad_value: (B, S, M, D), filled in place.
         grad_sampling_loc: (B, Q, M, L, P, 2), filled in place.
         grad_attn_weight: (B, Q, M, L, P), filled in place.
     """
-    wide_value, locations, weights, grad = widened(value, sampling_loc, attn_weight, grad_output)
-    batch, queries, heads = locations.shape[:3]
-    grad = grad.transpose(1, 2).reshape(batch * heads, value.shape[3], queries)
-    with torch.enable_grad():
-        for level, tokens, size in _levels(spatial_shapes, level_start_index):
-            leaves = [
-                part.detach().requires_grad_()
-                for part in (wide_value[:, tokens], locations[:, :, :, level], weights[:, :, :, level])
-            ]
-            part = _attend(leaves[0], size, leaves[1], leaves[2])
-            of_value, of_locations, of_weights = torch.autograd.grad(part, leaves, grad)
-            grad_value[:, tokens] = of_value
-            grad_sampling_loc[:, :, :, level] = of_locations
-            grad_attn_weight[:, :, :, level] = of_weights
+    gradients = _implementation(value).backward(
+        value, spatial_shapes, level_start_index, sampling_loc, attn_weight, grad_output
+    )
+    for buffer, gradient in zip((grad_value, grad_sampling_loc, grad_attn_weight), gradients, strict=True):
+        buffer.copy_(gradient)
 
 
-def _levels(spatial_shapes: Tensor, level_start_index: Tensor) -> Iterator[tuple[int, slice, tuple[int, int]]]:
-    """Number, tokens and (height, width) of each map."""
-    starts = level_start_index.tolist()
-    for level, (height, width) in enumerate(spatial_shapes.tolist()):
-        yield level, slice(starts[level], starts[level] + height * width), (height, width)
+class DeformAttnFunction(torch.autograd.Function):
+    """:func:`ms_deform_attn_forward` on any device, differentiable; nothing but the inputs is kept for that.
 
-
-def _attend(value: Tensor, size: tuple[int, int], locations: Tensor, weights: Tensor) -> Tensor:
-    """One map's part of the sum: (B * M, D, Q).
-
-    Args:
-        value: (B, h * w, M, D).
-        size: h, w.
-        locations: (B, Q, M, P, 2).
-        weights: (B, Q, M, P).
+    Unlike mmcv's function it leaves locations in their own precision: in bfloat16 they would be off by half a token on
+    a map of 256 tokens.
     """
-    maps = value.permute(0, 2, 3, 1).flatten(0, 1).unflatten(2, size)  # (B * M, D, h, w)
-    grid = 2 * locations.transpose(1, 2).flatten(0, 1) - 1  # (B * M, Q, P, 2)
-    sampled = F.grid_sample(maps, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
-    return (sampled * weights.transpose(1, 2).flatten(0, 1)[:, None]).sum(-1)  # (B * M, D, Q)
+
+    @staticmethod
+    def forward(
+        ctx, value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor, weights: Tensor
+    ) -> Tensor:
+        """Shapes are those of :func:`ms_deform_attn_forward`; floating point types may differ."""
+        inputs = (value, spatial_shapes, level_start_index, locations, weights)
+        ctx.save_for_backward(*inputs)
+        return _implementation(value).forward(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of value, locations and weights, of their types."""
+        value, *_ = ctx.saved_tensors
+        of_value, of_locations, of_weights = _implementation(value).backward(*ctx.saved_tensors, grad)
+        return of_value, None, None, of_locations, of_weights
+
+
+def _implementation(value: Tensor) -> ModuleType:
+    """What computes, for values like these."""
+    if value.is_cuda and value.dtype != torch.float64 and os.environ.get(SWITCH) != "0":
+        return _kernels(value.device) or deform_attn_formula
+    return deform_attn_formula
+
+
+@cache
+def _kernels(device: torch.device) -> ModuleType | None:
+    """The Triton kernels, if they can be built for a device and give there what the formula gives."""
+    try:
+        from pe_dense.ops import deform_attn_triton
+
+        deform_attn_triton.check(device)
+    except (
+        Exception
+    ) as error:  # Triton needs a C compiler, Python's headers and a GPU that it knows; each fails its way
+        logging.getLogger(__name__).warning(
+            "Deformable attention runs on PyTorch's operators, not on its Triton kernels: %s: %s (%s=0 chooses that "
+            "without a trial)",
+            *(type(error).__name__, error, SWITCH),
+        )
+        return None
+    return deform_attn_triton

@@ -3,7 +3,7 @@
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_file_location
+from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
 
 _STAND_IN = Path(__file__).with_name("mmcv_ext.py")
@@ -25,3 +25,9 @@ def install_mmcv_ext() -> None:
     """
     if not any(isinstance(finder, MMCVExtFinder) for finder in sys.meta_path):
         sys.meta_path.append(MMCVExtFinder())
+
+
+def stands_in() -> bool:
+    """Whether ``mmcv._ext`` is, or would be, the stand-in: mmcv came without compiled operators."""
+    spec = find_spec("mmcv._ext")
+    return spec is not None and spec.origin == str(_STAND_IN)

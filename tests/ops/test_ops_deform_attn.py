@@ -5,7 +5,7 @@ import torch
 from mmcv.ops import MultiScaleDeformableAttention
 from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
 
-from pe_dense.ops.deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
+from pe_dense.ops.deform_attn import DeformAttnFunction, ms_deform_attn_backward, ms_deform_attn_forward
 
 SIZES = [(3, 5), (2, 2), (1, 4)]
 BATCH, QUERIES, HEADS, CHANNELS, POINTS = 2, 3, 2, 4, 2
@@ -107,6 +107,31 @@ def test_low_precision(dtype):
     expected.sum().backward()
     for leaf, reference in zip(leaves, wide, strict=True):
         torch.testing.assert_close(leaf.grad, reference.grad.to(dtype), rtol=1e-2, atol=1e-3)
+
+
+def test_locations_that_are_not_finite_spoil_their_own_query_only():
+    value, shapes, starts, locations, weights = make_inputs(torch.float32)
+    expected = ms_deform_attn_forward(value, shapes, starts, locations, weights, 64)
+    leaves = [tensor.clone().requires_grad_() for tensor in (value, locations, weights)]
+    with torch.no_grad():
+        leaves[1][0, 0, 0, 0, 0, 0], leaves[1][1, 2, 1, 1, 0, 1] = math.nan, math.inf
+    output = DeformAttnFunction.apply(leaves[0], shapes, starts, *leaves[1:])
+    output.nansum().backward()
+    spoilt = torch.zeros(BATCH, QUERIES, HEADS, CHANNELS, dtype=torch.bool)
+    spoilt[0, 0, 0] = spoilt[1, 2, 1] = True
+    assert torch.equal(output.isnan(), spoilt.flatten(2))
+    torch.testing.assert_close(output[~spoilt.flatten(2)], expected[~spoilt.flatten(2)])
+
+
+def test_function_of_its_own_is_mmcvs():
+    value, shapes, starts, locations, weights = make_inputs(torch.float32)
+    found = []
+    for ours in (True, False):
+        leaves = [tensor.clone().requires_grad_() for tensor in (value, locations, weights)]
+        given = (leaves[0], shapes, starts, *leaves[1:])
+        output = DeformAttnFunction.apply(*given) if ours else MultiScaleDeformableAttnFunction.apply(*given, 64)
+        found.append([output, *torch.autograd.grad(output.square().sum(), leaves)])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 
 
 def test_no_queries():

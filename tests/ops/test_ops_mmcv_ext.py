@@ -38,8 +38,12 @@ def test_compiled_operators_win(tmp_path, compiled, expected):
     (package / "__init__.py").touch()
     if compiled:
         (package / "_ext.py").touch()
-    found = run_python("import pe_dense, mmcv._ext\nprint(mmcv._ext.__file__)", tmp_path)
-    assert Path(found).as_posix().endswith(expected)
+    found = run_python(
+        "from pe_dense.ops.finder import stands_in\nimport mmcv._ext\nprint(mmcv._ext.__file__, stands_in())", tmp_path
+    )
+    path, stands_in = found.rsplit(" ", 1)
+    assert Path(path).as_posix().endswith(expected)
+    assert stands_in == str(not compiled)
 
 
 def test_earlier_finder_wins():
