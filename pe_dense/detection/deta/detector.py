@@ -9,6 +9,7 @@ import torch
 from mmdet.models.detectors import DeformableDETR
 from torch import Tensor, nn
 
+from pe_dense.detection.deta.attention import DeformableAttention
 from pe_dense.detection.deta.proposals import choose_proposals
 from pe_dense.detection.deta.released import from_deta, is_deta
 from pe_dense.io import read_checkpoint, require_match
@@ -52,7 +53,7 @@ class DETA(DeformableDETR):
             classifiers, for data of other classes.
 
     Raises:
-        ValueError: for another ``tower_dtype`` or other entries of ``init_cfg``.
+        ValueError: for another ``tower_dtype``, other entries of ``init_cfg`` or less than one layer or query.
     """
 
     def __init__(
@@ -78,6 +79,15 @@ class DETA(DeformableDETR):
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ):
+        counts = dict(
+            encoder_layers=encoder_layers,
+            decoder_layers=decoder_layers,
+            num_queries=num_queries,
+            proposals_per_level=proposals_per_level,
+        )
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name} {count} is less than 1")
         if tower_dtype not in _DTYPES:
             raise ValueError(f"tower_dtype {tower_dtype!r} is not one of {', '.join(map(repr, _DTYPES))}")
         if init_cfg is not None and (
@@ -117,6 +127,10 @@ class DETA(DeformableDETR):
             test_cfg=test_cfg,
             data_preprocessor=data_preprocessor,
         )
+        for layer in self.encoder.layers:
+            layer.self_attn = DeformableAttention(**deformable)
+        for layer in self.decoder.layers:
+            layer.cross_attn = DeformableAttention(**deformable)
         # mmdet's holds what was in memory, and stays on the CPU when the rest is built elsewhere.
         self.level_embed = nn.Parameter(torch.empty(num_levels, embed_dims).normal_())
         self.pix_trans_fc = nn.Linear(embed_dims, embed_dims)
