@@ -29,6 +29,7 @@ tta_pipeline[1].transforms[0] = [dict(view, scale=(image_size, image_size)) for 
 optim_wrapper.merge(dict(optimizer=dict(lr=5e-5)))
 epoch = 118_287 // 64  # iterations
 max_iters = 12 * epoch
+# The script's drop; the paper's is after 8 epochs.
 param_scheduler = [dict(type="MultiStepLR", by_epoch=False, begin=0, end=max_iters, milestones=[10 * epoch], gamma=0.1)]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=epoch)  # the paper drops after 8 epochs
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=epoch)
 auto_scale_lr = dict(enable=False, base_batch_size=64)

@@ -27,10 +27,10 @@ model.merge(
         encoder_layers=1,
         decoder_layers=3,
         num_queries=100,
-        train_cfg=dict(second_stage=dict(max_positives=100 // 4)),
-        test_cfg=dict(max_per_img=100),
     )
 )
+
+tta_model.merge(dict(min_sides=(0, 0), num_queries=200))
 
 train_dataloader.dataset.pipeline[1].with_mask = False
 val_dataloader.dataset.pipeline[2].with_mask = False

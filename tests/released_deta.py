@@ -40,7 +40,6 @@ def build(golden, load=True, **head):
             num_queries=queries,
             tower_dtype=None,
             init_cfg=None,
-            train_cfg=dict(second_stage=dict(max_positives=queries // 4)),
             test_cfg=dict(nms=nms),
         )
     )

@@ -38,7 +38,7 @@ model = dict(
     num_queries=900,
     train_cfg=dict(
         first_stage=dict(type="pe_dense.OverlapAssigner", pos_iou_thr=0.7, max_positives=128),
-        second_stage=dict(type="pe_dense.OverlapAssigner", pos_iou_thr=0.6, max_positives=900 // 4),
+        second_stage=dict(type="pe_dense.OverlapAssigner", pos_iou_thr=0.6, max_positives=0.25),
     ),
     test_cfg=dict(pre_nms=10_000, nms=dict(type="nms", iou_threshold=0.7), max_per_img=100),
 )
@@ -59,5 +59,6 @@ optim_wrapper = dict(
     constructor="pe_dense.DeformableConstructor",
     paramwise_cfg=dict(decay_rate=0.9),
 )
+custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

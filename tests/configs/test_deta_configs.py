@@ -50,6 +50,7 @@ def test_published_stages(name, size, iterations, drop, lr, batch, drop_path, st
     assert config.train_dataloader.dataset.filter_cfg.filter_empty_gt is False
     assert "with_mask" not in config.train_dataloader.dataset.pipeline[1]
     assert config.val_evaluator.metric == "bbox"
+    assert dict(type="pe_dense.ClassCheckHook") in config.custom_hooks
     if start is None:
         assert model.backbone.init_cfg.checkpoint == "hf://facebook/PE-Spatial-G14-448"
     else:
@@ -106,6 +107,13 @@ def test_augmented_test():
     flagged = use_test_time_augmentation(Config.fromfile(FOLDER / "coco_deta_pe_g14_1824.py"))
     assert flagged.model == config.model
     assert flagged.test_dataloader == config.test_dataloader
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*_deta_*.py")), ids=lambda path: path.stem)
+def test_every_size_of_the_views_has_its_limit(path):
+    config = Config.fromfile(path)
+    sizes = {(view.scale, view.ratio_range) for view in config.tta_pipeline[1].transforms[0]}
+    assert len(config.tta_model.min_sides) == len(sizes)
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,8 @@ class TestAssigner:
         assert self.pairs(pos_iou_thr=0.5, max_per_object=2) == [(0, 0), (1, 0), (3, 1)]
         torch.manual_seed(0)
         assert len(self.pairs(pos_iou_thr=0.5, max_positives=2)) == 2
+        assert len(self.pairs(pos_iou_thr=0.5, max_positives=0.4)) == 2  # of five candidates
+        assert len(self.pairs(pos_iou_thr=0.5, max_positives=1.0)) == 4
 
     def test_object_that_nothing_overlaps_makes_all_that_miss_it_positive(self):
         """Ties at no overlap count, as in Detectron2's matcher: each positive counts for the object it fits best."""
@@ -189,8 +191,16 @@ class TestModel:
             build(tower_dtype="float8")
         with pytest.raises(ValueError, match="init_cfg of DETA is .* got {'type': 'Pretrained', 'path': 'a.pth'}"):
             build(init_cfg=dict(type="Pretrained", path="a.pth"))
-        with pytest.raises(ValueError, match="test_cfg.nms has type 'fast', not one of"):
+        with pytest.raises(ValueError, match="nms has type 'fast', not one of"):
             build(test_cfg=dict(nms=dict(type="fast")))
+        with pytest.raises(ValueError, match="nms has type None, not one of"):
+            build(test_cfg=dict(nms=dict(_delete_=True, iou_threshold=0.7)))
+        with pytest.raises(ValueError, match="test_cfg of DETAHead lacks max_per_img, pre_nms: {'nms': None}"):
+            build(test_cfg=dict(_delete_=True, nms=None))
+        with pytest.raises(ValueError, match="num_queries 0 is less than 1"):
+            build(num_queries=0)
+        with pytest.raises(ValueError, match="loss_cls counts num_classes=7, but the classifier has 8 outputs"):
+            build(bbox_head=dict(loss_cls=dict(_delete_=True, type="pe_dense.FederatedFocalLoss", num_classes=7)))
         with pytest.raises(ValueError, match="out_channels 48 is not a multiple of 32"):
             DETAPyramid(64, 48)
         with pytest.raises(ValueError, match="num_levels 2 is less than the 3"):
@@ -302,6 +312,10 @@ class TestTimeAugmentation:
         assert len(self.model(max_per_img=3).merge_preds([views])[0].pred_instances) == 3
         assert len(self.model(pre_nms=2).merge_preds([views])[0].pred_instances) == 2
         assert views[0].pred_instances.scores.tolist() == pytest.approx([0.5, 0.9])
+
+    def test_unknown_suppression(self):
+        with pytest.raises(ValueError, match="nms has type 'softnms', not one of"):
+            self.model(nms=dict(type="softnms"))
 
     def test_another_number_of_sizes(self):
         with pytest.raises(ValueError, match=r"min_sides tells of 2 sizes of views; there are 1: \[64\]"):

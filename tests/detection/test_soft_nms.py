@@ -51,6 +51,14 @@ def test_equal_scores_and_equal_boxes():
     assert kept.tolist() == [0, 3] and scores[0] == 0.5
 
 
+@pytest.mark.parametrize("score", [-0.1, float("nan")])
+def test_scores_that_are_none(score):
+    boxes, scores, labels = crowded_boxes(5, 1, 1)
+    scores[2] = score
+    with pytest.raises(ValueError, match=f"scores go down to {score:g}; soft-NMS takes 0 to 1"):
+        soft_nms(boxes, scores, labels)
+
+
 def test_scores_given_stay_as_they_are():
     boxes, scores, labels = crowded_boxes(50, 2, 3)
     before = scores.clone()

@@ -23,11 +23,12 @@ class OverlapAssigner:
 
     Args:
         pos_iou_thr: overlap from which a candidate is positive.
-        max_positives: positives per image; more are drawn from at random.
+        max_positives: positives per image, as a number (int) or as a share of the candidates (float, 0.25); more are
+            drawn from at random.
         max_per_object: candidates per object.
     """
 
-    def __init__(self, pos_iou_thr: float, max_positives: int, max_per_object: int = 4):
+    def __init__(self, pos_iou_thr: float, max_positives: int | float, max_per_object: int = 4):
         self.pos_iou_thr = pos_iou_thr
         self.max_positives = max_positives
         self.max_per_object = max_per_object
@@ -51,8 +52,11 @@ class OverlapAssigner:
         positive = best_overlap >= self.pos_iou_thr
         positive |= (overlaps == overlaps.amax(dim=1, keepdim=True)).any(dim=0)
         positive = positive.nonzero().squeeze(1)
-        if len(positive) > self.max_positives:
-            drawn = torch.randperm(len(positive), device=positive.device)[: self.max_positives]
+        limit = self.max_positives
+        if isinstance(limit, float):
+            limit = int(limit * len(candidates))
+        if len(positive) > limit:
+            drawn = torch.randperm(len(positive), device=positive.device)[:limit]
             positive = positive[drawn]
         most = min(self.max_per_object, len(candidates))
         counts = best[positive].bincount(minlength=len(objects))  # (K,)

@@ -17,7 +17,8 @@ from torchvision.ops import batched_nms
 from pe_dense.detection.deta.soft_nms import soft_nms
 from pe_dense.registry import MODELS, TASK_UTILS
 
-SUPPRESSIONS = (None, "nms", "soft_nms")
+SUPPRESSIONS = ("nms", "soft_nms")
+TEST_SETTINGS = {"pre_nms", "nms", "max_per_img"}
 
 
 class Objects(NamedTuple):
@@ -53,7 +54,8 @@ class DETAHead(DeformableDETRHead):
             for LVIS a :class:`~pe_dense.detection.deta.FederatedFocalLoss`, without ``class_ids``.
 
     Raises:
-        ValueError: if ``class_ids`` are not one for each class, or ``test_cfg`` asks for another suppression.
+        ValueError: if ``class_ids`` are not one for each class, the federated loss counts other classes than the head,
+            or ``test_cfg`` lacks a setting or asks for another suppression.
     """
 
     def __init__(
@@ -67,13 +69,20 @@ class DETAHead(DeformableDETRHead):
     ):
         if class_ids is not None and len(set(class_ids)) != num_classes:
             raise ValueError(f"class_ids has {len(set(class_ids))} ids for num_classes={num_classes}")
-        suppression = ((test_cfg or {}).get("nms") or {}).get("type")
-        if suppression not in SUPPRESSIONS:
-            raise ValueError(f"test_cfg.nms has type {suppression!r}, not one of {SUPPRESSIONS[1:]}")
+        if test_cfg is not None:
+            if missing := TEST_SETTINGS - set(test_cfg):
+                raise ValueError(f"test_cfg of DETAHead lacks {', '.join(sorted(missing))}: {dict(test_cfg)}")
+            check_suppression(test_cfg["nms"])
         self.class_ids = None if class_ids is None else list(class_ids)
         super().__init__(num_classes, *args, train_cfg=None, test_cfg=test_cfg, **kwargs)
         stages = dict(train_cfg or {})
         self.assigners = {name: TASK_UTILS.build(stages[name]) for name in ("first_stage", "second_stage") if stages}
+        counted = getattr(self.loss_cls, "num_classes", self.cls_out_channels)
+        if counted != self.cls_out_channels:
+            raise ValueError(
+                f"loss_cls counts num_classes={counted}, but the classifier has {self.cls_out_channels} outputs: give "
+                "both the data's number of classes, and no class_ids"
+            )
 
     def _init_layers(self) -> None:
         if self.class_ids is not None:
@@ -185,7 +194,17 @@ class DETAHead(DeformableDETRHead):
             scores, pairs = scores.topk(self.test_cfg["pre_nms"])
         boxes = bbox_cxcywh_to_xyxy(boxes.float()) * boxes.new_tensor([width, height, width, height])
         found = InstanceData(bboxes=boxes[pairs // logits.shape[1]], scores=scores, labels=pairs % logits.shape[1])
-        return suppress(found, self.test_cfg.get("nms"))[: self.test_cfg["max_per_img"]]
+        return suppress(found, self.test_cfg["nms"])[: self.test_cfg["max_per_img"]]
+
+
+def check_suppression(nms: dict | None) -> None:
+    """Refuse what :func:`suppress` does not know.
+
+    Raises:
+        ValueError: for a ``type`` that is missing or another one.
+    """
+    if nms is not None and nms.get("type") not in SUPPRESSIONS:
+        raise ValueError(f"nms has type {nms.get('type')!r}, not one of {', '.join(SUPPRESSIONS)}; None leaves it out")
 
 
 def suppress(found: InstanceData, nms: dict | None) -> InstanceData:

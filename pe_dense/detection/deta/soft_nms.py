@@ -31,7 +31,12 @@ def soft_nms(
 
     Returns:
         indices (K,) of the boxes that stay, best first, and their scores (K,).
+
+    Raises:
+        ValueError: for scores that are negative or not numbers, as of a model that has diverged.
     """
+    if not (scores >= 0).all():
+        raise ValueError(f"scores go down to {scores.min().item():g}; soft-NMS takes 0 to 1")
     first, second, overlaps = overlapping_pairs(shift_by_class(boxes.float(), labels), iou_threshold)
     pairs = [x.cpu().numpy() for x in (first, second, (1 - overlaps) ** 0.5)]
     lowered = lower_scores(scores.float().cpu().numpy(), *pairs)

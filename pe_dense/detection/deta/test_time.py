@@ -9,7 +9,7 @@ from mmdet.structures.bbox import bbox_flip
 from mmengine.model import BaseTTAModel
 from mmengine.structures import InstanceData
 
-from pe_dense.detection.deta.head import suppress
+from pe_dense.detection.deta.head import check_suppression, suppress
 from pe_dense.registry import MODELS
 
 
@@ -28,8 +28,11 @@ class TestTimeDETA(BaseTTAModel):
             of such views must have.
         num_queries: of the detector; more than it was trained with find more.
         pre_nms: boxes of all views together that NMS sees, the best ones; and of each view.
-        nms: ``type`` 'nms' or 'soft_nms' and its arguments.
+        nms: ``type`` 'nms' or 'soft_nms' and its arguments; None only sorts.
         max_per_img: detections that are kept.
+
+    Raises:
+        ValueError: for another suppression.
     """
 
     __test__ = False  # for pytest, which takes the name for a test's
@@ -43,6 +46,7 @@ class TestTimeDETA(BaseTTAModel):
         nms: dict | None = None,
         max_per_img: int = 100,
     ):
+        check_suppression(nms)
         test_cfg = dict(module.get("test_cfg") or {}, pre_nms=pre_nms, nms=None, max_per_img=pre_nms)
         super().__init__(dict(module, num_queries=num_queries, test_cfg=test_cfg))
         self.min_sides = [float(side) for side in min_sides]
