@@ -36,7 +36,8 @@ class SpatialAligner(Student):
         mask_ratio, mask_block_size: as of :func:`~pe_dense.alignment.masking.block_mask`.
 
     Raises:
-        ValueError: for a mask ratio outside of [0, 1), negative weights or none at all, or as the student.
+        ValueError: for a mask ratio outside of [0, 1), negative weights or none at all, a temperature that is not
+            positive, or as the student.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class SpatialAligner(Student):
             raise ValueError(f"mask_ratio {mask_ratio} is not in [0, 1)")
         if min(core_weight, locality_weight) < 0 or core_weight == locality_weight == 0:
             raise ValueError(f"Weights of losses: core_weight={core_weight}, locality_weight={locality_weight}")
+        if temperature <= 0:
+            raise ValueError(f"temperature {temperature} is not above 0")
         self.core = core
         self.sam = sam
         self.core_weight = core_weight

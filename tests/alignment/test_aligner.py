@@ -169,6 +169,7 @@ def test_teachers_move_with_the_student(core):
         (dict(mask_ratio=1.0), r"mask_ratio 1.0 is not in \[0, 1\)"),
         (dict(core_weight=0.0), "core_weight=0.0, locality_weight=0.0"),
         (dict(core_weight=-1.0), "core_weight=-1.0"),
+        (dict(temperature=0.0), "temperature 0.0 is not above 0"),
         (dict(init_cfg=dict(type="Pretrained")), "starts from init_cfg"),
     ],
 )
