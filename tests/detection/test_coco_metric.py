@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from detection.test_metric_data import as_results, make_ground_truth, make_predictions
+from metric_data import as_results, make_ground_truth, make_predictions
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from detection.test_metric_data import as_results, make_ground_truth, make_predictions
+from metric_data import as_results, make_ground_truth, make_predictions
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
