@@ -1,7 +1,7 @@
 """Safe reading of checkpoints: nothing but tensors and plain containers is ever unpickled.
 
-Importing this module also makes MMEngine's own checkpoint loader read local files through :func:`read_checkpoint`
-(its default falls back to full unpickling) and teaches it the ``hf://`` scheme.
+Importing this module also makes MMEngine's own checkpoint loader read everything through :func:`read_checkpoint`, and
+teaches it the ``hf://`` scheme. (Its own ways unpickle fully: from the web at once, from disk where a safe read fails.)
 """
 
 from __future__ import annotations
@@ -36,9 +36,12 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if it is damaged, no checkpoint, or holds Python objects other than tensors.
+        CheckpointError: if it is damaged, no checkpoint, holds Python objects other than tensors, or is an address of
+            another kind.
     """
     source = str(source)
+    if "://" in source and not source.startswith(hub.PREFIX):
+        raise CheckpointError(f"{source} is not fetched: only {hub.PREFIX} names are. Download it and give its path")
     path = Path(hub.fetch(source) if source.startswith(hub.PREFIX) else source).expanduser()
     if path.is_dir():
         path = _last_checkpoint(path)
@@ -109,6 +112,6 @@ def _training_globals() -> list:
     ]
 
 
-@CheckpointLoader.register_scheme(prefixes=["", hub.PREFIX], force=True)
+@CheckpointLoader.register_scheme(prefixes=[*CheckpointLoader._schemes, hub.PREFIX], force=True)
 def _load_for_mmengine(filename, map_location=None):
     return read_checkpoint(filename, map_location=map_location or "cpu")

@@ -42,6 +42,15 @@ def test_code_is_never_run(tmp_path, monkeypatch, legacy):
     assert not os.path.exists("owned.txt")
 
 
+@pytest.mark.parametrize("scheme", ["https", "http", "torchvision", "open-mmlab", "s3"])
+def test_other_addresses_are_not_fetched(scheme, monkeypatch):
+    """MMEngine would unpickle whatever comes from there."""
+    monkeypatch.setattr(torch, "load", None)
+    for read in (read_checkpoint, CheckpointLoader.load_checkpoint):
+        with pytest.raises(CheckpointError, match=rf"^{scheme}://a/b\.pth is not fetched: only hf://"):
+            read(f"{scheme}://a/b.pth")
+
+
 def test_attributes_are_not_reached(tmp_path):
     """Files of a run name a few statistics through getattr; nothing else can be had that way."""
 
