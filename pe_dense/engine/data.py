@@ -12,6 +12,8 @@ from pe_dense.engine.errors import ConfigError
 
 # What a data set's entries call their files.
 _FILES = {"images": "img_path", "label maps": "seg_map_path", "depth maps": "depth_map_path"}
+# The field in which cameras note how a picture is to be turned, and the first value that swaps its sides.
+_ORIENTATION, _QUARTER_TURN = 0x0112, 5
 
 
 def check_files(config: Config, splits: tuple[str, ...]) -> None:
@@ -100,7 +102,8 @@ def check_images(dataset) -> None:
         dataset: a built data set of MMEngine's, or a wrapper around one.
 
     Raises:
-        ConfigError: for missing files, with their number and the first of them.
+        ConfigError: for missing files, with their number and the first of them, and for an image of another size than
+            it was annotated in.
         ValueError: for a map that does not fit, see :mod:`pe_dense.datasets.maps`.
     """
     while not hasattr(dataset, "get_data_info") or hasattr(dataset, "dataset"):
@@ -124,11 +127,33 @@ def check_images(dataset) -> None:
                 f"{name}: {len(missing)} of {len(dataset)} {kind} that {source} lists do not exist, "
                 f"the first is {missing[0]}"
             )
+    _check_some_sizes(dataset, source)
     _check_some_maps(dataset)
 
 
-def _check_some_maps(dataset, count: int = 16) -> None:
-    """Read a few label or depth maps, spread over the data set, by its pipeline's own first steps."""
+def _check_some_sizes(dataset, source: str) -> None:
+    """Compare a few images with the sizes that their annotations are for."""
+    from PIL import Image
+
+    for item in _some_entries(dataset):
+        path, wanted = item.get("img_path"), (item.get("width"), item.get("height"))
+        if not path or None in wanted:
+            return
+        try:
+            with Image.open(path) as image:
+                turned = image.getexif().get(_ORIENTATION, 1) >= _QUARTER_TURN
+                size = image.size[::-1] if turned else image.size
+        except OSError as error:
+            raise ConfigError(f"{path} is not a readable image ({error})") from error
+        if size != wanted:
+            raise ConfigError(
+                f"{path} is {size[0]} x {size[1]} pixels, but {source} says {wanted[0]} x {wanted[1]}: its boxes are "
+                "those of an image that was resized or turned since"
+            )
+
+
+def _check_some_maps(dataset) -> None:
+    """Read a few label or depth maps by the pipeline's own first steps."""
     if not any(dataset.get_data_info(0).get(key) for key in ("seg_map_path", "depth_map_path")):
         return
     from mmcv.transforms import LoadImageFromFile
@@ -137,8 +162,13 @@ def _check_some_maps(dataset, count: int = 16) -> None:
 
     readers = (LoadImageFromFile, LoadLabelMap, LoadDepthMap)
     steps = [step for step in dataset.pipeline.transforms if isinstance(step, readers)]
-    last = len(dataset) - 1
-    for index in sorted({last * i // max(count - 1, 1) for i in range(count)}):
-        item = dataset.get_data_info(index)
+    for item in _some_entries(dataset):
         for step in steps:
             item = step(item)
+
+
+def _some_entries(dataset, count: int = 16) -> Iterator[dict]:
+    """A few entries, spread over the data set."""
+    last = len(dataset) - 1
+    for index in sorted({last * i // (count - 1) for i in range(count)}):
+        yield dataset.get_data_info(index)

@@ -1,6 +1,7 @@
 """Missing data is named before a run begins."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -105,6 +106,28 @@ def test_empty_annotations(tmp_path, annotations, classes, wrapper):
     loader = dict(batch_size=1, sampler=dict(type="DefaultSampler", shuffle=False), dataset=dataset)
     with pytest.raises(ConfigError, match=rf"no image is left of ann\.json in {tmp_path}: .*classes {classes[0]}"):
         Runner.build_dataloader(loader)
+
+
+@pytest.mark.parametrize(
+    ("size", "orientation", "fits"), [((30, 20), 1, True), ((20, 30), 6, True), ((60, 40), 1, False)]
+)
+def test_images_of_another_size_than_annotated(tmp_path, size, orientation, fits):
+    """A camera's turned picture is annotated as it is shown: 30 x 20."""
+    write_coco(tmp_path, annotations=2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", size).save(tmp_path / "images" / "1.png", exif=exif)
+    dataset = build(tmp_path)
+    message = r"1\.png is 60 x 40 pixels, but .*ann\.json says 30 x 20"
+    with nullcontext() if fits else pytest.raises(ConfigError, match=message):
+        check_images(dataset)
+
+
+def test_broken_images_are_told(tmp_path):
+    write_coco(tmp_path, annotations=2)
+    (tmp_path / "images" / "0.png").write_bytes(b"no image")
+    with pytest.raises(ConfigError, match=r"0\.png is not a readable image"):
+        check_images(build(tmp_path))
 
 
 def test_complete_data_pass(tmp_path):
