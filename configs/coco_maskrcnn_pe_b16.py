@@ -8,12 +8,8 @@ Recipe: not published for this size: ViTDet-B's stochastic depth and decay in th
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.coco_maskrcnn import *
     from ._base_.detection_towers import b16
-    from .coco_maskrcnn_pe_g14 import *
 
 model.merge(b16)
 optim_wrapper.merge(dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(decay_rate=0.7)))
-
-max_iters = 184_375  # 100 epochs
-train_cfg.merge(dict(max_iters=max_iters))
-param_scheduler[1].merge(dict(end=max_iters, milestones=[max_iters * 8 // 9, max_iters * 26 // 27]))

@@ -8,10 +8,7 @@ Source: Perception Encoder, section 5.3 and its detection code's recipe (1024 px
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.coco import *
-    from ._base_.detection_schedule import *
-    from ._base_.maskrcnn import *
-    from ._base_.runtime import *
+    from ._base_.coco_maskrcnn import *
 
 max_iters = 184_375 * 36 // 100  # 36 epochs
 train_cfg.merge(dict(max_iters=max_iters))

@@ -11,9 +11,10 @@ Source: Perception Encoder, appendix B.3.3: windows of 32, tiled positions, no g
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.detection_towers import frozen
     from .lvis_maskrcnn_pe_g14 import *
 
-model.merge(dict(backbone=dict(global_blocks=(), drop_path_rate=0.0, with_cp=False, frozen=True)))
+model.merge(frozen)
 
 max_iters = 184_375 * 15 // 100  # 15 epochs
 train_cfg.merge(dict(max_iters=max_iters))

@@ -9,11 +9,7 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.detection_towers import l14
-    from .lvis_maskrcnn_pe_g14 import *
+    from ._base_.lvis_maskrcnn import *
 
 model.merge(l14)
 optim_wrapper.merge(dict(optimizer=dict(lr=2e-4), paramwise_cfg=dict(decay_rate=0.8)))
-
-max_iters = 184_375  # 100 epochs
-train_cfg.merge(dict(max_iters=max_iters))
-param_scheduler[1].merge(dict(end=max_iters, milestones=[max_iters * 8 // 9, max_iters * 26 // 27]))

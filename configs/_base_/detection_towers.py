@@ -30,6 +30,9 @@ t16 = dict(
     neck=dict(in_channels=192),
 )
 
+# On top of any: features as they come, each window for itself (appendix B.3.3).
+frozen = dict(backbone=dict(global_blocks=(), drop_path_rate=0.0, with_cp=False, frozen=True))
+
 # On top of the Spatial tower of their size. Where Core learned another grid, positions are resampled to a window's.
 core_g14 = dict(backbone=dict(arch="PE-Core-G14-448", init_cfg=dict(checkpoint="hf://facebook/PE-Core-G14-448")))
 core_l14 = dict(
