@@ -66,7 +66,7 @@ def draw(
     from pe_dense.visual.film import SAMPLES, draw_film
     from pe_dense.visual.maps import native_side
     from pe_dense.visual.scene import Scene
-    from pe_dense.visual.towers import choose_device, open_tower
+    from pe_dense.visual.towers import choose_device, open_tower, title_of
 
     # What is logged about a file on its way is for training logs; here it would break into the progress.
     MMLogger.get_current_instance().setLevel(logging.WARNING)
@@ -74,16 +74,17 @@ def draw(
     blocks = parse_layers(layers, tower.num_layers)
     if films and len(blocks) > 1:
         raise ConfigError(f"videos show one layer, --layers {layers} names {len(blocks)}")
-    long_side = size or native_side(tower)
+    long_side = native_side(tower) if size is None else size
     masks = "auto" if mask == ["auto"] else mask
-    scene = Scene(tower, output_names(files), photos, long_side, masks) if photos else None
+    scene = Scene(tower, title_of(tower, weights), output_names(files), photos, long_side, masks) if photos else None
     options = {"pca": dict(per_image=per_image), "correspondence": {}}.get(mode, dict(point=place))
     drawer = getattr(modes, f"draw_{mode}")
 
+    from rich.console import Console
     from rich.progress import Progress
 
     out.mkdir(parents=True, exist_ok=True)
-    with Progress(transient=True) as progress:
+    with Progress(transient=True, console=Console(stderr=True)) as progress:
         if scene:
             task = progress.add_task("Running blocks", total=len(photos) * (max(blocks) + 1))
             scene.advance = lambda count: progress.advance(task, count)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 MARGIN = 12  # px
+TITLE_WIDTH = 240  # px that a title may take beside a narrow picture
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 Cell = tuple[str, Image.Image]  # a picture and the title above it
 
@@ -42,12 +44,16 @@ def lay_over(photo: Image.Image, values: np.ndarray) -> Image.Image:
 
 
 def mark(picture: Image.Image, places: Sequence[tuple[float, float]], *, numbered: bool = False) -> Image.Image:
-    """Mark places (x, y in pixels) with rings, of one colour or numbered and each of its own."""
+    """Mark places (x, y in pixels) with rings, of one colour or numbered and each of its own.
+
+    Near the border rings move inwards as far as it takes to see them whole.
+    """
     picture = picture.copy()
     draw = ImageDraw.Draw(picture)
     radius = max(7, round(picture.height / 32))
     font = ImageFont.load_default(size=round(radius * 1.6))
     for number, (x, y) in enumerate(places):
+        x, y = (_within(place, radius + 2, side) for place, side in zip((x, y), picture.size, strict=True))
         colour = MARKS[number % len(MARKS)] if numbered else (255, 255, 255)
         draw.ellipse((x - radius - 2, y - radius - 2, x + radius + 2, y + radius + 2), fill=(0, 0, 0))
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
@@ -57,6 +63,11 @@ def mark(picture: Image.Image, places: Sequence[tuple[float, float]], *, numbere
             inner = radius / 2
             draw.ellipse((x - inner, y - inner, x + inner, y + inner), fill=(200, 0, 0))
     return picture
+
+
+def _within(place: float, margin: int, side: int) -> float:
+    """A place that keeps the margin from both ends of a side; its middle where there is no such place."""
+    return side / 2 if side <= 2 * margin else min(max(place, margin), side - 1 - margin)
 
 
 def join(
@@ -81,17 +92,20 @@ def draw_sheet(rows: Sequence[Sequence[Cell]], heading: str = "") -> Image.Image
     """Lay pictures out in rows and columns on white.
 
     Args:
-        rows: titles and pictures; a row without titles takes no place for them.
+        rows: titles and pictures; a row without titles takes no place for them. Columns of narrow pictures are made
+            wider for their titles, up to 240 px; longer ones are cut in their middle.
         heading: a line above all.
 
     Returns:
         the whole, in RGB.
     """
-    columns = range(max(len(row) for row in rows))
-    widths = [max(row[i][1].width for row in rows if i < len(row)) for i in columns]
-    lefts = [MARGIN + sum(widths[:i]) + i * MARGIN for i in columns]
-    total = sum(widths) + MARGIN * (len(widths) + 1)
+    columns = [[row[i] for row in rows if i < len(row)] for i in range(max(map(len, rows)))]
+    widths = [max(picture.width for _, picture in column) for column in columns]
     font = ImageFont.load_default(size=min(max(13, round(max(widths) / 20)), 22))
+    titles = [math.ceil(max(font.getlength(title) for title, _ in column)) for column in columns]
+    widths = [max(width, min(title, TITLE_WIDTH)) for width, title in zip(widths, titles, strict=True)]
+    lefts = [MARGIN + sum(widths[:i]) + i * MARGIN for i in range(len(widths))]
+    total = max(sum(widths) + MARGIN * (len(widths) + 1), math.ceil(font.getlength(heading)) + 2 * MARGIN)
     line = sum(font.getmetrics()) + 4
     tops, y = [], MARGIN + (line + 2 if heading else 0)
     for row in rows:
@@ -99,7 +113,7 @@ def draw_sheet(rows: Sequence[Sequence[Cell]], heading: str = "") -> Image.Image
         y = tops[-1] + max(picture.height for _, picture in row) + MARGIN
     sheet = Image.new("RGB", (total, y), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN - 4), fit_text(heading, font, total - 2 * MARGIN), INK, font)
+    draw.text((MARGIN, MARGIN - 4), heading, INK, font)
     for row, top in zip(rows, tops, strict=True):
         for (title, picture), left, width in zip(row, lefts, widths, strict=False):
             text = fit_text(title, font, width)

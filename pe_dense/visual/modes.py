@@ -195,7 +195,7 @@ def _to_peak(weights: Tensor) -> np.ndarray:
 
 
 def _heading(scene: Scene) -> str:
-    return f"{scene.label}, run at {scene.long_side} px in patches of {scene.patch} px"
+    return f"{scene.title}, run at {scene.long_side} px in patches of {scene.patch} px"
 
 
 def _sheet(scene: Scene, cells: Sequence[Cell]) -> Image.Image:

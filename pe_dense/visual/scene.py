@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
-from pe_dense.tower import VARIANTS, PETower
+from pe_dense.tower import PETower
 from pe_dense.tower.tower import block_numbers
 from pe_dense.visual.maps import input_size, iter_maps, prepare
 from pe_dense.visual.masks import foreground_masks, read_mask
@@ -27,6 +27,7 @@ class Scene:
 
     Attributes:
         tower: a tower.
+        title: what pictures call it.
         names: of the photos, distinct.
         photos: RGB.
         long_side: longer side in pixels at which photos go through the tower; the larger, the finer the maps.
@@ -39,6 +40,7 @@ class Scene:
     """
 
     tower: PETower
+    title: str
     names: Sequence[str]
     photos: Sequence[Image.Image]
     long_side: int
@@ -59,13 +61,6 @@ class Scene:
     @property
     def patch(self) -> int:
         return self.tower.variant.patch_size
-
-    @property
-    def label(self) -> str:
-        """A short name of the tower."""
-        variant = self.tower.variant
-        known = self.tower.name in VARIANTS
-        return self.tower.name if known else f"{variant.layers} blocks, {variant.width} channels"
 
     def grid(self, number: int) -> tuple[int, int]:
         """Rows and columns of a photo's tokens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -49,24 +50,17 @@ def nearest_tokens(similarity: Tensor, count: int = 1) -> list[tuple[int, int]]:
     Returns:
         (row, column) each, the most similar first.
     """
-    left = similarity.clone()
-    rows, columns = (torch.arange(length, device=left.device) for length in left.shape)
-    apart = max(left.shape) / 8
-    found = []
-    for _ in range(count):
-        row, column = divmod(int(left.argmax()), left.shape[1])
-        if left[row, column] == -torch.inf:
-            break
-        found.append((row, column))
-        near = (rows[:, None] - row) ** 2 + (columns - column) ** 2 < apart**2
-        left[near] = -torch.inf
-    return found
+    numbers = torch.arange(similarity.numel(), device=similarity.device)
+    places = _places(numbers, similarity.shape)
+    return [tuple(places[i].tolist()) for i in _apart(similarity.flatten(), [(places, similarity.shape)], count)]
 
 
 def mutual_matches(
     source: Tensor, target: Tensor, count: int = 8, *, masks: tuple[Tensor, Tensor] | None = None
 ) -> list[Match]:
-    """Parts of two images that are each other's nearest, the most similar first and at some distance of each other.
+    """Parts of two images that are each other's nearest, the most similar first.
+
+    In both images they keep a distance of an eighth of the longer side from each other.
 
     Args:
         source, target: (C, H, W), of one C.
@@ -84,14 +78,30 @@ def mutual_matches(
     best, forth = _nearest(a, b)
     _, back = _nearest(b, a)
     mutual = back[forth] == torch.arange(len(here), device=here.device)
-    ranking = best.new_full(source.shape[1:], -torch.inf)
-    ranking.view(-1)[here[mutual]] = best[mutual]
-    counterpart = dict(zip(here.tolist(), there[forth].tolist(), strict=True))
-    matches = []
-    for row, column in nearest_tokens(ranking, count):
-        target_token = divmod(counterpart[row * source.shape[2] + column], target.shape[2])
-        matches.append(Match((row, column), target_token, float(ranking[row, column])))
-    return matches
+    best, here, there = best[mutual], here[mutual], there[forth[mutual]]
+    sources, targets = _places(here, source.shape[1:]), _places(there, target.shape[1:])
+    chosen = _apart(best, [(sources, source.shape[1:]), (targets, target.shape[1:])], count)
+    return [Match(tuple(sources[i].tolist()), tuple(targets[i].tolist()), float(best[i])) for i in chosen]
+
+
+def _places(numbers: Tensor, grid: Sequence[int]) -> Tensor:
+    """Row and column (N, 2) of tokens by their row-major numbers (N,)."""
+    return torch.stack([numbers // grid[1], numbers % grid[1]], dim=1)
+
+
+def _apart(values: Tensor, images: Sequence[tuple[Tensor, Sequence[int]]], count: int) -> list[int]:
+    """Numbers of the largest values (N,) whose places keep their distance from those before, in every image.
+
+    Args:
+        images: places (N, 2) and grid of each; the distance is an eighth of the grid's longer side.
+    """
+    left, found = values.clone(), []
+    while len(found) < count and (left > -torch.inf).any():
+        found.append(int(left.argmax()))
+        for places, grid in images:
+            distance = (places - places[found[-1]]).float().norm(dim=1)
+            left[distance < max(grid) / 8] = -torch.inf
+    return found
 
 
 def _numbers(features: Tensor, mask: Tensor | None) -> Tensor:

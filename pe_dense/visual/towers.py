@@ -9,7 +9,7 @@ import torch
 
 from pe_dense.io import CheckpointError, read_checkpoint
 from pe_dense.registry import MODELS
-from pe_dense.tower import PETower, load_tower, load_weights
+from pe_dense.tower import VARIANTS, PETower, load_tower, load_weights
 
 RANDOM = "random"
 _KINDS = ("pe_dense.PETower", "pe_dense.FrozenTower")
@@ -63,6 +63,12 @@ def choose_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
         reason = str(error).partition("\n")[0]
         raise ValueError(f"device {device} can't be used here ({reason}): name another, such as cpu") from error
+
+
+def title_of(tower: PETower, weights: str | None) -> str:
+    """What pictures call a tower: its published name or else its size, and where other weights come from."""
+    name = tower.name if tower.name in VARIANTS else f"{tower.num_layers} blocks, {tower.out_channels} channels"
+    return name if weights is None else f"{name} ({'/'.join(Path(weights).parts[-2:])})"
 
 
 def trained_backbone(checkpoint) -> dict | None:

@@ -15,7 +15,8 @@ def test_drawing_a_runs_features(tmp_path):
     arguments = (tmp_path / "a.png", "--weights", tmp_path / "run.pth", "--layers", "all", "--out", tmp_path / "out")
     done = run_tool("visualize_features", *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split("\n")[-2] == f"Pictures: {tmp_path / 'out'}"
+    out = tmp_path / "out"
+    assert done.stdout.splitlines() == [str(out / "a.png"), str(out / "a_layers.mp4"), f"Pictures: {out}"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "a_layers.mp4"]
     again = run_tool("visualize_features", *arguments)
     assert (again.returncode, len(again.stderr.strip().splitlines())) == (2, 1)

@@ -1,5 +1,7 @@
 """Sheets, marks and overlays."""
 
+import math
+
 import numpy as np
 from PIL import Image, ImageFont
 
@@ -55,6 +57,25 @@ def test_marks_lie_where_they_should():
     assert np.abs(changed.mean(axis=0) - (30, 50)).max() < 1
     assert pixels[30, 50].tolist() == [200, 0, 0]
     assert np.asarray(picture).min() == 255  # the original stays
+
+
+def test_marks_at_the_border_are_seen_whole():
+    middle = np.asarray(mark(blank(100, 60, "white"), [(50, 30)])).astype(int)
+    size = (middle < 255).any(axis=-1).sum()
+    for place in ((0, 0), (99, 59), (99, 30)):
+        corner = np.asarray(mark(blank(100, 60, "white"), [place])).astype(int)
+        assert (corner < 255).any(axis=-1).sum() == size
+    assert mark(blank(4, 60, "white"), [(0, 5)]).getpixel((2, 11)) == (200, 0, 0)
+
+
+def test_narrow_pictures_have_room_for_titles():
+    """A column is as wide as its title, up to 240 px, and the sheet as its heading."""
+    cells = [[("layer 11: cosine 0.25 to 1.00", blank(10, 300, "red")), ("x" * 99, blank(20, 300, "blue"))]]
+    font = ImageFont.load_default(size=13)
+    title = font.getlength(cells[0][0][0])
+    assert draw_sheet(cells).width == math.ceil(title) + 240 + 3 * MARGIN
+    heading = "a heading of some length"
+    assert draw_sheet([[("", blank(10, 10, "red"))]], heading).width == math.ceil(font.getlength(heading)) + 2 * MARGIN
 
 
 def test_joined_places_are_connected():

@@ -45,7 +45,14 @@ def test_transparency_lies_on_white(tmp_path):
 
 @pytest.mark.parametrize(
     ("mode", "value", "expected"),
-    [("L", 77, 77), ("1", 1, 255), ("I;16", 257 * 77, 77), ("F", 0.2, 51), ("F", 77.0, 77), ("CMYK", (0, 0, 0, 155), 100)],
+    [
+        ("L", 77, 77),
+        ("1", 1, 255),
+        ("I;16", 257 * 77, 77),
+        ("F", 0.2, 51),
+        ("F", 77.0, 77),
+        ("CMYK", (0, 0, 0, 155), 100),
+    ],
 )
 def test_other_modes(tmp_path, mode, value, expected):
     Image.new(mode, (4, 4), value).save(tmp_path / "a.tif")

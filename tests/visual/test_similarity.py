@@ -52,6 +52,17 @@ def test_counterparts_are_found(pair):
     assert matches[1].similarity > matches[2].similarity > 0.9
 
 
+def test_counterparts_keep_their_distance_in_both_images(pair):
+    """Sources far apart whose counterparts are neighbours: the more similar one stands for both."""
+    source, target = pair
+    target[:, 0, 1] = source[:, 0, 7] + 0.05 * target[:, 0, 1]
+    assert [match[:2] for match in mutual_matches(*pair, count=3)] == [
+        ((0, 0), (8, 4)),
+        ((0, 7), (0, 1)),
+        ((3, 2), (4, 2)),
+    ]
+
+
 def test_the_other_way_round(pair):
     back = mutual_matches(*reversed(pair), count=3)
     assert [(match.target, match.source) for match in back] == [match[:2] for match in mutual_matches(*pair, count=3)]

@@ -8,7 +8,7 @@ from tiny_towers import ARCH, tiny_tower
 from pe_dense.io import CheckpointError
 from pe_dense.registry import MODELS
 from pe_dense.tower import PETower
-from pe_dense.visual.towers import open_tower, trained_backbone
+from pe_dense.visual.towers import open_tower, title_of, trained_backbone
 
 WINDOWED = dict(type="pe_dense.PETower", arch=ARCH, window_size=2, global_blocks=(1,), pos_embed="tile")
 
@@ -92,6 +92,13 @@ def test_a_probe_without_its_part_is_refused(tmp_path):
     path = write_run(tmp_path / "a.pth", dict(type="pe_dense.FrozenTower", arch=ARCH), {"head.weight": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"a\.pth has no backbone\.\* in its state_dict"):
         open_tower(None, path)
+
+
+def test_titles_tell_where_weights_come_from():
+    tower = PETower("PE-Spatial-T16-512")
+    assert title_of(tower, None) == "PE-Spatial-T16-512"
+    assert title_of(tower, "random") == "PE-Spatial-T16-512 (random)"
+    assert title_of(tiny_tower(), "/data/work_dirs/demo/") == "3 blocks, 32 channels (work_dirs/demo)"
 
 
 @pytest.mark.parametrize(
