@@ -101,7 +101,7 @@ def draw_correspondence(scene: Scene, blocks: Sequence[int], out: Path, *, count
             told = f", cosine {min(cosines):.2f} to {max(cosines):.2f}" if cosines else ""
             names = f"{scene.names[0]} and {scene.names[other]}"
             rows = [
-                [(f"{names}: nearest parts of layer {block}{told}", join(photos[0], photos[other], pairs))],
+                [(f"{names}, layer {block}{told}", join(photos[0], photos[other], pairs))],
                 [("principal components of all photos together", join(colours[0], colours[other], []))],
             ]
             path = out / f"{scene.names[0]}_{scene.names[other]}_layer{block}.png"
