@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pe_dense.tower.lean import gelu_linear, turn_queries_and_keys
+from pe_dense.tower.lean import gelu_linear, project_and_turn
 from pe_dense.tower.rope import RotaryTable
 from pe_dense.tower.variants import Variant
 from pe_dense.tower.window import Windows
@@ -42,7 +42,7 @@ class Attention(nn.Module):
         out = out.transpose(1, 2).reshape(x.shape)
         return self.out_proj(out)
 
-    def queries_keys_values(self, x: Tensor, rope: RotaryTable | None) -> tuple[Tensor, Tensor, Tensor]:
+    def queries_keys_values(self, x: Tensor, rope: RotaryTable | None) -> tuple[Tensor, ...]:
         """What attends to what: queries and keys are turned by their tokens' places.
 
         Args:
@@ -51,12 +51,7 @@ class Attention(nn.Module):
         Returns:
             three (B * G, heads, N, head_dim).
         """
-        batch, groups, tokens, width = x.shape
-        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
-        qkv = qkv.view(batch * groups, tokens, 3, self.heads, width // self.heads)
-        if rope is not None:
-            qkv = turn_queries_and_keys(qkv, rope)
-        return qkv.permute(2, 0, 3, 1, 4).unbind()
+        return project_and_turn(x.flatten(0, 1), self.in_proj_weight, self.in_proj_bias, self.heads, rope)
 
 
 class MLP(nn.Module):

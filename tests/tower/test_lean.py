@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pe_dense.tower import PETower
-from pe_dense.tower.lean import gelu_linear, turn_queries_and_keys
+from pe_dense.tower.lean import gelu_linear, project_and_turn
 from pe_dense.tower.rope import RotaryTable, rotate
 
 ARCH = dict(
@@ -23,15 +23,28 @@ def test_gelu_linear(frozen):
     assert torch.autograd.gradcheck(gelu_linear, inputs)
 
 
-def test_turn():
+@pytest.mark.parametrize("frozen", [None, 0, 1, 2])
+def test_project_and_turn(frozen):
     generator = torch.Generator().manual_seed(0)
-    qkv = torch.randn(2, 5, 3, 2, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    inputs = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((2, 5, 8), (24, 8), (24,))]
+    for index, tensor in enumerate(inputs):
+        tensor.requires_grad_(index != frozen)
     angles = torch.randn(5, 2, generator=generator, dtype=torch.float64)
     table = RotaryTable(angles.cos(), angles.sin())
-    turned = turn_queries_and_keys(qkv * 1, table)
-    torch.testing.assert_close(turned[:, :, :2], rotate(qkv[:, :, :2], table), atol=1e-14, rtol=0)
-    assert torch.equal(turned[:, :, 2], qkv[:, :, 2])
-    assert torch.autograd.gradcheck(lambda x: turn_queries_and_keys(x * 1, table), qkv)
+
+    q, k, v = F.linear(*inputs).view(2, 5, 3, 2, 4).unbind(2)
+    expected = [part.transpose(1, 2) for part in (rotate(q, table), rotate(k, table), v)]
+    for ours, theirs in zip(project_and_turn(*inputs, 2, table), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-14, rtol=0)
+    assert torch.autograd.gradcheck(lambda *inputs: project_and_turn(*inputs, 2, table), inputs)
+
+
+def test_gradients_of_any_layout():
+    """A sum's gradient is one number repeated, without a memory of its own."""
+    x, weight, bias = torch.randn(1, 5, 8), torch.randn(24, 8, requires_grad=True), torch.randn(24)
+    table = RotaryTable(torch.ones(5, 2), torch.zeros(5, 2))
+    sum(part.sum() for part in project_and_turn(x, weight, bias, 2, table)).backward()
+    torch.testing.assert_close(weight.grad, x.sum((0, 1)).expand(24, 8))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
