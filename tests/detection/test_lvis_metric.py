@@ -265,6 +265,20 @@ def test_says_what_a_file_lacks(small, tmp_path, part, field):
         build(write(tmp_path, content), content)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("bbox", [1, 2, 3], "'bbox' is not of four numbers in 1 of"),
+        ("segmentation", None, "'segmentation' is null in 1"),
+    ],
+)
+def test_says_what_the_evaluator_would_stumble_over(small, tmp_path, field, value, message):
+    content = copy.deepcopy(small[0])
+    content["annotations"][3][field] = value
+    with pytest.raises(ValueError, match=message):
+        build(write(tmp_path, content), content, metric=["bbox", "segm"])
+
+
 def test_masks_are_wanted_only_for_masks(small, tmp_path):
     content = broken(small[0], "annotations", "segmentation")
     path = write(tmp_path, content)

@@ -37,6 +37,7 @@ class GroundTruth(ABC):
         content = read_annotations(path)
         problems = missing_fields(content, self.required)
         problems += missing_fields(content, dict(annotations=["segmentation"])) if masks else []
+        problems += [] if problems else _useless(content["annotations"], masks)
         if problems := problems or self._contradictions(content):
             raise ValueError(f"{path} does not serve: {'; '.join(problems)}. {self.advice}")
         self._ids = {category["name"]: category["id"] for category in content["categories"]}
@@ -101,3 +102,11 @@ class GroundTruth(ABC):
     def _contradictions(self, content: dict) -> list[str]:
         """What is wrong with fields of the rules' own."""
         return []
+
+
+def _useless(annotations: list[dict], masks: bool) -> list[str]:
+    """What the evaluator would stumble over, after the first epoch."""
+    boxes = sum(len(annotation["bbox"]) != 4 for annotation in annotations)
+    problems = [f"'bbox' is not of four numbers in {boxes} of {len(annotations)} annotations"] if boxes else []
+    empty = sum(annotation["segmentation"] is None for annotation in annotations) if masks else 0
+    return problems + ([f"'segmentation' is null in {empty} of {len(annotations)} annotations"] if empty else [])
