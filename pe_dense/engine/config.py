@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -10,6 +10,16 @@ from mmengine.config import Config, ConfigDict
 
 from pe_dense.engine.errors import ConfigError
 
+# What a run reads of a config's top level. Any other name there only says once what stands in several places.
+# fmt: off
+READ = frozenset((
+    "auto_scale_lr", "custom_hooks", "data_preprocessor", "default_hooks", "default_scope", "env_cfg",
+    "experiment_name", "inferencer", "launcher", "load_from", "log_level", "log_processor", "model",
+    "model_wrapper_cfg", "optim_wrapper", "param_scheduler", "randomness", "resume", "runner_type",
+    "test_cfg", "test_dataloader", "test_evaluator", "train_cfg", "train_dataloader", "tta_model",
+    "tta_pipeline", "val_cfg", "val_dataloader", "val_evaluator", "visualizer", "work_dir",
+))
+# fmt: on
 _SIZE_KEYS = ("img_size", "pad_size_divisor", "scale", "crop_size", "size", "image_size")
 
 
@@ -80,8 +90,24 @@ def _replace_tower(_key: str, item, old: str, new: str):
     return {old: new, f"hf://facebook/{old}": f"hf://facebook/{new}"}.get(item, item) if isinstance(item, str) else item
 
 
+def _places(item, value, name: str = "") -> Iterator[str]:
+    """Dotted names of all places below that hold a value."""
+    if item == value and name:
+        yield name
+    children = item.items() if isinstance(item, dict | Config) else enumerate(item) if isinstance(item, list) else ()
+    for key, child in children:
+        yield from _places(child, value, f"{name}.{key}" if name else str(key))
+
+
 def _check_option(config: Config, name: str) -> None:
-    """A misspelt option would silently change nothing: its parent must exist."""
+    """An option that would silently change nothing is an error: one that is misspelt, or that no run reads."""
+    top = name.partition(".")[0]
+    if top not in READ and (top in config or "." not in name):
+        places = [place for place in _places(config, config.get(top)) if place.partition(".")[0] in READ]
+        where = f"; its value is in {', '.join(places[:6])}" if top in config and places else ""
+        raise ConfigError(
+            f"option {name} would change nothing: no run reads {top!r} from the config's top level{where}"
+        )
     item = config
     *parents, _ = name.split(".")
     for depth, part in enumerate(parents):

@@ -47,8 +47,14 @@ def split_readable(images: Iterable[Path]) -> tuple[list[Path], list[Path]]:
 
 def output_names(images: Sequence[Path]) -> list[str]:
     """Distinct names for the outputs: stems, numbered where they repeat."""
-    names, seen = [], {}
+    names: list[str] = []
+    taken = {image.stem for image in images}
+    given = set()
     for image in images:
-        count = seen[image.stem] = seen.get(image.stem, 0) + 1
-        names.append(image.stem if count == 1 else f"{image.stem}_{count}")
+        name, count = image.stem, 1
+        while name in given or (count > 1 and name in taken):
+            count += 1
+            name = f"{image.stem}_{count}"
+        given.add(name)
+        names.append(name)
     return names

@@ -1,10 +1,12 @@
 """Reading configs and changing them."""
 
+import inspect
 from pathlib import Path
 
 import pytest
+from mmengine.runner import Runner
 
-from pe_dense.engine.config import load_config
+from pe_dense.engine.config import READ, load_config
 from pe_dense.engine.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -48,11 +50,24 @@ def test_single_values_change_on_top():
         ({"modle.backbone.with_cp": True}, "the config has no 'modle'; it has .*model"),
         ({"model.backbon.with_cp": True}, "model has no 'backbon'; it has .*backbone"),
         ({"train_dataloader.dataset.pipeline.9.prob": 0}, r"pipeline has no '9'; it has 0\.\.6"),
+        (
+            {"max_iters": 90},
+            r"would change nothing: no run reads 'max_iters' .* in param_scheduler.*train_cfg\.max_iters",
+        ),
+        ({"norm_cfg.eps": 1e-5}, "would change nothing"),
+        ({"randomnes": 3}, "would change nothing"),
     ],
 )
 def test_misspelt_option(options, message):
     with pytest.raises(ConfigError, match=message):
         load_config(CONFIGS / "coco_maskrcnn_pe_t16.py", options)
+
+
+def test_what_a_run_reads():
+    """MMEngine's part of it is the runner's arguments."""
+    arguments = set(inspect.signature(Runner.__init__).parameters)
+    own = {"inferencer", "model_wrapper_cfg", "runner_type", "tta_model", "tta_pipeline"}
+    assert arguments - {"self", "cfg"} | own == READ
 
 
 def test_missing_config_suggests(tmp_path):
@@ -70,10 +85,10 @@ def test_broken_config(tmp_path, text):
 
 
 def test_unknown_knob(tmp_path):
-    (tmp_path / "small.py").write_text("a = dict(b=1)\n")
+    (tmp_path / "small.py").write_text("model = dict(b=1)\n")
     with pytest.raises(ConfigError, match="has no image_size to change"):
         load_config(tmp_path / "small.py", dict(image_size=3))
-    assert load_config(tmp_path / "small.py", {"a.b": 2}).to_dict() == dict(a=dict(b=2))
+    assert load_config(tmp_path / "small.py", {"model.b": 2}).to_dict() == dict(model=dict(b=2))
 
 
 def test_tower_reaches_model_and_weights():

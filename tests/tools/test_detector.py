@@ -1,5 +1,7 @@
 """A trained detector as a function."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -54,3 +56,5 @@ def test_checkpoint_of_another_head_names_both_shapes(trained):
 def test_names_of_outputs_do_not_collide(tmp_path):
     paths = [tmp_path / "a" / "1.jpg", tmp_path / "b" / "1.jpg", tmp_path / "2.jpg"]
     assert output_names(paths) == ["1", "1_2", "2"]
+    assert output_names([Path("a.jpg"), Path("a_2.png"), Path("a.png")]) == ["a", "a_2", "a_3"]
+    assert output_names([Path("a.jpg"), Path("a.png"), Path("a_2.png")]) == ["a", "a_3", "a_2"]
