@@ -33,10 +33,26 @@ def check_files(config: Config, splits: tuple[str, ...]) -> None:
             if "generator" in dataset:
                 continue
             root = Path(dataset.get("data_root") or "")
-            wanted = [dataset.get("ann_file"), *dict(dataset.get("data_prefix") or {}).values()]
-            for path in (root / name for name in wanted if name):
+            names = [dataset.get("ann_file"), *dict(dataset.get("data_prefix") or {}).values()]
+            for path in [root / name for name in names if name] or [root]:
                 if not path.exists():
                     raise ConfigError(_missing(config, split, path))
+
+
+def check_pictures(config: Config) -> None:
+    """Make sure that the photos exist that hooks of a config (their ``images``) will look at during training.
+
+    Raises:
+        ConfigError: with the path and the option to change it.
+    """
+    for number, hook in enumerate(config.get("custom_hooks") or []):
+        images = hook.get("images") or []
+        for path in map(Path, [images] if isinstance(images, str) else images):
+            if not path.exists():
+                raise ConfigError(
+                    f"{hook['type']} looks at photos that are not there: {path} does not exist ({path.absolute()}); "
+                    f"put a few there, or name others: --cfg-options custom_hooks.{number}.images=PATH"
+                )
 
 
 def check_weights(config: Config) -> None:
@@ -63,8 +79,9 @@ def _missing(config: Config, split: str, path: Path) -> str:
     root = config.get("data_root")
     message = f"{source.get('name', 'The data')} ({split}) is not there: {path} does not exist ({path.absolute()})."
     if source:
-        message += f" Get it from {source['url']} and lay it out as {root}/{{{source['layout']}}}"
-        message += ", or name its folder: --cfg-options data_root=FOLDER"
+        message += f" Get it from {source['url']} and lay it out as {root}/{{{source['layout']}}}."
+    if root:
+        message += " If it is elsewhere, name its folder: --cfg-options data_root=FOLDER"
     return message
 
 

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 
-from pe_dense.engine.data import check_files, check_weights
+from pe_dense.engine.data import check_files, check_pictures, check_weights
 from pe_dense.engine.errors import ConfigError
 from pe_dense.engine.processes import join_processes
 from pe_dense.engine.test_time import drop_pretrained, use_test_time_augmentation
@@ -48,6 +48,7 @@ def training_runner(
     if "train_dataloader" not in config:
         raise ConfigError(f"{config.filename} has nothing to train: run it by tools/test.py")
     check_files(config, ("train", "val"))
+    check_pictures(config)
     check_weights(config)
     if fsdp:
         _set_sharding(config, launcher, ema)

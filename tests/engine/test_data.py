@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
-from pe_dense.engine.data import check_files, check_images
+from pe_dense.engine.data import check_files, check_images, check_pictures
 from pe_dense.engine.errors import ConfigError
 from pe_dense.engine.runner import Runner
 
@@ -54,6 +54,20 @@ def test_missing_annotations_are_told_with_path_source_and_layout(tmp_path):
     ):
         assert part in message
     assert "\n" not in message
+
+
+def test_missing_folder_of_images_and_photos_to_look_at(tmp_path):
+    dataset = dict(type="pe_dense.ImageFolder", data_root=str(tmp_path / "absent"))
+    hooks = [dict(type="A"), dict(type="B", images=[str(tmp_path), str(tmp_path / "photo.jpg")])]
+    content = Config(dict(data_root="absent", train_dataloader=dict(dataset=dataset), custom_hooks=hooks))
+    with pytest.raises(ConfigError, match=r"absent does not exist .* name its folder: --cfg-options data_root=FOLDER"):
+        check_files(content, ("train",))
+    with pytest.raises(ConfigError, match=r"B looks at .*photo\.jpg does not exist .*custom_hooks\.1\.images=PATH"):
+        check_pictures(content)
+    (tmp_path / "photo.jpg").touch()
+    (tmp_path / "absent").mkdir()
+    check_files(content, ("train",))
+    check_pictures(content)
 
 
 def test_missing_image_folder_and_other_splits(tmp_path):
