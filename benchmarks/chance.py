@@ -6,6 +6,7 @@ For classes, the best single one everywhere. For depth, the mean of the training
 place. Data and metrics are those of the configs.
 """
 
+import argparse
 from pathlib import Path
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -24,6 +25,8 @@ def evaluate(dataset, metric, field, values):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+
     import torch
     from mmengine.registry import DATASETS, METRICS, init_default_scope
 

@@ -1,25 +1,69 @@
-"""Principal components of features: time side by side with PyTorch's, and how far each is from the exact ones.
+"""Principal components of features: time and memory beside PyTorch's, and how far each is from the exact ones.
 
     python benchmarks/visual.py
 
 Features are 16 maps of 64 x 64 tokens with 1536 channels, correlated in space, with a mean far from zero and variances
 that fall as 1 / rank^1.4. All are given the same maps and find three components of their low-pass:
 
-  here        fit_basis: block Lanczos iteration, smoothing what was projected
-  lowrank     low_pass of the maps, then torch.pca_lowrank of the tokens (randomised, as called by default)
-  covariance  low_pass of the maps, the covariance matrix in float32 and scipy's eigh for its top three
+  here         fit_basis: block Lanczos iteration, smoothing what was projected
+  pca_lowrank  low_pass of the maps, then torch.pca_lowrank of the tokens (randomised, as called by default)
+  covariance   low_pass of the maps, the covariance matrix in float32 and scipy's eigh for its top three
 
-On a 2-core CPU: here 0.49 s, lowrank 4.9 s, covariance 4.1 s, colours 0.60 s.
-
-"colours" is the whole of feature_rgb. Runs alternate, so that a busy machine disturbs them alike; times are medians
-and minima by the clock, and medians of the processor's seconds of all threads. "apart" is the largest sine of the
-angles to the eigenvectors of the covariance in float64.
+"colours" is the whole of feature_rgb. Rows run in turns; "times_faster" is against pca_lowrank. "apart" is the largest
+sine of the angles to the eigenvectors of the covariance in float64. Memory is of a process of its own, beyond the maps.
 """
 
 import argparse
 import os
-import statistics
-import time
+from pathlib import Path
+
+from measure import in_turns, peak_memory, summary, write_table
+
+WAYS = ("here", "pca_lowrank", "covariance", "colours")
+
+
+def make_run(way: str, sizes: tuple[int, int, int], threads: int):
+    """A function that finds components (3, C), or colours, of maps that are made here."""
+    import torch
+
+    torch.set_num_threads(threads)
+    return way_of(way, make_features(*sizes))
+
+
+def way_of(way: str, features):
+    import torch
+
+    from pe_dense.visual import feature_rgb, fit_basis, low_pass
+
+    if way == "here":
+        return lambda: fit_basis(features).components
+    if way == "colours":
+        return lambda: feature_rgb(features)
+    if way == "covariance":
+        return lambda: top(covariance(low_pass(features)))
+
+    def lowrank():
+        torch.manual_seed(0)
+        tokens = low_pass(features).movedim(1, -1).flatten(0, 2)  # (N * H * W, C)
+        return torch.pca_lowrank(tokens)[2][:, :3].T
+
+    return lowrank
+
+
+def covariance(maps):
+    """(N, C, H, W) -> (C, C), not divided by the number of tokens."""
+    tokens = maps.movedim(1, -1).flatten(0, 2)
+    centred = tokens - tokens.mean(dim=0)
+    return centred.T @ centred
+
+
+def top(matrix):
+    """Eigenvectors (3, C) of the largest eigenvalues."""
+    import torch
+    from scipy.linalg import eigh
+
+    size = len(matrix)
+    return torch.from_numpy(eigh(matrix.numpy(), subset_by_index=(size - 3, size - 1))[1][:, ::-1].copy()).T
 
 
 def main():
@@ -28,57 +72,30 @@ def main():
     parser.add_argument("--side", type=int, default=64)
     parser.add_argument("--channels", type=int, default=1536)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--output", type=Path, default=Path("work_dirs/benchmarks/visual.json"))
     args = parser.parse_args()
 
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else the processor's seconds count waiting, too
     import torch
-    from scipy.linalg import eigh
 
-    from pe_dense.visual import feature_rgb, fit_basis, low_pass
+    from pe_dense.visual import low_pass
 
     torch.set_num_threads(args.threads)
-    features = make_features(args.images, args.channels, args.side)
-
-    def tokens():
-        return low_pass(features).movedim(1, -1).flatten(0, 2)  # (N * H * W, C)
-
-    def covariance(dtype):
-        centred = tokens().to(dtype)
-        centred = centred - centred.mean(dim=0)
-        return centred.T @ centred
-
-    def top(matrix):
-        size = len(matrix)
-        return torch.from_numpy(eigh(matrix.numpy(), subset_by_index=(size - 3, size - 1))[1][:, ::-1].copy()).T
-
-    def lowrank():
-        torch.manual_seed(0)
-        return torch.pca_lowrank(tokens())[2][:, :3].T
-
-    exact = top(covariance(torch.float64))
-    methods = {
-        "here": lambda: fit_basis(features).components,
-        "lowrank": lowrank,
-        "covariance": lambda: top(covariance(torch.float32)),
-        "colours": lambda: feature_rgb(features),
-    }
-    times = {name: [] for name in methods}
-    found = {}
-    for run in range(args.repeats + 1):
-        for name, method in methods.items():
-            start, busy = time.perf_counter(), time.process_time()
-            found[name] = method()
-            if run:  # the first one warms up
-                times[name].append((time.perf_counter() - start, time.process_time() - busy))
-    print(f"{args.images} x {args.side} x {args.side} tokens of {args.channels}, {args.threads} threads")
-    print(f"{'':<11} {'median s':>9} {'least s':>9} {'CPU s':>9} {'apart':>9}")
-    for name, taken in times.items():
-        apart = "" if name == "colours" else f"{sine(found[name].double(), exact):9.1e}"
-        clock, busy = zip(*taken, strict=True)
-        print(
-            f"{name:<11} {statistics.median(clock):>9.2f} {min(clock):>9.2f} {statistics.median(busy):>9.2f} {apart:>9}"
+    sizes = (args.images, args.channels, args.side)
+    features = make_features(*sizes)
+    exact = top(covariance(low_pass(features).double()))
+    runs = {way: way_of(way, features) for way in WAYS}
+    apart = {way: f"{sine(run().double(), exact):.1e}" for way, run in runs.items() if way != "colours"}
+    rows = [
+        dict(
+            way=way,
+            **values,
+            **{"peak MB": round(peak_memory(make_run, way, sizes, args.threads)), "apart": apart.get(way)},
         )
+        for way, values in summary(in_turns(runs, args.repeats), peer="pca_lowrank").items()
+    ]
+    print(f"{args.images} x {args.side} x {args.side} tokens of {args.channels} channels\n")
+    write_table(rows, args.output, **{k: v for k, v in vars(args).items() if k not in ("output", "repeats")})
 
 
 def make_features(images, channels, side):

@@ -17,12 +17,11 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(image_size, image_size), keep_ratio=True),
+    dict(type="Resize", **resizing),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
 # Of 1824 px: 1728, 1536 and 1344 as published, each mirrored, too.
 tta_pipeline[1].transforms[0] = [
-    dict(type="RandomResize", scale=(image_size, image_size), ratio_range=(ratio, ratio), keep_ratio=True)
-    for ratio in (1.0, 0.9474, 0.8422, 0.7369)
+    dict(type="RandomResize", ratio_range=(ratio, ratio), **resizing) for ratio in (1.0, 0.9474, 0.8422, 0.7369)
 ]

@@ -46,4 +46,5 @@ class DETAJitter(BaseTransform):
 
 
 def _resize(results: dict, shorter: int, longest: int) -> dict:
-    return Resize(scale=(longest, int(shorter)), keep_ratio=True)(results)
+    # Pillow, as in the published code: where an image shrinks it averages over pixels, OpenCV leaves them out.
+    return Resize(scale=(longest, int(shorter)), keep_ratio=True, backend="pillow")(results)
