@@ -17,11 +17,11 @@ HERE = Path(__file__).parent
 # What each one is called with, for a machine of two cores.
 SMALL = dict(
     tower=["--arch", "PE-Spatial-T16-512", "--batch", "4", "--repeats", "5"],
-    detection=["--size", "256", "--repeats", "3", "--no-compile"],
+    detection=["--size", "256", "--window", "8", "--repeats", "3", "--no-compile"],
     data_loading=["--repeats", "3"],
     soft_nms=["--repeats", "3"],
     deform_attn=["--size", "608", "--repeats", "3"],
-    metrics=["--images", "100", "--repeats", "1"],
+    metrics=["--images", "100", "--repeats", "2"],
     probing=[],
     propagation=[],
     visual=[],
