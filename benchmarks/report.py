@@ -22,10 +22,10 @@ SMALL = dict(
     soft_nms=["--repeats", "3"],
     deform_attn=["--size", "608", "--repeats", "3"],
     metrics=["--images", "100", "--repeats", "2"],
-    probing=[],
+    probing=["--repeats", "3"],
     propagation=["--repeats", "2"],
     visual=[],
-    alignment=[],
+    alignment=["--repeats", "1"],
     scale=[],
 )
 
