@@ -22,10 +22,10 @@ SMALL = dict(
     soft_nms=["--repeats", "3"],
     deform_attn=["--size", "608", "--repeats", "3"],
     metrics=["--images", "100", "--repeats", "2"],
-    probing=["--repeats", "3"],
+    probing=[],
     propagation=["--repeats", "2"],
     visual=[],
-    alignment=["--repeats", "1"],
+    alignment=["--points-per-side", "6", "--repeats", "1"],
     scale=[],
 )
 
