@@ -43,7 +43,7 @@ def lvis(path: str, results: list[dict], iou_type: str) -> list[float]:
     truth = LVIS(path)
     evaluation = LVISEval(truth, LVISResults(truth, results), iou_type)
     evaluation.run()
-    return list(evaluation.get_results().values())[:9]
+    return list(evaluation.get_results().values())
 
 
 def pycocotools(path: str, results: list[dict], iou_type: str) -> list[float]:
@@ -52,7 +52,7 @@ def pycocotools(path: str, results: list[dict], iou_type: str) -> list[float]:
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    return list(evaluation.stats[:6])
+    return list(evaluation.stats)
 
 
 def timed(function: Callable, *args) -> tuple[float, list[float]]:

@@ -134,6 +134,39 @@ def make_predictions(content: dict, *, per_image: int, seed: int = 1) -> list[di
     return samples
 
 
+def add_degenerate_shapes(content: dict, samples: list[dict], *, seed: int) -> None:
+    """Give some annotations and detections no area, in place.
+
+    Annotations: a seventh has an ``area`` of 0, a box without width, or an empty mask (the latter two with an area of
+    0 or not); another seventh has ``ignore`` set; those of the first annotated category all have an area of 0.
+    Detections: a seventh has a box without width or height and an empty mask.
+    """
+    rng = np.random.default_rng(seed)
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    degenerate = min(annotation["category_id"] for annotation in content["annotations"])
+    for annotation in content["annotations"]:
+        kind = rng.integers(28)
+        height, width = sizes[annotation["image_id"]]
+        if kind == 0 or annotation["category_id"] == degenerate:
+            annotation["area"] = 0
+        elif kind in (1, 2):
+            annotation["bbox"][2] = 0
+            annotation["area"] *= kind - 1
+        elif kind == 3:
+            annotation["segmentation"] = dict(size=[height, width], counts=[height * width])
+            annotation["area"] = 0.0
+        elif kind < 8:
+            annotation["ignore"] = 1
+    for sample in samples:
+        height, width = sizes[sample["img_id"]]
+        instances = sample["pred_instances"]
+        empty = mask_api.encode(np.zeros((height, width), np.uint8, order="F"))
+        for index in np.flatnonzero(rng.random(len(instances["labels"])) < 1 / 7).tolist():
+            side = int(rng.integers(2))
+            instances["bboxes"][index, 2 + side] = instances["bboxes"][index, side]
+            instances["masks"][index] = dict(empty)
+
+
 def as_results(content: dict, samples: list[dict], iou_type: str) -> list[dict]:
     """The detections in the form that `lvis` and `pycocotools` take: one dict each.
 

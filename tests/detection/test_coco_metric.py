@@ -4,13 +4,14 @@ import json
 
 import numpy as np
 import pytest
-from metric_data import as_results, make_ground_truth, make_predictions
+from metric_data import add_degenerate_shapes, as_results, make_ground_truth, make_predictions
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from pe_dense.registry import METRICS
 
 NAMES = ("mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l")
+NAMES += ("AR@1", "AR@10", "AR@100", "AR_s@100", "AR_m@100", "AR_l@100")
 
 
 def write(folder, content):
@@ -32,7 +33,7 @@ def oracle(path, content, samples, iou_type, categories):
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    return evaluation.stats[:6]
+    return evaluation.stats
 
 
 # With 8 categories some images have more than the 100 detections of one category that count.
@@ -50,6 +51,23 @@ def test_equals_pycocotools(num_categories, per_image, iou_type, tmp_path):
     expected = oracle(path, content, samples, iou_type, [category["id"] for category in content["categories"]])
     assert (expected > 0.02).all()
     np.testing.assert_allclose(list(values.values()), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_equals_pycocotools_with_degenerate_shapes(tmp_path, iou_type, seed):
+    """Zero areas, boxes without width, empty masks, crowds and ignored annotations, and unannotated categories."""
+    content = make_ground_truth(
+        num_images=40, num_categories=15, size=(240, 200), lvis=False, crowds=0.15, seed=30 + seed
+    )
+    samples = make_predictions(content, per_image=60, seed=40 + seed)
+    add_degenerate_shapes(content, samples, seed=50 + seed)
+    path = write(tmp_path, content)
+    metric = build(path, [category["name"] for category in content["categories"]], iou_type)
+    metric.process({}, samples)
+    values = metric.evaluate(len(samples))
+    expected = oracle(path, content, samples, iou_type, [category["id"] for category in content["categories"]])
+    np.testing.assert_allclose(list(values.values()), expected, rtol=0, atol=1e-9)
 
 
 def test_equals_pycocotools_on_some_classes(tmp_path):
@@ -75,7 +93,7 @@ def test_nothing_detected(tmp_path):
     metric = build(write(tmp_path, content), [category["name"] for category in content["categories"]], ["bbox", "segm"])
     metric.process({}, samples)
     values = metric.evaluate(len(samples))
-    assert len(values) == 12 and set(values.values()) == {0}
+    assert len(values) == 24 and set(values.values()) == {0}
 
 
 def test_file_without_annotations(tmp_path):

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from metric_data import as_results, make_ground_truth, make_predictions
+from metric_data import add_degenerate_shapes, as_results, make_ground_truth, make_predictions
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger
@@ -16,7 +16,7 @@ from pycocotools import mask as mask_api
 
 from pe_dense.registry import METRICS
 
-NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf")
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf", "AR@300", "ARs@300", "ARm@300", "ARl@300")
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,21 @@ def test_equals_lvis_with_flagged_annotations(small, tmp_path, iou_type, field, 
     np.testing.assert_allclose(evaluate(path, content, samples, iou_type), expected, rtol=0, atol=1e-12)
     # `lvis` does not know crowds, but what is to be ignored.
     assert (field == "iscrowd") == np.allclose(expected, oracle(plain, content, samples, iou_type, monkeypatch))
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_equals_lvis_with_degenerate_shapes(tmp_path, iou_type, seed, monkeypatch):
+    """Zero areas, boxes without width, empty masks, ignored annotations, and categories that only these annotate."""
+    content = make_ground_truth(num_images=40, num_categories=15, size=(240, 200), lvis=True, seed=seed)
+    samples = make_predictions(content, per_image=60, seed=10 + seed)
+    plain = evaluate(write(tmp_path, content), content, samples, iou_type)
+    add_degenerate_shapes(content, samples, seed=20 + seed)
+    path = write(tmp_path, content)
+    expected = oracle(path, content, samples, iou_type, monkeypatch)
+    values = evaluate(path, content, samples, iou_type)
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-9)
+    assert (np.abs(values - plain) > 1e-3).sum() > 6
 
 
 def test_equals_lvis_where_results_are_missing(small, log, monkeypatch):
@@ -169,7 +184,7 @@ def test_nothing_detected(small, tmp_path, log):
     values = metric.evaluate(len(samples))
     assert "no bbox detection" in log.text and "no segm detection" in log.text
     absent = {f"lvis/{iou_type}_AP{group}" for iou_type in ("bbox", "segm") for group in "rc"}
-    assert values == {name: -1 if name in absent else 0 for name in values} and len(values) == 18
+    assert values == {name: -1 if name in absent else 0 for name in values} and len(values) == 26
 
 
 def test_without_any_result(small):

@@ -4,9 +4,9 @@ import numpy as np
 from faster_coco_eval import COCO
 
 from pe_dense.detection.metrics.ground_truth import GroundTruth
-from pe_dense.detection.metrics.precision import means, precision
+from pe_dense.detection.metrics.precision import mean, means, precision_recall
 
-MAX_DETECTIONS = 100  # of one category in one image
+MAX_DETECTIONS = (1, 10, 100)  # of one category in one image; precision is that of the last
 
 
 class CocoGroundTruth(GroundTruth):
@@ -21,11 +21,18 @@ class CocoGroundTruth(GroundTruth):
         return np.arange(len(scores))
 
     def average_precision(self, detections: list[dict], categories: np.ndarray, iou_type: str) -> dict[str, float]:
-        """COCO's averages.
+        """COCO's twelve summary values.
 
         Returns:
             ``mAP``; ``mAP_50`` and ``mAP_75`` at one IoU threshold; ``mAP_s``, ``mAP_m`` and ``mAP_l`` of small,
-            medium and large instances.
+            medium and large instances; average recalls ``AR@1``, ``AR@10`` and ``AR@100`` for as many detections of a
+            category in an image; ``AR_s@100``, ``AR_m@100`` and ``AR_l@100`` by size.
         """
-        values = precision(self._truth, detections, categories.tolist(), iou_type, max_detections=MAX_DETECTIONS)
-        return {f"mAP_{name}" if name else "mAP": value for name, value in means(values).items()}
+        precision, recall = precision_recall(
+            self._truth, detections, categories.tolist(), iou_type, max_detections=MAX_DETECTIONS
+        )
+        averages = {f"mAP_{name}" if name else "mAP": value for name, value in means(precision).items()}
+        averages |= {f"AR@{limit}": mean(recall[:, :, 0, index]) for index, limit in enumerate(MAX_DETECTIONS)}
+        for index, size in enumerate("sml", start=1):
+            averages[f"AR_{size}@{MAX_DETECTIONS[-1]}"] = mean(recall[:, :, index, -1])
+        return averages

@@ -7,7 +7,7 @@ from pe_dense.registry import METRICS
 
 @METRICS.register_module()
 class CocoMetric(DetectionMetric):
-    """Average precision by COCO's rules: ``coco/bbox_mAP``, ``coco/segm_mAP_50`` and the like.
+    """Average precision and recall by COCO's rules: ``coco/bbox_mAP``, ``coco/segm_mAP_50``, ``coco/bbox_AR@100`` ...
 
     The best 100 detections of each category in an image count. Values equal those of ``pycocotools`` with its own
     settings. mmdet's ``CocoMetric`` and ``FasterCocoMetric`` round to three digits, admit 1000 detections of a

@@ -67,7 +67,7 @@ class GroundTruth(ABC):
 
     @abstractmethod
     def average_precision(self, detections: list[dict], categories: np.ndarray, iou_type: str) -> dict[str, float]:
-        """Mean precisions by name, in [0, 1], or -1 where nothing is annotated.
+        """Mean precisions and recalls by name, in [0, 1], or -1 where nothing is annotated.
 
         Args:
             detections: result dicts with ``area`` and with ``bbox`` or ``rle``; they are changed.

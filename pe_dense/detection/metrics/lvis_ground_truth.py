@@ -6,7 +6,7 @@ import numpy as np
 from faster_coco_eval import COCO
 
 from pe_dense.detection.metrics.ground_truth import GroundTruth
-from pe_dense.detection.metrics.precision import mean, means, precision
+from pe_dense.detection.metrics.precision import mean, means, precision_recall
 
 MAX_DETECTIONS = 300  # of an image, over all categories
 
@@ -33,8 +33,9 @@ class LVISGroundTruth(GroundTruth):
     )
 
     def _index(self, content: dict) -> None:
+        annotations = [annotation for annotation in content["annotations"] if _has_area(annotation)]
         images = defaultdict(set)
-        for annotation in content["annotations"]:
+        for annotation in annotations:
             images[annotation["category_id"]].add(annotation["image_id"])
         self._partial = set()
         for image in content["images"]:
@@ -51,7 +52,7 @@ class LVISGroundTruth(GroundTruth):
             for image in members:
                 self._counted[image].append(category)
         self._frequencies = {category["id"]: category["frequency"] for category in content["categories"]}
-        self._tables = self._tabulate(content["annotations"])
+        self._tables = self._tabulate(annotations)
 
     def _tabulate(self, annotations: list[dict]) -> dict[int, COCO]:
         """Tables by :meth:`_table_of` their categories."""
@@ -93,29 +94,40 @@ class LVISGroundTruth(GroundTruth):
         return best[np.isin(categories[best], self._counted.get(image_id, []))]
 
     def average_precision(self, detections: list[dict], categories: np.ndarray, iou_type: str) -> dict[str, float]:
-        """LVIS's averages.
+        """LVIS's thirteen summary values.
 
         Returns:
             ``AP`` over all categories; ``AP50`` and ``AP75`` at one IoU threshold; ``APs``, ``APm`` and ``APl`` of
-            small, medium and large instances; ``APr``, ``APc`` and ``APf`` of rare, common and frequent categories.
+            small, medium and large instances; ``APr``, ``APc`` and ``APf`` of rare, common and frequent categories;
+            average recalls ``AR@300``, and by size ``ARs@300``, ``ARm@300`` and ``ARl@300``.
         """
         grouped = defaultdict(list)
-        for detection in detections:
+        for detection in filter(_has_area, detections):
             category, image = detection["category_id"], detection["image_id"]
-            # What the evaluator calls detections that are ignored where unmatched.
+            # The evaluator's name for detections that are ignored if unmatched.
             detection["lvis_mark"] = (category, image) in self._partial
             detection["image_id"] = self._rows[category][image]
             grouped[self._table_of(category)].append(detection)
         members = defaultdict(list)
         for category in sorted(set(categories.tolist()) & self._rows.keys()):
             members[self._table_of(category)].append(category)
-        values = [np.zeros((10, 101, 0, 4))]
-        values += [
-            precision(self._tables[table], grouped[table], ids, iou_type, max_detections=MAX_DETECTIONS)
-            for table, ids in members.items()
-        ]
-        values = np.concatenate(values, axis=2)  # T x R x K x A
+        precisions, recalls = [np.zeros((10, 101, 0, 4))], [np.zeros((10, 0, 4, 1))]
+        for table, ids in members.items():
+            precision, recall = precision_recall(
+                self._tables[table], grouped[table], ids, iou_type, max_detections=[MAX_DETECTIONS]
+            )
+            precisions.append(precision)
+            recalls.append(recall)
+        precision = np.concatenate(precisions, axis=2)  # T x R x K x A
+        recall = np.concatenate(recalls, axis=1)[..., 0]  # T x K x A
         groups = np.array([self._frequencies[category] for ids in members.values() for category in ids])
-        averages = {f"AP{name}": value for name, value in means(values).items()}
-        averages |= {f"AP{group}": mean(values[:, :, groups == group, 0]) for group in "rcf"}
+        averages = {f"AP{name}": value for name, value in means(precision).items()}
+        averages |= {f"AP{group}": mean(precision[:, :, groups == group, 0]) for group in "rcf"}
+        for index, size in enumerate(("", "s", "m", "l")):
+            averages[f"AR{size}@{MAX_DETECTIONS}"] = mean(recall[..., index])
         return averages
+
+
+def _has_area(annotation: dict) -> bool:
+    """Whether ``lvis`` evaluates an annotation or a detection: it drops those of zero area before it matches."""
+    return 0 < annotation["area"] < np.inf

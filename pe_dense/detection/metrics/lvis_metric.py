@@ -7,9 +7,10 @@ from pe_dense.registry import METRICS
 
 @METRICS.register_module()
 class LVISMetric(DetectionMetric):
-    """Average precision by LVIS's rules: ``lvis/bbox_AP``, ``lvis/segm_APr`` and the like.
+    """Average precision and recall by LVIS's rules: ``lvis/bbox_AP``, ``lvis/segm_APr``, ``lvis/bbox_AR@300`` ...
 
-    An image's best 300 detections enter. Those of categories that are neither annotated nor verified absent in the
+    An image's best 300 detections are evaluated, without those of zero area (neither are annotations of zero area
+    matched, as in ``lvis``). Those of categories that are neither annotated nor verified absent in the
     image do not count, and neither do unmatched ones of categories annotated in part.
 
     Values equal those of the ``lvis`` package. A mask's size is its own area, as in the official evaluation; mmdet's

@@ -1,32 +1,34 @@
-"""Precision at fixed recalls, and its means.
+"""Precision at fixed recalls and maximum recall, and their means.
 
 Notation: T = 10 IoU thresholds 0.5, 0.55 ... 0.95; R = 101 recalls 0, 0.01 ... 1; K categories; A = 4 ranges of area:
-all, small (up to 32^2 pixels), medium (up to 96^2), large.
+all, small (up to 32^2 pixels), medium (up to 96^2), large; M limits on the number of detections.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
 
-def precision(
+def precision_recall(
     truth: COCO,
     detections: list[dict],
     categories: list[int],
     iou_type: str,
     *,
-    max_detections: int,
-) -> np.ndarray:
-    """Interpolated precision, by faster-coco-eval.
+    max_detections: Sequence[int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolated precision and maximum recall, by faster-coco-eval.
 
     Args:
         truth: ground truth, its masks as ``rle``.
         detections: result dicts with ``area`` and with ``bbox`` or ``rle``; they get an ``id``.
         categories: ids of the K categories.
         iou_type: ``bbox`` or ``segm``.
-        max_detections: of one category in one image.
+        max_detections: M rising limits on the detections of one category in one image. Precision is that of the last.
 
     Returns:
-        T x R x K x A; -1 where nothing is annotated.
+        precision T x R x K x A and recall T x K x A x M; -1 where nothing is annotated.
     """
     for number, detection in enumerate(detections):
         detection["id"] = number + 1
@@ -38,14 +40,14 @@ def precision(
         rle_iou_max_workers=1,
     )
     evaluator.params.catIds = categories
-    evaluator.params.maxDets = [max_detections]
+    evaluator.params.maxDets = list(max_detections)
     evaluator.evaluate()
     evaluator.accumulate()
-    return evaluator.eval["precision"][..., 0]
+    return evaluator.eval["precision"][..., -1], evaluator.eval["recall"]
 
 
 def means(precision: np.ndarray) -> dict[str, float]:
-    """Means that COCO and LVIS share.
+    """Mean precisions that COCO and LVIS share.
 
     Args:
         precision: T x R x K x A.
@@ -64,11 +66,11 @@ def means(precision: np.ndarray) -> dict[str, float]:
     }
 
 
-def mean(precision: np.ndarray) -> float:
-    """Mean of all known values, which are in [0, 1]; -1 if none is known."""
-    known = precision[precision > -1]
-    return float(known.mean()) if known.size else -1.0
+def mean(values: np.ndarray) -> float:
+    """Mean of all valid values, which are in [0, 1]; -1 if all are -1."""
+    valid = values[values > -1]
+    return float(valid.mean()) if valid.size else -1.0
 
 
 def _silent(*_) -> None:
-    """Takes the lines that the evaluator would log of each category."""
+    """Discard the evaluator's progress messages, one per category."""
