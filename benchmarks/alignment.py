@@ -38,9 +38,9 @@ def make_run(kind: str, options: dict):
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-    from pe_dense.alignment import SAMTeacher
-    from pe_dense.alignment.images import SAM_COLOURS, resize
-    from pe_dense.alignment.sam_model import build_sam
+    from pe_dense.distillation.preprocessor import SAM_COLOURS, resize
+    from pe_dense.distillation.teachers import SAMTeacher
+    from pe_dense.distillation.teachers.sam import build_sam
 
     torch.set_num_threads(options["threads"])
     device, image = options["device"], make_image()

@@ -30,7 +30,7 @@ ROWS = [
 @contextmanager
 def partition_everywhere(active: bool):
     """Let windows never fit, which makes every block split and merge its own."""
-    from pe_dense.tower.window import Windows
+    from pe_dense.backbones.attention import Windows
 
     fits = Windows.fits
     if active:
@@ -53,7 +53,7 @@ def make_run(kind: str, options: dict, compiled: bool, args):
     device, dtype = torch.device(args.device), getattr(torch, args.dtype)
     config = Config.fromfile(Path(__file__).parents[1] / "configs" / "coco_maskrcnn_pe_b16.py")
     init_default_scope(config.default_scope)
-    from pe_dense.tower import get_variant
+    from pe_dense.backbones import get_variant
 
     variant = get_variant(args.arch)
     quarter = variant.layers // 4

@@ -22,7 +22,7 @@ import numpy as np
 from measure import write_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from metric_data import as_results, make_ground_truth, make_predictions
+from helpers.metric_data import as_results, make_ground_truth, make_predictions
 
 from pe_dense.registry import METRICS
 

@@ -21,14 +21,14 @@ from PIL import Image
 from pycocotools import mask as masks
 
 import pe_dense  # noqa: F401
-from pe_dense.alignment.cache import digest
-from pe_dense.alignment.teacher import Teacher
-from pe_dense.datasets import CLASSES
+from pe_dense.backbones import load_tower
+from pe_dense.backbones.build import export_tower
+from pe_dense.datasets.synthetic import CLASSES
+from pe_dense.distillation.feature_cache import digest
+from pe_dense.distillation.teachers.base import Teacher
+from pe_dense.engine.build_runner import training_runner
 from pe_dense.engine.config import load_config
-from pe_dense.engine.launch import training_runner
 from pe_dense.registry import MODELS
-from pe_dense.tower import load_tower
-from pe_dense.tower.export import export_tower
 
 
 @MODELS.register_module()

@@ -62,7 +62,7 @@ def make_tower(args):
     """A function that runs the tower alone."""
     import torch
 
-    from pe_dense.probing import FrozenTower
+    from pe_dense.backbones import FrozenTower
 
     tower = FrozenTower(args.arch, dtype=args.dtype).to(args.device)
     return partial(tower, torch.randn(args.batch, 3, args.size, args.size, device=args.device))
@@ -85,7 +85,7 @@ def main():
     from mmengine.registry import init_default_scope
 
     import pe_dense  # noqa: F401
-    from pe_dense.tower import get_variant
+    from pe_dense.backbones import get_variant
 
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)

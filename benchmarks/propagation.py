@@ -28,9 +28,9 @@ WAYS = ("here", "all pairs at once", "patch by patch")
 
 def make_run(way, grid, width, device):
     import torch
-    from propagation_loop import propagate_dense, propagate_loop
+    from helpers.propagation_loop import propagate_dense, propagate_loop
 
-    from pe_dense.video.propagation import propagate
+    from pe_dense.tracking.label_propagation import propagate
 
     torch.manual_seed(0)
     features = torch.nn.functional.normalize(torch.randn(9, *grid, width, device=device), dim=-1)

@@ -30,7 +30,7 @@ def main():
     from pe_dense.detection.deta import soft_nms
 
     sys.path.append(str(Path(__file__).parents[1] / "tests"))
-    from soft_nms_loop import crowded_boxes, soft_nms_loop
+    from helpers.soft_nms_loop import crowded_boxes, soft_nms_loop
 
     torch.set_num_threads(args.threads)
     rows = []

@@ -23,7 +23,7 @@ def make_tower(kind: str, arch: str):
     """A tower with random weights that are the same for every kind."""
     import torch
 
-    from pe_dense.tower import PETower
+    from pe_dense.backbones import PETower
 
     torch.manual_seed(0)
     tower = PETower(arch)
@@ -81,7 +81,7 @@ def make_run(kind: str, task: str, compiled: bool, options: dict):
 
 def flops(arch: str, size: int, batch: int) -> float:
     """Floating point operations of a forward pass, matrix products only."""
-    from pe_dense.tower import get_variant
+    from pe_dense.backbones import get_variant
 
     variant = get_variant(arch)
     tokens = (size // variant.patch_size) ** 2 + int(variant.use_cls_token)
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("work_dirs/benchmarks/tower.json"))
     args = parser.parse_args()
 
-    from pe_dense.tower import get_variant
+    from pe_dense.backbones import get_variant
 
     kinds = ["pe_dense", "timm", *(["reference"] if os.environ.get("PERCEPTION_MODELS") else [])]
     on_gpu = args.device != "cpu"

@@ -33,7 +33,7 @@ def make_run(way: str, sizes: tuple[int, int, int], threads: int):
 def way_of(way: str, features):
     import torch
 
-    from pe_dense.visual import feature_rgb, fit_basis, low_pass
+    from pe_dense.visualization import feature_rgb, fit_basis, low_pass
 
     if way == "here":
         return lambda: fit_basis(features).components
@@ -78,7 +78,7 @@ def main():
 
     import torch
 
-    from pe_dense.visual import low_pass
+    from pe_dense.visualization import low_pass
 
     torch.set_num_threads(args.threads)
     sizes = (args.images, args.channels, args.side)

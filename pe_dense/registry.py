@@ -12,54 +12,46 @@ MODELS = Registry(
     parent=mmengine.MODELS,
     scope="pe_dense",
     locations=[
-        "pe_dense.tower",
-        "pe_dense.pyramid",
-        "pe_dense.detection.models",
+        "pe_dense.backbones",
+        "pe_dense.necks",
+        "pe_dense.detection",
         "pe_dense.detection.deta",
         "pe_dense.probing",
         "pe_dense.segmentation",
         "pe_dense.depth",
-        "pe_dense.video",
-        "pe_dense.alignment",
+        "pe_dense.tracking",
+        "pe_dense.distillation",
     ],
 )
 DATASETS = Registry(
     "dataset",
     parent=mmengine.DATASETS,
     scope="pe_dense",
-    locations=[
-        "pe_dense.datasets.coco_dataset",
-        "pe_dense.datasets.lvis_dataset",
-        "pe_dense.datasets.shapes_dataset",
-        "pe_dense.video",
-        "pe_dense.datasets.shapes_maps",
-        "pe_dense.datasets.image_folder",
-        "pe_dense.datasets.web_images",
-    ],
+    locations=["pe_dense.datasets", "pe_dense.datasets.synthetic"],
 )
 DATA_SAMPLERS = Registry(
     "data sampler",
     parent=mmengine.DATA_SAMPLERS,
     scope="pe_dense",
-    locations=["pe_dense.datasets.repeat_factor"],
+    locations=["pe_dense.datasets"],
 )
 HOOKS = Registry(
     "hook",
     parent=mmengine.HOOKS,
     scope="pe_dense",
     locations=[
-        "pe_dense.detection.class_check",
-        "pe_dense.visual.hook",
-        "pe_dense.probing.hook",
-        "pe_dense.video",
-        "pe_dense.alignment",
+        "pe_dense.engine.hooks",
+        "pe_dense.detection",
+        "pe_dense.probing",
+        "pe_dense.tracking",
+        "pe_dense.visualization",
     ],
 )
 INFERENCERS = Registry(
     "inferencer",
     parent=mmengine.INFERENCERS,
     scope="pe_dense",
-    locations=["pe_dense.detection.prediction", "pe_dense.segmentation.prediction", "pe_dense.depth.prediction"],
+    locations=["pe_dense.detection", "pe_dense.segmentation", "pe_dense.depth"],
 )
 METRICS = Registry(
     "metric",
@@ -67,34 +59,31 @@ METRICS = Registry(
     scope="pe_dense",
     locations=[
         "pe_dense.detection.metrics",
-        "pe_dense.probing.metric",
+        "pe_dense.probing",
         "pe_dense.segmentation",
         "pe_dense.depth",
-        "pe_dense.video",
+        "pe_dense.tracking",
     ],
 )
-OPTIMIZERS = Registry("optimizer", parent=mmengine.OPTIMIZERS, scope="pe_dense", locations=["pe_dense.optim.lamb"])
+OPTIMIZERS = Registry(
+    "optimizer", parent=mmengine.OPTIMIZERS, scope="pe_dense", locations=["pe_dense.engine.optimizers"]
+)
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",
     parent=mmengine.OPTIM_WRAPPER_CONSTRUCTORS,
     scope="pe_dense",
-    locations=["pe_dense.optim", "pe_dense.detection.deta.learning_rates", "pe_dense.probing.optimizer"],
+    locations=["pe_dense.engine.optimizers", "pe_dense.detection.deta", "pe_dense.probing"],
 )
 RUNNERS = Registry("runner", parent=mmengine.RUNNERS, scope="pe_dense", locations=["pe_dense.engine.runner"])
 TASK_UTILS = Registry(
     "task util",
     parent=mmengine.TASK_UTILS,
     scope="pe_dense",
-    locations=["pe_dense.detection.models", "pe_dense.detection.deta"],
+    locations=["pe_dense.detection", "pe_dense.detection.deta"],
 )
 TRANSFORMS = Registry(
     "transform",
     parent=mmengine.TRANSFORMS,
     scope="pe_dense",
-    locations=[
-        "pe_dense.detection.deta.jitter",
-        "pe_dense.datasets.maps",
-        "pe_dense.video",
-        "pe_dense.datasets.torchvision_transforms",
-    ],
+    locations=["pe_dense.datasets", "pe_dense.detection.deta", "pe_dense.tracking"],
 )

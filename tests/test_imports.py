@@ -1,51 +1,70 @@
-"""The way of imports: tools -> task rooms -> pyramid, tower, ops -> registry; task rooms do not meet."""
+"""Imports run downwards through the package's floors, and no two modules import each other."""
 
 import ast
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1] / "pe_dense"
-TASKS = {"detection", "segmentation", "depth", "video", "alignment", "visual"}
-# What each room may import beside itself; `engine` runs configs and serves the task rooms' own tools.
-ALLOWED = {
-    "ops": set(),
-    "registry": set(),
-    "io": {"registry"},
-    "tower": {"registry", "io"},
-    "pyramid": {"registry"},
-    "datasets": {"registry", "io"},
-    "optim": {"registry", "io", "tower"},
-    "engine": {"registry", "io", "tower", "pyramid", "datasets", "optim"},
-    "probing": {"registry", "io", "tower", "engine"},
-    **{task: {"registry", "io", "tower", "pyramid", "ops", "datasets", "optim", "engine", "probing"} for task in TASKS},
-}
+# A package imports from lower floors only, or from a package of its own floor that stands before it.
+FLOORS = [
+    ["registry", "utils"],
+    ["ops", "backbones", "necks", "datasets"],
+    ["engine", "visualization"],
+    ["detection", "tracking", "probing", "distillation", "apps"],
+    ["segmentation", "depth", "language"],
+    ["apis"],
+    ["cli", "__main__"],
+]
+ORDER = {package: (floor, place) for floor, row in enumerate(FLOORS) for place, package in enumerate(row)}
+FILES = sorted(ROOT.rglob("*.py"))
 
 
-def imported_rooms(path):
+def module_name(path):
+    return ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def imported_modules(path):
+    """Modules of this project that a file imports, at any depth of its code."""
     for node in ast.walk(ast.parse(path.read_text())):
-        names = []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names = [node.module]
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                yield name if name in MODULES else node.module
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        for name in names:
-            parts = name.split(".")
-            if parts[0] == "pe_dense" and len(parts) > 1:
-                yield parts[1]
+            yield from (alias.name for alias in node.names)
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_go_down(path):
-    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    if room == "__init__":
-        assert set(imported_rooms(path)) <= {"ops"}
+def own_imports(path):
+    return {name for name in imported_modules(path) if name == "pe_dense" or name.startswith("pe_dense.")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_downwards(path):
+    package = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    imported = {name.split(".")[1] for name in own_imports(path) if "." in name}
+    if package == "__init__":
+        assert imported <= {"ops"}
         return
-    assert room in ALLOWED, f"{room} is a new room: say here what it may import"
-    assert set(imported_rooms(path)) <= ALLOWED[room] | {room}
+    assert package in ORDER, f"{package} is a new package: add it to FLOORS"
+    above = {other for other in imported - {package} if ORDER[other] >= ORDER[package]}
+    assert not above, f"{package} imports {above} from its own floor or above"
+
+
+def test_modules_do_not_import_each_other():
+    # A package's `__init__` lists names of its modules; a module that imports its own package would run half of it.
+    graph = {name: own_imports(path) & set(MODULES) - {name} for name, path in MODULES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail("import cycle: " + " -> ".join(error.args[1]))
 
 
 def test_importing_the_package_is_light():

@@ -20,15 +20,16 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.engine.errors import one_line_errors
+    import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
+    from pe_dense.utils.errors import one_line_errors
 
     with one_line_errors():
         if args.destination.exists():
             raise FileExistsError(f"{args.destination} exists; choose another name")
 
-        from pe_dense.detection.convert import convert_checkpoint, published_config
+        from pe_dense.apis.convert import convert_checkpoint, published_config
         from pe_dense.engine.config import load_config
-        from pe_dense.io import read_checkpoint
+        from pe_dense.utils import read_checkpoint
 
         checkpoint = read_checkpoint(args.source)
         config = load_config(args.config or CONFIGS / published_config(checkpoint, args.source))

@@ -27,10 +27,11 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.engine.errors import one_line_errors
+    import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
+    from pe_dense.utils.errors import one_line_errors
 
     with one_line_errors():
-        from pe_dense.visual.explorer.start import start
+        from pe_dense.apps.explorer.cli import start
 
         server, url = start(args.towers, host=args.host, port=args.port, max_size=args.max_size, device=args.device)
     # Also where a shell that runs it in the background has Ctrl+C ignored, and for service managers.

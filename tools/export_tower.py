@@ -20,13 +20,14 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.engine.errors import one_line_errors
+    import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
+    from pe_dense.utils.errors import one_line_errors
 
     with one_line_errors():
         if args.out.exists() and not args.overwrite:
             raise FileExistsError(f"{args.out} exists: choose another name or pass --overwrite")
 
-        from pe_dense.tower.export import export_tower
+        from pe_dense.backbones.build import export_tower
 
         args.out.parent.mkdir(parents=True, exist_ok=True)
         names = export_tower(args.checkpoint, args.out, fold=args.fold_layer_scale, overwrite=args.overwrite)

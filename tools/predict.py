@@ -39,10 +39,11 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.engine.errors import one_line_errors
+    import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
+    from pe_dense.utils.errors import one_line_errors
 
     with one_line_errors():
-        from pe_dense.io.images import find_images, split_readable
+        from pe_dense.utils.image import find_images, split_readable
 
         images, unreadable = split_readable(find_images(args.images))
         for path in unreadable:
@@ -53,11 +54,11 @@ def main():
             raise FileExistsError(f"{args.out} is not empty: name another folder or pass --overwrite")
 
         from pe_dense.engine.config import load_config
-        from pe_dense.engine.prediction import load_predictor
+        from pe_dense.engine.inferencer import load_predictor
 
         config = load_config(args.config, args.cfg_options)
         if args.data:
-            from pe_dense.detection.own_data import use_data
+            from pe_dense.detection.custom_dataset import use_data
 
             use_data(config, args.data, splits=("val",))
         options = dict(tta=True) if args.tta else {}

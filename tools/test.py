@@ -31,16 +31,17 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.engine.errors import one_line_errors
+    import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
+    from pe_dense.utils.errors import one_line_errors
 
     with one_line_errors():
+        from pe_dense.engine.build_runner import testing_runner
         from pe_dense.engine.config import load_config
-        from pe_dense.engine.launch import testing_runner
-        from pe_dense.engine.processes import leave_processes
+        from pe_dense.engine.distributed import leave_processes
 
         config = load_config(args.config, args.cfg_options)
         if args.data:
-            from pe_dense.detection.own_data import use_data
+            from pe_dense.detection.custom_dataset import use_data
 
             use_data(config, args.data, splits=("val",))
         runner = testing_runner(config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher, tta=args.tta)

@@ -52,20 +52,21 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.engine.errors import one_line_errors
+    import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
+    from pe_dense.utils.errors import one_line_errors
 
     with one_line_errors():
+        from pe_dense.engine.build_runner import training_runner
         from pe_dense.engine.config import load_config
-        from pe_dense.engine.launch import training_runner
-        from pe_dense.engine.processes import leave_processes
+        from pe_dense.engine.distributed import leave_processes
 
         config = load_config(args.config, args.cfg_options)
         if args.data:
-            from pe_dense.detection.own_data import use_data
+            from pe_dense.detection.custom_dataset import use_data
 
             use_data(config, args.data)
         if args.show_parameter_groups:
-            from pe_dense.engine.parameter_groups import describe, parameter_groups
+            from pe_dense.engine.optimizers.layer_decay import describe, parameter_groups
 
             print(describe(parameter_groups(config)))
             return

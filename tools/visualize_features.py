@@ -43,10 +43,11 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.engine.errors import one_line_errors
+    import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
+    from pe_dense.utils.errors import one_line_errors
 
     with one_line_errors():
-        from pe_dense.visual.command import draw
+        from pe_dense.visualization.cli import draw
 
         for path in draw(args.images, **{key: value for key, value in vars(args).items() if key != "images"}):
             print(path)

@@ -1,11 +1,20 @@
-"""Data: the generated `shapes` set, on which every recipe runs without a download.
+"""Data sets, transforms and samplers that the mm libraries lack, and generated data."""
 
-Importing this package does not import mmdet; the data set classes live in
-``pe_dense.datasets.shapes_dataset``, which the registry imports on its first look-up.
-"""
+from pe_dense.datasets.coco import CocoDataset
+from pe_dense.datasets.davis import DavisDataset
+from pe_dense.datasets.image_folder import ImageFolder
+from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap
+from pe_dense.datasets.lvis import LVISDataset
+from pe_dense.datasets.samplers import RepeatFactorSampler
+from pe_dense.datasets.webdataset import WebImages
 
-from pe_dense.datasets.shapes import write_shapes
-from pe_dense.datasets.shapes_form import CLASSES
-from pe_dense.datasets.shapes_scene import Scene, draw_scene
-
-__all__ = ["CLASSES", "Scene", "draw_scene", "write_shapes"]
+__all__ = [
+    "CocoDataset",
+    "DavisDataset",
+    "ImageFolder",
+    "LVISDataset",
+    "LoadDepthMap",
+    "LoadLabelMap",
+    "RepeatFactorSampler",
+    "WebImages",
+]

@@ -4,12 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
+from mmengine.dataset import Compose
 from torch.utils.data import Dataset
 
-from pe_dense.datasets.unlabelled import ImageReader, UnusableImageError
-from pe_dense.io.images import find_images
 from pe_dense.registry import DATASETS
+from pe_dense.utils.image import as_rgb, decode, find_images
+
+
+class UnusableImageError(ValueError):
+    """A file that can't be decoded, or is too small."""
+
+
+class ImageReader:
+    """Decode and augment an image.
+
+    Args:
+        pipeline: transforms of a dict with ``image``, a Pillow image in RGB; the last makes a tensor of it.
+        min_side: images with a shorter side below this many pixels are refused.
+    """
+
+    def __init__(self, pipeline: Sequence[dict], min_side: int):
+        self.pipeline = Compose(pipeline)
+        self.min_side = min_side
+
+    def __call__(self, file: str | Path | BinaryIO, name: str) -> dict:
+        """Read a file.
+
+        Args:
+            file: its path, or its open content.
+            name: how errors name it.
+
+        Returns:
+            what the pipeline makes.
+
+        Raises:
+            UnusableImageError: telling which and why.
+        """
+        try:
+            image = as_rgb(decode(file, name))
+        except (FileNotFoundError, ValueError) as error:
+            raise UnusableImageError(str(error)) from error
+        if min(image.size) < self.min_side:
+            raise UnusableImageError(f"{name} is {image.width} x {image.height} px, below {self.min_side}")
+        return self.pipeline(dict(image=image))
 
 
 @DATASETS.register_module()
@@ -21,7 +60,7 @@ class ImageFolder(Dataset):
 
     Args:
         data_root: the folder.
-        pipeline, min_side: as of :class:`~pe_dense.datasets.unlabelled.ImageReader`.
+        pipeline, min_side: as of :class:`~pe_dense.datasets.image_folder.ImageReader`.
 
     Raises:
         FileNotFoundError: if the folder does not exist or holds no image.

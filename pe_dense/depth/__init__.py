@@ -1,8 +1,8 @@
-"""Depth on frozen towers."""
+"""Monocular depth estimation on frozen backbones."""
 
 from pe_dense.depth.dpt_head import DPTDepthHead
-from pe_dense.depth.linear_head import LinearDepthHead
+from pe_dense.depth.inferencer import DepthPredictor
+from pe_dense.depth.linear_head import DepthProbe, DepthSweep, LinearDepthHead
 from pe_dense.depth.metric import DepthMetric
-from pe_dense.depth.probe import DepthProbe, DepthSweep
 
-__all__ = ["DPTDepthHead", "DepthMetric", "DepthProbe", "DepthSweep", "LinearDepthHead"]
+__all__ = ["DPTDepthHead", "DepthMetric", "DepthPredictor", "DepthProbe", "DepthSweep", "LinearDepthHead"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mmseg.models.decode_heads import DPTHead
 from torch import Tensor, nn
 
-from pe_dense.depth.head import LOSS, DepthLoss
+from pe_dense.depth.linear_head import LOSS, DepthLoss
 from pe_dense.registry import MODELS
 
 

@@ -2,15 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.segmentors import DepthEstimator
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
-from pe_dense.depth.head import LOSS, DepthLoss
+from pe_dense.probing import LayerProbe, LayerSweep
 from pe_dense.registry import MODELS
+
+# Eigen et al., arXiv 1406.2283: scale-invariant, of logarithms.
+LOSS = dict(type="mmseg.SiLogLoss")
+
+
+class DepthLoss:
+    """Mixin for mmseg's heads with :data:`LOSS` whose output is a map of metres.
+
+    The loss is taken at the size of the true map. Pixels without depth (0) do not count, nor
+    does an image that has no other.
+    """
+
+    def learn_depth(self, min_depth: float, max_depth: float) -> None:
+        """Set the range of depth in metres, to be called after the head's constructor.
+
+        Raises:
+            ValueError: if it is no range of positive numbers.
+        """
+        if not 0.0 < min_depth < max_depth:
+            raise ValueError(f"min_depth {min_depth} and max_depth {max_depth} are no range of positive depths")
+        self.min_depth, self.max_depth = min_depth, max_depth
+        self.num_classes = self.out_channels = 1
+
+    def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: Sequence) -> dict[str, Tensor]:
+        """Loss of a batch.
+
+        Args:
+            seg_logits: predicted metres, (B, 1, h, w).
+            batch_data_samples: with ``gt_depth_map`` in metres, of one size.
+        """
+        truth = torch.stack([sample.gt_depth_map.data for sample in batch_data_samples])  # (B, 1, H, W)
+        known = (truth > 0).flatten(1).any(1)
+        depth = resize(seg_logits[known], truth.shape[-2:], mode="bilinear", align_corners=False)
+        if not known.any():
+            return dict(loss_silog=0.0 * seg_logits.sum())
+        return dict(loss_silog=self.loss_decode(depth, truth[known]))
+
 
 _UPSAMPLING = 4
 # Of every bin before normalisation: no pixel is left without a gradient.
@@ -58,3 +96,25 @@ class LinearDepthHead(DepthLoss, BaseDecodeHead):
         centres = torch.linspace(self.min_depth, self.max_depth, shares.shape[1], device=shares.device)
         sums = shares.movedim(1, -1) @ torch.stack([centres, torch.ones_like(centres)], dim=1)  # (B, 4 h, 4 w, 2)
         return (sums[..., 0] / sums[..., 1])[:, None]
+
+
+@MODELS.register_module()
+class DepthProbe(LayerProbe, DepthEstimator):
+    """mmseg's ``DepthEstimator`` on a :class:`~pe_dense.probing.FrozenTower`, of which it asks the head's size."""
+
+    test_modes = ("whole", "slide_flip")  # mmseg's 'slide' predicts the whole image at once, too
+
+
+@MODELS.register_module()
+class DepthSweep(LayerSweep, DepthEstimator):
+    """A head on each tap, see :class:`~pe_dense.probing.LayerSweep`; which has arguments beside mmseg's."""
+
+    test_modes = ("whole", "slide_flip")
+
+    def encode_decode_all(self, inputs: Tensor, mirrored: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """As any sweep's; in mode 'slide_flip' averaged with what mirrored windows give."""
+        outputs = super().encode_decode_all(inputs, mirrored)
+        if self.test_cfg["mode"] == "whole":
+            return outputs
+        others = super().encode_decode_all(inputs, not mirrored)
+        return ((name, (output + other) / 2) for (name, output), (_, other) in zip(outputs, others, strict=True))

@@ -1,5 +1,18 @@
 """Object detection and instance segmentation."""
 
-from pe_dense.detection.detector import Detector, load_detector
+from pe_dense.detection.federated_loss import FederatedLoss
+from pe_dense.detection.inferencer import DetectionPredictor, Detector, load_detector
+from pe_dense.detection.mask_rcnn import MaskRCNN, MaxIoUAssigner
+from pe_dense.detection.num_classes_hook import ClassCheckHook
+from pe_dense.detection.tta import TestTimeMaskRCNN
 
-__all__ = ["Detector", "load_detector"]
+__all__ = [
+    "ClassCheckHook",
+    "DetectionPredictor",
+    "Detector",
+    "FederatedLoss",
+    "MaskRCNN",
+    "MaxIoUAssigner",
+    "TestTimeMaskRCNN",
+    "load_detector",
+]

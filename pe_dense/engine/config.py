@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from pe_dense.engine.errors import ConfigError
+from pe_dense.utils.errors import ConfigError
 
 # What a run reads of a config's top level. Any other name there only says once what stands in several places.
 # fmt: off

@@ -14,13 +14,13 @@ from mmengine.runner import Runner as _Runner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pe_dense.engine import sharding
-from pe_dense.engine.checkpoint_hook import CheckpointHook, whole_file
-from pe_dense.engine.data import check_images, empty_error
-from pe_dense.engine.errors import ConfigError
-from pe_dense.engine.step_seed import StepSeedHook
-from pe_dense.io import CheckpointError, read_checkpoint, require_match
+from pe_dense.engine import fsdp
+from pe_dense.engine.hooks.checkpoint import CheckpointHook, whole_file
+from pe_dense.engine.preflight import check_images, empty_error
 from pe_dense.registry import RUNNERS
+from pe_dense.utils import CheckpointError, read_checkpoint, require_match
+from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.rng import StepSeedHook
 
 
 def bare_state(checkpoint, source: str) -> dict[str, Tensor]:
@@ -72,14 +72,14 @@ def load_model_state(model, checkpoint, source: str) -> None:
     """Load what :func:`model_state` finds into a model, wrapped or sharded for distributed training or not."""
     model = model.module if is_model_wrapper(model) else model
     model = model.module if isinstance(model, BaseTTAModel) else model  # it has no weights of its own
-    model.load_state_dict(sharding.share_out(model_state(model, checkpoint, source), model))
+    model.load_state_dict(fsdp.share_out(model_state(model, checkpoint, source), model))
 
 
 @RUNNERS.register_module()
 class Runner(_Runner):
     """As MMEngine's, but checkpoints must fit, are read safely and written whole, and missing images are named.
 
-    A config with ``fsdp=True`` trains sharded, see :mod:`pe_dense.engine.sharding`; its checkpoints are whole ones.
+    A config with ``fsdp=True`` trains sharded, see :mod:`pe_dense.engine.fsdp`; its checkpoints are whole ones.
     """
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -87,20 +87,20 @@ class Runner(_Runner):
         if not self.cfg.get("fsdp"):
             return super().wrap_model(model_wrapper_cfg, model)
         model.init_weights()
-        model = sharding.shard(model)
-        here, total = sharding.share_of(model)
+        model = fsdp.shard(model)
+        here, total = fsdp.share_of(model)
         self.logger.info(f"Shared out among {self.world_size} processes: {here:,} of {total:,} parameters are here")
         return model
 
     def _init_model_weights(self) -> None:
-        if not sharding.is_sharded(self.model):
+        if not fsdp.is_sharded(self.model):
             super()._init_model_weights()
 
     def build_optim_wrapper(self, optim_wrapper) -> OptimWrapper:
         """As MMEngine's."""
         built = super().build_optim_wrapper(optim_wrapper)
-        if built is not optim_wrapper and sharding.is_sharded(self.model):
-            sharding.load_whole_states(built.optimizer)
+        if built is not optim_wrapper and fsdp.is_sharded(self.model):
+            fsdp.load_whole_states(built.optimizer)
         return built
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
@@ -164,13 +164,13 @@ class Runner(_Runner):
         """
         if file_client_args or backend_args:
             raise ConfigError(f"Checkpoints go to a local folder, not to one with {file_client_args or backend_args}")
-        if self.rank != 0 and not sharding.is_sharded(self.model):
+        if self.rank != 0 and not fsdp.is_sharded(self.model):
             return
         model = self.model.module if is_model_wrapper(self.model) else self.model
         state = dict(state_dict=model.state_dict(), message_hub=self.message_hub.state_dict())
         if save_optimizer:
             state["optimizer"] = self.optim_wrapper.state_dict()
-        state = sharding.gather(state, keep=self.rank == 0)
+        state = fsdp.gather(state, keep=self.rank == 0)
         if self.rank != 0:
             return
         now = dict(epoch=self.epoch + int(by_epoch), iter=self.iter + int(not by_epoch))
@@ -195,7 +195,7 @@ class Runner(_Runner):
         """As MMEngine's, but data sets must hold images, and the images must exist.
 
         Raises:
-            ConfigError: see :mod:`pe_dense.engine.data`.
+            ConfigError: see :mod:`pe_dense.engine.preflight`.
         """
         try:
             loader = _Runner.build_dataloader(dataloader, seed, diff_rank_seed)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pe_dense.ops import deform_attn_formula
+from pe_dense.ops import deform_attn_torch
 
 SWITCH = "PE_DENSE_TRITON"
 
@@ -103,8 +103,8 @@ class DeformAttnFunction(torch.autograd.Function):
 def _implementation(value: Tensor) -> ModuleType:
     """What computes, for values like these."""
     if value.is_cuda and value.dtype != torch.float64 and os.environ.get(SWITCH) != "0":
-        return _kernels(value.device) or deform_attn_formula
-    return deform_attn_formula
+        return _kernels(value.device) or deform_attn_torch
+    return deform_attn_torch
 
 
 @cache

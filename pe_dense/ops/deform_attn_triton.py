@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pe_dense.ops import deform_attn_formula
+from pe_dense.ops import deform_attn_torch
 
 TILE = 512  # rows times channels of a program; 1024 takes up to twice the registers, and so halves what runs at once
 
@@ -99,7 +99,7 @@ def _backward(
 def forward(
     value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """As :func:`pe_dense.ops.deform_attn_formula.forward`."""
+    """As :func:`pe_dense.ops.deform_attn_torch.forward`."""
     output = value.new_empty(*locations.shape[:2], value.shape[2] * value.shape[3])
     _launch(_forward, value, spatial_shapes, level_start_index, locations, weights, output)
     return output
@@ -108,7 +108,7 @@ def forward(
 def backward(
     value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor, weights: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`pe_dense.ops.deform_attn_formula.backward`; the order of sums into ``value`` is left to chance."""
+    """As :func:`pe_dense.ops.deform_attn_torch.backward`; the order of sums into ``value`` is left to chance."""
     of_value = torch.zeros(value.shape, dtype=torch.float32, device=value.device)
     of_locations = torch.empty_like(locations, memory_format=torch.contiguous_format)
     of_weights = torch.empty_like(weights, memory_format=torch.contiguous_format)
@@ -148,7 +148,7 @@ def check(device: torch.device | str) -> None:
     weights = torch.rand(1, 5, 2, 2, 3, generator=generator)
     given = [tensor.to(device) for tensor in (value, shapes, starts, locations, weights, grad)]
     ours = [forward(*given[:5]), *backward(*given)]
-    expected = [deform_attn_formula.forward(*given[:5]), *deform_attn_formula.backward(*given)]
+    expected = [deform_attn_torch.forward(*given[:5]), *deform_attn_torch.backward(*given)]
     for mine, theirs in zip(ours, expected, strict=True):
         if not torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4):
             raise RuntimeError(f"they are off by {(mine - theirs).abs().max().item():.1e} on {device}")

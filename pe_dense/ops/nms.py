@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torchvision import ops
 
-from pe_dense.ops.overlaps import iou
-from pe_dense.ops.precision import widened
+from pe_dense.ops.iou import iou
+from pe_dense.utils.dtype import widened
 
 _NAIVE, _LINEAR, _GAUSSIAN = 0, 1, 2
 

@@ -5,7 +5,7 @@ from torch import Tensor
 from torchvision import ops
 
 from pe_dense.ops.bilinear import corners, gather, scatter
-from pe_dense.ops.precision import widened
+from pe_dense.utils.dtype import widened
 
 _MAX, _AVG = 0, 1
 

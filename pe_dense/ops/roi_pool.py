@@ -4,7 +4,7 @@ import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 
-from pe_dense.ops.precision import widened
+from pe_dense.utils.dtype import widened
 
 
 def roi_pool_forward(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pe_dense.ops.precision import widened
+from pe_dense.utils.dtype import widened
 
 
 def softmax_focal_loss_forward(

@@ -1,8 +1,16 @@
-"""Probes on frozen towers: what segmentation and depth share."""
+"""Probes on frozen backbones: what segmentation and depth share."""
 
-from pe_dense.probing.frozen import FrozenTower
 from pe_dense.probing.preprocessor import ProbePreprocessor
 from pe_dense.probing.probe import LayerProbe, save_probe
-from pe_dense.probing.sweep import LayerSweep
+from pe_dense.probing.report_hook import LayerMetric, SweepHook
+from pe_dense.probing.sweep import LayerSweep, SweepConstructor
 
-__all__ = ["FrozenTower", "LayerProbe", "LayerSweep", "ProbePreprocessor", "save_probe"]
+__all__ = [
+    "LayerMetric",
+    "LayerProbe",
+    "LayerSweep",
+    "ProbePreprocessor",
+    "SweepConstructor",
+    "SweepHook",
+    "save_probe",
+]

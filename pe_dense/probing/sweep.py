@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 
-from pe_dense.probing.model import OnFrozenTower, sized
-from pe_dense.probing.probe import probe_name
-from pe_dense.probing.seed import drawn_alike
-from pe_dense.probing.settle import settle
-from pe_dense.probing.windows import windows_of
-from pe_dense.registry import MODELS
+from pe_dense.probing.early_backward import settle
+from pe_dense.probing.probe import OnFrozenTower, probe_name, sized
+from pe_dense.probing.sliding_window import windows_of
+from pe_dense.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.rng import drawn_alike
 
 
 class LayerSweep(OnFrozenTower):
@@ -140,3 +143,43 @@ class LayerSweep(OnFrozenTower):
     def compact(sample):
         """What to keep of a probe's prediction."""
         return sample
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class SweepConstructor:
+    """Give each probe of a :class:`~pe_dense.probing.LayerSweep` a group with its setting's learning rate and decay.
+
+    Args:
+        optim_wrapper_cfg: ``dict(optimizer=..., type=...)`` as for MMEngine's default constructor. The optimiser must
+            treat each parameter by itself, as Adam and SGD do.
+        paramwise_cfg: None; the sweep's own arguments take its place.
+
+    Raises:
+        ConfigError: for a ``paramwise_cfg``, or for clipping by the norm, which all probes would share.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
+        if paramwise_cfg:
+            raise ConfigError(
+                f"a sweep takes model.learning_rates and model.weight_decays, not paramwise_cfg={paramwise_cfg}"
+            )
+        clip = optim_wrapper_cfg.get("clip_grad")
+        if clip and clip.get("type", "norm") == "norm":
+            raise ConfigError(
+                f"clip_grad={dict(clip)} would clip all probes of a sweep by each other's gradients: leave it out, or "
+                "clip values (type='value')"
+            )
+        self.optim_wrapper_cfg = dict(optim_wrapper_cfg)
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimiser wrapper for a sweep."""
+        model = model.module if is_model_wrapper(model) else model
+        groups = [
+            dict(params=list(head.parameters()), layer=layer, **setting)
+            for layer in model.backbone.out_indices
+            for setting, (_, head) in zip(model.settings, model.probes_of(layer), strict=True)
+        ]
+        wrapper = dict(self.optim_wrapper_cfg)
+        wrapper.setdefault("type", "OptimWrapper")
+        optimizer = OPTIMIZERS.build(dict(wrapper.pop("optimizer")), default_args=dict(params=groups))
+        return OPTIM_WRAPPERS.build(wrapper, default_args=dict(optimizer=optimizer))

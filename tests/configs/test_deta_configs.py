@@ -8,8 +8,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from pe_dense.engine.config import load_config
-from pe_dense.engine.parameter_groups import parameter_groups
-from pe_dense.engine.test_time import use_test_time_augmentation
+from pe_dense.engine.optimizers.layer_decay import parameter_groups
+from pe_dense.engine.tta import use_test_time_augmentation
 
 FOLDER = Path(__file__).parents[2] / "configs"
 

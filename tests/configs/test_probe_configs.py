@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
-from pe_dense.engine import launch
+from pe_dense.engine import build_runner
 from pe_dense.engine.config import load_config
-from pe_dense.engine.errors import ConfigError
-from pe_dense.engine.prediction import load_predictor
+from pe_dense.engine.inferencer import load_predictor
+from pe_dense.utils.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RNG = np.random.default_rng(0)
@@ -55,7 +55,7 @@ def small(name, root, **options):
 
 
 def train(config, work_dir):
-    launch.training_runner(config, work_dir=str(work_dir), resume=None, amp=False, launcher="none").train()
+    build_runner.training_runner(config, work_dir=str(work_dir), resume=None, amp=False, launcher="none").train()
 
 
 def test_ade20k(tmp_path):
@@ -64,7 +64,7 @@ def test_ade20k(tmp_path):
     train(small("ade20k_linear_pe_t16", root, image_size=64), tmp_path / "run")
     options = dict(work_dir=str(tmp_path / "test"), launcher="none")
     plain, augmented = (
-        launch.testing_runner(
+        build_runner.testing_runner(
             small("ade20k_linear_pe_t16", root, image_size=64), str(tmp_path / "run"), tta=tta, **options
         ).test()
         for tta in (False, True)
@@ -79,7 +79,7 @@ def test_nyu(tmp_path):
     write_nyu(root)
     train(small("nyu_linear_pe_t16", root), tmp_path / "run")
     (best,) = (tmp_path / "run").glob("best_rmse_iter_1.pth")
-    found = launch.testing_runner(
+    found = build_runner.testing_runner(
         small("nyu_linear_pe_t16", root), str(best), work_dir=str(tmp_path / "test"), launcher="none"
     ).test()
     # Depths spread evenly over 0..9 m: any constant near the middle is off by 9 / sqrt(12) m.
@@ -97,7 +97,7 @@ def test_nyu(tmp_path):
 def test_a_sweep_has_no_augmented_test(tmp_path):
     config = load_config(CONFIGS / "ade20k_sweep_pe_t16.py")
     with pytest.raises(ConfigError, match="ade20k_sweep_pe_t16.py has no test-time augmentation: it lacks tta_model"):
-        launch.testing_runner(config, "sweep.pth", work_dir=str(tmp_path), launcher="none", tta=True)
+        build_runner.testing_runner(config, "sweep.pth", work_dir=str(tmp_path), launcher="none", tta=True)
 
 
 @pytest.mark.parametrize(

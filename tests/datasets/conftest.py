@@ -1,6 +1,6 @@
 import pytest
 
-from pe_dense.datasets import write_shapes
+from pe_dense.datasets.synthetic import write_shapes
 
 SMALL = dict(num_train=24, num_val=8, image_size=64)
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from annotated_folder import content
+from helpers.annotated_folder import content
 
 from pe_dense.datasets.annotations import (
     COCO_NAMES,

@@ -1,19 +1,20 @@
 """COCO's and LVIS's data sets: as mmdet's on good files, not silent on bad ones."""
 
 import pytest
-from annotated_folder import content, square, write_json
+from helpers.annotated_folder import content, square, write_json
 from mmdet import datasets as mmdet
 from mmdet.registry import DATASETS as MMDET_DATASETS
 
-from pe_dense.datasets import CLASSES, coco_dataset
-from pe_dense.datasets.coco_dataset import CocoDataset
-from pe_dense.datasets.lvis_dataset import LVISDataset
+from pe_dense.datasets import coco
+from pe_dense.datasets.coco import CocoDataset
+from pe_dense.datasets.lvis import LVISDataset
+from pe_dense.datasets.synthetic import CLASSES
 
 
 @pytest.fixture
 def warnings(monkeypatch):
     told = []
-    monkeypatch.setattr(coco_dataset, "print_log", lambda message, *_: told.append(message))
+    monkeypatch.setattr(coco, "print_log", lambda message, *_: told.append(message))
     return told
 
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from mmengine.registry import DATASETS, init_default_scope
 
-from pe_dense.datasets.maps import LoadDepthMap, LoadLabelMap, MapError
-from pe_dense.datasets.shapes_scene import draw_scene
-from pe_dense.engine.data import check_images, empty_error
-from pe_dense.engine.errors import ConfigError
+from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap, MapError
+from pe_dense.datasets.synthetic.scene import draw_scene
+from pe_dense.engine.preflight import check_images, empty_error
+from pe_dense.utils.errors import ConfigError
 
 SHAPES = dict(num_train=20, num_val=1, image_size=64)
 

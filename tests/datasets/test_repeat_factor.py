@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 import torch
 
-from pe_dense.datasets.repeat_factor import RepeatFactorSampler, repeat_factors
+from pe_dense.datasets.samplers import RepeatFactorSampler, repeat_factors
 
 # Of eight images class 1 is in all but one, class 2 in two (one shows it twice), class 3 in one; one shows nothing.
 CLASSES = [[1], [1], [1], [1], [1], [1, 2, 2], [2, 1, 3], []]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from pe_dense.datasets import CLASSES, draw_scene, generated, shapes, write_shapes
+from pe_dense.datasets.synthetic import CLASSES, build, cache, draw_scene, write_shapes
 
 TINY = dict(num_train=3, num_val=2, image_size=64)
 
@@ -87,7 +87,7 @@ def test_splits_and_seeds_differ(small_shapes, tmp_path):
 
 def test_existing_data_is_used_as_it_is(small_shapes, monkeypatch):
     root, spec = small_shapes
-    monkeypatch.setattr(shapes, "_write", None)
+    monkeypatch.setattr(build, "_write", None)
     assert write_shapes(str(root), **spec) == root
 
 
@@ -104,7 +104,7 @@ def test_data_from_other_arguments_is_refused(tmp_path, change):
 
 def test_data_of_another_version_is_refused(tmp_path, monkeypatch):
     root = write_shapes(tmp_path / "shapes", **TINY)
-    monkeypatch.setattr(shapes, "VERSION", shapes.VERSION + 1)
+    monkeypatch.setattr(build, "VERSION", build.VERSION + 1)
     with pytest.raises(FileExistsError, match="'version'"):
         write_shapes(root, **TINY)
 
@@ -150,7 +150,7 @@ def test_interruption_leaves_nothing(tmp_path, monkeypatch):
         return draw_scene(*args)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(shapes, "draw_scene", interrupted)
+        patch.setattr(build, "draw_scene", interrupted)
         write_shapes(tmp_path / "shapes", **TINY)
     assert list(tmp_path.iterdir()) == []
     assert (write_shapes(tmp_path / "shapes", **TINY) / "shapes.json").is_file()
@@ -159,13 +159,13 @@ def test_interruption_leaves_nothing(tmp_path, monkeypatch):
 def race(tmp_path, monkeypatch, *specs):
     """Write all specs to one root at once, each draft complete before the first is renamed."""
     barrier = threading.Barrier(len(specs))
-    rename = generated.os.rename
+    rename = cache.os.rename
 
     def rename_together(source, target):
         barrier.wait(timeout=30)
         rename(source, target)
 
-    monkeypatch.setattr(generated.os, "rename", rename_together)
+    monkeypatch.setattr(cache.os, "rename", rename_together)
     results = []
 
     def write(spec):
@@ -195,9 +195,9 @@ def test_race_of_different_arguments_has_one_winner(tmp_path, monkeypatch):
 
 def test_progress_is_logged(tmp_path, monkeypatch):
     lines = []
-    monkeypatch.setattr(generated, "print_log", lambda message, **_: lines.append(message))
+    monkeypatch.setattr(cache, "print_log", lambda message, **_: lines.append(message))
     write_shapes(tmp_path / "quiet", **TINY)
     assert lines == ["shapes: 5/5 images, 0 s left"]
-    monkeypatch.setattr(generated, "_SECONDS_BETWEEN_REPORTS", 0.0)
+    monkeypatch.setattr(cache, "_SECONDS_BETWEEN_REPORTS", 0.0)
     write_shapes(tmp_path / "chatty", **TINY)
     assert [line.split(",")[0] for line in lines[1:]] == [f"shapes: {n}/5 images" for n in range(1, 6)]

@@ -5,8 +5,8 @@ from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets.transforms import LoadAnnotations
 from mmdet.registry import DATASETS as MMDET_DATASETS
 
-from pe_dense.datasets import CLASSES
-from pe_dense.datasets.shapes_dataset import ShapesDataset, ShapesLVISDataset
+from pe_dense.datasets.synthetic import CLASSES
+from pe_dense.datasets.synthetic.datasets import ShapesDataset, ShapesLVISDataset
 from pe_dense.registry import DATASETS
 
 COCO_FILES = dict(ann_file="annotations/instances_train.json", data_prefix=dict(img="train/"))

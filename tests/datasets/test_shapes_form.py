@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from pe_dense.datasets.shapes_form import CLASSES, rasterize
-from pe_dense.datasets.shapes_texture import TEXTURES, draw_colour, draw_texture
+from pe_dense.datasets.synthetic.shapes import CLASSES, TEXTURES, draw_colour, draw_texture, rasterize
 
 UNIT_AREAS = dict(
     circle=np.pi,

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pe_dense.datasets import CLASSES, draw_scene
+from pe_dense.datasets.synthetic import CLASSES, draw_scene
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pe_dense.datasets.unlabelled import UnusableImageError
+from pe_dense.datasets.image_folder import UnusableImageError
 from pe_dense.engine.runner import Runner
 from pe_dense.registry import DATASETS
 
@@ -118,8 +118,8 @@ def test_shards(tmp_path, monkeypatch):
     loader = Runner.build_dataloader(dict(dataset=config, sampler=None, batch_size=2, num_workers=0))
     batch = next(iter(loader))
     assert len(batch["image"]) == len(batch["path"]) == len(batch["skipped"]) == 2
-    monkeypatch.setattr("pe_dense.datasets.web_images.EXTENSIONS", (".tif",))
-    monkeypatch.setattr("pe_dense.datasets.web_images.PATIENCE", 5)
+    monkeypatch.setattr("pe_dense.datasets.webdataset.EXTENSIONS", (".tif",))
+    monkeypatch.setattr("pe_dense.datasets.webdataset.PATIENCE", 5)
     with pytest.raises(UnusableImageError, match=r"None of 5 samples in .*000000.tar can .*: the last holds jpg"):
         next(iter(data))
     with pytest.raises(FileNotFoundError, match="2 of 3 shards do not exist, the first is .*shard-000001.tar"):

@@ -2,7 +2,7 @@
 
 import torch
 
-from pe_dense.detection.models import MaxIoUAssigner
+from pe_dense.detection import MaxIoUAssigner
 
 
 def test_low_quality_match_keeps_the_object_it_overlaps_most():

@@ -1,15 +1,15 @@
 """Models and data sets that know other classes are refused before a run."""
 
 import pytest
-from annotated_folder import write_folder
+from helpers.annotated_folder import write_folder
 from mmdet.registry import HOOKS
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 
-from pe_dense.detection.class_check import ClassCheckHook
-from pe_dense.engine.errors import ConfigError
+from pe_dense.detection.num_classes_hook import ClassCheckHook
 from pe_dense.engine.runner import Runner
+from pe_dense.utils.errors import ConfigError
 
 
 @MODELS.register_module(name="CountingForTests", force=True)

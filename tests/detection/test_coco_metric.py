@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from metric_data import add_degenerate_shapes, as_results, make_ground_truth, make_predictions
+from helpers.metric_data import add_degenerate_shapes, as_results, make_ground_truth, make_predictions
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 

@@ -11,10 +11,10 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 
 from pe_dense.detection.deta import OverlapAssigner
-from pe_dense.detection.deta.jitter import DETAJitter
-from pe_dense.detection.deta.proposals import choose_proposals
-from pe_dense.engine.test_time import drop_pretrained
-from pe_dense.pyramid import DETAPyramid
+from pe_dense.detection.deta.assigner import choose_proposals
+from pe_dense.detection.deta.transforms import DETAJitter
+from pe_dense.engine.tta import drop_pretrained
+from pe_dense.necks import DETAPyramid
 
 CONFIG = Path(__file__).parents[2] / "configs" / "shapes_deta_pe_tiny.py"
 

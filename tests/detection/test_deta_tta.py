@@ -6,9 +6,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from pe_dense.engine import launch
+from pe_dense.engine import build_runner
 from pe_dense.engine.config import load_config
-from pe_dense.engine.test_time import drop_pretrained
+from pe_dense.engine.tta import drop_pretrained
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -35,7 +35,7 @@ def test_augmented_test_runs(tmp_path):
     config.model.module = tiny.model
     config.model.min_sides = (0, 0, 8, 8)
     config.model.num_queries = 200
-    runner = launch.testing_runner(
+    runner = build_runner.testing_runner(
         config, str(tmp_path / "detector.pth"), work_dir=str(tmp_path / "work"), launcher="none"
     )
     metrics = runner.test()

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from pe_dense.detection.models import FederatedLoss
-from pe_dense.detection.models.federated_loss import image_counts
+from pe_dense.detection import FederatedLoss
+from pe_dense.detection.federated_loss import image_counts
 
 
 def bce(logit, target):

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from recordings import Recording, recordings
-from released_deta import build, sample
+from helpers.recordings import Recording, recordings
+from helpers.released_deta import build, sample
 
 from pe_dense.detection.deta import soft_nms
 

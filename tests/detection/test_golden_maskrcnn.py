@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from helpers.recordings import Recording, recordings
+from helpers.released_maskrcnn import build, prepare, sample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
-from recordings import Recording, recordings
-from released_maskrcnn import build, prepare, sample
 from torchvision.ops import box_iou
 
 TOLERANCE = dict(atol=1e-5, rtol=0)

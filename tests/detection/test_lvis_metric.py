@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from metric_data import add_degenerate_shapes, as_results, make_ground_truth, make_predictions
+from helpers.metric_data import add_degenerate_shapes, as_results, make_ground_truth, make_predictions
 from mmdet.structures import DetDataSample
 from mmengine.evaluator import Evaluator
 from mmengine.logging import MMLogger

@@ -8,12 +8,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import pe_dense  # noqa: F401  before mmdet
-from pe_dense.detection import load_detector
-from pe_dense.detection.models import TestTimeMaskRCNN
+from pe_dense.detection import TestTimeMaskRCNN, load_detector
 from pe_dense.engine.config import load_config
-from pe_dense.engine.errors import ConfigError
-from pe_dense.engine.prediction import load_predictor
+from pe_dense.engine.inferencer import load_predictor
 from pe_dense.engine.runner import load_model_state
+from pe_dense.utils.errors import ConfigError
 
 CONFIG = Path(__file__).parents[2] / "configs" / "shapes_maskrcnn_pe_tiny.py"
 

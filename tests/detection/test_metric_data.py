@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from metric_data import make_ground_truth, make_predictions
+from helpers.metric_data import make_ground_truth, make_predictions
 
 
 def test_data_has_the_hard_cases():

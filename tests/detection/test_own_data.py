@@ -4,16 +4,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from annotated_folder import content, write_folder, write_images, write_json
+from helpers.annotated_folder import content, write_folder, write_images, write_json
 from mmdet.visualization.palette import get_palette
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
-from pe_dense.datasets import CLASSES, write_shapes
-from pe_dense.detection.own_data import use_data
+from pe_dense.datasets.synthetic import CLASSES, write_shapes
+from pe_dense.detection.custom_dataset import use_data
 from pe_dense.engine.config import load_config
-from pe_dense.engine.data import check_files, inner_datasets
-from pe_dense.engine.errors import ConfigError
+from pe_dense.engine.preflight import check_files, inner_datasets
+from pe_dense.utils.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 PARTS = ("cog", "bolt", "washer")

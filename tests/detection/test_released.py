@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from helpers.recordings import Recording, recordings
+from helpers.released_maskrcnn import CONFIGS, build
 from mmengine.config import Config
-from recordings import Recording, recordings
-from released_maskrcnn import CONFIGS, build
 
-from pe_dense.detection import convert
+from pe_dense.apis import convert
 from pe_dense.engine.runner import model_state
-from pe_dense.io import CheckpointError
+from pe_dense.utils import CheckpointError
 
 
 @pytest.fixture(scope="module")

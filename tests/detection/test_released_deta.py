@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from recordings import Recording, recordings
-from released_deta import build, sample
+from helpers.recordings import Recording, recordings
+from helpers.released_deta import build, sample
 
 from pe_dense.detection.deta import COCO_IDS
 from pe_dense.engine.runner import load_model_state, model_state
-from pe_dense.io import CheckpointError
+from pe_dense.utils import CheckpointError
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,7 @@ def test_start_from_a_checkpoint(golden, model, tmp_path):
 
 def test_released_file_with_its_wrapper(golden, model, tmp_path):
     torch.save(dict(model=golden.state, epoch=2), tmp_path / "released.pth")
-    from pe_dense.io import read_checkpoint
+    from pe_dense.utils import read_checkpoint
 
     other = build(golden, load=False)
     load_model_state(other, read_checkpoint(tmp_path / "released.pth"), "released.pth")

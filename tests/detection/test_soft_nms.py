@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from soft_nms_loop import crowded_boxes, soft_nms_loop
+from helpers.soft_nms_loop import crowded_boxes, soft_nms_loop
 
 from pe_dense.detection.deta import soft_nms
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from linear_run import make_runner
+from helpers.linear_run import make_runner
 from mmengine.hooks import EMAHook, Hook
 
-from pe_dense.engine.errors import ConfigError
-from pe_dense.io import read_checkpoint
+from pe_dense.utils import read_checkpoint
+from pe_dense.utils.errors import ConfigError
 
 
 class Weights(Hook):

@@ -7,7 +7,7 @@ import pytest
 from mmengine.runner import Runner
 
 from pe_dense.engine.config import READ, load_config
-from pe_dense.engine.errors import ConfigError
+from pe_dense.utils.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
-from pe_dense.engine.data import check_files, check_images, check_pictures
-from pe_dense.engine.errors import ConfigError
+from pe_dense.engine.preflight import check_files, check_images, check_pictures
 from pe_dense.engine.runner import Runner
+from pe_dense.utils.errors import ConfigError
 
 
 def config(root, **loader):

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tiny_run import logged, write_config
-from tool_runs import ROOT
+from helpers.tiny_run import logged, write_config
+from helpers.tool_runs import ROOT
 
 from pe_dense.detection import load_detector
-from pe_dense.io import read_checkpoint
+from pe_dense.utils import read_checkpoint
 
 OPTIONS = {
     # A block after the last tap has no gradient, in either process.

@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import MODELS
 
 from pe_dense.engine.config import load_config
-from pe_dense.engine.parameter_groups import ParameterGroup, describe, parameter_groups
+from pe_dense.engine.optimizers.layer_decay import ParameterGroup, describe, parameter_groups
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

@@ -4,12 +4,12 @@ import os
 
 import pytest
 import torch
-from linear_run import make_runner
+from helpers.linear_run import make_runner
 from mmengine.config import Config
 
-from pe_dense.engine.errors import ConfigError
-from pe_dense.engine.launch import training_runner
-from pe_dense.engine.processes import join_processes
+from pe_dense.engine.build_runner import training_runner
+from pe_dense.engine.distributed import join_processes
+from pe_dense.utils.errors import ConfigError
 
 LAUNCHERS = dict(
     pytorch=dict(RANK="1", WORLD_SIZE="4", LOCAL_RANK="1", MASTER_ADDR="a"),
@@ -117,7 +117,7 @@ def test_sharding_needs_processes_and_excludes_averages(tmp_path):
     ],
 )
 def test_losses_are_scaled_for_float16_alone(wrapper, amp, expected, monkeypatch):
-    from pe_dense.engine.launch import _set_precision
+    from pe_dense.engine.build_runner import _set_precision
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     config = Config(dict(optim_wrapper=wrapper))

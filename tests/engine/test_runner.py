@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from linear_run import Linear, make_runner
+from helpers.linear_run import Linear, make_runner
 from mmengine.config import Config
 
-from pe_dense.engine.errors import ConfigError, one_line_errors
-from pe_dense.engine.launch import training_runner
+from pe_dense.engine.build_runner import training_runner
 from pe_dense.engine.runner import load_model_state
-from pe_dense.io import CheckpointError
+from pe_dense.utils import CheckpointError
+from pe_dense.utils.errors import ConfigError, one_line_errors
 
 
 def test_a_run_is_never_overwritten(tmp_path):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from linear_run import make_runner
+from helpers.linear_run import make_runner
 
-from pe_dense.engine.checkpoint_hook import whole_file
-from pe_dense.engine.errors import ConfigError
+from pe_dense.engine.hooks.checkpoint import whole_file
+from pe_dense.utils.errors import ConfigError
 
 
 def break_save(monkeypatch, number):

@@ -1,10 +1,10 @@
 """What a step draws depends on the seed, the step and the process alone."""
 
 import torch
-from linear_run import make_runner
+from helpers.linear_run import make_runner
 from mmengine.hooks import Hook
 
-from pe_dense.engine.step_seed import step_seed
+from pe_dense.utils.rng import step_seed
 
 
 class Draws(Hook):

@@ -12,7 +12,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 
-from pe_dense.ops import deform_attn_formula, deform_attn_triton
+from pe_dense.ops import deform_attn_torch, deform_attn_triton
 
 NAMES = ("output", "value", "locations", "weights")
 
@@ -51,7 +51,7 @@ def distances(value, shapes, starts, locations, weights, grad):
     given = (value, shapes, starts, locations, weights)
     ours = (deform_attn_triton.forward(*given), *deform_attn_triton.backward(*given, grad))
     exact = (*(tensor.float() if tensor.is_floating_point() else tensor for tensor in given), grad.float())
-    expected = (deform_attn_formula.forward(*exact[:5]), *deform_attn_formula.backward(*exact))
+    expected = (deform_attn_torch.forward(*exact[:5]), *deform_attn_torch.backward(*exact))
     return {
         name: dict(
             dtype=str(mine.dtype).removeprefix("torch."),
@@ -68,7 +68,7 @@ def not_finite():
     value, shapes, starts, locations, weights, grad = inputs([(3, 5)])
     locations[0, 1, 0, 0, 0, 0], locations[0, 2, 0, 0, 0, 1] = float("nan"), float("inf")
     found = deform_attn_triton.forward(value, shapes, starts, locations, weights)
-    expected = deform_attn_formula.forward(value, shapes, starts, locations, weights)
+    expected = deform_attn_torch.forward(value, shapes, starts, locations, weights)
     deform_attn_triton.backward(value, shapes, starts, locations, weights, grad)
     return torch.equal(found.isfinite(), expected.isfinite()) and bool(found[0, [0, 3, 4]].isfinite().all())
 

@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from pe_dense.ops import deform_attn, deform_attn_formula, deform_attn_triton
+from pe_dense.ops import deform_attn, deform_attn_torch, deform_attn_triton
 
 CASES = ("one_map", "maps", "many_rows", "odd_channels", "far_outside", "no_queries", "bfloat16", "autocast", "float16")
 TOLERANCES = dict(float32=1e-6, float16=1e-3, bfloat16=8e-3)  # relative to the largest value
@@ -91,12 +91,12 @@ class TestChoice:
     @pytest.mark.parametrize("change", [dict(is_cuda=False), dict(dtype=torch.float64)])
     def test_formula_elsewhere(self, monkeypatch, change):
         monkeypatch.setattr(deform_attn_triton, "check", lambda device: None)
-        assert deform_attn._implementation(SimpleNamespace(**vars(self.gpu) | change)) is deform_attn_formula
+        assert deform_attn._implementation(SimpleNamespace(**vars(self.gpu) | change)) is deform_attn_torch
 
     def test_switch(self, monkeypatch):
         monkeypatch.setattr(deform_attn_triton, "check", lambda device: None)
         monkeypatch.setenv("PE_DENSE_TRITON", "0")
-        assert deform_attn._implementation(self.gpu) is deform_attn_formula
+        assert deform_attn._implementation(self.gpu) is deform_attn_torch
 
     def test_what_fails_is_told_once(self, monkeypatch, caplog):
         def fail(device):
@@ -105,12 +105,12 @@ class TestChoice:
         monkeypatch.setattr(deform_attn_triton, "check", fail)
         with caplog.at_level(logging.WARNING):
             for _ in range(2):
-                assert deform_attn._implementation(self.gpu) is deform_attn_formula
+                assert deform_attn._implementation(self.gpu) is deform_attn_torch
         (record,) = caplog.records
         assert "PyTorch's operators" in record.getMessage() and "Failed to find C compiler" in record.getMessage()
 
     def test_check_tells_kernels_that_are_off(self, monkeypatch):
-        wrong = {name: getattr(deform_attn_formula, name) for name in ("forward", "backward")}
+        wrong = {name: getattr(deform_attn_torch, name) for name in ("forward", "backward")}
         monkeypatch.setattr(deform_attn_triton, "forward", wrong["forward"])
         monkeypatch.setattr(deform_attn_triton, "backward", wrong["backward"])
         with torch.inference_mode():

@@ -10,7 +10,7 @@ import torch
 
 import pe_dense
 from pe_dense.ops import install_mmcv_ext
-from pe_dense.ops.finder import MMCVExtFinder
+from pe_dense.ops.import_hook import MMCVExtFinder
 
 REPOSITORY = Path(pe_dense.__file__).parents[1]
 
@@ -39,7 +39,8 @@ def test_compiled_operators_win(tmp_path, compiled, expected):
     if compiled:
         (package / "_ext.py").touch()
     found = run_python(
-        "from pe_dense.ops.finder import stands_in\nimport mmcv._ext\nprint(mmcv._ext.__file__, stands_in())", tmp_path
+        "from pe_dense.ops.import_hook import stands_in\nimport mmcv._ext\nprint(mmcv._ext.__file__, stands_in())",
+        tmp_path,
     )
     path, stands_in = found.rsplit(" ", 1)
     assert Path(path).as_posix().endswith(expected)

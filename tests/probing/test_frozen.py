@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from tiny_probe import ARCH, build, write_tower
+from helpers.tiny_probe import ARCH, build, write_tower
 
-from pe_dense.io import CheckpointError
-from pe_dense.probing import FrozenTower
-from pe_dense.tower import load_tower
+from pe_dense.backbones import FrozenTower, load_tower
+from pe_dense.utils import CheckpointError
 
 
 @pytest.fixture(scope="module")

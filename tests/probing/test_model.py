@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from helpers.tiny_probe import ARCH, batch, build, model_config
 from mmengine.registry import MODELS
 from mmseg.models.segmentors import EncoderDecoder
-from tiny_probe import ARCH, batch, build, model_config
 
 
 @pytest.mark.parametrize("task", ["segmentation", "depth"])

@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 
-import probe_processes
 import pytest
+from helpers import probe_processes
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,16 @@ from itertools import count
 import numpy as np
 import pytest
 import torch
+from helpers.shapes_probe import CONFIGS, small_config
+from helpers.tiny_run import logged
 from PIL import Image
-from shapes_probe import CONFIGS, small_config
-from tiny_run import logged
 
-from pe_dense.engine import launch
+from pe_dense.engine import build_runner
 from pe_dense.engine.config import load_config
-from pe_dense.engine.errors import ConfigError
-from pe_dense.engine.prediction import load_predictor
-from pe_dense.io import CheckpointError, read_checkpoint
+from pe_dense.engine.inferencer import load_predictor
 from pe_dense.probing import save_probe
+from pe_dense.utils import CheckpointError, read_checkpoint
+from pe_dense.utils.errors import ConfigError
 
 _COUNT = count()
 
@@ -29,13 +29,13 @@ def name_anew(config):
 
 def train(config, work_dir, resume=None):
     name_anew(config)
-    launch.training_runner(config, work_dir=str(work_dir), resume=resume, amp=False, launcher="none").train()
+    build_runner.training_runner(config, work_dir=str(work_dir), resume=resume, amp=False, launcher="none").train()
     return work_dir
 
 
 def evaluate(config, checkpoint, work_dir):
     name_anew(config)
-    return launch.testing_runner(config, str(checkpoint), work_dir=str(work_dir), launcher="none").test()
+    return build_runner.testing_runner(config, str(checkpoint), work_dir=str(work_dir), launcher="none").test()
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,12 @@ import weakref
 
 import pytest
 import torch
+from helpers.tiny_probe import batch, build, write_tower
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from tiny_probe import batch, build, write_tower
 
-from pe_dense.engine.errors import ConfigError
-from pe_dense.io import CheckpointError
 from pe_dense.probing.probe import take_probe
+from pe_dense.utils import CheckpointError
+from pe_dense.utils.errors import ConfigError
 
 TASKS = ("segmentation", "depth", "dpt")
 

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from tool_runs import CONFIG, run_tool
+from helpers.tool_runs import CONFIG, run_tool
 
 
 @pytest.fixture(scope="session")

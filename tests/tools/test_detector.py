@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.tool_runs import CONFIG
 from PIL import Image
-from tool_runs import CONFIG
 
 from pe_dense.detection import load_detector
-from pe_dense.detection.prediction import output_names
-from pe_dense.io import CheckpointError
+from pe_dense.utils import CheckpointError
+from pe_dense.utils.image import output_names
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from threading import Event, Thread
 from urllib.request import urlopen
 
 import pytest
-from tool_runs import ROOT
+from helpers.tool_runs import ROOT
 
 
 @pytest.fixture

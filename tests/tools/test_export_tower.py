@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from recordings import recordings
-from tiny_alignment import STUDENT, make_aligner, photos, write_core
-from tool_runs import run_tool
+from helpers.recordings import recordings
+from helpers.tiny_alignment import STUDENT, make_aligner, photos, write_core
+from helpers.tool_runs import run_tool
 
-from pe_dense.tower import PETower, load_tower
-from pe_dense.tower.export import export_tower, fitting_names, fold_layer_scale
+from pe_dense.backbones import PETower, load_tower
+from pe_dense.backbones.build import export_tower, fitting_names, fold_layer_scale
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import json
 
-from annotated_folder import write_folder
-from tool_runs import CONFIG, run_tool
+from helpers.annotated_folder import write_folder
+from helpers.tool_runs import CONFIG, run_tool
 
 from pe_dense.detection import load_detector
 

@@ -7,8 +7,8 @@ import sys
 import time
 
 import pytest
-from tiny_run import logged, write_config
-from tool_runs import ROOT, run_tool
+from helpers.tiny_run import logged, write_config
+from helpers.tool_runs import ROOT, run_tool
 
 
 def wait_for(condition, process, seconds=120):

@@ -3,8 +3,8 @@
 import json
 
 import pytest
+from helpers.tool_runs import CONFIG, ROOT, run_tool
 from PIL import Image
-from tool_runs import CONFIG, ROOT, run_tool
 
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
 

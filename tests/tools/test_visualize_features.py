@@ -1,10 +1,10 @@
 """tools/visualize_features.py, run as a user runs it."""
 
 import torch
+from helpers.tiny_towers import ARCH, tiny_tower
+from helpers.tool_runs import run_tool
 from mmengine.config import Config
 from PIL import Image
-from tiny_towers import ARCH, tiny_tower
-from tool_runs import run_tool
 
 
 def test_drawing_a_runs_features(tmp_path):

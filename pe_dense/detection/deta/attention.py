@@ -8,7 +8,7 @@ from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction
 from torch import Tensor
 
 from pe_dense.ops.deform_attn import DeformAttnFunction
-from pe_dense.ops.finder import stands_in
+from pe_dense.ops.import_hook import stands_in
 
 
 class DeformableAttention(MultiScaleDeformableAttention):

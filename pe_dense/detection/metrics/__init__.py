@@ -1,6 +1,6 @@
-"""Average precision, as fast as C++ makes it."""
+"""COCO and LVIS average precision on faster-coco-eval."""
 
-from pe_dense.detection.metrics.coco_metric import CocoMetric
-from pe_dense.detection.metrics.lvis_metric import LVISMetric
+from pe_dense.detection.metrics.coco import CocoMetric
+from pe_dense.detection.metrics.lvis import LVISMetric
 
 __all__ = ["CocoMetric", "LVISMetric"]

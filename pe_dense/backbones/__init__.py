@@ -1,0 +1,19 @@
+"""Backbones: Perception Encoder towers, their configurations and weights."""
+
+from pe_dense.backbones.build import load_tower, save_weights
+from pe_dense.backbones.checkpoint import load_weights, save_state
+from pe_dense.backbones.frozen import FrozenTower
+from pe_dense.backbones.pe import PETower
+from pe_dense.backbones.pe_configs import VARIANTS, Variant, get_variant
+
+__all__ = [
+    "FrozenTower",
+    "PETower",
+    "VARIANTS",
+    "Variant",
+    "get_variant",
+    "load_tower",
+    "load_weights",
+    "save_state",
+    "save_weights",
+]

@@ -1,0 +1,225 @@
+"""Taking a tower out of a training run."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pe_dense.backbones.checkpoint import load_weights, save_state, tower_state
+from pe_dense.backbones.pe import PETower
+from pe_dense.backbones.pe_configs import VARIANTS
+from pe_dense.registry import MODELS
+from pe_dense.utils import CheckpointError, read_checkpoint
+
+
+def export_tower(source: str | Path, path: str | Path, *, fold: bool = False, overwrite: bool = False) -> list[str]:
+    """Write a run's tower, and nothing else of it, in the published format.
+
+    Args:
+        source: checkpoint or work dir (its last checkpoint) of a model around one tower.
+        path: as of :func:`~pe_dense.backbones.save_state`.
+        fold: see :func:`fold_layer_scale`.
+        overwrite: replace a file that exists.
+
+    Returns:
+        names of the published towers that the file fits.
+
+    Raises:
+        CheckpointError, FileNotFoundError: for a checkpoint that is missing or holds no tower.
+        FileExistsError, ValueError: as :func:`~pe_dense.backbones.save_state`; ValueError for folding what is not
+        there.
+    """
+    state = tower_state(read_checkpoint(source), source)
+    if fold:
+        state = fold_layer_scale(state)
+    save_state(state, path, overwrite=overwrite)
+    return fitting_names(state)
+
+
+def fold_layer_scale(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Move LayerScale into the projections before it, which changes features by rounding only.
+
+    Args:
+        state: of a tower with LayerScale, in the published names.
+
+    Returns:
+        the state of a tower without.
+
+    Raises:
+        ValueError: if there is no LayerScale.
+    """
+    state = dict(state)
+    scales = [key for key in state if key.rpartition(".")[2] == "gamma"]
+    if not scales:
+        raise ValueError("The tower has no LayerScale to fold")
+    for key in scales:
+        block, scale, _ = key.rsplit(".", 2)
+        projection = f"{block}.{dict(ls_1='attn.out_proj', ls_2='mlp.c_proj')[scale]}"
+        gamma = state.pop(key)
+        state[f"{projection}.weight"] = gamma[:, None] * state[f"{projection}.weight"]
+        state[f"{projection}.bias"] = gamma * state[f"{projection}.bias"]
+    return state
+
+
+def fitting_names(state: dict[str, Tensor]) -> list[str]:
+    """Published towers with exactly these parameters, in these shapes."""
+    shapes = {key: value.shape for key, value in state.items()}
+    width, layers = len(state["conv1.weight"]), sum(key.endswith(".ln_1.weight") for key in state)
+    names = []
+    for name, variant in VARIANTS.items():
+        if (variant.width, variant.layers) != (width, layers):
+            continue
+        with torch.device("meta"):
+            tower = PETower(name)
+        if {key: value.shape for key, value in tower.state_dict().items()} == shapes:
+            names.append(name)
+    return names
+
+
+RANDOM = "random"
+_KINDS = ("pe_dense.PETower", "pe_dense.FrozenTower")
+
+
+def open_tower(arch: str | None, weights: str | Path | None = None, *, device: str | torch.device = "cpu") -> PETower:
+    """A tower with its weights.
+
+    Args:
+        arch: name of a published tower. None where the file tells its own: checkpoints of this project's runs do, and
+            their tower is built as it was trained, with its windows and patches.
+        weights: path of a file or of a run's folder, or ``hf://`` name; 'random' for trying things out; the
+            published weights of ``arch`` by default.
+        device: where it goes.
+
+    Returns:
+        the tower, in evaluation mode.
+
+    Raises:
+        ValueError: if neither names a tower, or both do and differ.
+        CheckpointError, FileNotFoundError: as :func:`~pe_dense.backbones.load_tower`.
+    """
+    if weights is None or weights == RANDOM:
+        if arch is None:
+            raise ValueError("no tower is named: give --arch, or --weights with a checkpoint of a run")
+        if weights is None:
+            return load_tower(arch, device=device)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return PETower(arch).to(device).eval()
+    checkpoint = read_checkpoint(weights)
+    backbone = trained_backbone(checkpoint)
+    if backbone is None:
+        if arch is None:
+            raise ValueError(f"{weights} does not tell which tower it holds: name it with --arch")
+        return load_tower(arch, weights, device=device)
+    if arch not in (None, backbone["arch"]):
+        raise ValueError(f"{weights} holds a tower of {backbone['arch']}, not {arch}: leave --arch out")
+    return _build(backbone, checkpoint, weights).to(device).eval()
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device of that name; a GPU where there is one by default.
+
+    Raises:
+        ValueError: if it can't be used here.
+    """
+    device = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"device {device} can't be used here ({reason}): name another, such as cpu") from error
+
+
+def title_of(tower: PETower, weights: str | None) -> str:
+    """What pictures call a tower: its published name or else its size, and where other weights come from."""
+    name = tower.name if tower.name in VARIANTS else f"{tower.num_layers} blocks, {tower.out_channels} channels"
+    return name if weights is None else f"{name} ({'/'.join(Path(weights).parts[-2:])})"
+
+
+def trained_backbone(checkpoint) -> dict | None:
+    """The config of the tower in a checkpoint of a run; None where there is no config of one.
+
+    Nothing of the file is executed: a checkpoint may come from anywhere.
+    """
+    meta = checkpoint.get("meta") if isinstance(checkpoint, dict) else None
+    text = meta.get("cfg") if isinstance(meta, dict) else None
+    if not isinstance(text, str):
+        return None
+    try:
+        assigned = {node.targets[0].id: node.value for node in ast.parse(text).body if isinstance(node, ast.Assign)}
+        backbone = _literal(assigned["model"])["backbone"]
+    except (SyntaxError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return backbone if isinstance(backbone, dict) and backbone.get("type") in _KINDS else None
+
+
+def _literal(node: ast.expr):
+    """The value of a literal in which dicts may be written as calls, ``dict(a=1)``."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
+        return {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Dict):
+        return {_literal(key): _literal(value) for key, value in zip(node.keys, node.values, strict=True)}
+    if isinstance(node, ast.List | ast.Tuple):
+        values = [_literal(item) for item in node.elts]
+        return values if isinstance(node, ast.List) else tuple(values)
+    return ast.literal_eval(node)
+
+
+def _build(backbone: dict, checkpoint: dict, source: str | Path) -> PETower:
+    """Build a run's tower; a frozen one's weights are not in the file, but in the one that its config names."""
+    if backbone["type"] == "pe_dense.PETower":
+        options = {name: value for name, value in backbone.items() if name not in ("type", "init_cfg")}
+        tower = PETower(**options)
+        load_weights(tower, source)
+        return tower
+    frozen = MODELS.build({**backbone, "dtype": "float32"})
+    prefix = "backbone."
+    state = checkpoint.get("state_dict") or {}
+    part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if not part:
+        raise CheckpointError(f"{source} has no {prefix}* in its state_dict, though its config has a frozen tower")
+    frozen.load_state_dict(part)
+    return frozen.tower
+
+
+def load_tower(arch: str | dict, weights: str | Path | None = None, *, device="cpu", dtype=torch.float32, **options):
+    """A tower with its weights, ready to use.
+
+    Nothing is initialised only to be overwritten: peak memory is the tower's own plus the file's pages in use.
+
+    Args:
+        arch: as of :class:`~pe_dense.backbones.PETower`.
+        weights: path or ``hf://`` name; the published file, ``hf://facebook/<arch>``, by default.
+        device: where the tower goes.
+        dtype: of its parameters.
+        options: further arguments of :class:`~pe_dense.backbones.PETower`.
+
+    Returns:
+        the tower, in evaluation mode.
+
+    Raises:
+        ValueError: for bad arguments, or an arch of fields without weights.
+        CheckpointError, FileNotFoundError: as :func:`load_weights`.
+    """
+    from pe_dense.backbones.pe import PETower
+
+    with torch.device("meta"):
+        tower = PETower(arch, **options)
+    if weights is None:
+        if not isinstance(arch, str):
+            raise ValueError("A tower given by fields has no published weights: pass weights=<path or hf:// name>")
+        weights = f"hf://facebook/{arch}"
+    load_weights(tower, weights)
+    return tower.to(device=device, dtype=dtype).eval()
+
+
+def save_weights(tower, path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a tower's weights in the published format: bare parameter names, readable by the reference too.
+
+    Arguments, result and errors are those of :func:`save_state`, with a :class:`~pe_dense.backbones.PETower` for the
+    state.
+    """
+    return save_state(tower.state_dict(), path, overwrite=overwrite)

@@ -1,0 +1,153 @@
+"""Weights of towers: from and to the published format, strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from pe_dense.backbones.pos_embed import resample_patch_embedding, resample_positions, split_cls_entry
+from pe_dense.utils import CheckpointError, read_checkpoint, require_match
+
+# A tower is found in a file by two parameters that every one of them has.
+_LANDMARKS = ("conv1.weight", "transformer.resblocks.0.ln_1.weight")
+_HEAD = ("ln_post", "attn_pool", "proj")
+_ROTARY_BUFFERS = ("freqs", "freqs_cos", "freqs_sin")
+_LAYER_SCALE = "gamma"
+
+
+def load_weights(tower, source: str | Path, *, add_layer_scale: bool = False) -> None:
+    """Load a file into a tower.
+
+    The file may be a released tower, a Core file with both towers, or a checkpoint of a model around a tower. Left out
+    by name are: parts of the file outside its tower (text tower, heads), rotary buffers, and, where the tower was
+    built without them, the class token with its position and what follows the last block. Patch embedding and positions
+    are resampled where the tower has another patch size or native grid. Everything else must fit.
+
+    Args:
+        tower: a :class:`~pe_dense.backbones.PETower`.
+        source: path or ``hf://`` name, see :func:`~pe_dense.utils.read_checkpoint`.
+        add_layer_scale: as of :func:`fit_state`.
+
+    Raises:
+        CheckpointError: if the file holds no tower, more than one, or one that does not fit; names the keys, the file
+            and the tower.
+        FileNotFoundError: if there is no such file.
+    """
+    state = fit_state(tower, tower_state(read_checkpoint(source), source), source, add_layer_scale=add_layer_scale)
+    tower.load_state_dict(state, assign=any(p.is_meta for p in tower.parameters()))
+
+
+def tower_state(checkpoint, source: str | Path = "checkpoint") -> dict[str, Tensor]:
+    """Find the tower in a checkpoint and give its state dict in the published names.
+
+    Args:
+        checkpoint: a state dict, or a dict with one under ``state_dict``, ``weights`` or ``model``.
+        source: how errors name the checkpoint.
+
+    Raises:
+        CheckpointError: if there is no tower or more than one.
+    """
+    state = checkpoint
+    for wrapper in ("state_dict", "weights", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{source} holds a {type(state).__name__}, not a state dict")
+    first = _LANDMARKS[0]
+    prefixes = [
+        key.removesuffix(first) for key in state if key == first or str(key).endswith("." + first)
+    ]  # 'module.', 'visual.', 'backbone.', ...
+    prefixes = [prefix for prefix in prefixes if all(prefix + mark in state for mark in _LANDMARKS)]
+    if not prefixes:
+        shown = ", ".join(map(str, list(state)[:4]))
+        raise CheckpointError(
+            f"{source} holds no PE tower: no {' and '.join(_LANDMARKS)} among its {len(state)} keys ({shown}, ...)"
+        )
+    if len(prefixes) > 1:
+        raise CheckpointError(f"{source} holds {len(prefixes)} towers, under {', '.join(map(repr, prefixes))}")
+    prefix = prefixes[0]
+    if others := sum(not key.startswith(prefix) for key in state):
+        print_log(f"{source}: took the tower under {prefix!r}, left out {others} other tensors", logger="current")
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+
+
+def fit_state(
+    tower, state: dict[str, Tensor], source: str | Path = "checkpoint", *, add_layer_scale: bool = False
+) -> dict[str, Tensor]:
+    """Bring a published state dict to the form of a tower.
+
+    Args:
+        tower: a :class:`~pe_dense.backbones.PETower`.
+        state: a tower's, in the published names.
+        source: how errors name it.
+        add_layer_scale: a tower with LayerScale keeps its own where the file has none (the log tells), as for the
+            student of the spatial alignment; otherwise that is an error.
+
+    Returns:
+        exactly the tower's keys, in its shapes.
+
+    Raises:
+        CheckpointError: listing keys that are missing, left over or of another shape.
+    """
+    variant = tower.variant
+    state = {key: value for key, value in state.items() if key.rpartition(".")[2] not in _ROTARY_BUFFERS}
+    if not tower.has_head:
+        state = {key: value for key, value in state.items() if key.partition(".")[0] not in _HEAD}
+    table = state.get("positional_embedding")
+    if table is not None and variant.use_abs_posemb:
+        cls_entry, grid = split_cls_entry(table)
+        if not variant.use_cls_token:
+            state.pop("class_embedding", None)
+            cls_entry = cls_entry[:0]
+        if len(grid) != variant.grid_size**2:
+            grid = resample_positions(grid, variant.grid_size)
+            print_log(f"{source}: positions resampled to {variant.grid_size} x {variant.grid_size}", "current")
+        state["positional_embedding"] = torch.cat([cls_entry, grid])
+    weight = state.get("conv1.weight")
+    if weight is not None and weight.shape[-1] != variant.patch_size:
+        state["conv1.weight"] = resample_patch_embedding(weight, variant.patch_size)
+        print_log(f"{source}: patches resampled from {weight.shape[-1]} to {variant.patch_size} px", "current")
+
+    own = tower.state_dict()
+    if add_layer_scale:
+        added = [key for key in own if key.rpartition(".")[2] == _LAYER_SCALE and key not in state]
+        state.update({key: own[key] for key in added})
+        if added:
+            initial = tower.variant.ls_init_value
+            print_log(f"{source}: LayerScale of {initial} added in {len(added)} places: {added[0]}, ...", "current")
+    require_match(own, state, str(source), tower.name)
+    return state
+
+
+def save_state(state: Mapping[str, Tensor], path: str | Path, *, overwrite: bool = False) -> Path:
+    """Write a state dict as it is.
+
+    Args:
+        state: tensors by name.
+        path: ends in ``.safetensors`` or, for PyTorch's format, in ``.pt`` or ``.pth``.
+        overwrite: replace a file that exists.
+
+    Returns:
+        the path.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is not set.
+        ValueError: for another ending.
+    """
+    path = Path(path)
+    if path.suffix not in (".pt", ".pth", ".safetensors"):
+        raise ValueError(f"{path}: weights are written as .pt, .pth or .safetensors")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
+    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file(state, path)
+    else:
+        torch.save(state, path)
+    return path

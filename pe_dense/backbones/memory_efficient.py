@@ -1,0 +1,137 @@
+"""Parts of a block whose training keeps less in memory than PyTorch's own, and copies less, for the same results.
+
+Of the 18 tensors of a token's width that a block's backward pass would keep, six are not needed: turned queries and
+keys can stand in the place of the others, and the GELU's output, four times as wide, is cheap to make again. On the way
+back, the gradients of queries, keys and values go straight into the one tensor that the projection before them needs.
+Under `torch.compile` the plain form is used: its partitioner finds such savings itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pe_dense.backbones.attention import RotaryTable, rotate
+
+_COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+
+
+def project_and_turn(
+    x: Tensor, weight: Tensor, bias: Tensor, heads: int, table: RotaryTable | None
+) -> tuple[Tensor, ...]:
+    """Queries, keys and values of tokens; queries and keys are turned by their token's angles.
+
+    Args:
+        x: (B, N, C).
+        weight: (3 C, C).
+        bias: (3 C,).
+        heads: number of heads that share out the C channels.
+        table: cosines and sines (N, head_dim / 2); None turns nothing.
+
+    Returns:
+        three (B, heads, N, head_dim).
+    """
+    if table is not None and not torch.compiler.is_compiling():
+        return _ProjectAndTurn.apply(x, weight, bias, heads, *table)
+    qkv = _split(F.linear(x, weight, bias), heads)
+    if table is not None:
+        qkv = torch.cat([rotate(qkv[:, :, :2], table), qkv[:, :, 2:]], dim=2)
+    return qkv.permute(2, 0, 3, 1, 4).unbind()
+
+
+def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A linear layer on the GELU (exact) of x.
+
+    Args:
+        x: (..., D).
+        weight: (C, D).
+        bias: (C,).
+
+    Returns:
+        (..., C).
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return F.linear(F.gelu(x), weight, bias)
+    return _GELULinear.apply(x, weight, bias)
+
+
+class _ProjectAndTurn(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, heads: int, cos: Tensor, sin: Tensor):
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))  # as the linear layer sees it, to keep that
+        ctx.save_for_backward(x, weight, cos, sin)
+        qkv = _split(F.linear(x, weight, bias), heads)
+        _turn(qkv[:, :, :2], cos, sin, out=qkv[:, :, :2])
+        return qkv.permute(2, 0, 3, 1, 4).unbind()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *grads: Tensor):
+        x, weight, cos, sin = ctx.saved_tensors
+        q, k, v = (grad.transpose(1, 2) for grad in grads)  # (B, N, heads, head_dim)
+        grad = v.new_empty(*v.shape[:2], 3, *v.shape[2:])
+        _turn(q, cos, -sin, out=grad[:, :, 0])
+        _turn(k, cos, -sin, out=grad[:, :, 1])
+        grad[:, :, 2] = v
+        gradients = _linear_gradients(ctx.needs_input_grad, grad.flatten(2), lambda: x, weight)
+        return *gradients, None, None, None
+
+
+def _split(qkv: Tensor, heads: int) -> Tensor:
+    """(B, N, 3 C) -> (B, N, 3, heads, head_dim)."""
+    return qkv.unflatten(2, (3, heads, -1))
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
+    """Turn neighbouring channel pairs of x (B, N, ..., head_dim) into ``out``, which may be x itself.
+
+    They are taken as complex numbers, where their precision has these.
+    """
+    if x.dtype not in _COMPLEX:
+        out.copy_(rotate(x, RotaryTable(cos, sin)))
+        return
+    shape = (x.shape[1],) + (1,) * (x.dim() - 3) + (x.shape[-1] // 2,)
+    factors = torch.complex(cos, sin).to(_COMPLEX[x.dtype]).view(shape)
+    torch.mul(_as_complex(x if x.stride(-1) == 1 else x.contiguous()), factors, out=_as_complex(out))
+
+
+def _as_complex(x: Tensor) -> Tensor:
+    """A view (..., D) -> (..., D / 2)."""
+    return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
+
+
+class _GELULinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(F.gelu(x), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        x, weight = ctx.saved_tensors
+        of_gelu, *others = _linear_gradients(ctx.needs_input_grad, grad, lambda: F.gelu(x), weight)
+        return None if of_gelu is None else torch.ops.aten.gelu_backward(of_gelu, x), *others
+
+
+def _linear_gradients(
+    needed: Sequence[bool], grad: Tensor, make_input: Callable[[], Tensor], weight: Tensor
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Those gradients of a linear layer's input (..., D), weight (C, D) and bias that are needed.
+
+    Under autocast input and ``grad`` (..., C) are in half precision, the weight is not.
+    """
+    rows = grad.flatten(0, -2)
+    of_input = of_weight = of_bias = None
+    if needed[0]:
+        of_input = (rows @ weight.to(grad.dtype)).unflatten(0, grad.shape[:-1])
+    if needed[1]:
+        of_weight = (rows.t() @ make_input().flatten(0, -2)).to(weight.dtype)
+    if needed[2]:
+        of_bias = rows.sum(0, dtype=weight.dtype)
+    return of_input, of_weight, of_bias

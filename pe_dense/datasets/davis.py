@@ -1,0 +1,171 @@
+"""Videos with masks in the layout of DAVIS 2017 (Pont-Tuset et al., arXiv 1704.00675)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from mmengine.dataset import BaseDataset
+from PIL import Image
+
+from pe_dense.registry import DATASETS
+from pe_dense.utils.image import EXTENSIONS
+
+VOID = 255  # pixels of no known object; DAVIS's evaluation of tracking from a first mask takes them for background
+
+
+def palette() -> np.ndarray:
+    """Colours (256, 3) uint8 by object number, as in PASCAL VOC and DAVIS: 0 is black."""
+    numbers = np.arange(256, dtype=np.uint8)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):  # bits 0, 1, 2, 3, ... of a number go to red, green, blue, red, ..., highest first
+            source = 3 * bit + channel
+            if source < 8:
+                colours[:, channel] |= (numbers >> source & 1) << (7 - bit)
+    return colours
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Object numbers (H, W) uint8; void pixels are background.
+
+    Raises:
+        ValueError: if the image has colours of its own instead of numbers, or can't be read.
+    """
+    try:
+        with Image.open(path) as image:
+            mode, numbers = image.mode, np.array(image)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"mask {path} can't be read: {error}") from error
+    if mode not in ("P", "L"):
+        raise ValueError(
+            f"mask {path} is an image of mode {mode}; it must have a palette (P) or be grey (L), its values the objects"
+        )
+    numbers[numbers == VOID] = 0
+    return numbers
+
+
+def write_mask(path: Path, numbers: np.ndarray) -> None:
+    """Write object numbers (H, W) uint8 with DAVIS's palette.
+
+    Raises:
+        FileExistsError: if the file is there.
+    """
+    image = Image.fromarray(numbers)
+    image.putpalette(palette().tobytes())
+    with open(path, "xb") as file:
+        image.save(file, format="PNG")
+
+
+@DATASETS.register_module()
+class DavisDataset(BaseDataset):
+    """Videos, each an item: its frames, the first one's mask, and the other masks to compare with.
+
+    Every mask is looked at when the list is made (some 5 ms each), so that nothing runs for an hour to stop at one.
+
+    Args:
+        data_root: folder of the data.
+        ann_file: text file with a video's name in each line.
+        data_prefix: ``img``, the folder of the videos' frames, and ``mask``, that of their masks, one folder of image
+            files for each video in both; a mask has its frame's name.
+        with_truth: all frames must have a mask; otherwise the first one's is enough, as in DAVIS's test sets.
+        **kwargs: of MMEngine's ``BaseDataset``.
+
+    Raises:
+        ValueError: naming the video, for one that has no frames, too few of them to be evaluated or frames of several
+            sizes, whose first mask is missing or empty, or that has masks that are missing, of another size than its
+            frames, without a frame, or with objects that the first one has not.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_root: str = "data/davis",
+        ann_file: str = "ImageSets/2017/val.txt",
+        data_prefix: dict | None = None,
+        with_truth: bool = True,
+        **kwargs,
+    ):
+        self.with_truth = with_truth
+        prefix = data_prefix or dict(img="JPEGImages/480p", mask="Annotations/480p")
+        super().__init__(data_root=data_root, ann_file=ann_file, data_prefix=prefix, test_mode=True, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Videos in the list's order: ``video``, ``frames`` and ``masks`` (paths), ``size`` (H, W), ``num_objects``."""
+        names = [line.strip() for line in Path(self.ann_file).read_text().splitlines()]
+        names = [name for name in names if name]
+        if not names:
+            raise ValueError(f"{self.ann_file} names no video")
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"{self.ann_file} names videos more than once: {', '.join(repeated)}")
+        self._metainfo["videos"] = tuple(names)
+        return [self._video(name) for name in names]
+
+    def _video(self, name: str) -> dict:
+        frames, masks = (_files(Path(self.data_prefix[kind]) / name, name) for kind in ("img", "mask"))
+        stems = list(frames)
+        if extra := masks.keys() - frames.keys():
+            raise ValueError(f"video {name}: mask {min(extra)} has no frame, of {len(extra)} such masks")
+        if stems[0] not in masks:
+            raise ValueError(f"video {name}: the first frame, {stems[0]}, has no mask; tracking starts from it")
+        if self.with_truth:
+            if len(stems) < 3:
+                raise ValueError(
+                    f"video {name} has {len(stems)} frames, at least 3 are needed: the first and last do not count"
+                )
+            if missing := [stem for stem in stems if stem not in masks]:
+                raise ValueError(
+                    f"video {name}: {len(missing)} of {len(stems)} frames have no mask, the first is {missing[0]}; "
+                    "without masks to compare with, say with_truth=False"
+                )
+        size = _common_size(name, frames)
+        used = [masks[stem] for stem in (stems if self.with_truth else stems[:1])]
+        objects = _count_objects(name, used, size)
+        return dict(
+            video=name,
+            frames=[str(path) for path in frames.values()],
+            masks=[str(path) for path in used],
+            size=size,
+            num_objects=objects,
+        )
+
+
+def _files(folder: Path, name: str) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise ValueError(f"video {name}: folder {folder} does not exist")
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in EXTENSIONS}
+    if not files:
+        raise ValueError(f"video {name}: folder {folder} holds no image ({', '.join(EXTENSIONS)})")
+    return files
+
+
+def _common_size(name: str, frames: dict[str, Path]) -> tuple[int, int]:
+    sizes = {}
+    for stem, path in frames.items():
+        try:
+            with Image.open(path) as image:  # reads the header only
+                sizes.setdefault(image.size[::-1], stem)
+        except OSError as error:
+            raise ValueError(f"video {name}: frame {path} can't be read: {error}") from error
+    if len(sizes) > 1:
+        told = ", ".join(f"{height} x {width} from frame {stem} on" for (height, width), stem in sizes.items())
+        raise ValueError(f"video {name} has frames of {len(sizes)} sizes: {told}")
+    return next(iter(sizes))
+
+
+def _count_objects(name: str, masks: list[Path], size: tuple[int, int]) -> int:
+    count = 0
+    for path in masks:
+        numbers = read_mask(path)
+        if numbers.shape != size:
+            raise ValueError(f"video {name}: mask {path} is of {numbers.shape}, the frames are of {size}")
+        highest = int(numbers.max())
+        if path is masks[0]:
+            count = highest
+            if not count:
+                raise ValueError(f"video {name}: the first mask, {path}, has no object to track")
+        elif highest > count:
+            raise ValueError(
+                f"video {name}: mask {path} has object {highest}, the first mask has objects 1..{count} only"
+            )
+    return count

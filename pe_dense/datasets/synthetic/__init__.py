@@ -1,0 +1,26 @@
+"""Generated data sets (`shapes`): every recipe runs on them without a download."""
+
+from pe_dense.datasets.synthetic.build import write_shapes
+from pe_dense.datasets.synthetic.datasets import (
+    ShapesDataset,
+    ShapesDepthDataset,
+    ShapesLVISDataset,
+    ShapesSegmentationDataset,
+    ShapesVideoDataset,
+    write_shapes_video,
+)
+from pe_dense.datasets.synthetic.scene import Scene, draw_scene
+from pe_dense.datasets.synthetic.shapes import CLASSES
+
+__all__ = [
+    "CLASSES",
+    "Scene",
+    "ShapesDataset",
+    "ShapesDepthDataset",
+    "ShapesLVISDataset",
+    "ShapesSegmentationDataset",
+    "ShapesVideoDataset",
+    "draw_scene",
+    "write_shapes",
+    "write_shapes_video",
+]

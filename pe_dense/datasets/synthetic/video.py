@@ -1,0 +1,130 @@
+"""A generated video: the `shapes` data's forms and textures, moving, turning and hiding each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from pe_dense.datasets.synthetic.scene import MIN_IMAGE_SIZE, draw_background, draw_surface, photograph
+from pe_dense.datasets.synthetic.shapes import CLASSES, rasterize
+
+MIN_SHAPES, MAX_SHAPES = 2, 4
+MIN_VISIBLE_PIXELS = 60  # of each shape in the first frame of 128 px
+
+_DIAMETERS = (0.2, 0.42)  # of the image's side
+_SPEEDS = (0.015, 0.04)  # of the image's side, per frame
+_SPINS = (0.02, 0.12)  # radians per frame
+_SWELLING = (0.85, 1.15)  # the diameter's range, in and out
+_DEPTHS = (1.0, 7.0)  # metres
+_BACKGROUND_DEPTH = 9.0  # metres
+_BACKGROUND_SIZE = 1.25  # of the image's side: the camera moves by what it is larger
+_SHADOW = 0.6
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A shape and its way; lengths in pixels."""
+
+    label: int
+    diameter: float
+    metres: float
+    texture: np.ndarray  # (S, S, 3) float32, the shape's middle in the middle
+    start: np.ndarray  # x, y
+    velocity: np.ndarray
+    angle: float
+    spin: float
+    phase: float  # of the swelling
+
+    def at(self, frame: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Coverage (S, S) and colours (3, S, S) in a frame."""
+        low, high = _SWELLING
+        swell = (low + high) / 2 + (high - low) / 2 * np.sin(self.phase + 0.2 * frame)
+        margin = 0.3 * self.diameter
+        centre = margin + _reflect(self.start - margin + frame * self.velocity, size - 2 * margin)
+        angle = self.angle + frame * self.spin
+        alpha = rasterize(
+            self.label, centre=tuple(centre), diameter=swell * self.diameter, angle=angle, image_size=size
+        )
+        turn = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), -np.degrees(angle), swell)
+        turn[:, 2] += centre - size / 2
+        return alpha, cv2.warpAffine(self.texture, turn, (size, size), borderMode=cv2.BORDER_REFLECT).transpose(2, 0, 1)
+
+
+def _reflect(position: np.ndarray, length: float) -> np.ndarray:
+    """Positions along an unbounded way, folded into 0..length as by walls that throw back."""
+    return length - np.abs(position % (2 * length) - length)
+
+
+def draw_video(
+    rng: np.random.Generator, *, num_frames: int, image_size: int = 128
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Draw a video of 2 to 4 shapes that move, turn, swell and hide each other before a camera that moves.
+
+    All shapes are seen in the first frame. A shape's texture moves with it; each frame has noise of its own.
+
+    Args:
+        rng: source of all randomness; the same state gives the same video.
+        num_frames: T.
+        image_size: side S of the frames, in pixels.
+
+    Yields:
+        for each frame the image, RGB (S, S, 3) uint8, and the visible shapes, (S, S) uint8: 0 for the background,
+        1, 2, ... for shapes, nearest first.
+
+    Raises:
+        ValueError: if ``image_size`` is below 64.
+    """
+    if image_size < MIN_IMAGE_SIZE:
+        raise ValueError(f"image_size is {image_size}, must be at least {MIN_IMAGE_SIZE}")
+    shapes = _draw_shapes(rng, image_size)
+    wide = round(_BACKGROUND_SIZE * image_size)
+    background = np.ascontiguousarray(draw_background(rng, wide).transpose(1, 2, 0))
+    ends = rng.uniform(0, wide - image_size, (2, 2))  # x, y of the image's corner on the background, first and last
+    for frame in range(num_frames):
+        x, y = ends[0] + (ends[1] - ends[0]) * frame / max(num_frames - 1, 1)
+        shift = np.float32([[1, 0, -x], [0, 1, -y]])
+        surface = cv2.warpAffine(background, shift, (image_size, image_size)).transpose(2, 0, 1).copy()
+        depth = np.full((image_size, image_size), _BACKGROUND_DEPTH, np.float32)
+        labels = np.zeros((image_size, image_size), np.uint8)
+        for number, shape in reversed(list(enumerate(shapes, start=1))):
+            alpha, colours = shape.at(frame, image_size)
+            surface *= 1 - _SHADOW * cv2.GaussianBlur(alpha, (0, 0), image_size / 64)
+            surface += alpha * (colours - surface)
+            depth[alpha >= 0.5] = shape.metres
+            labels[alpha >= 0.5] = number
+        yield photograph(rng, surface, depth), labels
+
+
+def _draw_shapes(rng: np.random.Generator, size: int) -> list[_Shape]:
+    """Shapes, nearest first, of which enough is seen in the first frame."""
+    shapes: list[_Shape] = []
+    hidden = np.zeros((size, size), bool)
+    count = rng.integers(MIN_SHAPES, MAX_SHAPES, endpoint=True)
+    depths = np.sort(rng.uniform(*_DEPTHS, count))
+    while len(shapes) < count:
+        shape = _draw_shape(rng, size, depths[len(shapes)])
+        mask = shape.at(0, size)[0] >= 0.5
+        # One that is too well hidden is drawn anew.
+        if np.count_nonzero(mask & ~hidden) >= MIN_VISIBLE_PIXELS * (size / 128) ** 2:
+            shapes.append(shape)
+            hidden |= mask
+    return shapes
+
+
+def _draw_shape(rng: np.random.Generator, size: int, metres: float) -> _Shape:
+    heading, speed = rng.uniform(0, 2 * np.pi), size * rng.uniform(*_SPEEDS)
+    diameter = size * rng.uniform(*_DIAMETERS)
+    return _Shape(
+        label=int(rng.integers(len(CLASSES))),
+        diameter=diameter,
+        metres=float(metres),
+        texture=np.ascontiguousarray(draw_surface(rng, size).transpose(1, 2, 0)),
+        start=rng.uniform(0.3 * diameter, size - 0.3 * diameter, 2),
+        velocity=speed * np.array([np.cos(heading), np.sin(heading)]),
+        angle=rng.uniform(0, 2 * np.pi),
+        spin=rng.choice([-1, 1]) * rng.uniform(*_SPINS),
+        phase=rng.uniform(0, 2 * np.pi),
+    )

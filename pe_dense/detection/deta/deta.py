@@ -1,0 +1,217 @@
+"""DETA on a Perception Encoder tower."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from mmdet.models.detectors import DeformableDETR
+from torch import Tensor, nn
+
+from pe_dense.detection.deta.assigner import choose_proposals
+from pe_dense.detection.deta.attention import DeformableAttention
+from pe_dense.detection.deta.convert import from_deta, is_deta
+from pe_dense.registry import MODELS
+from pe_dense.utils import read_checkpoint, require_match
+
+_DTYPES = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_INIT_KEYS = {"type", "checkpoint", "keep_classifier"}
+
+
+@MODELS.register_module()
+class DETA(DeformableDETR):
+    """Detection transformer in two stages, on mmdet's deformable encoder and decoder.
+
+    Every token of the encoder proposes a box; the best of each level, without near copies, become queries, which the
+    decoder's layers refine one after the other. In shapes B is the batch, S the number of tokens of all levels, D
+    ``embed_dims``, Q the queries, C the classifier's outputs. Boxes are centre and size relative to the image without
+    padding. Where the levels have fewer than ``num_queries`` tokens, all become queries.
+
+    Sources: DETA (arXiv 2212.06137), Deformable DETR (arXiv 2010.04159), the Perception Encoder's detector
+    (arXiv 2504.13181, section 5.3).
+
+    Args:
+        backbone, bbox_head, data_preprocessor, train_cfg, test_cfg: as of mmdet's detectors; the head is a
+            :class:`~pe_dense.detection.deta.DETAHead`.
+        neck: makes the levels (:class:`~pe_dense.necks.DETAPyramid`). Its ``out_channels`` and ``num_levels`` and
+            the head's ``embed_dims`` follow from the arguments here.
+        embed_dims: D, a multiple of ``num_heads`` and of 4.
+        num_levels: levels of the pyramid.
+        num_heads: of attention.
+        num_points: that a head samples on a level.
+        feedforward_channels: width within the layers' MLPs.
+        encoder_layers, decoder_layers: their numbers.
+        dropout: in attention and MLPs.
+        num_queries: Q.
+        proposals_per_level: proposals of a level that NMS sees.
+        proposal_iou: overlap at which NMS drops the worse of two proposals of a level.
+        tower_dtype: 'bfloat16' or 'float16' runs the tower in that precision and all else as it is; None changes
+            nothing.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` starts from a detector's checkpoint (path, work dir or
+            ``hf://`` name), which must fit, instead of new weights; ``keep_classifier=False`` in it leaves out the
+            classifiers, for data of other classes.
+
+    Raises:
+        ValueError: for another ``tower_dtype``, other entries of ``init_cfg`` or less than one layer or query.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        neck: dict,
+        bbox_head: dict,
+        *,
+        embed_dims: int = 256,
+        num_levels: int = 5,
+        num_heads: int = 8,
+        num_points: int = 4,
+        feedforward_channels: int = 2048,
+        encoder_layers: int = 6,
+        decoder_layers: int = 6,
+        dropout: float = 0.0,
+        num_queries: int = 900,
+        proposals_per_level: int = 1000,
+        proposal_iou: float = 0.9,
+        tower_dtype: str | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ):
+        counts = dict(
+            encoder_layers=encoder_layers,
+            decoder_layers=decoder_layers,
+            num_queries=num_queries,
+            proposals_per_level=proposals_per_level,
+        )
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name} {count} is less than 1")
+        if tower_dtype not in _DTYPES:
+            raise ValueError(f"tower_dtype {tower_dtype!r} is not one of {', '.join(map(repr, _DTYPES))}")
+        if init_cfg is not None and (
+            init_cfg.get("type") != "Pretrained" or not {"type", "checkpoint"} <= set(init_cfg) <= _INIT_KEYS
+        ):
+            raise ValueError(
+                "init_cfg of DETA is dict(type='Pretrained', checkpoint=..., keep_classifier=True or False), "
+                f"got {init_cfg}"
+            )
+        deformable = dict(
+            embed_dims=embed_dims,
+            num_levels=num_levels,
+            num_heads=num_heads,
+            num_points=num_points,
+            dropout=dropout,
+            batch_first=True,
+        )
+        mlp = dict(embed_dims=embed_dims, feedforward_channels=feedforward_channels, ffn_drop=dropout)
+        attention = dict(embed_dims=embed_dims, num_heads=num_heads, dropout=dropout, batch_first=True)
+        super().__init__(
+            backbone=backbone,
+            neck=dict(neck, out_channels=embed_dims, num_levels=num_levels),
+            encoder=dict(num_layers=encoder_layers, layer_cfg=dict(self_attn_cfg=deformable, ffn_cfg=mlp)),
+            decoder=dict(
+                num_layers=decoder_layers,
+                return_intermediate=True,
+                layer_cfg=dict(self_attn_cfg=attention, cross_attn_cfg=deformable, ffn_cfg=mlp),
+                post_norm_cfg=None,
+            ),
+            positional_encoding=dict(num_feats=embed_dims // 2, normalize=True, offset=-0.5),
+            bbox_head=dict(bbox_head, embed_dims=embed_dims),
+            num_queries=num_queries,
+            num_feature_levels=num_levels,
+            with_box_refine=True,
+            as_two_stage=True,
+            train_cfg=train_cfg,
+            test_cfg=test_cfg,
+            data_preprocessor=data_preprocessor,
+        )
+        for layer in self.encoder.layers:
+            layer.self_attn = DeformableAttention(**deformable)
+        for layer in self.decoder.layers:
+            layer.cross_attn = DeformableAttention(**deformable)
+        # mmdet's holds what was in memory, and stays on the CPU when the rest is built elsewhere.
+        self.level_embed = nn.Parameter(torch.empty(num_levels, embed_dims).normal_())
+        self.pix_trans_fc = nn.Linear(embed_dims, embed_dims)
+        self.pix_trans_norm = nn.LayerNorm(embed_dims)
+        self.proposals_per_level = proposals_per_level
+        self.proposal_iou = proposal_iou
+        self.tower_dtype = _DTYPES[tower_dtype]
+        self.start = init_cfg
+
+    def init_weights(self) -> None:
+        """New weights, or those that ``init_cfg`` names (MMEngine calls this before training)."""
+        super().init_weights()
+        nn.init.xavier_uniform_(self.pix_trans_fc.weight)
+        if self.start is not None:
+            self._load(self.start["checkpoint"], self.start.get("keep_classifier", True))
+
+    def _load(self, source: str, keep_classifier: bool) -> None:
+        state = read_checkpoint(source)
+        for wrapper in ("state_dict", "model"):
+            state = state.get(wrapper, state)
+        state = self.from_published(state, source)
+        own = self.state_dict()
+        if not keep_classifier:
+            prefix = "bbox_head.cls_branches."
+            state = {key: value for key, value in state.items() if not key.startswith(prefix)}
+            state.update({key: value for key, value in own.items() if key.startswith(prefix)})
+        require_match(own, state, source, type(self).__name__)
+        self.load_state_dict(state)
+
+    def from_published(self, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Bring a state dict to this model's names, if it is the released one; see
+        :mod:`pe_dense.detection.deta.convert`."""
+        return from_deta(state, self, source) if is_deta(state) else state
+
+    def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) images to the pyramid's levels, each (B, D, h, w)."""
+        precision = nullcontext()
+        if self.tower_dtype is not None:
+            precision = torch.autocast(batch_inputs.device.type, dtype=self.tower_dtype)
+        with precision:
+            maps = self.backbone(batch_inputs)
+        return self.neck([x.float() for x in maps])
+
+    def pre_decoder(
+        self, memory: Tensor, memory_mask: Tensor | None, spatial_shapes: Tensor
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The first stage: proposals, and the queries that are made of them.
+
+        Args:
+            memory: (B, S, D), the encoder's output.
+            memory_mask: (B, S), true for padding; None without any.
+            spatial_shapes: (levels, 2), height and width of each in tokens.
+
+        Returns:
+            what the decoder takes (``query`` and ``query_pos`` (B, Q, D), ``reference_points`` (B, Q, 4), ``memory``)
+            and, in training, what the head's loss takes: ``enc_logits`` (B, S, C), ``enc_boxes`` and ``enc_anchors``
+            (B, S, 4).
+        """
+        tokens, anchors = self.gen_encoder_output_proposals(memory, memory_mask, spatial_shapes)
+        stage = self.decoder.num_layers
+        logits = self.bbox_head.cls_branches[stage](tokens)
+        boxes = self.bbox_head.reg_branches[stage](tokens) + anchors  # before the sigmoid; infinite at padding
+        sizes = spatial_shapes.prod(1).tolist()
+        chosen = torch.stack(
+            [
+                choose_proposals(
+                    of_image.sigmoid(),
+                    objectness,
+                    sizes,
+                    count=self.num_queries,
+                    per_level=self.proposals_per_level,
+                    iou_threshold=self.proposal_iou,
+                )
+                for of_image, objectness in zip(boxes, logits[..., 0], strict=True)
+            ]
+        )[..., None]  # (B, Q, 1)
+        proposals = boxes.gather(1, chosen.expand(-1, -1, 4)).detach()
+        pixels = tokens.gather(1, chosen.expand(-1, -1, self.embed_dims)).detach()
+        positions = self.get_proposal_pos_embed(proposals, num_pos_feats=self.embed_dims // 2)  # (B, Q, 2 D)
+        query_pos, query = self.pos_trans_norm(self.pos_trans_fc(positions)).chunk(2, dim=-1)
+        query = query + self.pix_trans_norm(self.pix_trans_fc(pixels))
+        for_decoder = dict(query=query, query_pos=query_pos, memory=memory, reference_points=proposals.sigmoid())
+        for_head = dict(enc_logits=logits, enc_boxes=boxes.sigmoid(), enc_anchors=anchors.sigmoid())
+        return for_decoder, for_head if self.training else {}

@@ -1,0 +1,57 @@
+"""COCO's metric."""
+
+import numpy as np
+from faster_coco_eval import COCO
+
+from pe_dense.detection.metrics.average_precision import mean, means, precision_recall
+from pe_dense.detection.metrics.detection_metric import DetectionMetric
+from pe_dense.detection.metrics.ground_truth import GroundTruth
+from pe_dense.registry import METRICS
+
+MAX_DETECTIONS = (1, 10, 100)  # of one category in one image; precision is that of the last
+
+
+class CocoGroundTruth(GroundTruth):
+    """A data set in whose images every category is annotated, crowds by a region that may be detected at will."""
+
+    advice = "It must be a COCO file with annotated instances"
+
+    def _index(self, content: dict) -> None:
+        self._truth = COCO(content)
+
+    def counted(self, image_id: int, categories: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        return np.arange(len(scores))
+
+    def average_precision(self, detections: list[dict], categories: np.ndarray, iou_type: str) -> dict[str, float]:
+        """COCO's twelve summary values.
+
+        Returns:
+            ``mAP``; ``mAP_50`` and ``mAP_75`` at one IoU threshold; ``mAP_s``, ``mAP_m`` and ``mAP_l`` of small,
+            medium and large instances; average recalls ``AR@1``, ``AR@10`` and ``AR@100`` for as many detections of a
+            category in an image; ``AR_s@100``, ``AR_m@100`` and ``AR_l@100`` by size.
+        """
+        precision, recall = precision_recall(
+            self._truth, detections, categories.tolist(), iou_type, max_detections=MAX_DETECTIONS
+        )
+        averages = {f"mAP_{name}" if name else "mAP": value for name, value in means(precision).items()}
+        averages |= {f"AR@{limit}": mean(recall[:, :, 0, index]) for index, limit in enumerate(MAX_DETECTIONS)}
+        for index, size in enumerate("sml", start=1):
+            averages[f"AR_{size}@{MAX_DETECTIONS[-1]}"] = mean(recall[:, :, index, -1])
+        return averages
+
+
+@METRICS.register_module()
+class CocoMetric(DetectionMetric):
+    """Average precision and recall by COCO's rules: ``coco/bbox_mAP``, ``coco/segm_mAP_50``, ``coco/bbox_AR@100`` ...
+
+    The best 100 detections of each category in an image count. Values equal those of ``pycocotools`` with its own
+    settings. mmdet's ``CocoMetric`` and ``FasterCocoMetric`` round to three digits, admit 1000 detections of a
+    category to some or all of their values, write and read JSON files, and report nothing where nothing is detected.
+    (Where an annotation's id is 0, which ``pycocotools`` mistakes for "no match", the value is the right one.)
+
+    Arguments and errors are those of :class:`pe_dense.detection.metrics.detection_metric.DetectionMetric`; the file
+    is in COCO's format.
+    """
+
+    default_prefix = "coco"
+    ground_truth_type = CocoGroundTruth

@@ -1,0 +1,155 @@
+"""LVIS's metric."""
+
+from collections import defaultdict
+
+import numpy as np
+from faster_coco_eval import COCO
+
+from pe_dense.detection.metrics.average_precision import mean, means, precision_recall
+from pe_dense.detection.metrics.detection_metric import DetectionMetric
+from pe_dense.detection.metrics.ground_truth import GroundTruth
+from pe_dense.registry import METRICS
+
+MAX_DETECTIONS = 300  # of an image, over all categories
+
+
+class LVISGroundTruth(GroundTruth):
+    """A federated data set: each category has images of its own.
+
+    These are the images where it is annotated and those where it is verified absent (``neg_category_ids``); of all
+    others nothing is known about it, and detections of it do not count ("LVIS: A Dataset for Large Vocabulary
+    Instance Segmentation", Gupta et al. 2019, section 2).
+
+    So few of all pairs of an image and a category say something, while the evaluator works through whole tables of
+    images and categories. But it never looks from one category to another. It therefore gets dense tables: row ``i``
+    holds the ``i``-th image of each category, whichever that is, and a table has categories with about equally many.
+    """
+
+    required = {
+        "categories": ("frequency",),
+        "images": ("neg_category_ids", "not_exhaustive_category_ids"),
+    }
+    advice = (
+        "LVIS's files say of each category how frequent it is, and of each image which categories are verified absent "
+        "and which are annotated in part; a file without that is one for CocoMetric"
+    )
+
+    def _index(self, content: dict) -> None:
+        annotations = [annotation for annotation in content["annotations"] if _has_area(annotation)]
+        images = defaultdict(set)
+        for annotation in annotations:
+            images[annotation["category_id"]].add(annotation["image_id"])
+        self._partial = set()
+        for image in content["images"]:
+            self._partial.update((category, image["id"]) for category in image["not_exhaustive_category_ids"])
+            for category in image["neg_category_ids"]:
+                # Without an annotation anywhere a category has no precision.
+                if category in images:
+                    images[category].add(image["id"])
+        self._rows = {
+            category: {image: row for row, image in enumerate(sorted(members))} for category, members in images.items()
+        }
+        self._counted = defaultdict(list)
+        for category, members in images.items():
+            for image in members:
+                self._counted[image].append(category)
+        self._frequencies = {category["id"]: category["frequency"] for category in content["categories"]}
+        self._tables = self._tabulate(annotations)
+
+    def _tabulate(self, annotations: list[dict]) -> dict[int, COCO]:
+        """Tables by :meth:`_table_of` their categories."""
+        entries, members = defaultdict(list), defaultdict(list)
+        for annotation in annotations:
+            category = annotation["category_id"]
+            annotation["image_id"] = self._rows[category][annotation["image_id"]]
+            # LVIS knows `ignore` and no crowds, the evaluator the reverse; and no range holds a negative area.
+            annotation.pop("iscrowd", None)
+            if annotation.get("ignore"):
+                annotation["area"] = -1
+            entries[self._table_of(category)].append(annotation)
+        for category in self._rows:
+            members[self._table_of(category)].append(category)
+        tables = {}
+        for table, ids in members.items():
+            rows = range(max(len(self._rows[category]) for category in ids))
+            tables[table] = COCO(
+                dict(
+                    # The evaluator wants sizes, to encode masks that are not.
+                    images=[dict(id=row, height=0, width=0) for row in rows],
+                    annotations=entries[table],
+                    categories=[dict(id=category) for category in ids],
+                )
+            )
+        return tables
+
+    def _table_of(self, category: int) -> int:
+        return len(self._rows[category]).bit_length()
+
+    def _contradictions(self, content: dict) -> list[str]:
+        frequencies = {category["frequency"] for category in content["categories"]}
+        if frequencies <= set("rcf"):
+            return []
+        return [f"'frequency' must be 'r', 'c' or 'f', got {sorted(map(str, frequencies))}"]
+
+    def counted(self, image_id: int, categories: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        best = np.argsort(-scores, kind="stable")[:MAX_DETECTIONS]
+        return best[np.isin(categories[best], self._counted.get(image_id, []))]
+
+    def average_precision(self, detections: list[dict], categories: np.ndarray, iou_type: str) -> dict[str, float]:
+        """LVIS's thirteen summary values.
+
+        Returns:
+            ``AP`` over all categories; ``AP50`` and ``AP75`` at one IoU threshold; ``APs``, ``APm`` and ``APl`` of
+            small, medium and large instances; ``APr``, ``APc`` and ``APf`` of rare, common and frequent categories;
+            average recalls ``AR@300``, and by size ``ARs@300``, ``ARm@300`` and ``ARl@300``.
+        """
+        grouped = defaultdict(list)
+        for detection in filter(_has_area, detections):
+            category, image = detection["category_id"], detection["image_id"]
+            # The evaluator's name for detections that are ignored if unmatched.
+            detection["lvis_mark"] = (category, image) in self._partial
+            detection["image_id"] = self._rows[category][image]
+            grouped[self._table_of(category)].append(detection)
+        members = defaultdict(list)
+        for category in sorted(set(categories.tolist()) & self._rows.keys()):
+            members[self._table_of(category)].append(category)
+        precisions, recalls = [np.zeros((10, 101, 0, 4))], [np.zeros((10, 0, 4, 1))]
+        for table, ids in members.items():
+            precision, recall = precision_recall(
+                self._tables[table], grouped[table], ids, iou_type, max_detections=[MAX_DETECTIONS]
+            )
+            precisions.append(precision)
+            recalls.append(recall)
+        precision = np.concatenate(precisions, axis=2)  # T x R x K x A
+        recall = np.concatenate(recalls, axis=1)[..., 0]  # T x K x A
+        groups = np.array([self._frequencies[category] for ids in members.values() for category in ids])
+        averages = {f"AP{name}": value for name, value in means(precision).items()}
+        averages |= {f"AP{group}": mean(precision[:, :, groups == group, 0]) for group in "rcf"}
+        for index, size in enumerate(("", "s", "m", "l")):
+            averages[f"AR{size}@{MAX_DETECTIONS}"] = mean(recall[..., index])
+        return averages
+
+
+def _has_area(annotation: dict) -> bool:
+    """Whether ``lvis`` evaluates an annotation or a detection: it drops those of zero area before it matches."""
+    return 0 < annotation["area"] < np.inf
+
+
+@METRICS.register_module()
+class LVISMetric(DetectionMetric):
+    """Average precision and recall by LVIS's rules: ``lvis/bbox_AP``, ``lvis/segm_APr``, ``lvis/bbox_AR@300`` ...
+
+    An image's best 300 detections are evaluated, without those of zero area (neither are annotations of zero area
+    matched, as in ``lvis``). Those of categories that are neither annotated nor verified absent in the
+    image do not count, and neither do unmatched ones of categories annotated in part.
+
+    Values equal those of the ``lvis`` package. A mask's size is its own area, as in the official evaluation; mmdet's
+    metric of the same name takes its box's, so its ``segm_APs``, ``segm_APm`` and ``segm_APl`` are others. (Where an
+    annotation's id is 0, which ``lvis`` mistakes for "no match", the value is the right one.)
+
+    Arguments and errors are those of :class:`pe_dense.detection.metrics.detection_metric.DetectionMetric`; the file
+    is in the format of LVIS v0.5 or v1.
+    """
+
+    default_prefix = "lvis"
+    ground_truth_type = LVISGroundTruth

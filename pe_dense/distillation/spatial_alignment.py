@@ -1,0 +1,133 @@
+"""Spatial alignment: from the weights of a Core tower to those of a Spatial one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pe_dense.backbones.checkpoint import fit_state, tower_state
+from pe_dense.distillation.losses import core_loss, cosine, effective_rank, locality_loss
+from pe_dense.distillation.student import Student
+from pe_dense.distillation.teachers.backbone import TowerTeacher
+from pe_dense.distillation.teachers.base import Teacher
+from pe_dense.registry import MODELS
+from pe_dense.utils import read_checkpoint
+
+
+def block_mask(
+    batch: int, grid: tuple[int, int], ratio: float, block_size: int = 2, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draw square blocks of patches, for each image anew.
+
+    Source: Perception Encoder (arXiv 2504.13181), section 5.2: 75 % of the tokens in blocks of 2 x 2.
+
+    Args:
+        batch: number of images, B.
+        grid: rows and columns of patches, H and W.
+        ratio: part of the blocks that is drawn, in [0, 1]; exactly so many, rounded, of every image. On a grid that
+            the block size does not divide, the last blocks are cut off by the edge and count as whole ones.
+        block_size: side of a block in patches.
+        generator: of random numbers on the CPU; PyTorch's own by default. The same seed draws the same mask on any
+            device.
+
+    Returns:
+        (B, H, W), bool, true where a patch is masked; on the CPU.
+    """
+    rows, columns = (-(-side // block_size) for side in grid)
+    order = torch.rand(batch, rows * columns, generator=generator).argsort(1).argsort(1)
+    blocks = (order < round(ratio * rows * columns)).view(batch, rows, columns)
+    mask = blocks.repeat_interleave(block_size, 1).repeat_interleave(block_size, 2)
+    return mask[:, : grid[0], : grid[1]]
+
+
+@MODELS.register_module()
+class SpatialAligner(Student):
+    """A tower that learns to be local from SAM and to stay itself from what it was.
+
+    Source: Perception Encoder (arXiv 2504.13181), section 5.2 and appendix B.3.1. The student is the Core tower with
+    LayerScale and stochastic depth, and sees a quarter of the patches. Its last layer's tokens, masked or not, are
+    drawn to those of a middle layer of the initial tower, and their similarities to each other to those of SAM's
+    logits.
+
+    Args:
+        backbone, image_size, init_cfg, data_preprocessor: as of :class:`~pe_dense.distillation.student.Student`; where
+        the
+            backbone has LayerScale and the checkpoint has not, its initial value is kept, so the student does not
+            start as the teacher.
+        core: arguments of :class:`~pe_dense.distillation.teachers.backbone.TowerTeacher` for the initial tower, without
+            checkpoint and image size, which are the student's.
+        sam: config of the other teacher, a :class:`~pe_dense.distillation.teachers.sam.SAMTeacher`.
+        core_weight, locality_weight: of the losses; a teacher of weight 0 is left out.
+        temperature: of :func:`~pe_dense.distillation.losses.locality_loss`.
+        mask_ratio, mask_block_size: as of :func:`~pe_dense.distillation.spatial_alignment.block_mask`.
+
+    Raises:
+        ValueError: for a mask ratio outside of [0, 1), negative weights or none at all, a temperature that is not
+            positive, or as the student.
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        image_size: int,
+        init_cfg: dict,
+        core: dict,
+        sam: dict,
+        core_weight: float = 1.0,
+        locality_weight: float = 1.0,
+        temperature: float = 20.0,
+        mask_ratio: float = 0.75,
+        mask_block_size: int = 2,
+        data_preprocessor: dict | None = None,
+    ):
+        super().__init__(backbone, image_size, init_cfg, data_preprocessor)
+        if not 0.0 <= mask_ratio < 1.0:
+            raise ValueError(f"mask_ratio {mask_ratio} is not in [0, 1)")
+        if min(core_weight, locality_weight) < 0 or core_weight == locality_weight == 0:
+            raise ValueError(f"Weights of losses: core_weight={core_weight}, locality_weight={locality_weight}")
+        if temperature <= 0:
+            raise ValueError(f"temperature {temperature} is not above 0")
+        self.core = core
+        self.sam = sam
+        self.core_weight = core_weight
+        self.locality_weight = locality_weight
+        self.temperature = temperature
+        self.mask_ratio = mask_ratio
+        self.mask_block_size = mask_block_size
+        self.mask_token = nn.Parameter(torch.empty(self.backbone.out_channels)) if mask_ratio else None
+        if mask_ratio:
+            nn.init.normal_(self.mask_token, std=0.02)
+
+    def load(self, checkpoint: str) -> dict[str, Teacher]:
+        """See :class:`Student`; the file is read once for student and teacher."""
+        state = tower_state(read_checkpoint(checkpoint), checkpoint)
+        self.backbone.load_state_dict(fit_state(self.backbone, state, checkpoint, add_layer_scale=True))
+        teachers: dict[str, Teacher] = {}
+        if self.core_weight:
+            core = TowerTeacher(**self.core, image_size=self.image_size, checkpoint=checkpoint, state=state)
+            core.require_grid(self.grid)
+            teachers["core"] = core
+        if self.locality_weight:
+            teachers["sam"] = MODELS.build(self.sam)
+        return teachers
+
+    def loss(self, images: Tensor) -> dict[str, Tensor]:
+        """See :class:`Student`."""
+        # Teachers go first: the memory that they work in is free again when the student's activations need it.
+        wanted = {name: teacher(images, self.grid) for name, teacher in self.teachers.items()}
+        student = self.masked_tokens(images)
+        result = {}
+        if "core" in wanted:
+            result["loss_core"] = self.core_weight * core_loss(student, wanted["core"])
+            result["cosine"] = cosine(student.detach(), wanted["core"])
+        if "sam" in wanted:
+            result["loss_locality"] = self.locality_weight * locality_loss(student, wanted["sam"], self.temperature)
+        result["effective_rank"] = effective_rank(student)
+        return result
+
+    def masked_tokens(self, images: Tensor) -> Tensor:
+        """As :meth:`tokens`, of a student that sees a random part of the patches."""
+        if self.mask_token is None:
+            return self.tokens(images)
+        mask = block_mask(len(images), self.grid, self.mask_ratio, self.mask_block_size)
+        return self.tokens(images, mask=mask.to(images.device), mask_token=self.mask_token)

@@ -1,0 +1,78 @@
+"""A frozen tower as teacher."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pe_dense.backbones import PETower, load_weights
+from pe_dense.backbones.checkpoint import fit_state
+from pe_dense.distillation.preprocessor import PE_COLOURS, resize
+from pe_dense.distillation.teachers.base import Teacher
+from pe_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class TowerTeacher(Teacher):
+    """Tokens of one layer of a tower; later layers are neither kept nor run.
+
+    A class token takes part, but is not among the tokens.
+
+    Args:
+        tower: config of a :class:`~pe_dense.backbones.PETower`, without ``init_cfg``.
+        image_size: side in pixels of the images that it sees, a multiple of its patch size.
+        layer: block number from 0; negatives count from the end.
+        checkpoint: path or ``hf://`` name of its weights.
+        state: a tower's weights that were already read from there; they are not copied where dtype and shapes fit.
+        dtype: of its weights and of the computation.
+        cache: as of :class:`Teacher`.
+
+    Raises:
+        ValueError: for a layer out of range, or an image size that does not fit.
+        CheckpointError, FileNotFoundError: as :func:`~pe_dense.backbones.load_weights`.
+    """
+
+    def __init__(
+        self,
+        tower: dict,
+        image_size: int,
+        checkpoint: str,
+        layer: int = -1,
+        state: dict[str, Tensor] | None = None,
+        dtype: str = "float32",
+        cache: str | None = None,
+    ):
+        super().__init__(dtype, cache)
+        with torch.device("meta"):
+            self.tower: PETower = MODELS.build(tower)
+        if not -self.tower.num_layers <= layer < self.tower.num_layers:
+            raise ValueError(f"Teacher's layer {layer} is not among the {self.tower.num_layers} of {self.tower.name}")
+        self.layer = layer % self.tower.num_layers
+        self._tower_config = dict(tower)
+        self.image_size = image_size
+        self.grid = self.tower.grid_of(torch.empty(0, 3, image_size, image_size))
+        if state is None:
+            load_weights(self.tower, checkpoint)
+        else:
+            self.tower.load_state_dict(fit_state(self.tower, state, checkpoint), assign=True)
+        del self.tower.transformer.resblocks[self.layer + 1 :]
+        self.to(self.dtype).requires_grad_(False).eval()
+
+    def tokens(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """See :meth:`Teacher.forward`."""
+        self.require_grid(grid)
+        images = resize(images, self.image_size, PE_COLOURS)
+        with torch.autocast(images.device.type, enabled=False):
+            return self.tower.forward_features(images, layer_idx=self.layer, strip_cls_token=True)
+
+    def require_grid(self, grid: tuple[int, int]) -> None:
+        """Raise a ValueError if tokens (rows, columns) of a student are not on the teacher's grid."""
+        if grid != self.grid:
+            raise ValueError(
+                f"The teacher gives {self.grid[0]} x {self.grid[1]} tokens of {self.image_size} px, the student has "
+                f"{grid[0]} x {grid[1]}: choose image sizes that give both the same grid"
+            )
+
+    def settings(self) -> str:
+        """See :class:`Teacher`."""
+        return f"{self._tower_config} {self.layer} {self.image_size} {self.dtype}"

@@ -1,0 +1,174 @@
+"""SAM 2.1 as teacher of what belongs together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pe_dense.distillation.preprocessor import SAM_COLOURS, resize
+from pe_dense.distillation.teachers.base import Teacher
+from pe_dense.distillation.teachers.sam_decoder import CoarseAxis, ImageEmbedding, decode_points
+from pe_dense.registry import MODELS
+from pe_dense.utils import read_checkpoint, require_match
+
+SIZES = ("t", "s", "b+", "l")
+
+
+def build_sam(
+    size: str, checkpoint: str | Path | None, *, image_size: int = 1024, overrides: Sequence[str] = (), seed: int = 0
+) -> nn.Module:
+    """Build SAM 2.1 by the package's own config.
+
+    Args:
+        size: 't', 's', 'b+' or 'l'.
+        checkpoint: path or ``hf://`` name of the weights (``hf://facebook/sam2.1-hiera-large`` finds its file);
+            None for random ones.
+        image_size: side in pixels of the images that it sees, a multiple of 32.
+        overrides: of the package's config, in Hydra's syntax (``model.image_encoder.trunk.embed_dim=16``).
+        seed: of random weights.
+
+    Returns:
+        the package's ``SAM2Base``, in evaluation mode, without gradients.
+
+    Raises:
+        ValueError: for an unknown size, an image size that does not fit, or if the package is not installed.
+        CheckpointError, FileNotFoundError: for weights that are missing or do not fit.
+    """
+    if size not in SIZES:
+        raise ValueError(f"SAM 2.1 of size {size!r} does not exist; sizes are {', '.join(SIZES)}")
+    if image_size % 32 or image_size <= 0:
+        raise ValueError(f"SAM's image size of {image_size} px is not a multiple of 32")
+    try:
+        from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2
+    except ImportError as error:
+        raise ValueError(
+            "SAM 2.1 comes from the package sam2, which is not installed: "
+            "SAM2_BUILD_CUDA=0 pip install 'pe_dense[distill]'"
+        ) from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build_sam2(
+            f"configs/sam2.1/sam2.1_hiera_{size}.yaml",
+            device="cpu",
+            hydra_overrides_extra=[f"++model.image_size={image_size}", *overrides],
+            apply_postprocessing=False,
+        )
+    if checkpoint is not None:
+        name = _file_of(str(checkpoint), HF_MODEL_ID_TO_FILENAMES)
+        content = read_checkpoint(name)
+        state = content["model"] if isinstance(content.get("model"), dict) else content
+        require_match(model.state_dict(), state, name, f"SAM 2.1 of size {size}")
+        model.load_state_dict(state)
+    return model.requires_grad_(False).eval()
+
+
+def _file_of(checkpoint: str, known: dict[str, tuple[str, str]]) -> str:
+    """Add a hub repository's file, where only the repository is named."""
+    match = re.fullmatch(r"hf://([^/@]+/[^/@]+)(@[^/]+)?", checkpoint)
+    return f"{checkpoint}/{known[match[1]][1]}" if match and match[1] in known else checkpoint
+
+
+@MODELS.register_module()
+class SAMTeacher(Teacher):
+    """Mask logits of a grid of points, as features of tokens.
+
+    Each of the grid's points asks for the mask of what it lies on; a token's feature are the logits of all masks at its
+    place. Tokens of one object so have like features.
+
+    Source: Perception Encoder (arXiv 2504.13181), section 5.2 and appendix B.3.1: 32 x 32 points at 1024 px, one map of
+    logits per point, nothing filtered by predicted IoU, stability or overlap. SAM answers a point by three masks. With
+    its thresholds at 0 and without suppression its generator keeps all of them, ordered by their predicted IoU; the
+    first of a point's is taken, as ``sam2`` itself does wherever it needs one mask of a point.
+
+    Logits are those of the decoder, a quarter of the image wide, resampled to the tokens bilinearly. The long way
+    round, logits enlarged to the image and from there to the tokens, gives the same for 32 x 32 tokens of 1024 px. For
+    other grids a bend of the enlarged logits may lie between two pixels that the second step averages: then the results
+    differ by up to a sixteenth of the second differences of the decoder's logits, along rows plus along columns.
+
+    Args:
+        size: of SAM 2.1, 't', 's', 'b+' or 'l'.
+        checkpoint: path or ``hf://`` name of its weights; None for random ones (tests).
+        image_size: side in pixels of the images that it sees, a multiple of 32.
+        points_per_side: points along a side of the image; their square is the number C of features.
+        points_per_batch: points that are decoded together; by default so many that a map of all takes 128 MB (32 at
+            1024 px), on a CPU 16 MB (4): larger ones cost time there, since the system hands their memory out anew.
+        dtype: 'bfloat16' for autocast.
+        overrides: as of :func:`~pe_dense.distillation.teachers.sam.build_sam`.
+        cache: as of :class:`Teacher`.
+
+    Raises:
+        ValueError: as :func:`~pe_dense.distillation.teachers.sam.build_sam`, or for numbers below 1.
+        CheckpointError, FileNotFoundError: for weights that are missing or do not fit.
+    """
+
+    def __init__(
+        self,
+        size: str,
+        checkpoint: str | None,
+        image_size: int = 1024,
+        points_per_side: int = 32,
+        points_per_batch: int | None = None,
+        dtype: str = "float32",
+        overrides: Sequence[str] = (),
+        cache: str | None = None,
+    ):
+        super().__init__(dtype, cache)
+        if points_per_side < 1 or (points_per_batch is not None and points_per_batch < 1):
+            raise ValueError(
+                f"SAM needs points: points_per_side={points_per_side}, points_per_batch={points_per_batch}"
+            )
+        sam = build_sam(size, checkpoint, image_size=image_size, overrides=overrides)
+        # Only what sees single images: no memory of a video.
+        self.encoder = sam.image_encoder
+        self.prompt_encoder = sam.sam_prompt_encoder
+        self.decoder = sam.sam_mask_decoder
+        self.register_buffer("no_memory", sam.no_mem_embed.detach().view(1, -1))
+        self.image_size = image_size
+        self.overrides = tuple(overrides)
+        self.points_per_side = points_per_side
+        self.points_per_batch = points_per_batch
+
+    def tokens(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
+        """See :meth:`Teacher.forward`. Images go one by one: their maps are large."""
+        images = resize(images, self.image_size, SAM_COLOURS)
+        device = images.device
+        low_res = self.prompt_encoder.mask_input_size
+        axes = tuple(CoarseAxis.of(*sizes, device) for sizes in zip(low_res, grid, strict=True))
+        points = self.points().to(device).split(self.points_per_batch or self._fitting(device))
+        with torch.autocast(device.type, self.dtype, enabled=self.dtype is not torch.float32):
+            tokens = []
+            for image in images:
+                embedding = self.embed(image[None])
+                logits = [decode_points(self.prompt_encoder, self.decoder, embedding, part, axes)[0] for part in points]
+                tokens.append(torch.cat(logits).flatten(1).T)  # (h w, C)
+        return torch.stack(tokens)
+
+    def _fitting(self, device: torch.device) -> int:
+        """Points of a batch."""
+        height, width = self.prompt_encoder.image_embedding_size
+        budget = 2**24 if device.type == "cpu" else 2**27
+        return max(1, budget // (4 * height * width * self.prompt_encoder.embed_dim))
+
+    def points(self) -> Tensor:
+        """The grid, (C, 2): x and y in pixels of SAM's image, row by row, in the middle of their cells."""
+        cells = (torch.arange(self.points_per_side) + 0.5) / self.points_per_side * self.image_size
+        return torch.cartesian_prod(cells, cells).flip(1)
+
+    def embed(self, image: Tensor) -> ImageEmbedding:
+        """Encode an image (1, 3, S, S) in SAM's size and colours."""
+        fine, middle, coarse = self.encoder(image)["backbone_fpn"]
+        pixels = coarse.flatten(2).transpose(1, 2) + self.no_memory + self.prompt_encoder.no_mask_embed.weight
+        return ImageEmbedding(
+            pixels=pixels,
+            positions=self.prompt_encoder.get_dense_pe().flatten(2).transpose(1, 2),
+            size=tuple(coarse.shape[-2:]),
+            high_res=(self.decoder.conv_s1(middle)[0], self.decoder.conv_s0(fine)[0]),
+        )
+
+    def settings(self) -> str:
+        """See :class:`Teacher`."""
+        return f"{self.image_size} {self.overrides} {self.points_per_side} {self.dtype}"

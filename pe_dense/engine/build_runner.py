@@ -1,0 +1,167 @@
+"""From a config file to a runner: what `tools/train.py` and `tools/test.py` share."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+
+from pe_dense.engine.distributed import join_processes
+from pe_dense.engine.preflight import check_files, check_pictures, check_weights
+from pe_dense.engine.tta import drop_pretrained, use_test_time_augmentation
+from pe_dense.utils.errors import ConfigError
+
+
+def training_runner(
+    config: Config,
+    *,
+    work_dir: str | None,
+    resume: str | None,
+    amp: bool,
+    launcher: str,
+    fsdp: bool = False,
+    ema: float | None = None,
+):
+    """Set up a training run.
+
+    Args:
+        config: a whole config.
+        work_dir: where logs and checkpoints go; ``work_dirs/<config name>`` by default.
+        resume: 'auto' goes on from the work dir's last checkpoint, a path from that one, None starts anew.
+        amp: train in mixed precision (bfloat16).
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+        fsdp: share parameters, gradients and optimiser out among the processes, see :mod:`pe_dense.engine.fsdp`.
+        ema: evaluate and save the moving average of the weights that each step brings nearer to them by this part;
+            None for the weights themselves.
+
+    Returns:
+        the runner; its ``train`` starts.
+
+    Raises:
+        ConfigError: for missing data, a work dir that already holds a run, precision without a GPU, settings that
+            exclude each other, or a method without training.
+    """
+    if "train_dataloader" not in config:
+        raise ConfigError(f"{config.filename} has nothing to train: run it by tools/test.py")
+    check_files(config, ("train", "val"))
+    check_pictures(config)
+    check_weights(config)
+    if fsdp:
+        _set_sharding(config, launcher, ema)
+    if ema is not None:
+        _set_average(config, ema)
+    _place(config, work_dir, launcher)
+    _set_resume(config, resume)
+    _set_precision(config, amp)
+    return RUNNERS.build(config)
+
+
+def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | None, launcher: str, tta: bool = False):
+    """Set up a test of a checkpoint.
+
+    Args:
+        config: a whole config.
+        checkpoint: path or ``hf://`` name; None, for methods without training, for the weights that the config names.
+        work_dir: where results go; ``work_dirs/<config name>`` by default.
+        launcher: as for training.
+        tta: test several views of each image, as the config's ``tta_model`` and ``tta_pipeline`` say.
+
+    Returns:
+        the runner; its ``test`` starts.
+
+    Raises:
+        ConfigError: for missing data, views of which the config says nothing, or no checkpoint where one is needed.
+    """
+    if checkpoint is None:
+        checkpoint = _own_weights(config)
+    if tta:
+        use_test_time_augmentation(config)
+    check_files(config, ("test",))
+    _place(config, work_dir, launcher)
+    drop_pretrained(config.model)
+    check_weights(config)
+    for name in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
+        config.pop(name, None)
+    for name in ("val_dataloader", "val_cfg", "val_evaluator"):
+        config.pop(name, None)
+    config.load_from = checkpoint
+    config.resume = False
+    return RUNNERS.build(config)
+
+
+def _own_weights(config: Config) -> str:
+    """The weights that the tower of a method without training starts from."""
+    if "train_dataloader" in config:
+        raise ConfigError(f"{config.filename} is of a model that is trained: name the CHECKPOINT to test")
+    weights = (config.model.backbone.get("init_cfg") or {}).get("checkpoint")
+    if weights is None:
+        raise ConfigError(f"the tower of {config.filename} starts from no weights: name a CHECKPOINT with a tower")
+    check_weights(config)
+    return weights
+
+
+def _place(config: Config, work_dir: str | None, launcher: str) -> None:
+    config.work_dir = work_dir or config.get("work_dir") or f"work_dirs/{Path(config.filename).stem}"
+    config.launcher = launcher
+    if launcher != "none":
+        join_processes(config, launcher)
+
+
+def _set_sharding(config: Config, launcher: str, ema: float | None) -> None:
+    if launcher == "none":
+        raise ConfigError(
+            "--fsdp shares a model out among processes: start with "
+            "`torchrun --nproc_per_node=N tools/train.py CONFIG --launcher pytorch --fsdp`"
+        )
+    if ema is not None:
+        raise ConfigError("--ema keeps whole weights, which --fsdp shares out: leave one of them out")
+    dtype = config.optim_wrapper.get("dtype", "bfloat16")
+    if dtype != "bfloat16":
+        raise ConfigError(f"--fsdp trains in float32 or mixed with bfloat16; optim_wrapper.dtype is {dtype}")
+    config.fsdp = True
+
+
+def _set_average(config: Config, momentum: float) -> None:
+    if not 0.0 < momentum < 1.0:
+        raise ConfigError(f"--ema {momentum:g}: the part by which a step moves the average is between 0 and 1")
+    average = dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=momentum)
+    config.custom_hooks = [*(config.get("custom_hooks") or []), average]
+
+
+def _set_resume(config: Config, resume: str | None) -> None:
+    work_dir = Path(config.work_dir)
+    last = work_dir / "last_checkpoint"
+    if resume is None:
+        if last.exists() or any(work_dir.glob("*.pth")):
+            raise ConfigError(
+                f"{work_dir} already holds a run: go on with --resume, or start a new one with --work-dir FOLDER"
+            )
+    elif resume == "auto":
+        if not last.exists():
+            print_log(f"Nothing to resume in {work_dir}: starting anew", "current", logging.WARNING)
+        # The folder, not MMEngine's note in it: that names a path, and the folder may have been moved.
+        config.resume, config.load_from = True, str(work_dir) if last.exists() else None
+    else:
+        config.resume, config.load_from = True, resume
+
+
+def _set_precision(config: Config, amp: bool) -> None:
+    wrapper = config.optim_wrapper
+    if not torch.cuda.is_available():
+        if amp:
+            raise ConfigError("--amp needs a GPU, and PyTorch finds none here")
+        if wrapper.type == "AmpOptimWrapper":
+            print_log("No GPU: training in float32 instead of mixed precision", "current", logging.WARNING)
+            wrapper.type = "OptimWrapper"
+            wrapper.pop("dtype", None)
+            wrapper.pop("loss_scale", None)
+        return
+    if amp and wrapper.type == "OptimWrapper":
+        wrapper.type, wrapper.dtype = "AmpOptimWrapper", "bfloat16"
+    if wrapper.type == "AmpOptimWrapper" and wrapper.get("dtype") == "bfloat16":
+        # Scaling the loss keeps gradients in float16's range; bfloat16 has float32's.
+        wrapper.setdefault("loss_scale", dict(enabled=False))

@@ -1,0 +1,6 @@
+"""Optimizers and layer-wise learning-rate decay."""
+
+from pe_dense.engine.optimizers.lamb import Lamb
+from pe_dense.engine.optimizers.layer_decay import LayerDecayConstructor
+
+__all__ = ["Lamb", "LayerDecayConstructor"]

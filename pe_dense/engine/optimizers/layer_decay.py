@@ -1,0 +1,153 @@
+"""Learning rates that fall with depth."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import MODELS, OPTIM_WRAPPERS, OPTIMIZERS, init_default_scope
+from torch import nn
+
+from pe_dense.backbones import PETower
+from pe_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from pe_dense.utils.errors import ConfigError
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayConstructor:
+    """Scale the learning rate of layer k of n by ``decay_rate ** (n - k)``.
+
+    Source: the published detectors' recipe (BEiT's rule, arXiv 2106.08254). The tower tells each parameter's layer
+    (:meth:`~pe_dense.backbones.PETower.layer_index`); what is not in the tower comes after its last layer and learns
+    at the
+    full rate. Weight decay is the optimiser's for every parameter, norms and positions included.
+
+    Args:
+        optim_wrapper_cfg: ``dict(optimizer=..., type=...)`` as for MMEngine's default constructor.
+        paramwise_cfg: ``dict(decay_rate=...)``, a rate in (0, 1]; 1 turns the decay off.
+
+    Raises:
+        ValueError: for other settings or a rate out of range.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
+        settings = dict(paramwise_cfg or {})
+        if set(settings) != {"decay_rate"}:
+            raise ValueError(f"LayerDecayConstructor takes paramwise_cfg=dict(decay_rate=...), got {settings}")
+        if not 0.0 < settings["decay_rate"] <= 1.0:
+            raise ValueError(f"decay_rate {settings['decay_rate']} is not in (0, 1]")
+        self.decay_rate = settings["decay_rate"]
+        self.optim_wrapper_cfg = dict(optim_wrapper_cfg)
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Build the optimiser wrapper for a model with one tower."""
+        wrapper = dict(self.optim_wrapper_cfg)
+        wrapper.setdefault("type", "OptimWrapper")
+        optimizer = dict(wrapper.pop("optimizer"))
+        groups = self.parameter_groups(model, optimizer["lr"])
+        return OPTIM_WRAPPERS.build(
+            wrapper, default_args=dict(optimizer=OPTIMIZERS.build(optimizer, default_args=dict(params=groups)))
+        )
+
+    def parameter_groups(self, model: nn.Module, lr: float) -> list[dict]:
+        """Group trainable parameters by layer.
+
+        Args:
+            model: holds exactly one :class:`~pe_dense.backbones.PETower`.
+            lr: learning rate of the last layer.
+
+        Returns:
+            one dict per layer in use, with ``params``, ``lr``, ``layer`` (0 for the embedding) and ``names``.
+
+        Raises:
+            ValueError: if the model holds no tower or several.
+        """
+        model = model.module if is_model_wrapper(model) else model
+        towers = [(name, module) for name, module in model.named_modules() if isinstance(module, PETower)]
+        if len(towers) != 1:
+            raise ValueError(f"Layer decay needs a model with one PETower, got {len(towers)} in {type(model).__name__}")
+        prefix, tower = towers[0]
+        prefix = f"{prefix}." if prefix else ""
+        last = tower.num_layers + 1
+        groups: dict[int, dict] = {}
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            layer = tower.layer_index(name.removeprefix(prefix)) if name.startswith(prefix) else last
+            scale = self.decay_rate ** (last - layer)
+            group = groups.setdefault(layer, dict(params=[], names=[], layer=layer, lr=lr * scale))
+            group["params"].append(parameter)
+            group["names"].append(name)
+        return [groups[layer] for layer in sorted(groups)]
+
+
+_AMP_ONLY = ("dtype", "loss_scale", "use_fsdp")
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """One group of an optimiser.
+
+    Args:
+        layer: depth by layer decay, 0 for the embedding; None where the config has no layer decay.
+        names: its parameters' names.
+        size: numbers in them.
+        lr: learning rate, before warm-up and schedule.
+        weight_decay: the optimiser's.
+    """
+
+    layer: int | None
+    names: tuple[str, ...]
+    size: int
+    lr: float
+    weight_decay: float
+
+
+def parameter_groups(config: Config) -> list[ParameterGroup]:
+    """Build a config's model, without memory for it, and its optimiser.
+
+    Args:
+        config: a whole config.
+
+    Returns:
+        the optimiser's groups, in its order; frozen parameters are in none.
+
+    Raises:
+        ConfigError: for a method without training.
+    """
+    if "optim_wrapper" not in config:
+        raise ConfigError(f"{config.filename} has nothing to train")
+    init_default_scope(config.get("default_scope", "mmengine"))
+    with torch.device("meta"):
+        model = MODELS.build(deepcopy(config.model))
+    wrapper = {key: value for key, value in deepcopy(config.optim_wrapper).items() if key not in _AMP_ONLY}
+    wrapper["type"] = "OptimWrapper"  # that of mixed precision asks for a GPU
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return [
+        ParameterGroup(
+            layer=group.get("layer"),
+            names=tuple(names[parameter] for parameter in group["params"]),
+            size=sum(parameter.numel() for parameter in group["params"]),
+            lr=group["lr"],
+            weight_decay=group.get("weight_decay", 0.0),
+        )
+        for group in build_optim_wrapper(model, wrapper).optimizer.param_groups
+    ]
+
+
+def describe(groups: list[ParameterGroup]) -> str:
+    """Lay groups out as a table, one line each and one for their sum."""
+    lines = [f"{'layer':>5} {'tensors':>8} {'parameters':>14} {'lr':>11} {'decay':>6}  names"]
+    for group in groups:
+        layer = "-" if group.layer is None else group.layer
+        names = group.names[0] if len(group.names) == 1 else f"{group.names[0]} ... {group.names[-1]}"
+        lines.append(
+            f"{layer:>5} {len(group.names):>8} {group.size:>14,} {group.lr:>11.4e} {group.weight_decay:>6g}  {names}"
+        )
+    tensors, size = sum(len(group.names) for group in groups), sum(group.size for group in groups)
+    lines.append(f"{'all':>5} {tensors:>8} {size:>14,}  in {len(groups)} groups")
+    return "\n".join(lines)

@@ -1,0 +1,191 @@
+"""Looking for data and weights before a run begins."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config
+
+from pe_dense.utils.errors import ConfigError
+
+# What a data set's entries call their files.
+_FILES = {"images": "img_path", "label maps": "seg_map_path", "depth maps": "depth_map_path"}
+# The field in which cameras note how a picture is to be turned, and the first value that swaps its sides.
+_ORIENTATION, _QUARTER_TURN = 0x0112, 5
+
+
+def check_files(config: Config, splits: tuple[str, ...]) -> None:
+    """Make sure that the annotation files and image folders of a config exist.
+
+    Data sets that make their own data (they have a ``generator``) need none.
+
+    Args:
+        config: a whole config.
+        splits: which of 'train', 'val', 'test' the run will use.
+
+    Raises:
+        ConfigError: naming the first missing path, where to get the data and how to lay it out.
+    """
+    for split in splits:
+        for dataset in inner_datasets(config.get(f"{split}_dataloader")):
+            if "generator" in dataset:
+                continue
+            root = Path(dataset.get("data_root") or "")
+            names = [dataset.get("ann_file"), *dict(dataset.get("data_prefix") or {}).values()]
+            for path in [root / name for name in names if name] or [root]:
+                if not path.exists():
+                    raise ConfigError(_missing(config, split, path))
+
+
+def check_pictures(config: Config) -> None:
+    """Make sure that the photos exist that hooks of a config (their ``images``) will look at during training.
+
+    Raises:
+        ConfigError: with the path and the option to change it.
+    """
+    for number, hook in enumerate(config.get("custom_hooks") or []):
+        images = hook.get("images") or []
+        for path in map(Path, [images] if isinstance(images, str) else images):
+            if not path.exists():
+                raise ConfigError(
+                    f"{hook['type']} looks at photos that are not there: {path} does not exist ({path.absolute()}); "
+                    f"put a few there, or name others: --cfg-options custom_hooks.{number}.images=PATH"
+                )
+
+
+def check_weights(config: Config) -> None:
+    """Make sure that the file or folder exists that a config's tower starts from.
+
+    Raises:
+        ConfigError: with the path, where it comes from (the config's ``weights_source``) and the option to change it.
+    """
+    model = config.model.get("module", config.model)
+    for name, owner in (("model.backbone", model.get("backbone") or {}), ("model", model)):
+        source = (owner.get("init_cfg") or {}).get("checkpoint")
+        if source is None or "://" in source or Path(source).expanduser().exists():
+            continue
+        made = config.get("weights_source")
+        raise ConfigError(
+            f"the tower's weights {source} do not exist ({Path(source).absolute()})"
+            + (f": {made}" if made else "")
+            + f"; other ones: --cfg-options {name}.init_cfg.checkpoint=PATH"
+        )
+
+
+def _missing(config: Config, split: str, path: Path) -> str:
+    source = config.get("data_source") or {}
+    root = config.get("data_root")
+    message = f"{source.get('name', 'The data')} ({split}) is not there: {path} does not exist ({path.absolute()})."
+    if source:
+        message += f" Get it from {source['url']} and lay it out as {root}/{{{source['layout']}}}."
+    if root:
+        message += " If it is elsewhere, name its folder: --cfg-options data_root=FOLDER"
+    return message
+
+
+def inner_datasets(config: dict | None) -> Iterator[dict]:
+    """Configs of a loader's data sets, inside of any wrapper."""
+    if not config:
+        return
+    inner = [config["dataset"]] if isinstance(config.get("dataset"), dict) else config.get("datasets") or []
+    for dataset in inner:
+        yield from inner_datasets(dataset)
+    if not inner:
+        yield config
+
+
+def empty_error(dataset: dict) -> ConfigError:
+    """What to say of a data set's config that leaves no image."""
+    inner = next(inner_datasets(dict(dataset=dataset)))
+    if not inner.get("ann_file"):
+        folder = Path(inner.get("data_root") or "") / (inner.get("data_prefix") or {}).get("img_path", "")
+        return ConfigError(f"{inner.get('type')}: there is no image of its kind in {folder}")
+    classes = (inner.get("metainfo") or {}).get("classes")
+    wanted = f"classes {', '.join(classes[:8])}" if classes else "its classes"
+    return ConfigError(
+        f"{inner.get('type')}: no image is left of {inner.get('ann_file')} in {inner.get('data_root')}: it lists none, "
+        f"or none with an object of {wanted}"
+    )
+
+
+def check_images(dataset) -> None:
+    """Make sure that every image that a data set lists is there, with its label or depth map where there are such.
+
+    Folders are listed once each, so that this takes seconds for a hundred thousand images. Some maps are read, too.
+
+    Args:
+        dataset: a built data set of MMEngine's, or a wrapper around one.
+
+    Raises:
+        ConfigError: for missing files, with their number and the first of them, and for an image of another size than
+            it was annotated in.
+        ValueError: for a map that does not fit, see :mod:`pe_dense.datasets.label_maps`.
+    """
+    while not hasattr(dataset, "get_data_info") or hasattr(dataset, "dataset"):
+        if not hasattr(dataset, "dataset"):
+            return
+        dataset = dataset.dataset
+    name, source = type(dataset).__name__, getattr(dataset, "ann_file", None) or "its folder"
+    listed: dict[str, set[str]] = {}
+    for kind, key in _FILES.items():
+        missing = []
+        for index in range(len(dataset)):
+            folder, file = os.path.split(dataset.get_data_info(index).get(key) or "")
+            if not file:
+                break
+            if folder not in listed:
+                listed[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            if file not in listed[folder]:
+                missing.append(os.path.join(folder, file))
+        if missing:
+            raise ConfigError(
+                f"{name}: {len(missing)} of {len(dataset)} {kind} that {source} lists do not exist, "
+                f"the first is {missing[0]}"
+            )
+    _check_some_sizes(dataset, source)
+    _check_some_maps(dataset)
+
+
+def _check_some_sizes(dataset, source: str) -> None:
+    """Compare a few images with the sizes that their annotations are for."""
+    from PIL import Image
+
+    for item in _some_entries(dataset):
+        path, wanted = item.get("img_path"), (item.get("width"), item.get("height"))
+        if not path or None in wanted:
+            return
+        try:
+            with Image.open(path) as image:
+                turned = image.getexif().get(_ORIENTATION, 1) >= _QUARTER_TURN
+                size = image.size[::-1] if turned else image.size
+        except OSError as error:
+            raise ConfigError(f"{path} is not a readable image ({error})") from error
+        if size != wanted:
+            raise ConfigError(
+                f"{path} is {size[0]} x {size[1]} pixels, but {source} says {wanted[0]} x {wanted[1]}: its boxes are "
+                "those of an image that was resized or turned since"
+            )
+
+
+def _check_some_maps(dataset) -> None:
+    """Read a few label or depth maps by the pipeline's own first steps."""
+    if not any(dataset.get_data_info(0).get(key) for key in ("seg_map_path", "depth_map_path")):
+        return
+    from mmcv.transforms import LoadImageFromFile
+
+    from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap
+
+    readers = (LoadImageFromFile, LoadLabelMap, LoadDepthMap)
+    steps = [step for step in dataset.pipeline.transforms if isinstance(step, readers)]
+    for item in _some_entries(dataset):
+        for step in steps:
+            item = step(item)
+
+
+def _some_entries(dataset, count: int = 16) -> Iterator[dict]:
+    """A few entries, spread over the data set."""
+    last = len(dataset) - 1
+    for index in sorted({last * i // (count - 1) for i in range(count)}):
+        yield dataset.get_data_info(index)

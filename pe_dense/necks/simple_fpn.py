@@ -1,0 +1,122 @@
+"""The simple feature pyramid of ViTDet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from pe_dense.registry import MODELS
+
+
+@MODELS.register_module()
+class LayerNorm2d(nn.LayerNorm):
+    """Normalise every pixel of a (B, C, H, W) map over its channels, in float32 or wider.
+
+    Source: ViTDet's detectors (arXiv 2203.16527), where it stands after every convolution, with eps 1e-6.
+    In configs it is ``norm_cfg=dict(type='pe_dense.LayerNorm2d')``.
+
+    Args:
+        num_channels: C.
+        eps: added to the variance.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-6):
+        super().__init__(num_channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
+        return x.permute(0, 3, 1, 2)
+
+
+class ConvNorm(nn.Conv2d):
+    """A convolution without bias, then LayerNorm over channels (parameter names of the published detectors)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
+        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        self.norm = LayerNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(super().forward(x))
+
+
+@MODELS.register_module()
+class SimpleFeaturePyramid(BaseModule):
+    """Levels p2..p6 from one map, each made from that map alone.
+
+    Source: ViTDet (arXiv 2203.16527, section 3). With the map at stride s (its level is ``log2(s)``, p4 at 16), a level
+    at scale 4 takes two transposed convolutions with LayerNorm and GELU between, 2 takes one, 1 none, 1/2 max pooling;
+    a 1x1 and a 3x3 convolution follow, each with LayerNorm and without bias. The last level is subsampled from the one
+    before. Parameter names are those of the published detectors (``simfp_2.0.weight``).
+
+    Args:
+        in_channels: channels of the map.
+        out_channels: channels of every level.
+        scales: sides of the levels relative to the map, from fine to coarse: powers of 2 between 4 and 1/2.
+        stride: stride of the map in pixels, a power of 2; it names the levels.
+        top_level: add the level subsampled from the coarsest.
+        in_index: which of the tower's maps to take.
+
+    Raises:
+        ValueError: for a scale or stride other than those.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int = 256,
+        scales: Sequence[float] = (4.0, 2.0, 1.0, 0.5),
+        stride: int = 16,
+        top_level: bool = True,
+        in_index: int = -1,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        if stride < 4 or stride & (stride - 1):
+            raise ValueError(f"stride {stride} is not a power of 2 from 4 up")
+        self.names = []
+        for scale in scales:
+            name = f"simfp_{int(math.log2(stride / scale))}"
+            self.add_module(name, self._level(in_channels, out_channels, scale))
+            self.names.append(name)
+        self.top_level = top_level
+        self.in_index = in_index
+
+    @staticmethod
+    def _level(channels: int, out_channels: int, scale: float) -> nn.Sequential:
+        half, quarter = channels // 2, channels // 4
+        if scale == 4.0:
+            layers = [
+                nn.ConvTranspose2d(channels, half, 2, stride=2),
+                LayerNorm2d(half),
+                nn.GELU(),
+                nn.ConvTranspose2d(half, quarter, 2, stride=2),
+            ]
+            channels = quarter
+        elif scale == 2.0:
+            layers = [nn.ConvTranspose2d(channels, half, 2, stride=2)]
+            channels = half
+        elif scale == 1.0:
+            layers = []
+        elif scale == 0.5:
+            layers = [nn.MaxPool2d(2, stride=2)]
+        else:
+            raise ValueError(f"scale {scale} is not one of 4, 2, 1, 0.5")
+        return nn.Sequential(*layers, ConvNorm(channels, out_channels, 1), ConvNorm(out_channels, out_channels, 3))
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Make the levels.
+
+        Args:
+            maps: the tower's taps, each (B, C, H, W).
+
+        Returns:
+            one (B, out_channels, H * scale, W * scale) per scale, then the top level, half the size of the coarsest.
+        """
+        levels = [getattr(self, name)(maps[self.in_index]) for name in self.names]
+        if self.top_level:
+            levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))
+        return tuple(levels)

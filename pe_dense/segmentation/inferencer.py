@@ -1,0 +1,39 @@
+"""Label maps drawn on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from mmseg.structures import SegDataSample
+from PIL import Image
+
+from pe_dense.probing.inferencer import ProbePredictor
+from pe_dense.registry import INFERENCERS
+from pe_dense.visualization.drawing import beside, with_legend
+
+_OPACITY = 0.6
+
+
+@INFERENCERS.register_module()
+class SegmentationPredictor(ProbePredictor):
+    """Draws classes over the image, with a legend of those that are there.
+
+    Beside the picture, ``<name>_labels.png`` holds the label of each pixel (16 bits where 8 do not do), and the JSON
+    file the share of each class.
+    """
+
+    def write(self, stem: Path, pixels: np.ndarray, sample: SegDataSample) -> dict:
+        """As of the base class."""
+        labels = sample.pred_sem_seg.data[0].numpy()  # (H, W)
+        names, palette = self.metainfo["classes"], np.asarray(self.metainfo["palette"], np.uint8)
+        present, counts = np.unique(labels, return_counts=True)
+        order = np.argsort(-counts)
+        grey = pixels.mean(axis=2, keepdims=True)  # so that colours are the classes'
+        drawn = grey + _OPACITY * (palette[labels] - grey)
+        entries = [(names[label], tuple(map(int, palette[label]))) for label in present[order]]
+        with_legend(beside(pixels, np.rint(drawn).astype(np.uint8)), entries).save(f"{stem}.png")
+        Image.fromarray(labels.astype(np.uint8 if len(names) <= 256 else np.uint16)).save(f"{stem}_labels.png")
+        shares = counts[order] / labels.size
+        found = zip(present[order], shares, strict=True)
+        return dict(classes=[dict(name=names[label], label=int(label), share=float(share)) for label, share in found])

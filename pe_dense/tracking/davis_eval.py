@@ -1,0 +1,217 @@
+"""DAVIS's evaluation of tracking from a first mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MMLogger
+from terminaltables import AsciiTable
+
+from pe_dense.datasets.davis import read_mask
+from pe_dense.registry import METRICS
+
+CONTOUR_TOLERANCE = 0.008  # of the image's diagonal
+
+
+def region_similarity(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """J, the intersection over union of two masks.
+
+    Args:
+        predicted, truth: (H, W) bool.
+
+    Returns:
+        0 to 1; 1 where both are empty.
+    """
+    union = np.count_nonzero(predicted | truth)
+    return np.count_nonzero(predicted & truth) / union if union else 1.0
+
+
+def contour_accuracy(predicted: np.ndarray, truth: np.ndarray) -> float:
+    """F, the harmonic mean of precision and recall of a mask's contour.
+
+    A contour's pixel is matched if one of the other's is within :data:`CONTOUR_TOLERANCE` of the image's diagonal,
+    rounded up to whole pixels.
+
+    Args:
+        predicted, truth: (H, W) bool.
+
+    Returns:
+        0 to 1; 1 where neither mask has a contour, 0 where one has none.
+    """
+    reach = math.ceil(CONTOUR_TOLERANCE * math.hypot(*truth.shape))
+    ours, theirs = (contour(mask) for mask in _cropped(predicted, truth))
+    found, wanted = np.count_nonzero(ours), np.count_nonzero(theirs)
+    if not found or not wanted:
+        return float(found == wanted)
+    precision = np.count_nonzero(ours & _within(theirs, reach)) / found
+    recall = np.count_nonzero(theirs & _within(ours, reach)) / wanted
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+def contour(mask: np.ndarray) -> np.ndarray:
+    """Pixels (H, W) bool that differ from their right, lower, or lower right neighbour.
+
+    Pixels of the last row and column have but one of these, and the corner has none.
+    """
+    edge = np.zeros_like(mask)
+    edge[:, :-1] |= mask[:, :-1] != mask[:, 1:]
+    edge[:-1] |= mask[:-1] != mask[1:]
+    edge[:-1, :-1] |= mask[:-1, :-1] != mask[1:, 1:]
+    return edge
+
+
+def _cropped(*masks: np.ndarray) -> list[np.ndarray]:
+    """Masks without the part of the image in which none has a contour."""
+    x, y, width, height = cv2.boundingRect(np.logical_or(*masks).astype(np.uint8))
+    window = slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
+    return [mask[window] for mask in masks]
+
+
+def _within(edge: np.ndarray, reach: int) -> np.ndarray:
+    """Pixels whose distance to an edge is at most ``reach``."""
+    offsets = np.arange(-reach, reach + 1)
+    disk = offsets**2 + offsets[:, None] ** 2 <= reach**2
+    return cv2.dilate(edge.astype(np.uint8), disk.astype(np.uint8)).astype(bool)
+
+
+def summarize(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean, recall and decay of a measure over a video's frames.
+
+    Args:
+        values: (T), of the frames that count, in order.
+
+    Returns:
+        the mean, the share of frames above 0.5, and how much higher the mean of the first quarter is than the last's;
+        neighbouring quarters share a frame.
+    """
+    # 0.25, 0.5, ... of the way, rounded half up.
+    ends = np.floor(np.linspace(1, len(values), 5) + 0.5 + 1e-10).astype(int) - 1
+    first, last = values[: ends[1] + 1], values[ends[3] :]
+    return float(values.mean()), float((values > 0.5).mean()), float(first.mean() - last.mean())
+
+
+NAMES = ("J&F", "J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay")
+
+
+@METRICS.register_module()
+class DavisMetric(BaseMetric):
+    """J and F of each object, their mean, recall and decay, averaged over all objects of all videos.
+
+    The first and last frame of a video do not count. Reports ``davis/J&F`` (the mean of ``J_mean`` and ``F_mean``),
+    ``davis/J_mean``, ``davis/J_recall`` (share of frames above 0.5), ``davis/J_decay`` (first against last quarter of
+    the frames) and the same of F, from 0 to 1. ``davis/copy_J&F`` and so on are those of the first mask copied to all
+    frames, what any tracking has to beat. Where several taps of a tower were tracked with, the names stand for the
+    best one by J&F, ``davis/layer`` tells which, and ``davis/layer_<number>_J&F`` are those of each.
+
+    Attributes:
+        by_layer: after an evaluation, a row for each tap: ``layer`` and the values.
+        by_object: after an evaluation, a row for each tap and object: ``layer``, ``video``, ``object`` and the values.
+
+    Args:
+        **kwargs: of ``BaseMetric``.
+
+    Raises:
+        ValueError: when results arrive whose masks to compare with are not there.
+    """
+
+    default_prefix = "davis"
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.by_layer: list[dict] = []
+        self.by_object: list[dict] = []
+
+    def process(self, data_batch: object, data_samples: Sequence[dict]) -> None:
+        """Compare whole videos; only the values are kept.
+
+        Args:
+            data_batch: not used.
+            data_samples: each with ``video``, ``masks`` (paths, of all frames), ``num_objects`` and ``labels``, for
+                each tap (T, H, W).
+        """
+        for sample in data_samples:
+            frames = len(next(iter(sample["labels"].values())))
+            if len(sample["masks"]) != frames:
+                raise ValueError(
+                    f"video {sample['video']} has {len(sample['masks'])} masks to compare {frames} frames with; "
+                    "the data set must have with_truth=True to be evaluated"
+                )
+            truth = np.stack([read_mask(path) for path in sample["masks"]])
+            copied = np.broadcast_to(truth[0], truth.shape)
+            count = sample["num_objects"]
+            self.results.append(
+                dict(
+                    video=sample["video"],
+                    layers={layer: measure(labels, truth, count) for layer, labels in sample["labels"].items()},
+                    copied=measure(copied, truth, count),
+                )
+            )
+
+    def compute_metrics(self, results: list[dict]) -> dict[str, float]:
+        """Values of all videos together."""
+        # Once each and in one order, whichever process had them: sums then round alike.
+        videos = {result["video"]: result for result in sorted(results, key=lambda result: result["video"])}
+        self._warn_of_missing(videos)
+        layers = next(iter(videos.values()))["layers"]
+        self.by_object = [
+            dict(layer=layer, video=name, object=index + 1, **_values(*measures))
+            for layer in layers
+            for name, video in videos.items()
+            for index, measures in enumerate(video["layers"][layer])
+        ]
+        self.by_layer = [
+            dict(layer=layer, **_mean([row for row in self.by_object if row["layer"] == layer])) for layer in layers
+        ]
+        copied = _mean([_values(*measures) for video in videos.values() for measures in video["copied"]])
+        best = max(self.by_layer, key=lambda row: row["J&F"])
+        rows = [[f"layer {row['layer']}", *_percent(row)] for row in self.by_layer]
+        table = [["%", *NAMES], *rows, ["first mask copied", *_percent(copied)]]
+        MMLogger.get_current_instance().info("\n" + AsciiTable(table).table)
+        metrics = {name: best[name] for name in NAMES} | {f"copy_{name}": copied[name] for name in NAMES}
+        if len(self.by_layer) > 1:
+            metrics["layer"] = best["layer"]
+            metrics |= {f"layer_{row['layer']}_J&F": row["J&F"] for row in self.by_layer}
+        return metrics
+
+    def _warn_of_missing(self, videos: dict) -> None:
+        missing = [name for name in (self.dataset_meta or {}).get("videos", ()) if name not in videos]
+        if missing:
+            MMLogger.get_current_instance().warning(
+                f"{len(missing)} videos have no result and do not count: {', '.join(missing[:8])}"
+            )
+
+
+def measure(labels: np.ndarray, truth: np.ndarray, num_objects: int) -> np.ndarray:
+    """J and F of each object in each frame that counts.
+
+    Args:
+        labels, truth: (T, H, W) object numbers.
+        num_objects: O.
+
+    Returns:
+        (O, 2, T - 2), J and F.
+    """
+    values = np.empty((num_objects, 2, len(truth) - 2))
+    for frame, (found, wanted) in enumerate(zip(labels[1:-1], truth[1:-1], strict=True)):
+        for index in range(num_objects):
+            masks = found == index + 1, wanted == index + 1
+            values[index, :, frame] = region_similarity(*masks), contour_accuracy(*masks)
+    return values
+
+
+def _values(regions: np.ndarray, contours: np.ndarray) -> dict[str, float]:
+    """Values of one object, from its J and F by frame."""
+    j, f = summarize(regions), summarize(contours)
+    return dict(zip(NAMES, ((j[0] + f[0]) / 2, *j, *f), strict=True))
+
+
+def _mean(rows: list[dict]) -> dict[str, float]:
+    return {name: float(np.mean([row[name] for row in rows])) for name in NAMES}
+
+
+def _percent(row: dict) -> list[str]:
+    return [f"{100 * row[name]:.1f}" for name in NAMES]

@@ -1,0 +1,199 @@
+"""Sheets of pictures with titles, maps over photos, and marks on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+MARGIN = 12  # px
+TITLE_WIDTH = 240  # px that a title may take beside a narrow picture
+INK, PAPER = (30, 30, 30), (255, 255, 255)
+Cell = tuple[str, Image.Image]  # a picture and the title above it
+
+# Distinct under the common colour deficiencies: Okabe and Ito's palette, without its black.
+MARKS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+
+
+def fit_photo(photo: Image.Image, side: int) -> Image.Image:
+    """Bring a photo to a longer side of ``side`` px."""
+    scale = side / max(photo.size)
+    size = tuple(max(round(length * scale), 1) for length in photo.size)
+    return photo.resize(size, Image.Resampling.LANCZOS)
+
+
+def enlarge(picture: np.ndarray, size: tuple[int, int]) -> Image.Image:
+    """Bring a map (H, W, 3) uint8 to a photo's size (width, height); tokens stay visible as squares."""
+    return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
+
+
+def lay_over(photo: Image.Image, values: np.ndarray) -> Image.Image:
+    """Draw a map over a photo, smoothly, from dark violet (0) to yellow (1).
+
+    Args:
+        photo: RGB.
+        values: (H, W); what lies outside of 0..1 is clipped.
+    """
+    from matplotlib import colormaps
+
+    smooth = Image.fromarray(values.astype(np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
+    heat = Image.fromarray(colormaps["inferno"](np.asarray(smooth).clip(0, 1), bytes=True)[..., :3])
+    return Image.blend(photo.convert("L").convert("RGB"), heat, 0.65)
+
+
+def mark(picture: Image.Image, places: Sequence[tuple[float, float]], *, numbered: bool = False) -> Image.Image:
+    """Mark places (x, y in pixels) with rings, of one colour or numbered and each of its own.
+
+    Near the border rings move inwards as far as it takes to see them whole.
+    """
+    picture = picture.copy()
+    draw = ImageDraw.Draw(picture)
+    radius = max(7, round(picture.height / 32))
+    font = ImageFont.load_default(size=round(radius * 1.6))
+    for number, (x, y) in enumerate(places):
+        x, y = (_within(place, radius + 2, side) for place, side in zip((x, y), picture.size, strict=True))
+        colour = MARKS[number % len(MARKS)] if numbered else (255, 255, 255)
+        draw.ellipse((x - radius - 2, y - radius - 2, x + radius + 2, y + radius + 2), fill=(0, 0, 0))
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+        if numbered:
+            draw.text((x, y), str(number + 1), (0, 0, 0), font, anchor="mm")
+        else:
+            inner = radius / 2
+            draw.ellipse((x - inner, y - inner, x + inner, y + inner), fill=(200, 0, 0))
+    return picture
+
+
+def _within(place: float, margin: int, side: int) -> float:
+    """A place that keeps the margin from both ends of a side; its middle where there is no such place."""
+    return side / 2 if side <= 2 * margin else min(max(place, margin), side - 1 - margin)
+
+
+def join(
+    left: Image.Image, right: Image.Image, pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]]
+) -> Image.Image:
+    """Two pictures side by side, with numbered places of one joined to places (x, y) of the other."""
+    gap = left.width + MARGIN
+    sheet = Image.new("RGB", (gap + right.width, max(left.height, right.height)), PAPER)
+    sheet.paste(left, (0, 0))
+    sheet.paste(right, (gap, 0))
+    draw = ImageDraw.Draw(sheet)
+    pairs = [(a, (b[0] + gap, b[1])) for a, b in pairs]
+    for number, line in enumerate(pairs):
+        draw.line(line, (0, 0, 0), width=4)
+        draw.line(line, MARKS[number % len(MARKS)], width=2)
+    for places in zip(*pairs, strict=True):
+        sheet = mark(sheet, places, numbered=True)
+    return sheet
+
+
+def draw_sheet(rows: Sequence[Sequence[Cell]], heading: str = "") -> Image.Image:
+    """Lay pictures out in rows and columns on white.
+
+    Args:
+        rows: titles and pictures; a row without titles takes no place for them. Columns of narrow pictures are made
+            wider for their titles, up to 240 px; longer ones are cut in their middle.
+        heading: a line above all.
+
+    Returns:
+        the whole, in RGB.
+    """
+    columns = [[row[i] for row in rows if i < len(row)] for i in range(max(map(len, rows)))]
+    widths = [max(picture.width for _, picture in column) for column in columns]
+    font = ImageFont.load_default(size=min(max(13, round(max(widths) / 20)), 22))
+    titles = [math.ceil(max(font.getlength(title) for title, _ in column)) for column in columns]
+    widths = [max(width, min(title, TITLE_WIDTH)) for width, title in zip(widths, titles, strict=True)]
+    lefts = [MARGIN + sum(widths[:i]) + i * MARGIN for i in range(len(widths))]
+    total = max(sum(widths) + MARGIN * (len(widths) + 1), math.ceil(font.getlength(heading)) + 2 * MARGIN)
+    line = sum(font.getmetrics()) + 4
+    tops, y = [], MARGIN + (line + 2 if heading else 0)
+    for row in rows:
+        tops.append(y + (line if any(title for title, _ in row) else 0))
+        y = tops[-1] + max(picture.height for _, picture in row) + MARGIN
+    sheet = Image.new("RGB", (total, y), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    draw.text((MARGIN, MARGIN - 4), heading, INK, font)
+    for row, top in zip(rows, tops, strict=True):
+        for (title, picture), left, width in zip(row, lefts, widths, strict=False):
+            text = fit_text(title, font, width)
+            draw.text((left + (width - font.getlength(text)) / 2, top - line), text, INK, font)
+            sheet.paste(picture, (left + (width - picture.width) // 2, top))
+    return sheet
+
+
+def in_rows(cells: Sequence[Cell], columns: int) -> list[list[Cell]]:
+    """Break a sequence of cells into rows."""
+    return [list(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+
+
+def fit_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """Cut a text in its middle so that it is at most ``width`` px long."""
+    if font.getlength(text) <= width:
+        return text
+    for kept in range(len(text) - 1, 1, -1):
+        short = text[: -(-kept // 2)] + "…" + text[len(text) - kept // 2 :]
+        if font.getlength(short) <= width:
+            return short
+    return "…"
+
+
+READABLE_SIDE = 480  # px; smaller images are enlarged before drawing
+_LINE, _MARGIN = 22, 6  # px
+_BAR = 280  # px, a colour bar's length
+
+
+def beside(pixels: np.ndarray, drawn: np.ndarray) -> Image.Image:
+    """Put an image and a drawing of it side by side, small ones enlarged by a whole factor.
+
+    Args:
+        pixels, drawn: (H, W, 3) uint8.
+    """
+    factor = max(-(-READABLE_SIDE // max(pixels.shape[:2])), 1)
+    height, width = (factor * side for side in pixels.shape[:2])
+    canvas = Image.new("RGB", (2 * width + _MARGIN, height), "white")
+    canvas.paste(Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC))
+    canvas.paste(Image.fromarray(drawn).resize((width, height), Image.Resampling.NEAREST), (width + _MARGIN, 0))
+    return canvas
+
+
+def with_legend(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Image.Image:
+    """Add rows of names with their colours below."""
+    font = ImageFont.load_default(size=14)
+    places, x, row = [], _MARGIN, 0
+    for name, _ in entries:
+        width = int(font.getlength(name)) + _LINE + 2 * _MARGIN
+        if x + width > picture.width and x > _MARGIN:
+            x, row = _MARGIN, row + 1
+        places.append((x, picture.height + _MARGIN + row * _LINE))
+        x += width
+    canvas = _extended(picture, (row + 1) * _LINE + 2 * _MARGIN)
+    draw = ImageDraw.Draw(canvas)
+    for (name, colour), (x, y) in zip(entries, places, strict=True):
+        draw.rectangle((x, y + 2, x + 14, y + 16), fill=tuple(colour), outline="black")
+        draw.text((x + _LINE, y), name, fill="black", font=font)
+    return canvas
+
+
+def with_bar(picture: Image.Image, colours: np.ndarray, low: str, high: str) -> Image.Image:
+    """Add a colour bar below.
+
+    Args:
+        picture: any.
+        colours: (N, 3) uint8, from ``low`` to ``high``.
+        low, high: what stands at the bar's ends.
+    """
+    font = ImageFont.load_default(size=14)
+    canvas = _extended(picture, _LINE + 2 * _MARGIN)
+    draw = ImageDraw.Draw(canvas)
+    x, y = 2 * _MARGIN + int(font.getlength(low)), picture.height + _MARGIN
+    canvas.paste(Image.fromarray(colours[None]).resize((_BAR, _LINE - 4)), (x, y))
+    draw.text((_MARGIN, y), low, fill="black", font=font)
+    draw.text((x + _BAR + _MARGIN, y), high, fill="black", font=font)
+    return canvas
+
+
+def _extended(picture: Image.Image, height: int) -> Image.Image:
+    canvas = Image.new("RGB", (picture.width, picture.height + height), "white")
+    canvas.paste(picture)
+    return canvas

@@ -1,0 +1,187 @@
+"""A tower and the photos that it looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from pe_dense.backbones import PETower
+from pe_dense.backbones.pe import block_numbers
+from pe_dense.visualization.foreground import foreground_masks, read_mask
+
+
+def input_size(size: tuple[int, int], long_side: int, patch: int) -> tuple[int, int]:
+    """Size at which a photo goes through a tower: whole patches, at least one, as near to its proportions as that gets.
+
+    Args:
+        size: (width, height) of the photo.
+        long_side: about how long its longer side should be, in pixels.
+        patch: side of a patch in pixels.
+
+    Returns:
+        (width, height), multiples of ``patch``.
+
+    Raises:
+        ValueError: if ``long_side`` is shorter than a patch.
+    """
+    if long_side < patch:
+        raise ValueError(f"size {long_side} is shorter than a patch of {patch} px")
+    scale = long_side / max(size)
+    width, height = (max(round(side * scale / patch), 1) * patch for side in size)
+    return width, height
+
+
+def native_side(tower: PETower) -> int:
+    """Side in pixels of the images that a tower was made for."""
+    return tower.transformer.rope_native_grid * tower.variant.patch_size
+
+
+def prepare(photo: Image.Image, tower: PETower, long_side: int) -> Tensor:
+    """A photo as a tower's input (1, 3, H, W), on the tower's device; see :func:`input_size`."""
+    size = input_size(photo.size, long_side, tower.variant.patch_size)
+    return to_input(photo.resize(size, Image.Resampling.BICUBIC)).to(tower.conv1.weight.device)
+
+
+@torch.no_grad()
+def iter_maps(tower: PETower, images: Tensor, blocks: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+    """Give each block's map as soon as it is there, and keep none.
+
+    Args:
+        tower: a tower.
+        images: (B, 3, H, W).
+        blocks: block numbers from 0, negatives from the end.
+
+    Yields:
+        (block number from 0, (B, C, H / p, W / p) float32) in rising order of the blocks.
+    """
+    grid = tower.grid_of(images)
+    for block, tokens in tower.iter_taps(images, block_numbers("blocks", blocks, tower.num_layers)):
+        patches = tokens[:, int(tower.variant.use_cls_token) :].float()
+        yield block, patches.transpose(1, 2).unflatten(2, grid)
+
+
+def token_at(point: tuple[float, float], size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
+    """The token under a point of a photo.
+
+    Args:
+        point: x and y in pixels of the photo.
+        size: (width, height) of the photo.
+        grid: rows and columns of tokens.
+
+    Returns:
+        (row, column).
+
+    Raises:
+        ValueError: if the point lies outside.
+    """
+    if not all(0 <= place < side for place, side in zip(point, size, strict=True)):
+        raise ValueError(f"point {point[0]:g},{point[1]:g} lies outside of the photo of {size[0]} x {size[1]} px")
+    return int(point[1] * grid[0] / size[1]), int(point[0] * grid[1] / size[0])
+
+
+def centre_of(token: tuple[int, int], size: tuple[int, int], grid: tuple[int, int]) -> tuple[float, float]:
+    """The middle (x, y) of a token (row, column) in a photo of size (width, height)."""
+    return (token[1] + 0.5) * size[0] / grid[1], (token[0] + 0.5) * size[1] / grid[0]
+
+
+AUTO_MASK = "auto"
+
+
+def _nothing(_blocks: int) -> None:
+    pass
+
+
+@dataclass
+class Scene:
+    """What the modes of drawing have in common.
+
+    Attributes:
+        tower: a tower.
+        title: what pictures call it.
+        names: of the photos, distinct.
+        photos: RGB.
+        long_side: longer side in pixels at which photos go through the tower; the larger, the finer the maps.
+        masks: 'auto' for foreground by the first principal component, a mask file per photo, or None.
+        advance: called with the number of blocks that were run for a photo.
+
+    Raises:
+        ValueError: for masks that are not one per photo or do not fit, or a size below the tower's patch.
+        FileNotFoundError: for a mask that does not exist.
+    """
+
+    tower: PETower
+    title: str
+    names: Sequence[str]
+    photos: Sequence[Image.Image]
+    long_side: int
+    masks: str | Sequence[Path] | None = None
+    advance: Callable[[int], None] = _nothing
+
+    def __post_init__(self):
+        for photo in self.photos:
+            input_size(photo.size, self.long_side, self.patch)
+        if self.masks not in (None, AUTO_MASK):
+            if len(self.masks) != len(self.photos):
+                raise ValueError(f"{len(self.masks)} masks for {len(self.photos)} photos: give one for each, or 'auto'")
+            self._masks = [
+                read_mask(path, photo.size, self.grid(number))
+                for number, (path, photo) in enumerate(zip(self.masks, self.photos, strict=True))
+            ]
+
+    @property
+    def patch(self) -> int:
+        return self.tower.variant.patch_size
+
+    def grid(self, number: int) -> tuple[int, int]:
+        """Rows and columns of a photo's tokens."""
+        width, height = input_size(self.photos[number].size, self.long_side, self.patch)
+        return height // self.patch, width // self.patch
+
+    def input(self, number: int) -> Tensor:
+        """A photo (1, 3, H, W) as the tower takes it."""
+        return prepare(self.photos[number], self.tower, self.long_side)
+
+    def iter_maps(self, blocks: Sequence[int]) -> Iterator[tuple[int, list[Tensor]]]:
+        """Run all photos through the tower in step, so that only one block's maps are in memory.
+
+        Args:
+            blocks: block numbers from 0, negatives from the end.
+
+        Yields:
+            (block number from 0, a map (1, C, H, W) for each photo) in rising order of the blocks.
+        """
+        streams = [self._watched(number, blocks) for number in range(len(self.photos))]
+        for taps in zip(*streams, strict=True):
+            yield taps[0][0], [features for _, features in taps]
+
+    def _watched(self, number: int, blocks: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+        wanted = block_numbers("layers", blocks, self.tower.num_layers)
+        for block, features in iter_maps(self.tower, self.input(number), range(max(wanted) + 1)):
+            self.advance(1)
+            if block in wanted:
+                yield block, features
+
+    def token_masks(self, maps: Sequence[Tensor]) -> list[Tensor] | None:
+        """Masks (1, H, W) bool of the photos' tokens, as ``masks`` says; None without."""
+        if self.masks is None:
+            return None
+        if self.masks == AUTO_MASK:
+            return foreground_masks(maps)
+        return self._masks
+
+
+def crop_square(photo: Image.Image, size: int) -> Image.Image:
+    """The middle of a photo, ``size`` px wide and high."""
+    return ImageOps.fit(photo, (size, size), Image.Resampling.BICUBIC)
+
+
+def to_input(photo: Image.Image) -> Tensor:
+    """(1, 3, H, W) as towers take it: RGB, ``(x / 255 - 0.5) / 0.5``."""
+    pixels = torch.from_numpy(np.array(photo, dtype=np.float32))
+    return ((pixels / 255 - 0.5) / 0.5).permute(2, 0, 1)[None]

@@ -1,0 +1,122 @@
+"""Pictures of the features while they are being learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from PIL import Image
+from torch import Tensor, nn
+
+from pe_dense.registry import HOOKS
+from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.image import find_images, read_photo
+from pe_dense.visualization.colors import feature_rgb
+from pe_dense.visualization.drawing import draw_sheet, enlarge, fit_photo
+from pe_dense.visualization.features import crop_square, to_input
+
+READABLE_SIDE = 240  # px; smaller squares are enlarged
+
+
+@HOOKS.register_module()
+class FeaturePictureHook(Hook):
+    """Draw the features of fixed photos before training, every ``interval`` steps and after it.
+
+    A picture has a row per photo and a column per source of features. A model offers sources by a method
+    ``feature_maps(images) -> dict[str, Tensor]``: images are (N, 3, S, S), RGB, ``(x / 255 - 0.5) / 0.5``, on the
+    model's device; each value is (N, C, H, W), sources may differ in C, H and W, and their names become titles.
+    Without that method the last map of the model's ``backbone`` is drawn. Each source has principal components of its
+    own, over all photos together.
+
+    Pictures go to the runner's visualizer as ``name``, so they lie in the run's folder (``vis_data/vis_image``) and in
+    every other place that its backends write to.
+
+    Args:
+        images: image files or folders; their middle square is shown.
+        interval: training steps between pictures.
+        size: side S of the squares in pixels, a multiple of the towers' patch sizes.
+        name: under which pictures are kept.
+
+    Raises:
+        ConfigError: before training, for images that are missing or unreadable, or a model without features to show.
+    """
+
+    priority = "LOW"
+
+    def __init__(self, images: str | Sequence[str], interval: int, size: int = 448, name: str = "features"):
+        if interval < 1 or size < 1:
+            raise ConfigError(f"interval and size are at least 1, got interval={interval}, size={size}")
+        try:
+            files = find_images([images] if isinstance(images, str | Path) else images)
+            self.photos = [crop_square(read_photo(file), size) for file in files]
+        except (FileNotFoundError, ValueError) as error:
+            raise ConfigError(f"FeaturePictureHook: {error}") from error
+        if not self.photos:
+            raise ConfigError("FeaturePictureHook: images names none")
+        self.interval = interval
+        self.name = name
+
+    def before_train(self, runner: Runner) -> None:
+        """Draw the features as they are, so that what can't be drawn is known before the first step."""
+        self._draw(runner, runner.iter)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Draw after every ``interval`` steps and after the last one."""
+        if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
+            self._draw(runner, runner.iter + 1)
+
+    def _draw(self, runner: Runner, step: int) -> None:
+        # All processes compute: the parts of a sharded model are needed together.
+        maps = named_maps(runner.model, torch.cat([to_input(photo) for photo in self.photos]))
+        if is_main_process():
+            runner.visualizer.add_image(self.name, np.asarray(self._picture(maps, step)), step)
+
+    def _picture(self, maps: dict[str, Tensor], step: int) -> Image.Image:
+        shown = [fit_photo(photo, max(photo.width, READABLE_SIDE)) for photo in self.photos]
+        sources = {f"step {step:,}": shown}
+        for name, features in maps.items():
+            sources[name] = [enlarge(rgb, shown[0].size) for rgb in feature_rgb(features)]
+        rows = [
+            [("" if number else name, pictures[number]) for name, pictures in sources.items()]
+            for number in range(len(self.photos))
+        ]
+        return draw_sheet(rows)
+
+
+@torch.no_grad()
+def named_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+    """Feature maps that a model offers, in evaluation mode.
+
+    Args:
+        model: with a method ``feature_maps``, or a ``backbone`` that gives a tuple of maps; wrapped for distributed
+            training or not.
+        images: (N, 3, H, W).
+
+    Returns:
+        maps (N, C, H, W) by name.
+
+    Raises:
+        ConfigError: if the model has neither, or its maps have another shape.
+    """
+    model = model.module if is_model_wrapper(model) else model
+    training = model.training
+    model.eval()
+    images = images.to(next(model.parameters()).device)
+    if hasattr(model, "feature_maps"):
+        maps = dict(model.feature_maps(images))
+    elif hasattr(model, "backbone"):
+        maps = {"backbone": model.backbone(images)[-1]}
+    else:
+        raise ConfigError(f"{type(model).__name__} has no features to draw: no feature_maps(images) and no backbone")
+    model.train(training)
+    for name, features in maps.items():
+        if not isinstance(features, Tensor) or features.dim() != 4 or len(features) != len(images):
+            shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+            raise ConfigError(f"feature map {name!r} is {shape}, expected a tensor ({len(images)}, C, H, W)")
+    return maps

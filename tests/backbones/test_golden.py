@@ -1,0 +1,112 @@
+"""The tower against recordings of the published implementations."""
+
+import pytest
+import torch
+from helpers.recordings import Recording, recordings
+
+from pe_dense.backbones import PETower
+from pe_dense.backbones.checkpoint import fit_state, tower_state
+from pe_dense.backbones.pos_embed import resample_patch_embedding, resample_positions
+from pe_dense.necks import SimpleFeaturePyramid
+
+TOLERANCE = dict(atol=1e-5, rtol=0)
+
+
+def by_name(pattern):
+    return pytest.mark.parametrize("path", recordings(pattern), ids=lambda path: path.stem)
+
+
+@by_name("tower_*.npz")
+@torch.no_grad()
+def test_golden_tower(path):
+    golden = Recording(path)
+    tower = PETower(golden.config, out_indices=range(golden.config["layers"])).eval()
+    tower.load_state_dict(fit_state(tower, tower_state(golden.state)))
+
+    inputs = sorted({name.split("/")[0] for name in golden.names if name.startswith("in")})
+    assert inputs
+    for name in inputs:
+        recorded = golden.subset(f"{name}/")
+        image = recorded.pop("image")
+        maps = tower(image)
+        for index in range(golden.config["layers"]):
+            tokens = tower.forward_features(image, layer_idx=index)
+            torch.testing.assert_close(tokens, recorded.pop(f"layer{index}"), **TOLERANCE)
+            patches = tokens[:, 1:] if golden.config["use_cls_token"] else tokens
+            torch.testing.assert_close(maps[index].flatten(2).transpose(1, 2), patches, **TOLERANCE)
+        torch.testing.assert_close(tower.forward_features(image, norm=True), recorded.pop("last_normed"), **TOLERANCE)
+        if "pooled" in recorded:
+            torch.testing.assert_close(tower.embed(image), recorded.pop("pooled"), **TOLERANCE)
+        assert not recorded, f"nothing compared with {sorted(recorded)}"
+
+
+@by_name("tower_*.npz")
+def test_golden_state_is_written_back_unchanged(path):
+    golden = Recording(path)
+    tower = PETower(golden.config)
+    tower.load_state_dict(fit_state(tower, golden.state))
+    state = tower.state_dict()
+    assert set(state) == set(golden.state)
+    assert all(torch.equal(state[key], value) for key, value in golden.state.items())
+
+
+@by_name("resample*.npz")
+def test_golden_resample(path):
+    golden = Recording(path)
+    for kind, resample in (("conv1.weight", resample_patch_embedding), ("positional_embedding", resample_positions)):
+        recorded = golden.subset(f"{kind}/")
+        sources = [size for size in recorded if golden.is_half(f"{kind}/{size}")]
+        assert len(sources) == 1
+        source = recorded.pop(sources[0])
+        assert recorded
+        for size, expected in recorded.items():
+            result = resample(source, int(size))
+            torch.testing.assert_close(result, expected.view_as(result), **TOLERANCE)
+
+
+def detection_tower(config):
+    """The tower of a Mask R-CNN recording, whose config is in the published detectors' terms."""
+    vit = config["vit"]
+    arch = dict(
+        patch_size=vit["patch_size"],
+        width=vit["embed_dim"],
+        layers=vit["depth"],
+        heads=vit["num_heads"],
+        mlp_ratio=vit["mlp_ratio"],
+        image_size=vit["pretrain_img_size"],
+        ls_init_value=vit["init_values"],
+        use_cls_token=vit["pretrain_use_cls_token"],
+        use_abs_posemb=vit["use_abs_pos"],
+        use_ln_post=False,
+        pool_type="none",
+    )
+    return PETower(
+        arch,
+        img_size=config["img_size"],
+        window_size=vit["window_size"],
+        global_blocks=[i for i in range(vit["depth"]) if i not in vit["window_block_indexes"]],
+        pos_embed="tile" if vit["tile_posemb"] else "bicubic",
+        rope_reference_grid=vit["pt_hw_seq_len"],
+        with_cls_token=False,
+    )
+
+
+@by_name("maskrcnn_*.npz")
+@torch.no_grad()
+def test_golden_detection_tower_and_pyramid(path):
+    golden = Recording(path)
+    size = golden.config["img_size"]
+    tower = detection_tower(golden.config).eval()
+    tower.load_state_dict(fit_state(tower, tower_state(golden.state)))
+    pyramid = SimpleFeaturePyramid(golden.config["vit"]["embed_dim"], golden.config["fpn_channels"])
+    levels = {k.removeprefix("backbone."): v for k, v in golden.state.items() if k.startswith("backbone.simfp_")}
+    pyramid.load_state_dict(levels)
+
+    image = (golden["image"].float() - 127) / 127
+    image = torch.nn.functional.pad(image, (0, size - image.shape[2], 0, size - image.shape[1]))[None]
+    maps = tower(image)
+    torch.testing.assert_close(maps[-1], golden["net_last"], **TOLERANCE)
+    outputs = pyramid(maps)
+    assert len(outputs) == 5
+    for number, output in enumerate(outputs, start=2):
+        torch.testing.assert_close(output, golden[f"pyramid/p{number}"], **TOLERANCE)

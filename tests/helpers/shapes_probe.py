@@ -1,0 +1,39 @@
+"""Shapes configs of probes in a few steps, on a tower with random weights in a file."""
+
+from pathlib import Path
+
+import torch
+from mmengine.registry import MODELS
+
+from pe_dense.engine.config import load_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+GENERATOR = dict(num_train=6, num_val=5, image_size=64)
+
+
+def small_config(name, folder, **options):
+    """A shapes config that learns for four steps of two images, with data and tower in ``folder``."""
+    config = load_config(CONFIGS / f"{name}.py", {"data_root": str(folder / "shapes")})
+    for split in ("train", "val", "test"):
+        loader = config[f"{split}_dataloader"]
+        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        loader.dataset.generator = GENERATOR
+        loader.dataset.pipeline = [step for step in loader.dataset.pipeline if step.type != "Resize"]
+    config.model.data_preprocessor.size = (64, 64)
+    config.model.backbone.init_cfg.checkpoint = str(write_demo_tower(config, folder / "tower.pth"))
+    config.train_cfg.update(max_iters=4, val_interval=2)
+    config.default_hooks.logger.interval = 1
+    config.default_hooks.checkpoint.interval = 2
+    config.log_processor.window_size = 1
+    config.log_level = "WARNING"
+    config.merge_from_dict(options)
+    return config
+
+
+def write_demo_tower(config, path):
+    """Weights as `make demo` would leave them, but random."""
+    if not path.exists():
+        torch.manual_seed(7)
+        tower = dict(config.model.backbone, type="pe_dense.PETower", out_indices=(-1,), init_cfg=None)
+        torch.save(MODELS.build(tower).state_dict(), path)
+    return path

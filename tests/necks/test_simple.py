@@ -1,0 +1,40 @@
+"""The simple feature pyramid (its numbers are held by the recordings in tests/backbones/test_golden.py)."""
+
+import pytest
+import torch
+
+from pe_dense.necks import LayerNorm2d, SimpleFeaturePyramid
+
+
+def test_levels_and_their_sizes():
+    pyramid = SimpleFeaturePyramid(16, out_channels=8)
+    levels = pyramid([torch.randn(2, 4, 1, 1), torch.randn(2, 16, 8, 6)])
+    assert [tuple(level.shape) for level in levels] == [
+        (2, 8, 32, 24),
+        (2, 8, 16, 12),
+        (2, 8, 8, 6),
+        (2, 8, 4, 3),
+        (2, 8, 2, 2),
+    ]
+    assert torch.equal(levels[4], levels[3][:, :, ::2, ::2])
+    assert pyramid.names == ["simfp_2", "simfp_3", "simfp_4", "simfp_5"]
+
+
+def test_arguments():
+    x = [torch.randn(1, 16, 8, 8), torch.randn(1, 16, 4, 4)]
+    assert len(SimpleFeaturePyramid(16, 8, top_level=False)(x)) == 4
+    assert SimpleFeaturePyramid(16, 8, scales=(2.0,), stride=8).names == ["simfp_2"]
+    assert SimpleFeaturePyramid(16, 8, scales=(1.0,), in_index=0)(x)[0].shape[-1] == 8
+    with pytest.raises(ValueError, match="scale 8.0 is not one of 4, 2, 1, 0.5"):
+        SimpleFeaturePyramid(16, 8, scales=(8.0,))
+    with pytest.raises(ValueError, match="stride 14"):
+        SimpleFeaturePyramid(16, 8, stride=14)
+
+
+def test_layer_norm_over_channels():
+    norm = LayerNorm2d(5, eps=1e-3)
+    torch.nn.init.normal_(norm.weight), torch.nn.init.normal_(norm.bias)
+    x = torch.randn(2, 5, 3, 4)
+    mean, variance = x.mean(1, keepdim=True), x.var(1, keepdim=True, unbiased=False)
+    expected = (x - mean) / (variance + 1e-3).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
+    torch.testing.assert_close(norm(x), expected)

@@ -1,0 +1,99 @@
+"""Label propagation: against a plain loop, its context, and what is refused."""
+
+import pytest
+import torch
+from helpers.propagation_loop import propagate_dense, propagate_loop
+
+from pe_dense.tracking import LabelPropagation
+from pe_dense.tracking.label_propagation import harden_labels, propagate, share_labels
+
+SETTINGS = dict(radius=3, topk=5, temperature=0.1)
+
+
+def context(height, width, *, frames=3, channels=8, classes=3):
+    generator = torch.Generator().manual_seed(height)
+    features = torch.nn.functional.normalize(
+        torch.randn(frames + 1, height, width, channels, generator=generator), dim=-1
+    )
+    return features[0], features[1:], torch.rand(frames, classes, height, width, generator=generator).softmax(1)
+
+
+@pytest.mark.parametrize("change", [{}, dict(radius=0), dict(topk=1), dict(topk=1000), dict(temperature=0.5)], ids=str)
+def test_equals_a_loop_over_patches(change):
+    given, settings = context(5, 7), SETTINGS | change
+    torch.testing.assert_close(propagate(*given, **settings), propagate_loop(*given, **settings), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (16, 32), (19, 35), (40, 17)])
+@pytest.mark.parametrize("radius", [0, 2, 12])
+def test_equals_all_pairs_at_once(size, radius):
+    given, settings = context(*size), SETTINGS | dict(radius=radius)
+    torch.testing.assert_close(propagate(*given, **settings), propagate_dense(*given, **settings), atol=1e-6, rtol=0)
+
+
+def test_equal_patches_count_together():
+    """All patches are alike, so that all of the neighbourhood are as good as the fifth: the mean of 3 x 3 labels."""
+    features = torch.ones(1, 5, 5, 4) / 2
+    labels = torch.arange(25.0).view(1, 1, 5, 5)
+    soft = propagate(features[0], features, labels, radius=1, topk=5, temperature=0.1)
+    assert soft[0, 2, 2] == pytest.approx(12.0)
+    assert soft[0, 0, 0] == pytest.approx((0 + 1 + 5 + 6) / 4)
+
+
+def test_low_temperatures_take_the_nearest():
+    query, keys, labels = context(6, 6)
+    soft = propagate(query, keys, labels, radius=0, topk=5, temperature=1e-6)
+    nearest = (query.flatten(0, 1) @ keys.flatten(0, 2).T).argmax(dim=1)
+    torch.testing.assert_close(soft.flatten(1), labels.transpose(0, 1).flatten(1)[:, nearest], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("num_last_frames", [0, 1, 3])
+def test_context_is_the_first_frame_and_the_last_ones(num_last_frames):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(9, 4, 6, 8, generator=generator), dim=-1)
+    maps = [torch.rand(2, 4, 6, generator=generator).softmax(0)]
+    run = LabelPropagation(features[0], maps[0], num_last_frames=num_last_frames, **SETTINGS)
+    for frame in range(1, 9):
+        used = sorted({0, *range(max(frame - num_last_frames, 0), frame)})
+        expected = propagate_dense(features[frame], features[used], torch.stack([maps[i] for i in used]), **SETTINGS)
+        maps.append(run.step(features[frame]))
+        torch.testing.assert_close(maps[-1], expected, atol=1e-6, rtol=0)
+
+
+def test_length_of_features_does_not_matter():
+    query, keys, labels = context(6, 6)
+    runs = [LabelPropagation(scale * keys[0], labels[0], radius=2) for scale in (1.0, 7.0)]
+    torch.testing.assert_close(runs[0].step(query), runs[1].step(0.1 * query), atol=1e-6, rtol=0)
+
+
+def test_hardening_rescales_each_class():
+    """The second class never wins, yet where it is strongest it is 1 of its own range."""
+    soft = torch.tensor([[[0.9, 0.6, 0.9]], [[0.1, 0.4, 0.1]]])
+    assert harden_labels(soft, 1).tolist() == [[0, 1, 0]]
+
+
+def test_hardening_a_class_that_is_everywhere_alike():
+    soft = torch.stack([torch.ones(2, 2), torch.zeros(2, 2)])
+    assert harden_labels(soft, 4).tolist() == [[0] * 8] * 8
+
+
+def test_share_labels_takes_the_patches_centres():
+    labels = torch.zeros(4, 4, dtype=torch.uint8)
+    labels[3, 3], labels[0, 0] = 2, 1  # of four pixels along an axis, 1 and 3 are taken for two patches
+    assert share_labels(labels.numpy(), 4, (2, 2)).argmax(0).tolist() == [[0, 0], [0, 2]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(topk=0), "topk is 0, must be at least 1"),
+        (dict(radius=-1), "radius is -1, must be at least 0"),
+        (dict(num_last_frames=-1), "num_last_frames is -1, must be at least 0"),
+        (dict(temperature=0.0), "temperature is 0.0, must be above 0"),
+        (dict(labels=torch.ones(1, 3, 4)), r"\(3, 3\) patches do not go with labels of \(3, 4\)"),
+    ],
+)
+def test_bad_arguments(change, message):
+    given = dict(features=torch.ones(3, 3, 2), labels=torch.ones(1, 3, 3))
+    with pytest.raises(ValueError, match=message):
+        LabelPropagation(**{**given, **change})

@@ -1,0 +1,151 @@
+"""Files from outside: found, safe, whole."""
+
+import argparse
+import logging
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer, MessageHub
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from pe_dense.utils import CheckpointError, read_checkpoint
+
+
+class Malicious:
+    def __reduce__(self):
+        return os.system, ("echo owned > owned.txt",)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"a\.pth does not exist \(looked for /"):
+        read_checkpoint(tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="is a folder without a training run"):
+        read_checkpoint(tmp_path)
+
+
+def test_run_folder_means_its_last_checkpoint(tmp_path):
+    torch.save({"x": 1}, tmp_path / "iter_5.pth")
+    (tmp_path / "last_checkpoint").write_text("/moved/since/iter_5.pth")
+    assert read_checkpoint(tmp_path) == {"x": 1}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_is_never_run(tmp_path, monkeypatch, legacy):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Malicious()}, "bad.pth", _use_new_zipfile_serialization=not legacy)
+    for read in (read_checkpoint, CheckpointLoader.load_checkpoint):
+        with pytest.raises(CheckpointError, match=r"bad\.pth .*never loaded"):
+            read("bad.pth")
+    assert not os.path.exists("owned.txt")
+
+
+@pytest.mark.parametrize("scheme", ["https", "http", "torchvision", "open-mmlab", "s3"])
+def test_other_addresses_are_not_fetched(scheme, monkeypatch):
+    """MMEngine would unpickle whatever comes from there."""
+    monkeypatch.setattr(torch, "load", None)
+    for read in (read_checkpoint, CheckpointLoader.load_checkpoint):
+        with pytest.raises(CheckpointError, match=rf"^{scheme}://a/b\.pth is not fetched: only hf://"):
+            read(f"{scheme}://a/b.pth")
+
+
+def test_attributes_are_not_reached(tmp_path):
+    """Files of a run name a few statistics through getattr; nothing else can be had that way."""
+
+    class Getattr:
+        def __reduce__(self):
+            return getattr, (HistoryBuffer, "__init__")
+
+    torch.save({"x": Getattr()}, tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError, match="never loaded"):
+        read_checkpoint(tmp_path / "bad.pth")
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5, 0.99])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_cut_short(tmp_path, keep, suffix):
+    from safetensors.torch import save_file
+
+    path = tmp_path / f"cut{suffix}"
+    state = {"a": torch.randn(100, 100)}
+    torch.save(state, path) if suffix == ".pth" else save_file(state, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: keep if isinstance(keep, int) else int(len(content) * keep)])
+    with pytest.raises(CheckpointError, match=f"cut{suffix} .*(damaged|cut short)"):
+        read_checkpoint(path)
+
+
+def test_not_a_checkpoint(tmp_path):
+    (tmp_path / "page.pth").write_text("<html>404 not found</html>")
+    with pytest.raises(CheckpointError, match="page.pth"):
+        read_checkpoint(tmp_path / "page.pth")
+
+
+def test_a_runs_own_state_loads(tmp_path):
+    hub = MessageHub.get_instance("test_a_runs_own_state_loads")
+    for value in (1.0, 3.0):
+        hub.update_scalar("loss", value)
+    hub.update_scalar("np", np.float64(2.0))
+    content = {"message_hub": hub.state_dict(), "meta": {"rng": np.random.RandomState(0).get_state()}}
+    torch.save(content, tmp_path / "run.pth")
+    logging.getLogger("mmengine").setLevel(logging.ERROR)
+    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / "run.pth"))
+    assert loaded["message_hub"]["log_scalars"]["loss"].mean() == 2.0
+    assert np.array_equal(loaded["meta"]["rng"][1], content["meta"]["rng"][1])
+
+
+def test_a_detrs_arguments_load(tmp_path):
+    """Released DETR-like files hold the command line's arguments beside the weights."""
+    arguments = argparse.Namespace(lr=2e-4, output_dir="out", num_queries=900)
+    torch.save(dict(model={"x": torch.ones(2)}, args=arguments), tmp_path / "deta.pth")
+    assert read_checkpoint(tmp_path / "deta.pth")["args"] == arguments
+
+
+@pytest.fixture
+def hub_cache(tmp_path, monkeypatch):
+    """A cache as the hub's client keeps it, with two revisions, and no connection."""
+    repo = tmp_path / "models--facebook--PE-Tiny"
+    for revision, commit, value in (("main", "a" * 40, 1.0), ("v2", "b" * 40, 2.0)):
+        (snapshot := repo / "snapshots" / commit).mkdir(parents=True)
+        (repo / "refs").mkdir(exist_ok=True)
+        (repo / "refs" / revision).write_text(commit)
+        torch.save({"x": torch.tensor(value)}, snapshot / "PE-Tiny.pt")
+        torch.save({"x": torch.tensor(value + 10)}, snapshot / "other.pth")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.usefixtures("hub_cache")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("hf://facebook/PE-Tiny", 1.0),
+        ("hf://facebook/PE-Tiny@v2", 2.0),
+        ("hf://facebook/PE-Tiny/other.pth", 11.0),
+        ("hf://facebook/PE-Tiny@v2/other.pth", 12.0),
+    ],
+)
+def test_hub_names(name, value):
+    assert read_checkpoint(name)["x"].item() == value
+    assert CheckpointLoader.load_checkpoint(name)["x"].item() == value
+
+
+@pytest.mark.usefixtures("hub_cache")
+@pytest.mark.parametrize("name", ["hf://facebook/PE-Tiny/absent.pt", "hf://facebook/PE-Absent"])
+def test_hub_file_that_is_not_cached(name):
+    with pytest.raises(FileNotFoundError, match="not in the local cache.*give the path"):
+        read_checkpoint(name)
+
+
+@pytest.mark.parametrize("name", ["hf://facebook", "hf://", "hf://a/b@/c"])
+def test_malformed_hub_name(name):
+    with pytest.raises(ValueError, match="not of the form hf://<owner>/<repo>"):
+        read_checkpoint(name)
+
+
+def test_plain_pickles_are_refused(tmp_path):
+    (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(CheckpointError):
+        read_checkpoint(tmp_path / "plain.pkl")

@@ -1,0 +1,198 @@
+"""All modes on small photos with a small tower, as the tool runs them."""
+
+import av
+import numpy as np
+import pytest
+import torch
+from helpers.tiny_towers import ARCH, tiny_tower
+from mmengine.config import Config
+from PIL import Image
+
+from pe_dense.utils.video import read_video, write_video
+from pe_dense.visualization import feature_rgb, fit_basis
+from pe_dense.visualization.cli import draw, parse_layers
+from pe_dense.visualization.features import prepare
+from pe_dense.visualization.video import sample_numbers
+
+DEFAULTS = dict(
+    arch=None, layers="-1", mode="pca", mask=None, point=None, size=None, per_image=False, overwrite=False, device="cpu"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A checkpoint, two photos of other proportions, a mask and a video."""
+    folder = tmp_path_factory.mktemp("command")
+    config = Config(dict(model=dict(backbone=dict(type="pe_dense.PETower", arch=ARCH))))
+    state = {f"backbone.{key}": value for key, value in tiny_tower().state_dict().items()}
+    torch.save(dict(state_dict=state, meta=dict(cfg=config.pretty_text)), folder / "run.pth")
+    generator = np.random.default_rng(0)
+    for name, size in (("a", (64, 48)), ("b", (30, 90))):
+        pixels = generator.integers(0, 256, (5, 6, 3), np.uint8)
+        Image.fromarray(pixels).resize(size).save(folder / f"{name}.png")
+    white = np.zeros((48, 64), np.uint8)
+    white[:, :32] = 255
+    Image.fromarray(white).save(folder / "mask.png")
+    Image.new("L", (30, 90), 255).save(folder / "full.png")
+    film = np.asarray(Image.open(folder / "a.png"))
+    write_video(folder / "film.mp4", [np.roll(film, 3 * shift, axis=1) for shift in range(20)], fps=10)
+    return folder
+
+
+def run(folder, out, *names, **options):
+    """Names of the files that are drawn."""
+    sources = [str(folder / name) for name in names]
+    paths = list(draw(sources, **DEFAULTS | dict(weights=str(folder / "run.pth"), out=out) | options))
+    assert {path.name for path in out.iterdir()} >= {path.name for path in paths}
+    return [path.name for path in paths]
+
+
+def pixels(path):
+    return np.asarray(Image.open(path))
+
+
+def test_pca(folder, tmp_path):
+    assert run(folder, tmp_path / "o", "a.png", "b.png") == ["a.png", "b.png"]
+    sheet = Image.open(tmp_path / "o" / "a.png")
+    assert sheet.width == 2 * 480 + 3 * 12
+    assert len(np.unique(pixels(tmp_path / "o" / "a.png")[100:, 500:].reshape(-1, 3), axis=0)) > 10
+
+
+def test_colours_do_not_depend_on_the_order_of_files(folder, tmp_path):
+    run(folder, tmp_path / "o", "a.png", "b.png")
+    run(folder, tmp_path / "p", "b.png", "a.png")
+    for name in ("a.png", "b.png"):
+        assert np.array_equal(pixels(tmp_path / "o" / name), pixels(tmp_path / "p" / name))
+
+
+def test_per_image(folder, tmp_path):
+    run(folder, tmp_path / "o", "a.png", "b.png", per_image=True)
+    run(folder, tmp_path / "p", "a.png")
+    assert np.array_equal(pixels(tmp_path / "o" / "a.png"), pixels(tmp_path / "p" / "a.png"))
+
+
+def test_size_makes_maps_finer(folder, tmp_path):
+    run(folder, tmp_path / "o", "a.png", size=32)
+    run(folder, tmp_path / "p", "a.png", size=128)
+    coarse, fine = (len(np.unique(pixels(tmp_path / x / "a.png")[60:, 520:].reshape(-1, 3), axis=0)) for x in "op")
+    assert fine > 2 * coarse
+
+
+def test_all_layers_make_a_grid_and_an_animation(folder, tmp_path):
+    assert run(folder, tmp_path / "o", "a.png", layers="all") == ["a.png", "a_layers.mp4"]
+    assert Image.open(tmp_path / "o" / "a.png").width == 4 * 480 + 5 * 12
+    with av.open(str(tmp_path / "o" / "a_layers.mp4")) as container:
+        assert len(list(container.decode(video=0))) == 3
+
+
+def test_masks(folder, tmp_path):
+    run(folder, tmp_path / "o", "a.png", mask=[str(folder / "mask.png")])
+    sheet = pixels(tmp_path / "o" / "a.png")
+    assert (sheet[200:, 520 + 240 : 980] == 255).all()
+    assert (sheet[200:300, 520:720] < 255).any(axis=-1).all()
+    run(folder, tmp_path / "p", "a.png", "b.png", mask=["auto"])
+    assert (pixels(tmp_path / "p" / "a.png")[60:400, 510:960] == 255).all(axis=-1).any()
+
+
+def test_correspondence(folder, tmp_path):
+    masks = [str(folder / "mask.png"), str(folder / "full.png")]
+    for mask in (None, ["auto"], masks):
+        out = tmp_path / str(mask and len(mask))
+        assert run(folder, out, "a.png", "b.png", mode="correspondence", mask=mask) == ["a_b_layer2.png"]
+    assert Image.open(out / "a_b_layer2.png").width >= 480 + 160 + 3 * 12
+
+
+def test_similarity(folder, tmp_path):
+    options = dict(mode="similarity", layers="0,-1")
+    assert run(folder, tmp_path / "o", "a.png", "b.png", point="5,40", **options) == ["a_similarity.png"]
+    run(folder, tmp_path / "p", "a.png", "b.png", **options)
+    run(folder, tmp_path / "q", "a.png", "b.png", point="32,24", **options)
+    corner, middle, default = (pixels(tmp_path / x / "a_similarity.png") for x in "oqp")
+    assert np.array_equal(middle, default)
+    assert not np.array_equal(corner, default)
+
+
+def test_attention(folder, tmp_path):
+    assert run(folder, tmp_path / "o", "a.png", "b.png", mode="attention", point="5,40") == [
+        "a_attention.png",
+        "b_attention.png",
+    ]
+    assert Image.open(tmp_path / "o" / "a_attention.png").width == 4 * 480 + 5 * 12  # photo, mean, two heads
+    run(folder, tmp_path / "p", "a.png", mode="attention", layers="0,1")
+    assert Image.open(tmp_path / "p" / "a_attention.png").width == 3 * 480 + 4 * 12  # photo, two means
+
+
+def test_videos(folder, tmp_path):
+    assert run(folder, tmp_path / "o", "film.mp4", "a.png") == ["a.png", "film_features.mp4"]
+    with av.open(str(tmp_path / "o" / "film_features.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert float(container.streams.video[0].average_rate) == 10
+    assert len(frames) == 20
+    assert frames[0].shape[1] == 2 * 480 + 3 * 12
+    tower = tiny_tower()
+    inputs = [prepare(Image.fromarray(frame), tower, 16) for frame in read_video(folder / "film.mp4")]
+    with torch.no_grad():
+        maps = [tower(x)[0] for x in inputs]
+    common = fit_basis([maps[number] for number in sample_numbers(20)])
+    for number in (0, 7, 19):
+        drawn = Image.fromarray(frames[number]).crop((504, 12, 984, 372)).resize((4, 3), Image.Resampling.BOX)
+        expected, alone = feature_rgb(maps[number], basis=common)[0], feature_rgb(maps[number])[0]
+        assert np.abs(np.asarray(drawn).astype(int) - expected).mean() < 6
+        assert np.abs(np.asarray(drawn).astype(int) - alone).mean() > 12
+
+
+def test_frames_for_the_basis_are_spread():
+    assert sample_numbers(3) == {0, 1, 2}
+    assert sample_numbers(301) == set(range(0, 301, 20))
+    assert sample_numbers(1) == {0}
+
+
+def test_photos_of_all_sizes(folder, tmp_path):
+    for name, size in (("panorama", (501, 7)), ("dot", (2, 1))):
+        Image.effect_noise(size, 100).save(tmp_path / f"{name}.png")
+        assert run(tmp_path, tmp_path / name, f"{name}.png", weights=str(folder / "run.pth")) == [f"{name}.png"]
+
+
+def test_nothing_is_overwritten_unasked(folder, tmp_path):
+    run(folder, tmp_path / "o", "a.png")
+    with pytest.raises(FileExistsError, match="o is not empty: name another folder or pass --overwrite"):
+        run(folder, tmp_path / "o", "a.png")
+    run(folder, tmp_path / "o", "a.png", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "message"),
+    [
+        (["a.png"], dict(mode="correspondence"), "correspondence is between photos: give two or more"),
+        (["absent.png"], dict(), "absent.png does not exist"),
+        (["run.pth"], dict(), "run.pth is not a readable image"),
+        (["a.png"], dict(layers="3"), r"--layers: block 3 is out of range for 3 blocks, legal are -3\.\.2"),
+        (["a.png"], dict(layers="last"), "--layers last: 'all', or numbers"),
+        (["a.png"], dict(point="1,1"), "--point has no meaning for --mode pca"),
+        (["a.png"], dict(mode="similarity", point="1"), "--point 1: x and y in pixels"),
+        (["a.png"], dict(mode="similarity", point="cls"), "--point cls has no meaning for --mode similarity"),
+        (["a.png"], dict(mode="similarity", point="64,1"), "point 64,1 lies outside of the photo of 64 x 48 px"),
+        (["a.png"], dict(mode="attention", point="cls"), "has no class token here"),
+        (["a.png"], dict(mode="attention", mask=["auto"]), "--mask has no meaning for --mode attention"),
+        (["a.png"], dict(mode="attention", per_image=True), "--per-image has no meaning for --mode attention"),
+        (["a.png", "b.png"], dict(mask=["mask.png"]), "1 masks for 2 photos: give one for each, or 'auto'"),
+        (["a.png"], dict(mask=["full.png"]), "has other proportions|not other proportions"),
+        (["a.png"], dict(size=0), "size 0 is shorter than a patch of 4 px"),
+        (["a.png"], dict(size=3), "size 3 is shorter than a patch of 4 px"),
+        (["film.mp4"], dict(mode="attention"), "film.mp4 is a video: those are drawn by --mode pca"),
+        (["film.mp4"], dict(layers="all"), "videos show one layer, --layers all names 3"),
+        (["a.png"], dict(arch="PE-Spatial-T16-512"), "leave --arch out"),
+    ],
+)
+def test_mistakes_are_told(folder, tmp_path, names, options, message):
+    if isinstance(options.get("mask"), list) and options["mask"] != ["auto"]:
+        options = options | dict(mask=[str(folder / name) for name in options["mask"]])
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        run(folder, tmp_path / "o", *names, **options)
+    assert not list((tmp_path / "o").glob("*"))
+
+
+def test_layers():
+    assert parse_layers("all", 3) == [0, 1, 2]
+    assert parse_layers("-1", 3) == [2]
+    assert parse_layers("1,-1,1", 3) == [1, 2]
