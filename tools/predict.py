@@ -24,6 +24,7 @@ def parse_args():
     parser.add_argument("--batch-size", type=int, default=1, help="images that run together (1)")
     parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (a GPU where there is one)")
     parser.add_argument("--data", metavar="FOLDER", help="data of your own that it was trained on, for their classes")
+    parser.add_argument("--val-ann", metavar="FILE", help="annotation file with the classes, with --data")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -57,10 +58,10 @@ def main():
         from pe_dense.engine.inferencer import load_predictor
 
         config = load_config(args.config, args.cfg_options)
-        if args.data:
+        if args.data or args.val_ann:
             from pe_dense.detection.custom_dataset import use_data
 
-            use_data(config, args.data, splits=("val",))
+            use_data(config, args.data, splits=("val",), val_ann=args.val_ann)
         options = dict(tta=True) if args.tta else {}
         if args.score_thr is not None:
             options["score_thr"] = args.score_thr

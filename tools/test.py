@@ -19,6 +19,8 @@ def parse_args():
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--tta", action="store_true", help="test several sizes, mirrored too: slower and better")
     parser.add_argument("--data", metavar="FOLDER", help="data of your own instead of the config's, as in training")
+    parser.add_argument("--val-ann", metavar="FILE", help="annotations of the images to test on, with --data")
+    parser.add_argument("--images", metavar="FOLDER", help="folder of the images, with --data")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -40,10 +42,10 @@ def main():
         from pe_dense.engine.distributed import leave_processes
 
         config = load_config(args.config, args.cfg_options)
-        if args.data:
+        if args.data or args.val_ann or args.images:
             from pe_dense.detection.custom_dataset import use_data
 
-            use_data(config, args.data, splits=("val",))
+            use_data(config, args.data, splits=("val",), val_ann=args.val_ann, images=args.images)
         runner = testing_runner(config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher, tta=args.tta)
         runner.test()
         leave_processes()

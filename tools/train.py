@@ -40,6 +40,9 @@ def parse_args():
         help="print which parameters learn at which rate, and end; needs neither data nor weights",
     )
     parser.add_argument("--data", metavar="FOLDER", help="data of your own, in COCO's or LVIS's format")
+    parser.add_argument("--train-ann", metavar="FILE", help="annotations of the training images, with --data")
+    parser.add_argument("--val-ann", metavar="FILE", help="annotations of the validation images, with --data")
+    parser.add_argument("--images", metavar="FOLDER", help="folder of the images, with --data")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
@@ -61,10 +64,10 @@ def main():
         from pe_dense.engine.distributed import leave_processes
 
         config = load_config(args.config, args.cfg_options)
-        if args.data:
+        if args.data or args.train_ann or args.val_ann or args.images:
             from pe_dense.detection.custom_dataset import use_data
 
-            use_data(config, args.data)
+            use_data(config, args.data, train_ann=args.train_ann, val_ann=args.val_ann, images=args.images)
         if args.show_parameter_groups:
             from pe_dense.engine.optimizers.layer_decay import describe, parameter_groups
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from mmdet.datasets import CocoDataset as _CocoDataset
 from mmdet.datasets.api_wrappers import COCO
+from mmdet.datasets.transforms import LoadAnnotations
 from mmengine.logging import print_log
 
 from pe_dense.datasets.annotations import COCO_NAMES, check_classes, class_names, image_name, read_annotations
@@ -97,7 +98,19 @@ class CocoDataset(_CocoDataset):
                 "current",
                 logging.WARNING,
             )
+        self._decode_run_lengths(images)
         return images
+
+    def _decode_run_lengths(self, images: list[dict]) -> None:
+        """Let the pipeline load bitmaps where objects have run-length codes, which mmdet ignores as polygons."""
+        steps = [step for step in self.pipeline.transforms if isinstance(step, LoadAnnotations) and step.with_mask]
+        if any(not step.poly2mask for step in steps) and any(
+            isinstance(instance.get("mask"), dict) and not instance["ignore_flag"]
+            for image in images
+            for instance in image["instances"]
+        ):
+            for step in steps:
+                step.poly2mask = True
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """Bring an image's entry to mmdet's form, without boxes that are useless.

@@ -1,75 +1,86 @@
-"""A detector's config, brought to data of one's own."""
+"""Adapt a detector's config to a folder of custom data."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from pe_dense.datasets.annotations import COCO_NAMES, LVIS_NAMES, class_names, image_name, read_annotations, some
+from pe_dense.detection.find_data import chosen_file, chosen_folder, find_annotation_file, find_image_folder, relative
 from pe_dense.engine.preflight import inner_datasets
 from pe_dense.utils.errors import ConfigError
-
-# Where a split's annotations are looked for; the first pattern that something matches counts.
-_PATTERNS = ("annotations/*{split}*.json", "*{split}*.json", "{split}*/*.json")
-_DEPTH = 2  # of folders below the root, to look for images in
 
 
 @dataclass
 class _Split:
-    """What a config needs to know of an annotation file.
+    """What a config needs from an annotation file.
 
     Attributes:
         path: of the file.
-        images: folder that the images' names start from, relative to the data's root.
+        images: folder that the images' names start from, relative to the data's root or absolute.
         classes: names by label.
         federated: whether it is in LVIS's format.
-        run_lengths: whether masks of objects (not only of crowds) are run-length codes.
     """
 
     path: Path
     images: str
     classes: tuple[str, ...]
     federated: bool
-    run_lengths: bool
 
 
-def use_data(config: Config, folder: str | Path, splits: tuple[str, ...] = ("train", "val")) -> Config:
-    """Have a detector's config use the data in a folder, with their classes.
+def use_data(
+    config: Config,
+    folder: str | Path | None,
+    splits: tuple[str, ...] = ("train", "val"),
+    *,
+    train_ann: str | Path | None = None,
+    val_ann: str | Path | None = None,
+    images: str | Path | None = None,
+) -> Config:
+    """Let a detector's config use the data in a folder, with their classes.
 
-    The annotations of a split ('train', 'val') are the one JSON file ``annotations/*<split>*.json`` of the folder; or,
-    if there is none, ``*<split>*.json``, or ``<split>*/*.json``. They are in COCO's format or, if their images have
-    ``neg_category_ids``, in LVIS's. Images may lie anywhere up to two folders deep.
+    The annotation files of the splits 'train' and 'val' are found by their names, see
+    :func:`pe_dense.detection.find_data.find_annotation_file`; without a val file a test file is used. They are in
+    COCO's format or, if their images have ``neg_category_ids``, in LVIS's. Images may be up to two folders deep.
 
-    Heads and losses get the number of classes, a loss that counts them the training file, data sets and metrics
-    files, names and format. All else, sampling and schedule among it, stays the config's. Tests use the val split.
+    Heads and losses get the number of classes, a loss that counts classes gets the training file, data sets and metrics
+    get files, names and format. All else, including sampling and schedule, stays the config's. Tests use the val split.
 
     Args:
         config: of a detector; it is changed.
         folder: of the data.
         splits: which ones to look for: a test needs no 'train'.
+        train_ann, val_ann: annotation files, relative to the working directory or to the folder; None to find them.
+        images: folder of all images, relative to the working directory or to the folder; None to find it.
 
     Returns:
         the config.
 
     Raises:
-        ConfigError: if a file or its images are missing or not to be told from others, a file is not in the format or
-            lacks masks that the config learns, or train and val have other classes.
+        ConfigError: if a file or its images are missing or ambiguous, a file is not in the format or has no masks
+            though the config learns them, train and val are the same file without being asked for, or have other
+            classes.
     """
+    if not folder:
+        raise ConfigError("--train-ann, --val-ann and --images choose among custom data: add its folder, --data FOLDER")
     root = Path(folder)
     if not root.is_dir():
         raise ConfigError(f"the data folder {root} does not exist ({root.absolute()})")
     if "metric" not in (config.get("val_evaluator") or {}):
-        raise ConfigError(f"{config.filename} is no detector's config: its val_evaluator has no 'metric'")
+        raise ConfigError(f"{config.filename} is not a detector's config: its val_evaluator has no 'metric'")
     metrics = config.val_evaluator["metric"]
-    found = {split: _read_split(root, split, masks="segm" in metrics) for split in splits}
+    files = _choose_files(root, splits, dict(train=train_ann, val=val_ann))
+    found = {
+        split: _read_split(root, path, source, images, masks="segm" in metrics)
+        for split, (source, path) in files.items()
+    }
     classes = _common_classes(found)
 
     if not _set_below(config.model, "num_classes", len(classes)):
-        raise ConfigError(f"{config.filename} is no detector's config: its model has no 'num_classes'")
+        raise ConfigError(f"{config.filename} is not a detector's config: its model has no 'num_classes'")
     if "train" in found:
         _set_below(config.model, "ann_file", str(found["train"].path))
         _use_in_loader(config.train_dataloader, root, found["train"])
@@ -83,76 +94,61 @@ def use_data(config: Config, folder: str | Path, splits: tuple[str, ...] = ("tra
     return config
 
 
-def _read_split(root: Path, split: str, *, masks: bool) -> _Split:
-    path = _annotation_file(root, split)
+def _choose_files(
+    root: Path, splits: tuple[str, ...], chosen: dict[str, str | Path | None]
+) -> dict[str, tuple[str, Path]]:
+    """The annotation file of each split, with the split that its name is about."""
+    files = {}
+    for split in splits:
+        if chosen[split]:
+            files[split] = (split, chosen_file(root, chosen[split], f"--{split}-ann"))
+            continue
+        source, path = split, find_annotation_file(root, split)
+        if path is None and split == "val" and (path := find_annotation_file(root, "test")):
+            source = "test"
+            print_log(f"{root} has no annotation file for val: validating on {path}", "current")
+        if path is None:
+            patterns = (f"annotations/*{split}*.json", f"*{split}*.json", f"{split}*/*.json")
+            raise ConfigError(
+                f"{root} has no annotation file for {split}; looked for {', '.join(patterns)}. "
+                f"Choose one with --{split}-ann FILE"
+            )
+        files[split] = (source, path)
+    if {"train", "val"} <= set(files) and not (chosen["train"] and chosen["val"]):
+        train, val = files["train"][1], files["val"][1]
+        if train.samefile(val):
+            raise ConfigError(
+                f"train and val would both be {train}; name other files with --train-ann and --val-ann "
+                "(or the same one with both, to validate on the training data)"
+            )
+    return files
+
+
+def _read_split(root: Path, path: Path, split: str, images: str | Path | None, *, masks: bool) -> _Split:
     try:
         content = read_annotations(path)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    images, annotations = content["images"], content["annotations"]
-    if not images:
+    entries = content["images"]
+    if not entries:
         raise ConfigError(f"{path} lists no image")
-    federated = any("neg_category_ids" in image for image in images)
+    federated = any("neg_category_ids" in image for image in entries)
     try:
-        name = image_name(images[0], LVIS_NAMES if federated else COCO_NAMES)
+        name = image_name(entries[0], LVIS_NAMES if federated else COCO_NAMES)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
-    bare = sum(not annotation.get("segmentation") for annotation in annotations)
+    bare = sum(not annotation.get("segmentation") for annotation in content["annotations"])
     if masks and bare:
         raise ConfigError(
-            f"{path}: {bare} of {len(annotations)} annotations have no 'segmentation', but this config learns masks"
+            f"{path}: {bare} of {len(content['annotations'])} annotations have no 'segmentation', "
+            "but this config learns masks"
         )
     return _Split(
         path=path,
-        images=_image_folder(root, split, name, path),
+        images=chosen_folder(root, images, name, path) if images else find_image_folder(root, split, name, path),
         classes=class_names(content),
         federated=federated,
-        run_lengths=any(isinstance(a.get("segmentation"), dict) and not a.get("iscrowd") for a in annotations),
     )
-
-
-def _annotation_file(root: Path, split: str) -> Path:
-    patterns = [pattern.format(split=split) for pattern in _PATTERNS]
-    for pattern in patterns:
-        files = sorted(root.glob(pattern))
-        if len(files) > 1:
-            names = ", ".join(str(file.relative_to(root)) for file in files)
-            raise ConfigError(
-                f"{root} has several annotation files for {split}: {names}; leave one that matches {pattern}"
-            )
-        if files:
-            return files[0]
-    raise ConfigError(f"{root} has no annotation file for {split}; looked for {', '.join(patterns)}")
-
-
-def _image_folder(root: Path, split: str, name: str, path: Path) -> str:
-    """The folder below which an image is there: the highest, and of several the one that is called after the split."""
-    for level in _levels(root):
-        holding = [folder for folder in level if (root / folder / name).is_file()]
-        holding = [folder for folder in holding if split in folder] or holding
-        if len(holding) > 1:
-            raise ConfigError(
-                f"{path} lists the image {name}, which is in several folders of {root}: {', '.join(holding)}"
-            )
-        if holding:
-            return holding[0]
-    raise ConfigError(
-        f"{path} lists the image {name}, but there is neither {root / name} nor the like in folders up to {_DEPTH} deep"
-    )
-
-
-def _levels(root: Path) -> Iterator[list[str]]:
-    """The root (as ''), the folders in it, and the folders in those, relative to it."""
-    level = [""]
-    yield level
-    for _ in range(_DEPTH):
-        level = [
-            os.path.join(folder, entry.name)
-            for folder in level
-            for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name)
-            if entry.is_dir() and not entry.name.startswith(".")
-        ]
-        yield level
 
 
 def _common_classes(found: dict[str, _Split]) -> tuple[str, ...]:
@@ -178,15 +174,11 @@ def _use_in_loader(loader: dict, root: Path, split: _Split) -> None:
         dataset.update(
             type="pe_dense.LVISDataset" if split.federated else "pe_dense.CocoDataset",
             data_root=str(root),
-            ann_file=str(split.path.relative_to(root)),
+            ann_file=relative(split.path, root),
             data_prefix=dict(img=split.images),
-            # mmdet's palette has 80 colours; without one it makes as many as are needed.
+            # mmdet's palette has 80 colors; without a palette it generates as many as are needed.
             metainfo=dict(classes=split.classes, palette=None),
         )
-        for step in dataset.get("pipeline", ()):
-            # Polygons are faster, but mmdet ignores objects with other masks where it is told to expect them.
-            if split.run_lengths and step["type"] == "LoadAnnotations" and step.get("with_mask"):
-                step["poly2mask"] = True
 
 
 def _set_below(part, name: str, value) -> int:

@@ -166,7 +166,7 @@ GOOD = content(PARTS, ["0.png", "1.png"])
         ),
         (
             dict(train=content(PARTS, ["absent.png"]), val=GOOD),
-            ["train.json lists the image absent.png", "absent.png nor"],
+            ["train.json lists the image absent.png", "absent.png nor such a file", "--images FOLDER"],
         ),
         (dict(train=dict(GOOD, categories=[]), val=GOOD), ["'categories' is empty"]),
         (dict(train=content(("a", "a"), ["0.png"]), val=GOOD), ["2 categories share 1 names"]),
@@ -220,8 +220,77 @@ def test_images_in_several_folders(tmp_path):
 def test_missing_folder_and_other_configs(tmp_path):
     with pytest.raises(ConfigError, match="data folder .*absent does not exist"):
         use_data(config_of(), tmp_path / "absent")
-    with pytest.raises(ConfigError, match="no detector's config: its val_evaluator has no 'metric'"):
+    with pytest.raises(ConfigError, match="not a detector's config: its val_evaluator has no 'metric'"):
         use_data(Config(dict(model={})), tmp_path)
     root = write_folder(tmp_path)
-    with pytest.raises(ConfigError, match="no detector's config: its model has no 'num_classes'"):
+    with pytest.raises(ConfigError, match="not a detector's config: its model has no 'num_classes'"):
         use_data(Config(dict(model=dict(type="Depth"), val_evaluator=dict(metric="bbox"))), root)
+
+
+def annotation_files(config):
+    return [Path(dataset_of(config, split).ann_file).name for split in ("train", "val", "test")]
+
+
+@pytest.mark.parametrize(
+    ("names", "train", "val"),
+    [
+        (("voc0712_trainval", "voc07_test"), "voc0712_trainval", "voc07_test"),
+        (("trainval", "val"), "trainval", "val"),
+        (("train", "trainval", "minival"), "train", "minival"),
+        (("lvis_v1_train", "lvis_v1_val", "lvis_v1_minival"), "lvis_v1_train", "lvis_v1_val"),
+        (("Instances_Train2017", "instances_VAL2017"), "Instances_Train2017", "instances_VAL2017"),
+        (("training", "validation", "test"), "training", "validation"),
+    ],
+)
+def test_val_is_never_the_training_file(tmp_path, names, train, val):
+    write(tmp_path, **dict.fromkeys(names, GOOD))
+    assert annotation_files(use_data(config_of(), tmp_path)) == [f"{train}.json", f"{val}.json", f"{val}.json"]
+
+
+def test_only_a_trainval_file_is_refused(tmp_path):
+    write(tmp_path, trainval=GOOD)
+    with pytest.raises(ConfigError, match="no annotation file for val.*--val-ann FILE"):
+        use_data(config_of(), tmp_path)
+
+
+def test_files_of_other_tasks_in_cocos_own_folder_are_ignored(tmp_path):
+    tasks = ("captions", "person_keypoints", "panoptic", "stuff")
+    files = {f"{task}_{split}2017": [task] for task in tasks for split in ("train", "val")}
+    good = dict(instances_train2017=GOOD, instances_val2017=GOOD)
+    write(tmp_path, **files, **good, **{"image_info_test-dev2017": {}})
+    config = use_data(config_of(), tmp_path)
+    assert annotation_files(config)[:2] == ["instances_train2017.json", "instances_val2017.json"]
+
+
+def test_files_and_images_named_by_options(tmp_path, monkeypatch):
+    write(tmp_path / "data", first=GOOD, second=GOOD)
+    write_images(tmp_path / "elsewhere", ["0.png", "1.png"])
+    monkeypatch.chdir(tmp_path)
+    chosen = dict(train_ann="annotations/first.json", val_ann=tmp_path / "data/annotations/second.json")
+    config = use_data(config_of(), "data", **chosen, images="elsewhere")
+    assert annotation_files(config)[:2] == ["first.json", "second.json"]
+    init_default_scope("mmdet")
+    for split in ("train", "val"):
+        built = DATASETS.build(config[f"{split}_dataloader"].dataset)
+        inner = built if hasattr(built, "ann_file") else built.dataset
+        assert inner.get_data_info(0)["img_path"] == str(tmp_path / "elsewhere/0.png")
+    with pytest.raises(ConfigError, match="--train-ann absent.json is not a file"):
+        use_data(config_of(), "data", train_ann="absent.json")
+    with pytest.raises(ConfigError, match="--images absent is not a folder"):
+        use_data(config_of(), "data", **chosen, images="absent")
+    with pytest.raises(ConfigError, match="lists the image 0.png, but annotations/0.png does not exist|exist"):
+        use_data(config_of(), "data", **chosen, images="annotations")
+    with pytest.raises(ConfigError, match="add its folder, --data FOLDER"):
+        use_data(config_of(), None, **chosen)
+
+
+def test_the_same_file_for_train_and_val_only_where_asked(tmp_path):
+    write(tmp_path, train=GOOD)
+    train = tmp_path / "annotations/train.json"
+    config = use_data(config_of(), tmp_path, train_ann=train, val_ann=train)
+    assert annotation_files(config) == ["train.json"] * 3
+    (tmp_path / "annotations/val.json").symlink_to(train)
+    with pytest.raises(ConfigError, match="train and val would both be .*train.json"):
+        use_data(config_of(), tmp_path)
+    with pytest.raises(ConfigError, match="train and val would both be .*val.json"):
+        use_data(config_of(), tmp_path, train_ann="annotations/val.json")
