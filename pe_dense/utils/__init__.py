@@ -1,6 +1,17 @@
 """Checkpoint reading, state dicts, atomic writes, image and video I/O."""
 
-from pe_dense.utils.checkpoint import CheckpointError, read_checkpoint
-from pe_dense.utils.state_dict import require_match
+import importlib
 
+_MODULES = dict(
+    CheckpointError="pe_dense.utils.checkpoint",
+    read_checkpoint="pe_dense.utils.checkpoint",
+    require_match="pe_dense.utils.state_dict",
+)
 __all__ = ["CheckpointError", "read_checkpoint", "require_match"]
+
+
+def __getattr__(name: str):
+    """Import public names on first use, so that modules without PyTorch stay quick to import."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name]), name)
