@@ -13,6 +13,7 @@ from pe_dense.backbones.pe import PETower
 from pe_dense.backbones.pe_configs import VARIANTS
 from pe_dense.registry import MODELS
 from pe_dense.utils import CheckpointError, read_checkpoint
+from pe_dense.utils.errors import InputError
 
 
 def export_tower(source: str | Path, path: str | Path, *, fold: bool = False, overwrite: bool = False) -> list[str]:
@@ -54,7 +55,7 @@ def fold_layer_scale(state: dict[str, Tensor]) -> dict[str, Tensor]:
     state = dict(state)
     scales = [key for key in state if key.rpartition(".")[2] == "gamma"]
     if not scales:
-        raise ValueError("The tower has no LayerScale to fold")
+        raise InputError("The tower has no LayerScale to fold")
     for key in scales:
         block, scale, _ = key.rsplit(".", 2)
         projection = f"{block}.{dict(ls_1='attn.out_proj', ls_2='mlp.c_proj')[scale]}"
@@ -102,7 +103,7 @@ def open_tower(arch: str | None, weights: str | Path | None = None, *, device: s
     """
     if weights is None or weights == RANDOM:
         if arch is None:
-            raise ValueError("no tower is named: give --arch, or --weights with a checkpoint of a run")
+            raise InputError("no tower is named: give --arch, or --weights with a checkpoint of a run")
         if weights is None:
             return load_tower(arch, device=device)
         with torch.random.fork_rng(devices=[]):
@@ -112,10 +113,10 @@ def open_tower(arch: str | None, weights: str | Path | None = None, *, device: s
     backbone = trained_backbone(checkpoint)
     if backbone is None:
         if arch is None:
-            raise ValueError(f"{weights} does not tell which tower it holds: name it with --arch")
+            raise InputError(f"{weights} does not tell which tower it holds: name it with --arch")
         return load_tower(arch, weights, device=device)
     if arch not in (None, backbone["arch"]):
-        raise ValueError(f"{weights} holds a tower of {backbone['arch']}, not {arch}: leave --arch out")
+        raise InputError(f"{weights} holds a tower of {backbone['arch']}, not {arch}: leave --arch out")
     return _build(backbone, checkpoint, weights).to(device).eval()
 
 
@@ -130,7 +131,7 @@ def choose_device(name: str | None) -> torch.device:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"device {device} can't be used here ({reason}): name another, such as cpu") from error
+        raise InputError(f"device {device} can't be used here ({reason}): name another, such as cpu") from error
 
 
 def title_of(tower: PETower, weights: str | None) -> str:
@@ -210,7 +211,7 @@ def load_tower(arch: str | dict, weights: str | Path | None = None, *, device="c
         tower = PETower(arch, **options)
     if weights is None:
         if not isinstance(arch, str):
-            raise ValueError("A tower given by fields has no published weights: pass weights=<path or hf:// name>")
+            raise InputError("A tower given by fields has no published weights: pass weights=<path or hf:// name>")
         weights = f"hf://facebook/{arch}"
     load_weights(tower, weights)
     return tower.to(device=device, dtype=dtype).eval()

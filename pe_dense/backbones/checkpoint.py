@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pe_dense.backbones.pos_embed import resample_patch_embedding, resample_positions, split_cls_entry
 from pe_dense.utils import CheckpointError, read_checkpoint, require_match
+from pe_dense.utils.errors import InputError
 
 # A tower is found in a file by two parameters that every one of them has.
 _LANDMARKS = ("conv1.weight", "transformer.resblocks.0.ln_1.weight")
@@ -140,7 +141,7 @@ def save_state(state: Mapping[str, Tensor], path: str | Path, *, overwrite: bool
     """
     path = Path(path)
     if path.suffix not in (".pt", ".pth", ".safetensors"):
-        raise ValueError(f"{path}: weights are written as .pt, .pth or .safetensors")
+        raise InputError(f"{path}: weights are written as .pt, .pth or .safetensors")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}

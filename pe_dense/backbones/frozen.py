@@ -11,6 +11,7 @@ from pe_dense.backbones.pe import PETower
 from pe_dense.backbones.pe_configs import VARIANTS, get_variant
 from pe_dense.registry import MODELS
 from pe_dense.utils import CheckpointError
+from pe_dense.utils.errors import InputError
 from pe_dense.utils.rng import drawn_alike
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -45,7 +46,7 @@ class FrozenTower(nn.Module):
     ):
         super().__init__()
         if dtype not in DTYPES:
-            raise ValueError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
+            raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
         if out_indices is None:
             out_indices = range(get_variant(arch).layers)
         with drawn_alike():

@@ -15,6 +15,7 @@ from pe_dense.backbones.pe_configs import Variant, get_variant
 from pe_dense.backbones.pos_embed import POSITION_MODES, resize_positions
 from pe_dense.backbones.transformer import LAYER_NORM_EPS, AttentionPooling, Transformer
 from pe_dense.registry import MODELS
+from pe_dense.utils.errors import InputError
 
 
 @MODELS.register_module()
@@ -74,13 +75,13 @@ class PETower(BaseModule):
         variant = get_variant(arch)
         self.name = arch if isinstance(arch, str) else f"a tower of {variant}"
         if pos_embed not in POSITION_MODES:
-            raise ValueError(f"pos_embed {pos_embed!r} is not one of {', '.join(POSITION_MODES)}")
+            raise InputError(f"pos_embed {pos_embed!r} is not one of {', '.join(POSITION_MODES)}")
         if global_blocks and window_size is None:
-            raise ValueError(f"global_blocks {tuple(global_blocks)} have no meaning without window_size")
+            raise InputError(f"global_blocks {tuple(global_blocks)} have no meaning without window_size")
         windowed = window_size is not None
         keep_cls = not windowed if with_cls_token is None else with_cls_token
         if windowed and keep_cls and variant.use_cls_token:
-            raise ValueError(
+            raise InputError(
                 "A class token has no place in a window: with_cls_token and window_size exclude each other"
             )
         patch_size = patch_size or variant.patch_size
@@ -156,7 +157,7 @@ class PETower(BaseModule):
             return
         if self.init_cfg is not None:
             if set(self.init_cfg) != {"type", "checkpoint"} or self.init_cfg["type"] != "Pretrained":
-                raise ValueError(f"init_cfg of a tower is dict(type='Pretrained', checkpoint=...), got {self.init_cfg}")
+                raise InputError(f"init_cfg of a tower is dict(type='Pretrained', checkpoint=...), got {self.init_cfg}")
             load_weights(self, self.init_cfg["checkpoint"])
         self._is_init = True
 
@@ -271,7 +272,7 @@ class PETower(BaseModule):
         height, width = images.shape[-2:]
         if not self.pad_to_patch and (height % p or width % p):
             down = f"{max(height // p, 1) * p} x {max(width // p, 1) * p}"
-            raise ValueError(
+            raise InputError(
                 f"Images of {height} x {width} px are not a multiple of the patch size {p}: resize them, for example "
                 f"to {down}, or build the tower with pad_to_patch=True"
             )
@@ -328,10 +329,10 @@ def block_numbers(argument: str, indices: Sequence[int], layers: int) -> tuple[i
         ValueError: for a number out of range; the message prints the legal one.
     """
     if not len(indices) and argument == "out_indices":
-        raise ValueError("out_indices is empty: name at least one block")
+        raise InputError("out_indices is empty: name at least one block")
     for index in indices:
         if not -layers <= index < layers:
-            raise ValueError(
+            raise InputError(
                 f"{argument}: block {index} is out of range for {layers} blocks, legal are {-layers}..{layers - 1}"
             )
     return tuple(index % layers for index in indices)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 
+from pe_dense.utils.errors import InputError
+
 POOL_TYPES = ("attn", "tok", "avg", "none")
 
 
@@ -53,20 +55,20 @@ class Variant:
 
     def __post_init__(self):
         if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+            raise InputError(f"width {self.width} is not a multiple of heads {self.heads}")
         if self.use_rope2d and self.head_dim % 4:
-            raise ValueError(
+            raise InputError(
                 f"2-D rotary positions need a head dimension that is a multiple of 4, "
                 f"got width {self.width} / heads {self.heads} = {self.head_dim}"
             )
         if self.image_size % self.patch_size:
-            raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
+            raise InputError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if self.pool_type not in POOL_TYPES:
-            raise ValueError(f"pool_type {self.pool_type!r} is not one of {', '.join(POOL_TYPES)}")
+            raise InputError(f"pool_type {self.pool_type!r} is not one of {', '.join(POOL_TYPES)}")
         if self.pool_type == "tok" and not self.use_cls_token:
-            raise ValueError("pool_type 'tok' needs use_cls_token=True")
+            raise InputError("pool_type 'tok' needs use_cls_token=True")
         if self.pool_type == "attn" and self.width % self.attn_pooler_heads:
-            raise ValueError(f"width {self.width} is not a multiple of attn_pooler_heads {self.attn_pooler_heads}")
+            raise InputError(f"width {self.width} is not a multiple of attn_pooler_heads {self.attn_pooler_heads}")
 
     @property
     def head_dim(self) -> int:
@@ -135,17 +137,17 @@ def get_variant(arch: str | dict | Variant) -> Variant:
         if arch not in VARIANTS:
             close = get_close_matches(arch, VARIANTS, n=1, cutoff=0.6)
             hint = f" Did you mean {close[0]}?" if close else ""
-            raise ValueError(f"Unknown tower {arch!r}.{hint} Known towers: {', '.join(VARIANTS)}")
+            raise InputError(f"Unknown tower {arch!r}.{hint} Known towers: {', '.join(VARIANTS)}")
         return VARIANTS[arch]
 
     given = dict(arch)
     base = given.pop("base", None)
     known = [field.name for field in fields(Variant)]
     if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f"Unknown tower fields {', '.join(unknown)}. Known fields: {', '.join(known)}")
+        raise InputError(f"Unknown tower fields {', '.join(unknown)}. Known fields: {', '.join(known)}")
     if base is not None:
         return replace(get_variant(base), **given)
     required = ("patch_size", "width", "layers", "heads", "mlp_ratio")
     if missing := [name for name in required if name not in given]:
-        raise ValueError(f"A tower given by fields lacks {', '.join(missing)}; got {', '.join(sorted(given))}")
+        raise InputError(f"A tower given by fields lacks {', '.join(missing)}; got {', '.join(sorted(given))}")
     return Variant(**given)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pe_dense.utils.errors import InputError
+
 POSITION_MODES = ("interpolate", "bicubic", "tile")
 
 
@@ -27,7 +29,7 @@ def split_cls_entry(table: Tensor) -> tuple[Tensor, Tensor]:
     for entries in (0, 1):
         if math.isqrt(len(table) - entries) ** 2 == len(table) - entries:
             return table[:entries], table[entries:]
-    raise ValueError(f"A table of {len(table)} positions is no square grid, with or without a class token's entry")
+    raise InputError(f"A table of {len(table)} positions is no square grid, with or without a class token's entry")
 
 
 def resize_positions(grid: Tensor, size: tuple[int, int], mode: str) -> Tensor:

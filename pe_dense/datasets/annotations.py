@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pe_dense.utils.errors import InputError
+
 # Fields that tell an image's file, the first that is there. COCO's files have the second one, too, but their images
 # lie in one folder; LVIS's have no other, and its last folder is a part of the name.
 COCO_NAMES = ("file_name",)
@@ -28,7 +30,7 @@ def read_json(path: str | Path):
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON file: {error}") from error
+        raise InputError(f"{path} is no JSON file: {error}") from error
 
 
 def read_annotations(path: str | Path) -> dict:
@@ -46,11 +48,11 @@ def read_annotations(path: str | Path) -> dict:
     """
     content = read_json(path)
     if not isinstance(content, dict):
-        raise ValueError(f"{path} is not in COCO's form: it holds a {type(content).__name__}, not a dict")
+        raise InputError(f"{path} is not in COCO's form: it holds a {type(content).__name__}, not a dict")
     problems = [f"there are no '{part}'" for part in _FIELDS if not isinstance(content.get(part), list)]
     problems = problems or _missing(content) or list(_contradictions(content))
     if problems:
-        raise ValueError(f"{path} is not in COCO's form: {'; '.join(problems)}")
+        raise InputError(f"{path} is not in COCO's form: {'; '.join(problems)}")
     return content
 
 
@@ -113,7 +115,7 @@ def image_name(image: dict, fields: Sequence[str]) -> str:
     """
     name = next((image[field] for field in fields if image.get(field)), None)
     if name is None:
-        raise ValueError(f"image {image['id']} has no {' or '.join(fields)}")
+        raise InputError(f"image {image['id']} has no {' or '.join(fields)}")
     return re.sub(r"^https?://[^/]+/", "", name)
 
 
@@ -131,14 +133,14 @@ def check_classes(classes: Sequence[str], names: Sequence[str], source: str | Pa
     missing = [name for name in classes if name not in set(names)]
     if missing:
         unused = [name for name in names if name not in set(classes)]
-        raise ValueError(
+        raise InputError(
             f"{len(missing)} of the data set's {len(classes)} classes are not in {source}: {some(missing)}; "
             f"of the file's {len(names)} categories, {len(unused)} are no class: {some(unused)}"
         )
     ordered = [name for name in names if name in set(classes)]
     if list(classes) != ordered:
         # Labels count the file's categories, so names in another order would be given to the wrong ones.
-        raise ValueError(
+        raise InputError(
             f"the data set's classes are in another order than in {source}: {some(classes)}; "
             f"in the file {some(ordered)}"
         )

@@ -9,6 +9,7 @@ from mmengine.dataset import BaseDataset
 from PIL import Image
 
 from pe_dense.registry import DATASETS
+from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import EXTENSIONS
 
 VOID = 255  # pixels of no known object; DAVIS's evaluation of tracking from a first mask takes them for background
@@ -36,9 +37,9 @@ def read_mask(path: str | Path) -> np.ndarray:
         with Image.open(path) as image:
             mode, numbers = image.mode, np.array(image)
     except (OSError, SyntaxError) as error:
-        raise ValueError(f"mask {path} can't be read: {error}") from error
+        raise InputError(f"mask {path} can't be read: {error}") from error
     if mode not in ("P", "L"):
-        raise ValueError(
+        raise InputError(
             f"mask {path} is an image of mode {mode}; it must have a palette (P) or be grey (L), its values the objects"
         )
     numbers[numbers == VOID] = 0
@@ -95,9 +96,9 @@ class DavisDataset(BaseDataset):
         names = [line.strip() for line in Path(self.ann_file).read_text().splitlines()]
         names = [name for name in names if name]
         if not names:
-            raise ValueError(f"{self.ann_file} names no video")
+            raise InputError(f"{self.ann_file} names no video")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"{self.ann_file} names videos more than once: {', '.join(repeated)}")
+            raise InputError(f"{self.ann_file} names videos more than once: {', '.join(repeated)}")
         self._metainfo["videos"] = tuple(names)
         return [self._video(name) for name in names]
 
@@ -105,16 +106,16 @@ class DavisDataset(BaseDataset):
         frames, masks = (_files(Path(self.data_prefix[kind]) / name, name) for kind in ("img", "mask"))
         stems = list(frames)
         if extra := masks.keys() - frames.keys():
-            raise ValueError(f"video {name}: mask {min(extra)} has no frame, of {len(extra)} such masks")
+            raise InputError(f"video {name}: mask {min(extra)} has no frame, of {len(extra)} such masks")
         if stems[0] not in masks:
-            raise ValueError(f"video {name}: the first frame, {stems[0]}, has no mask; tracking starts from it")
+            raise InputError(f"video {name}: the first frame, {stems[0]}, has no mask; tracking starts from it")
         if self.with_truth:
             if len(stems) < 3:
-                raise ValueError(
+                raise InputError(
                     f"video {name} has {len(stems)} frames, at least 3 are needed: the first and last do not count"
                 )
             if missing := [stem for stem in stems if stem not in masks]:
-                raise ValueError(
+                raise InputError(
                     f"video {name}: {len(missing)} of {len(stems)} frames have no mask, the first is {missing[0]}; "
                     "without masks to compare with, say with_truth=False"
                 )
@@ -132,10 +133,10 @@ class DavisDataset(BaseDataset):
 
 def _files(folder: Path, name: str) -> dict[str, Path]:
     if not folder.is_dir():
-        raise ValueError(f"video {name}: folder {folder} does not exist")
+        raise InputError(f"video {name}: folder {folder} does not exist")
     files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in EXTENSIONS}
     if not files:
-        raise ValueError(f"video {name}: folder {folder} holds no image ({', '.join(EXTENSIONS)})")
+        raise InputError(f"video {name}: folder {folder} holds no image ({', '.join(EXTENSIONS)})")
     return files
 
 
@@ -146,10 +147,10 @@ def _common_size(name: str, frames: dict[str, Path]) -> tuple[int, int]:
             with Image.open(path) as image:  # reads the header only
                 sizes.setdefault(image.size[::-1], stem)
         except OSError as error:
-            raise ValueError(f"video {name}: frame {path} can't be read: {error}") from error
+            raise InputError(f"video {name}: frame {path} can't be read: {error}") from error
     if len(sizes) > 1:
         told = ", ".join(f"{height} x {width} from frame {stem} on" for (height, width), stem in sizes.items())
-        raise ValueError(f"video {name} has frames of {len(sizes)} sizes: {told}")
+        raise InputError(f"video {name} has frames of {len(sizes)} sizes: {told}")
     return next(iter(sizes))
 
 
@@ -158,14 +159,14 @@ def _count_objects(name: str, masks: list[Path], size: tuple[int, int]) -> int:
     for path in masks:
         numbers = read_mask(path)
         if numbers.shape != size:
-            raise ValueError(f"video {name}: mask {path} is of {numbers.shape}, the frames are of {size}")
+            raise InputError(f"video {name}: mask {path} is of {numbers.shape}, the frames are of {size}")
         highest = int(numbers.max())
         if path is masks[0]:
             count = highest
             if not count:
-                raise ValueError(f"video {name}: the first mask, {path}, has no object to track")
+                raise InputError(f"video {name}: the first mask, {path}, has no object to track")
         elif highest > count:
-            raise ValueError(
+            raise InputError(
                 f"video {name}: mask {path} has object {highest}, the first mask has objects 1..{count} only"
             )
     return count

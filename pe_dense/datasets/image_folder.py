@@ -10,10 +10,11 @@ from mmengine.dataset import Compose
 from torch.utils.data import Dataset
 
 from pe_dense.registry import DATASETS
+from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import as_rgb, decode, find_images
 
 
-class UnusableImageError(ValueError):
+class UnusableImageError(InputError):
     """A file that can't be decoded, or is too small."""
 
 

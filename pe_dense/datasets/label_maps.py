@@ -8,9 +8,10 @@ from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations, LoadDepthAnnotation
 
 from pe_dense.registry import TRANSFORMS
+from pe_dense.utils.errors import InputError
 
 
-class MapError(ValueError):
+class MapError(InputError):
     """A map that does not fit its image or its data set.
 
     A data worker hands an error on with its traceback before the message; what counts is the last line.

@@ -11,6 +11,7 @@ from mmengine.dataset import InfiniteSampler
 from torch import Tensor
 
 from pe_dense.registry import DATA_SAMPLERS
+from pe_dense.utils.errors import InputError
 
 
 @DATA_SAMPLERS.register_module()
@@ -33,7 +34,7 @@ class RepeatFactorSampler(InfiniteSampler):
 
     def __init__(self, dataset, threshold: float, seed: int | None = None) -> None:
         if not 0.0 < threshold <= 1.0:
-            raise ValueError(f"threshold {threshold} is not in (0, 1]: it is a share of the images")
+            raise InputError(f"threshold {threshold} is not in (0, 1]: it is a share of the images")
         self.factors = repeat_factors([dataset.get_cat_ids(index) for index in range(len(dataset))], threshold)
         super().__init__(dataset, seed=seed)
 

@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset
 
 from pe_dense.datasets.image_folder import ImageReader, UnusableImageError
 from pe_dense.registry import DATASETS
+from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import EXTENSIONS
 
 PATIENCE = 10_000  # samples in a row; shards of something else would be searched without end
@@ -40,7 +41,7 @@ class WebImages(IterableDataset):
         try:
             import webdataset
         except ImportError as error:
-            raise ValueError("Shards are read by webdataset: pip install 'pe_dense[distill]'") from error
+            raise InputError("Shards are read by webdataset: pip install 'pe_dense[distill]'") from error
         names = webdataset.shardlists.expand_urls(urls)
         missing = [
             name for name in names if not name.startswith("pipe:") and "://" not in name and not Path(name).is_file()

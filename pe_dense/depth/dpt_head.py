@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pe_dense.depth.linear_head import LOSS, DepthLoss
 from pe_dense.registry import MODELS
+from pe_dense.utils.errors import InputError
 
 
 @MODELS.register_module()
@@ -33,7 +34,7 @@ class DPTDepthHead(DepthLoss, DPTHead):
         self, width: int, num_taps: int, min_depth: float = 1e-3, max_depth: float = 10.0, channels: int = 256
     ):
         if num_taps not in (1, self.STAGES):
-            raise ValueError(f"A DPT head needs 1 or {self.STAGES} maps, got {num_taps}")
+            raise InputError(f"A DPT head needs 1 or {self.STAGES} maps, got {num_taps}")
         super().__init__(
             embed_dims=width,
             post_process_channels=[width // 8, width // 4, width // 2, width],

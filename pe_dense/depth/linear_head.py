@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pe_dense.probing import LayerProbe, LayerSweep
 from pe_dense.registry import MODELS
+from pe_dense.utils.errors import InputError
 
 # Eigen et al., arXiv 1406.2283: scale-invariant, of logarithms.
 LOSS = dict(type="mmseg.SiLogLoss")
@@ -31,7 +32,7 @@ class DepthLoss:
             ValueError: if it is no range of positive numbers.
         """
         if not 0.0 < min_depth < max_depth:
-            raise ValueError(f"min_depth {min_depth} and max_depth {max_depth} are no range of positive depths")
+            raise InputError(f"min_depth {min_depth} and max_depth {max_depth} are no range of positive depths")
         self.min_depth, self.max_depth = min_depth, max_depth
         self.num_classes = self.out_channels = 1
 

@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 from mmseg.evaluation import DepthMetric as _DepthMetric
 
 from pe_dense.registry import METRICS
+from pe_dense.utils.errors import InputError
 
 
 @METRICS.register_module()
@@ -43,7 +44,7 @@ class DepthMetric(_DepthMetric):
             return {}
         known = [errors for errors in results if errors is not None]
         if not known:
-            raise ValueError(
+            raise InputError(
                 f"None of {len(results)} images has a pixel with a depth in "
                 f"{self.min_depth_eval}..{self.max_depth_eval} m to evaluate"
             )

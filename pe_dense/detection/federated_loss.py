@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pe_dense.datasets.annotations import read_json
 from pe_dense.registry import MODELS
+from pe_dense.utils.errors import InputError
 
 
 @MODELS.register_module()
@@ -89,7 +90,7 @@ class FederatedLoss(nn.Module):
             a scalar.
         """
         if reduction_override is not None:
-            raise ValueError(f"FederatedLoss has one reduction, got reduction_override={reduction_override!r}")
+            raise InputError(f"FederatedLoss has one reduction, got reduction_override={reduction_override!r}")
         classes = self._classes_of_batch(label)
         target = F.one_hot(label, self.num_classes + 1)[:, classes].to(cls_score.dtype)
         loss = F.binary_cross_entropy_with_logits(cls_score[:, classes], target, reduction="none").sum(dim=1)
@@ -115,7 +116,7 @@ class FederatedLoss(nn.Module):
             if self.ann_file is not None:
                 counts = torch.tensor(image_counts(self.ann_file), dtype=torch.float32)
             if len(counts) != self.num_classes:
-                raise ValueError(
+                raise InputError(
                     f"{self.ann_file} has {len(counts)} classes, but the model has {self.num_classes}: "
                     "set num_classes of the heads and of the loss to the data's"
                 )

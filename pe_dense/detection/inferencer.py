@@ -22,6 +22,7 @@ from pe_dense.engine.runner import load_model_state
 from pe_dense.engine.tta import drop_pretrained, use_test_time_augmentation
 from pe_dense.registry import INFERENCERS
 from pe_dense.utils import read_checkpoint
+from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import output_names
 
 Image = str | Path | np.ndarray
@@ -51,7 +52,7 @@ def load_detector(
         ValueError: for options beside a loaded config.
     """
     if isinstance(config, Config) and options:
-        raise ValueError("options change a config that is given by its path; change the loaded one itself")
+        raise InputError("options change a config that is given by its path; change the loaded one itself")
     config = deepcopy(config) if isinstance(config, Config) else load_config(config, options)
     content = read_checkpoint(checkpoint)
     init_default_scope(config.get("default_scope", "mmdet"))
@@ -109,7 +110,7 @@ class Detector:
     def iter_batches(self, images: Sequence[Image], batch_size: int = 1) -> Iterator[list]:
         """As calling, but gives each batch's results as soon as they are there."""
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, must be at least 1")
+            raise InputError(f"batch_size is {batch_size}, must be at least 1")
         for start in range(0, len(images), batch_size):
             data = [self._prepare(image, start + i) for i, image in enumerate(images[start : start + batch_size])]
             yield self.model.test_step(pseudo_collate(data))
@@ -118,7 +119,7 @@ class Detector:
         if not isinstance(image, np.ndarray):
             return self._from_file(dict(img_path=str(image), img_id=index))
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"Image {index} is {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3) in RGB")
+            raise InputError(f"Image {index} is {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3) in RGB")
         return self._from_array(dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=index))
 
 

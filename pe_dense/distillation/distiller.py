@@ -10,6 +10,7 @@ from pe_dense.distillation.student import Student
 from pe_dense.distillation.teachers.backbone import TowerTeacher
 from pe_dense.distillation.teachers.base import Teacher
 from pe_dense.registry import MODELS
+from pe_dense.utils.errors import InputError
 
 
 @MODELS.register_module()
@@ -43,7 +44,7 @@ class SpatialDistiller(Student):
     ):
         super().__init__(backbone, image_size, init_cfg, data_preprocessor)
         if min(pairwise_weight, feature_weight) < 0 or pairwise_weight == feature_weight == 0:
-            raise ValueError(f"Weights of losses: pairwise_weight={pairwise_weight}, feature_weight={feature_weight}")
+            raise InputError(f"Weights of losses: pairwise_weight={pairwise_weight}, feature_weight={feature_weight}")
         self.teacher = teacher
         self.pairwise_weight = pairwise_weight
         self.feature_weight = feature_weight

@@ -10,6 +10,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from pe_dense.registry import MODELS
+from pe_dense.utils.errors import InputError
 
 # By which (x - mean) / std a source sees colours between 0 and 1.
 PE_COLOURS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -36,7 +37,7 @@ class ImagePreprocessor(BaseDataPreprocessor):
         """
         images = data["image"]
         if len(shapes := {tuple(image.shape) for image in images}) > 1:
-            raise ValueError(
+            raise InputError(
                 f"Images of a batch differ in size: {sorted(shapes)}; let the pipeline crop or resize them"
             )
         return dict(images=self.cast_data(torch.stack(list(images))).float() / 255)

@@ -12,6 +12,7 @@ from pe_dense.distillation.teachers.backbone import TowerTeacher
 from pe_dense.distillation.teachers.base import Teacher
 from pe_dense.registry import MODELS
 from pe_dense.utils import read_checkpoint
+from pe_dense.utils.errors import InputError
 
 
 def block_mask(
@@ -82,11 +83,11 @@ class SpatialAligner(Student):
     ):
         super().__init__(backbone, image_size, init_cfg, data_preprocessor)
         if not 0.0 <= mask_ratio < 1.0:
-            raise ValueError(f"mask_ratio {mask_ratio} is not in [0, 1)")
+            raise InputError(f"mask_ratio {mask_ratio} is not in [0, 1)")
         if min(core_weight, locality_weight) < 0 or core_weight == locality_weight == 0:
-            raise ValueError(f"Weights of losses: core_weight={core_weight}, locality_weight={locality_weight}")
+            raise InputError(f"Weights of losses: core_weight={core_weight}, locality_weight={locality_weight}")
         if temperature <= 0:
-            raise ValueError(f"temperature {temperature} is not above 0")
+            raise InputError(f"temperature {temperature} is not above 0")
         self.core = core
         self.sam = sam
         self.core_weight = core_weight

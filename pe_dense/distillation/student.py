@@ -13,6 +13,7 @@ from pe_dense.backbones import PETower
 from pe_dense.distillation.preprocessor import PE_COLOURS, resize
 from pe_dense.distillation.teachers.base import Teacher
 from pe_dense.registry import MODELS
+from pe_dense.utils.errors import InputError
 
 
 class Student(BaseModel):
@@ -41,7 +42,7 @@ class Student(BaseModel):
     def __init__(self, backbone: dict, image_size: int, init_cfg: dict, data_preprocessor: dict | None = None):
         super().__init__(data_preprocessor or dict(type="pe_dense.ImagePreprocessor"), init_cfg)
         if set(init_cfg) != {"type", "checkpoint"} or init_cfg["type"] != "Pretrained":
-            raise ValueError(f"A student starts from init_cfg=dict(type='Pretrained', checkpoint=...), got {init_cfg}")
+            raise InputError(f"A student starts from init_cfg=dict(type='Pretrained', checkpoint=...), got {init_cfg}")
         self.backbone: PETower = MODELS.build(backbone)
         self.image_size = image_size
         self.grid = self.backbone.grid_of(torch.empty(0, 3, image_size, image_size))

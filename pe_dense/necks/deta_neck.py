@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from pe_dense.registry import MODELS
+from pe_dense.utils.errors import InputError
 
 GROUPS = 32  # of the normalisation of every level
 
@@ -36,9 +37,9 @@ class DETAPyramid(BaseModule):
     def __init__(self, in_channels: int, out_channels: int = 256, num_levels: int = 5, init_cfg: dict | None = None):
         super().__init__(init_cfg)
         if out_channels % GROUPS:
-            raise ValueError(f"out_channels {out_channels} is not a multiple of {GROUPS}, the groups of its norm")
+            raise InputError(f"out_channels {out_channels} is not a multiple of {GROUPS}, the groups of its norm")
         if num_levels < 3:
-            raise ValueError(f"num_levels {num_levels} is less than the 3 that are made from the map")
+            raise InputError(f"num_levels {num_levels} is less than the 3 that are made from the map")
         half = in_channels // 2
         self.fpn1 = nn.Sequential(nn.ConvTranspose2d(in_channels, half, 2, stride=2))
         convolutions = [nn.Conv2d(channels, out_channels, 1) for channels in (half, in_channels, in_channels)]

@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from pe_dense.registry import MODELS
+from pe_dense.utils.errors import InputError
 
 
 @MODELS.register_module()
@@ -76,7 +77,7 @@ class SimpleFeaturePyramid(BaseModule):
     ):
         super().__init__(init_cfg)
         if stride < 4 or stride & (stride - 1):
-            raise ValueError(f"stride {stride} is not a power of 2 from 4 up")
+            raise InputError(f"stride {stride} is not a power of 2 from 4 up")
         self.names = []
         for scale in scales:
             name = f"simfp_{int(math.log2(stride / scale))}"
@@ -104,7 +105,7 @@ class SimpleFeaturePyramid(BaseModule):
         elif scale == 0.5:
             layers = [nn.MaxPool2d(2, stride=2)]
         else:
-            raise ValueError(f"scale {scale} is not one of 4, 2, 1, 0.5")
+            raise InputError(f"scale {scale} is not one of 4, 2, 1, 0.5")
         return nn.Sequential(*layers, ConvNorm(channels, out_channels, 1), ConvNorm(out_channels, out_channels, 3))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -12,6 +12,7 @@ from pe_dense.backbones.frozen import FrozenTower
 from pe_dense.engine.hooks.checkpoint import whole_file
 from pe_dense.probing.sliding_window import complete_windows, windows_of
 from pe_dense.utils import CheckpointError, read_checkpoint
+from pe_dense.utils.errors import InputError
 from pe_dense.utils.rng import drawn_alike
 
 
@@ -30,7 +31,7 @@ class OnFrozenTower:
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         if not isinstance(self.backbone, FrozenTower):
-            raise ValueError(f"{type(self).__name__} needs a FrozenTower, got a {type(self.backbone).__name__}")
+            raise InputError(f"{type(self).__name__} needs a FrozenTower, got a {type(self.backbone).__name__}")
         self.test_cfg = complete_windows(self.test_cfg, self.test_modes)
         patch = self.backbone.patch_size
         for name, size in (
@@ -38,7 +39,7 @@ class OnFrozenTower:
             ("data_preprocessor.size", getattr(self.data_preprocessor, "size", None)),
         ):
             if any(side % patch for side in size or ()):
-                raise ValueError(f"{name} {tuple(size)} is no multiple of the tower's patches of {patch} px")
+                raise InputError(f"{name} {tuple(size)} is no multiple of the tower's patches of {patch} px")
         self.data_preprocessor.test_cfg = dict(size_divisor=patch)
 
     def init_weights(self) -> None:

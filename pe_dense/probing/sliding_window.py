@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from mmengine.config import ConfigDict
 from torch import Tensor
 
+from pe_dense.utils.errors import InputError
+
 
 @dataclass(frozen=True)
 class SlidingWindows:
@@ -77,12 +79,12 @@ def complete_windows(test_cfg: dict | None, modes: Sequence[str]) -> dict:
     """
     test_cfg = ConfigDict(dict(mode="whole") | dict(test_cfg or {}))
     if test_cfg.mode not in modes:
-        raise ValueError(f"test_cfg.mode {test_cfg.mode!r} is not one of {', '.join(modes)}")
+        raise InputError(f"test_cfg.mode {test_cfg.mode!r} is not one of {', '.join(modes)}")
     if test_cfg.mode == "whole":
         return test_cfg
     test_cfg.setdefault("stride", tuple(side * 2 // 3 for side in test_cfg.crop_size))
     if any(step > side for step, side in zip(test_cfg.stride, test_cfg.crop_size, strict=True)):
-        raise ValueError(
+        raise InputError(
             f"test_cfg.stride {tuple(test_cfg.stride)} is larger than the window {tuple(test_cfg.crop_size)}, which "
             "would leave gaps: make it at most as large"
         )

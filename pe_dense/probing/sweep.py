@@ -14,7 +14,7 @@ from pe_dense.probing.early_backward import settle
 from pe_dense.probing.probe import OnFrozenTower, probe_name, sized
 from pe_dense.probing.sliding_window import windows_of
 from pe_dense.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
-from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.errors import ConfigError, InputError
 from pe_dense.utils.rng import drawn_alike
 
 
@@ -44,14 +44,14 @@ class LayerSweep(OnFrozenTower):
         grid = {name: values for name, values in given.items() if values is not None}
         for name, values in grid.items():
             if not isinstance(values, Sequence) or not values:
-                raise ValueError(f"A sweep over {name} needs a list of at least one value, got {values!r}")
+                raise InputError(f"A sweep over {name} needs a list of at least one value, got {values!r}")
         self.settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
         super().__init__(*args, **options)
 
     def _init_decode_head(self, decode_head: dict) -> None:
         layers = self.backbone.out_indices
         if len(set(layers)) < len(layers):
-            raise ValueError(f"A sweep needs different layers, got {', '.join(map(str, layers))} as out_indices")
+            raise InputError(f"A sweep needs different layers, got {', '.join(map(str, layers))} as out_indices")
         self.probes = nn.ModuleDict()
         for layer in layers:
             for number in range(len(self.settings)):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pe_dense.probing import LayerProbe, LayerSweep
 from pe_dense.registry import MODELS
 from pe_dense.segmentation.upsampled_loss import upsampled_cross_entropy
+from pe_dense.utils.errors import InputError
 
 
 @MODELS.register_module()
@@ -41,7 +42,7 @@ class LinearHead(BaseDecodeHead):
         class_weight: Sequence[float] | None = None,
     ):
         if class_weight is not None and len(class_weight) != num_classes:
-            raise ValueError(f"class_weight has {len(class_weight)} entries for {num_classes} classes")
+            raise InputError(f"class_weight has {len(class_weight)} entries for {num_classes} classes")
         channels = width * num_taps
         super().__init__(
             in_channels=channels,

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pe_dense.utils.errors import InputError
+
 # Numbers that are in work together: for each core as many as stay near it, but no fewer than are worth a start of all
 # cores together; elsewhere as many as keep a GPU busy.
 _CHUNK_OF_A_THREAD = 2**19
@@ -41,7 +43,7 @@ def upsampled_cross_entropy(
     """
     height, width = logits.shape[-2:]
     if labels.shape[-2] % height or labels.shape[-1] % width:
-        raise ValueError(
+        raise InputError(
             f"labels of {labels.shape[-2]} x {labels.shape[-1]} px are no multiple of the map of {height} x {width}"
         )
     down, right = labels.shape[-2] // height, labels.shape[-1] // width

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from pe_dense.utils.errors import InputError
+
 # Side of the squares of patches that look for their neighbours together. They share the keys around the square, so
 # larger ones compare more patches that are too far apart, smaller ones copy more keys and start more often.
 _TILE = 16
@@ -51,7 +53,7 @@ class LabelPropagation:
         temperature: float = 0.1,
     ):
         if features.shape[:2] != labels.shape[1:]:
-            raise ValueError(
+            raise InputError(
                 f"Features of {tuple(features.shape[:2])} patches do not go with labels of {tuple(labels.shape[1:])}"
             )
         check_settings(num_last_frames=num_last_frames, radius=radius, topk=topk, temperature=temperature)
@@ -95,9 +97,9 @@ def check_settings(*, num_last_frames: int, radius: int, topk: int, temperature:
     """Raise a ``ValueError`` for settings of :class:`LabelPropagation` that are out of range."""
     for name, value, lowest in (("num_last_frames", num_last_frames, 0), ("radius", radius, 0), ("topk", topk, 1)):
         if value < lowest:
-            raise ValueError(f"{name} is {value}, must be at least {lowest}")
+            raise InputError(f"{name} is {value}, must be at least {lowest}")
     if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}, must be above 0")
+        raise InputError(f"temperature is {temperature}, must be above 0")
 
 
 def propagate(queries: Tensor, keys: Tensor, labels: Tensor, *, radius: int, topk: int, temperature: float) -> Tensor:

@@ -16,6 +16,7 @@ from pe_dense.engine.layer_report import write_layer_report
 from pe_dense.registry import HOOKS
 from pe_dense.tracking.davis_eval import NAMES, DavisMetric, contour
 from pe_dense.tracking.transforms import read_frame
+from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import write_picture
 from pe_dense.utils.video import write_video
 
@@ -79,7 +80,7 @@ class VideoResultsHook(Hook):
 
     def __init__(self, *, masks: bool = True, video: bool = True, pictures: int = 6, fps: float = 24.0):
         if pictures < 0 or not fps > 0:
-            raise ValueError(f"pictures is {pictures} and fps {fps}, must be at least 0 and above 0")
+            raise InputError(f"pictures is {pictures} and fps {fps}, must be at least 0 and above 0")
         self.masks, self.video, self.pictures, self.fps = masks, video, pictures, fps
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:

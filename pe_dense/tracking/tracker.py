@@ -20,6 +20,7 @@ from pe_dense.tracking.label_propagation import (
     resize_nearest,
     share_labels,
 )
+from pe_dense.utils.errors import InputError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -63,9 +64,9 @@ class LabelPropagator(BaseModel):
         self.settings = dict(num_last_frames=num_last_frames, radius=radius, topk=topk, temperature=temperature)
         check_settings(**self.settings)
         if frames_per_pass < 1:
-            raise ValueError(f"frames_per_pass is {frames_per_pass}, must be at least 1")
+            raise InputError(f"frames_per_pass is {frames_per_pass}, must be at least 1")
         if tower_dtype not in _DTYPES:
-            raise ValueError(f"tower_dtype {tower_dtype!r} is not one of {', '.join(_DTYPES)}")
+            raise InputError(f"tower_dtype {tower_dtype!r} is not one of {', '.join(_DTYPES)}")
         if backbone.get("out_indices", ()) is None:
             backbone = dict(backbone, out_indices=range(get_variant(backbone["arch"]).layers))
         self.backbone = MODELS.build(backbone).to(_DTYPES[tower_dtype])
@@ -95,7 +96,7 @@ class LabelPropagator(BaseModel):
             ValueError: for another mode; there is nothing to train.
         """
         if mode != "predict":
-            raise ValueError(f"LabelPropagator only predicts, asked for mode {mode!r}")
+            raise InputError(f"LabelPropagator only predicts, asked for mode {mode!r}")
         for frames, sample in zip(inputs, data_samples, strict=True):
             sample.labels = self.track(frames, sample.first_mask, sample.num_objects)
         return data_samples

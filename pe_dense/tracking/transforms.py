@@ -9,6 +9,7 @@ from mmengine.structures import BaseDataElement
 
 from pe_dense.datasets.davis import read_mask
 from pe_dense.registry import TRANSFORMS
+from pe_dense.utils.errors import InputError
 
 
 @TRANSFORMS.register_module()
@@ -29,7 +30,7 @@ class LoadVideo:
 
     def __init__(self, *, short_side: int = 480, divisor: int = 64):
         if not 1 <= divisor <= short_side:
-            raise ValueError(f"divisor is {divisor} and short_side {short_side}, must be 1 <= divisor <= short_side")
+            raise InputError(f"divisor is {divisor} and short_side {short_side}, must be 1 <= divisor <= short_side")
         self.short_side, self.divisor = short_side, divisor
 
     def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -59,5 +60,5 @@ def read_frame(path: str) -> np.ndarray:
     """
     image = cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
-        raise ValueError(f"frame {path} can't be read")
+        raise InputError(f"frame {path} can't be read")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

@@ -17,9 +17,10 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from pe_dense.utils import hub
+from pe_dense.utils.errors import InputError
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A file that can't be read as a checkpoint, or whose contents do not fit."""
 
 

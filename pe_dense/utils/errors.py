@@ -1,29 +1,134 @@
-"""Errors that are the user's to mend, told in a line instead of a traceback."""
+"""User errors, reported as one line without a traceback."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# System errors that a user can fix, with what to do about them. Any other one keeps its traceback.
+_REMEDIES = {
+    errno.EACCES: "change the permissions of that path, or name another one",
+    errno.EPERM: "change the permissions of that path, or name another one",
+    errno.EROFS: "name a folder on a writable file system",
+    errno.ENOSPC: "free some disk space, or name a folder on another disk",
+    errno.EDQUOT: "free some of the disk quota, or name a folder on another disk",
+    errno.ENOENT: "check the path",
+    errno.EEXIST: "name another path",
+    errno.ENOTDIR: "a part of that path is a file: name a folder",
+    errno.EISDIR: "that path is a folder: name a file",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ELOOP: "a symbolic link points to itself: check the path",
+    errno.EINVAL: "check the path",
+    errno.EFBIG: "name a folder on a file system that takes larger files",
+    errno.EIO: "the disk or network share failed: check it, or name a path elsewhere",
+    errno.ESTALE: "the network share was disconnected: mount it again",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n 65536`)",
+    errno.ENFILE: "raise the system's limit of open files",
+}
 
-class ConfigError(ValueError):
-    """A config, an option or the data that they name can't be used."""
+
+class UserError(Exception):
+    """Something outside of the program is wrong: an option, a config, a file. The message says what to change."""
+
+
+class InputError(UserError, ValueError):
+    """An argument, a value in a config or the content of a file is not usable."""
+
+
+class ConfigError(InputError):
+    """A config, an option or the data that they name is not usable."""
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program with one clear message where its input is at fault.
+    """End the program with ``error: ...`` and exit status 2 if its input is at fault.
 
-    What is said before the work begins (wrong names, missing files, settings that contradict each other) comes as
-    ``error: ...`` and exit status 2. ``PE_DENSE_TRACEBACK=1`` shows where it was raised.
+    Only these errors become one line: :class:`UserError`; ``FileNotFoundError`` and the like that are raised with a
+    message of their own; and errors of the system about a path (no permission, full disk, ...), with what to do. Every
+    other exception is a bug and keeps its traceback. ``PE_DENSE_TRACEBACK=1`` shows the traceback of all.
+
+    Standard output is set up as well: characters that its encoding does not have are escaped, and the work goes on if
+    the program that reads it (``| head``) ends early.
     """
+    _prepare_output()
     try:
         yield
-    except (ValueError, FileNotFoundError, FileExistsError, KeyError, NotImplementedError) as error:
-        if os.environ.get("PE_DENSE_TRACEBACK"):
+    except (UserError, OSError, UnicodeEncodeError) as error:
+        message = user_message(error)
+        if message is None or os.environ.get("PE_DENSE_TRACEBACK"):
             raise
-        message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        print(f"error: {message}", file=sys.stderr)  # noqa: T201 - this is the program's last word
+        print(f"error: {message}", file=sys.stderr)  # noqa: T201 - this is the program's last output
         raise SystemExit(2) from None
+
+
+def user_message(error: BaseException) -> str | None:
+    """The line that a user reads about an error, or None if the error is a bug.
+
+    Args:
+        error: any exception.
+    """
+    if isinstance(error, UserError):
+        return _one_line(error)
+    if isinstance(error, UnicodeEncodeError) and error.encoding.lower() not in ("utf-8", "utf8"):
+        return f"{error.object!a} has characters that the encoding {error.encoding} does not have: set PYTHONUTF8=1"
+    if not isinstance(error, OSError):
+        return None
+    if error.errno is None:  # raised with a message by this project or a library, not by the system
+        return _one_line(error) or None
+    if error.errno not in _REMEDIES:
+        return None
+    if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE):
+        return None
+    name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
+    return f"{name}{error.strerror}; {_REMEDIES[error.errno]}"
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    # A data worker's error arrives with its traceback in front of the message.
+    if any(line.startswith("Original Traceback") for line in lines):
+        return re.sub(r"^[\w.]+: ", "", lines[-1])
+    return " ".join(lines)
+
+
+class _Output:
+    """A text stream that drops what is written after its reader has gone."""
+
+    def __init__(self, stream) -> None:
+        self._stream = stream
+        self._closed_by_reader = False
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return self._run(self._stream.write, text, otherwise=len(text))
+
+    def flush(self) -> None:
+        self._run(self._stream.flush)
+
+    def _run(self, method, *arguments, otherwise=None):
+        if self._closed_by_reader:
+            return otherwise
+        try:
+            return method(*arguments)
+        except BrokenPipeError:
+            self._closed_by_reader = True
+            # The interpreter flushes the stream once more when it ends; that must not fail.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+            return otherwise
+
+
+def _prepare_output() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    if not isinstance(sys.stdout, _Output) and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout = _Output(sys.stdout)

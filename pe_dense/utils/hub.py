@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from pe_dense.utils.errors import InputError
+
 PREFIX = "hf://"
 _PATTERN = re.compile(r"hf://(?P<owner>[^/@]+)/(?P<repo>[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?")
 
@@ -21,7 +23,7 @@ def fetch(uri: str) -> str:
     """
     match = _PATTERN.fullmatch(uri)
     if match is None:
-        raise ValueError(f"{uri!r} is not of the form hf://<owner>/<repo>[@<revision>][/<file>]")
+        raise InputError(f"{uri!r} is not of the form hf://<owner>/<repo>[@<revision>][/<file>]")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pe_dense.utils.errors import InputError
+
 
 def read_photo(path: str | Path) -> Image.Image:
     """Read an image file as RGB, the way a viewer shows it.
@@ -43,16 +45,16 @@ def decode(path: str | Path | BinaryIO, name: str | None = None, formats: Sequen
             warnings.simplefilter("ignore")  # what is wrong with a file is told by one error, or does not matter
             with Image.open(path, formats=formats) as image:
                 if image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                    raise ValueError(
+                    raise InputError(
                         f"{image.width} x {image.height} px, more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million"
                     )
                 image.load()
                 return ImageOps.exif_transpose(image)
     except UnidentifiedImageError as error:
-        raise ValueError(f"{name} is not a readable image (no format that is known)") from error
+        raise InputError(f"{name} is not a readable image (no format that is known)") from error
     except Exception as error:  # damaged files break decoders in ways of their own: struct.error, SyntaxError, ...
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ValueError(f"{name} is not a readable image ({reason})") from error
+        raise InputError(f"{name} is not a readable image ({reason})") from error
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -131,6 +133,6 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     """
     written, code = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     if not written:
-        raise ValueError(f"cannot encode {picture.shape} {picture.dtype} as {path}")
+        raise InputError(f"cannot encode {picture.shape} {picture.dtype} as {path}")
     with open(path, "xb") as file:
         file.write(code.tobytes())

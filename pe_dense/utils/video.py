@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from pe_dense.utils.errors import InputError
+
 EXTENSIONS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 _CODECS = ("libx264", "mpeg4")  # the first that FFmpeg was built with
 
@@ -28,14 +30,14 @@ def read_video(path: str | Path) -> Iterator[np.ndarray]:
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise ValueError(f"{path} holds no video")
+                raise InputError(f"{path} holds no video")
             for count, frame in enumerate(container.decode(video=0), start=1):  # noqa: B007 - counted for the end
                 pixels = frame.to_ndarray(format="rgb24")
                 yield np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
     except av.FFmpegError as error:
-        raise ValueError(f"{path} is not a readable video ({error.strerror})") from error
+        raise InputError(f"{path} is not a readable video ({error.strerror})") from error
     if not count:
-        raise ValueError(f"{path} holds no frame")
+        raise InputError(f"{path} holds no frame")
 
 
 def frame_rate(path: str | Path) -> float:
@@ -81,6 +83,6 @@ def write_video(path: str | Path, pictures: Iterable[np.ndarray], fps: float, *,
                 stream.pix_fmt = "yuv420p"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(even), format="rgb24")))
         if stream is None:
-            raise ValueError(f"no pictures for {path}")
+            raise InputError(f"no pictures for {path}")
         container.mux(stream.encode(None))
     os.replace(part, path)

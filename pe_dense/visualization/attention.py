@@ -13,6 +13,7 @@ from pe_dense.backbones import PETower
 from pe_dense.backbones.attention import Windows
 from pe_dense.backbones.pe import block_numbers
 from pe_dense.backbones.transformer import Attention
+from pe_dense.utils.errors import InputError
 
 
 @torch.no_grad()
@@ -40,9 +41,9 @@ def block_attention(
     grid = tower.grid_of(images)
     has_cls = tower.variant.use_cls_token
     if token is None and not has_cls:
-        raise ValueError(f"{tower.name} has no class token here: name a token by its row and column")
+        raise InputError(f"{tower.name} has no class token here: name a token by its row and column")
     if token is not None and not all(0 <= place < length for place, length in zip(token, grid, strict=True)):
-        raise ValueError(f"token {token} lies outside of the grid of {grid[0]} x {grid[1]} tokens")
+        raise InputError(f"token {token} lies outside of the grid of {grid[0]} x {grid[1]} tokens")
     blocks = block_numbers("blocks", blocks, tower.num_layers)
     number = 0 if token is None else int(has_cls) + token[0] * grid[1] + token[1]
     size = tower.transformer.window_size

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pe_dense.utils.errors import InputError
 from pe_dense.visualization.pca import Basis, fit_basis
 
 # Ranges of lightness and chroma that nearly all hues have in sRGB; beyond, colours would be clipped and hues bent.
@@ -35,7 +36,7 @@ def feature_rgb(
     """
     if per_image:
         if basis is not None:
-            raise ValueError("per_image finds components of its own: basis and per_image exclude each other")
+            raise InputError("per_image finds components of its own: basis and per_image exclude each other")
         masks = [None] * len(features) if mask is None else mask[:, None]
         return np.concatenate([feature_rgb(x[None], m) for x, m in zip(features, masks, strict=True)])
     basis = fit_basis(features, mask) if basis is None else basis

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pe_dense.backbones import PETower
 from pe_dense.backbones.pe import block_numbers
+from pe_dense.utils.errors import InputError
 from pe_dense.visualization.foreground import foreground_masks, read_mask
 
 
@@ -31,7 +32,7 @@ def input_size(size: tuple[int, int], long_side: int, patch: int) -> tuple[int, 
         ValueError: if ``long_side`` is shorter than a patch.
     """
     if long_side < patch:
-        raise ValueError(f"size {long_side} is shorter than a patch of {patch} px")
+        raise InputError(f"size {long_side} is shorter than a patch of {patch} px")
     scale = long_side / max(size)
     width, height = (max(round(side * scale / patch), 1) * patch for side in size)
     return width, height
@@ -81,7 +82,7 @@ def token_at(point: tuple[float, float], size: tuple[int, int], grid: tuple[int,
         ValueError: if the point lies outside.
     """
     if not all(0 <= place < side for place, side in zip(point, size, strict=True)):
-        raise ValueError(f"point {point[0]:g},{point[1]:g} lies outside of the photo of {size[0]} x {size[1]} px")
+        raise InputError(f"point {point[0]:g},{point[1]:g} lies outside of the photo of {size[0]} x {size[1]} px")
     return int(point[1] * grid[0] / size[1]), int(point[0] * grid[1] / size[0])
 
 
@@ -128,7 +129,7 @@ class Scene:
             input_size(photo.size, self.long_side, self.patch)
         if self.masks not in (None, AUTO_MASK):
             if len(self.masks) != len(self.photos):
-                raise ValueError(f"{len(self.masks)} masks for {len(self.photos)} photos: give one for each, or 'auto'")
+                raise InputError(f"{len(self.masks)} masks for {len(self.photos)} photos: give one for each, or 'auto'")
             self._masks = [
                 read_mask(path, photo.size, self.grid(number))
                 for number, (path, photo) in enumerate(zip(self.masks, self.photos, strict=True))

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from pe_dense.backbones.pe import block_numbers
+from pe_dense.utils.errors import InputError
 from pe_dense.utils.video import write_video
 from pe_dense.visualization.attention import block_attention
 from pe_dense.visualization.colors import feature_rgb
@@ -80,7 +81,7 @@ def draw_correspondence(scene: Scene, blocks: Sequence[int], out: Path, *, count
         ValueError: if there is a single photo.
     """
     if len(scene.photos) < 2:
-        raise ValueError("correspondence is between photos: give two or more")
+        raise InputError("correspondence is between photos: give two or more")
     photos = [fit_photo(photo, LARGE) for photo in scene.photos]
     for block, maps in scene.iter_maps(blocks):
         masks = scene.token_masks(maps)

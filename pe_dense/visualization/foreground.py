@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import decode
 from pe_dense.visualization.pca import fit_basis
 
@@ -70,7 +71,7 @@ def read_mask(path: str | Path, photo_size: tuple[int, int], grid: tuple[int, in
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     stretch = image.width / image.height / (photo_size[0] / photo_size[1])
     if abs(stretch - 1) > _ASPECT_TOLERANCE:
-        raise ValueError(
+        raise InputError(
             f"mask {path} is {image.width} x {image.height} px and its photo {photo_size[0]} x {photo_size[1]}: "
             "a mask may have another size, but not other proportions"
         )
@@ -81,5 +82,5 @@ def read_mask(path: str | Path, photo_size: tuple[int, int], grid: tuple[int, in
     covered = Image.fromarray(inside.astype(np.float32)).resize((grid[1], grid[0]), Image.Resampling.BOX)
     mask = torch.from_numpy(np.array(covered) >= 0.5)[None]
     if not mask.any():
-        raise ValueError(f"mask {path} covers no token of the {grid[0]} x {grid[1]}: it is empty, or too small a spot")
+        raise InputError(f"mask {path} covers no token of the {grid[0]} x {grid[1]}: it is empty, or too small a spot")
     return mask

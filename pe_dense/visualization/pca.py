@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pe_dense.utils.errors import InputError
+
 SIGMA = 1.0  # tokens
 
 
@@ -60,7 +62,7 @@ class Basis:
     def scores(self, features: Tensor) -> Tensor:
         """Low-passed coordinates of features (N, C, H, W) along the components: (N, 3, H, W)."""
         if features.shape[1] != len(self.mean):
-            raise ValueError(f"features have {features.shape[1]} channels, the basis has {len(self.mean)}")
+            raise InputError(f"features have {features.shape[1]} channels, the basis has {len(self.mean)}")
         scores = _scores(features, self.mean, self.components)
         _refuse_infinite(scores)
         return scores
@@ -120,26 +122,26 @@ def _checked(features: list[Tensor], masks: list[Tensor | None]) -> tuple[list[T
     for x in features:
         if x.dim() != 4 or x.shape[1] < COUNT or not x.numel() or x.shape[1] != features[0].shape[1]:
             shapes = ", ".join(str(tuple(x.shape)) for x in features)
-            raise ValueError(f"features are (N, C, H, W) with one C of at least {COUNT}, got {shapes}")
+            raise InputError(f"features are (N, C, H, W) with one C of at least {COUNT}, got {shapes}")
         checked.append(x.detach().float())
     shapes = [(len(x), *x.shape[2:]) for x in checked]
     if len(masks) != len(checked):
-        raise ValueError(f"{len(masks)} masks for {len(checked)} maps of features")
+        raise InputError(f"{len(masks)} masks for {len(checked)} maps of features")
     full = []
     for x, mask, shape in zip(checked, masks, shapes, strict=True):
         mask = torch.ones(shape, dtype=torch.bool) if mask is None else mask
         if tuple(mask.shape) != shape or mask.dtype != torch.bool:
-            raise ValueError(f"mask is bool {shape} for these features, got {mask.dtype} {tuple(mask.shape)}")
+            raise InputError(f"mask is bool {shape} for these features, got {mask.dtype} {tuple(mask.shape)}")
         full.append(mask.to(x.device))
     if (count := int(sum(mask.sum() for mask in full))) <= COUNT:
-        raise ValueError(f"{count} tokens are too few for {COUNT} principal components")
+        raise InputError(f"{count} tokens are too few for {COUNT} principal components")
     return checked, full
 
 
 def _refuse_infinite(sums: Tensor) -> None:
     """A value that is not finite makes any sum so that it is in, and sums are few."""
     if not torch.isfinite(sums).all():
-        raise ValueError("features hold values that are not finite")
+        raise InputError("features hold values that are not finite")
 
 
 def _scores(features: Tensor, mean: Tensor, components: Tensor) -> Tensor:

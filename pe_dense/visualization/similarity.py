@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pe_dense.utils.errors import InputError
+
 _PART = 4096  # tokens that are compared with all others at a time
 
 
@@ -34,7 +36,7 @@ def cosine_similarity(features: Tensor, query: Tensor) -> Tensor:
         ValueError: for other shapes.
     """
     if features.dim() != 4 or query.shape != features.shape[1:2]:
-        raise ValueError(
+        raise InputError(
             f"features (N, C, H, W) and a query (C,) are needed, got {tuple(features.shape)} and {tuple(query.shape)}"
         )
     return torch.einsum("nchw,c->nhw", F.normalize(features.float(), dim=1), F.normalize(query.float(), dim=0))

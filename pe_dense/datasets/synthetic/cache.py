@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 
+from pe_dense.utils.errors import InputError
+
 _SECONDS_BETWEEN_REPORTS = 5.0
 
 
@@ -75,14 +77,14 @@ def check_lowest(given: dict[str, int], lowest: dict[str, int]) -> None:
     """Raise a ``ValueError`` for the first argument that is too low."""
     for name, value in given.items():
         if value < lowest[name]:
-            raise ValueError(f"{name} is {value}, must be at least {lowest[name]}")
+            raise InputError(f"{name} is {value}, must be at least {lowest[name]}")
 
 
 def write_png(path: Path, pixels: np.ndarray) -> None:
     """Write (H, W) or BGR (H, W, 3), uint8 or uint16."""
     written, code = cv2.imencode(".png", pixels)
     if not written:
-        raise ValueError(f"cannot encode {pixels.shape} {pixels.dtype} as {path}")
+        raise InputError(f"cannot encode {pixels.shape} {pixels.dtype} as {path}")
     # Written by Python, whose errors name the cause (a full disk), where cv2.imwrite only returns False.
     path.write_bytes(code.tobytes())
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from pe_dense.datasets.synthetic.shapes import CLASSES, TEXTURES, draw_colour, draw_texture, rasterize
+from pe_dense.utils.errors import InputError
 
 MAX_SHAPES = 8
 MIN_VISIBLE_PIXELS = 12
@@ -65,7 +66,7 @@ def draw_scene(rng: np.random.Generator, image_size: int = 128) -> Scene:
         ValueError: if ``image_size`` is below 64.
     """
     if image_size < MIN_IMAGE_SIZE:
-        raise ValueError(f"image_size is {image_size}, must be at least {MIN_IMAGE_SIZE}")
+        raise InputError(f"image_size is {image_size}, must be at least {MIN_IMAGE_SIZE}")
     labels, depths, covers, masks = _place_shapes(rng, image_size)
     depth = _slanted_plane(rng, image_size)
     surface = draw_background(rng, image_size)

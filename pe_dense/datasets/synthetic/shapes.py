@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from pe_dense.utils.errors import InputError
+
 _SUPERSAMPLING = 4
 # cv2 takes polygon corners as fixed-point numbers with this many fractional bits.
 _FRACTION_BITS = 6
@@ -121,7 +123,7 @@ def draw_texture(
         ValueError: if ``kind`` is not a texture.
     """
     if kind not in TEXTURES:
-        raise ValueError(f"unknown texture {kind!r}, choose one of {TEXTURES}")
+        raise InputError(f"unknown texture {kind!r}, choose one of {TEXTURES}")
     first, second = (colour[:, None, None] for colour in colours)
     return first + _pattern(rng, kind, image_size) * (second - first)  # (3, S, S)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from pe_dense.datasets.synthetic.scene import MIN_IMAGE_SIZE, draw_background, draw_surface, photograph
 from pe_dense.datasets.synthetic.shapes import CLASSES, rasterize
+from pe_dense.utils.errors import InputError
 
 MIN_SHAPES, MAX_SHAPES = 2, 4
 MIN_VISIBLE_PIXELS = 60  # of each shape in the first frame of 128 px
@@ -78,7 +79,7 @@ def draw_video(
         ValueError: if ``image_size`` is below 64.
     """
     if image_size < MIN_IMAGE_SIZE:
-        raise ValueError(f"image_size is {image_size}, must be at least {MIN_IMAGE_SIZE}")
+        raise InputError(f"image_size is {image_size}, must be at least {MIN_IMAGE_SIZE}")
     shapes = _draw_shapes(rng, image_size)
     wide = round(_BACKGROUND_SIZE * image_size)
     background = np.ascontiguousarray(draw_background(rng, wide).transpose(1, 2, 0))

@@ -14,6 +14,7 @@ from pe_dense.detection.deta.attention import DeformableAttention
 from pe_dense.detection.deta.convert import from_deta, is_deta
 from pe_dense.registry import MODELS
 from pe_dense.utils import read_checkpoint, require_match
+from pe_dense.utils.errors import InputError
 
 _DTYPES = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _INIT_KEYS = {"type", "checkpoint", "keep_classifier"}
@@ -87,13 +88,13 @@ class DETA(DeformableDETR):
         )
         for name, count in counts.items():
             if count < 1:
-                raise ValueError(f"{name} {count} is less than 1")
+                raise InputError(f"{name} {count} is less than 1")
         if tower_dtype not in _DTYPES:
-            raise ValueError(f"tower_dtype {tower_dtype!r} is not one of {', '.join(map(repr, _DTYPES))}")
+            raise InputError(f"tower_dtype {tower_dtype!r} is not one of {', '.join(map(repr, _DTYPES))}")
         if init_cfg is not None and (
             init_cfg.get("type") != "Pretrained" or not {"type", "checkpoint"} <= set(init_cfg) <= _INIT_KEYS
         ):
-            raise ValueError(
+            raise InputError(
                 "init_cfg of DETA is dict(type='Pretrained', checkpoint=..., keep_classifier=True or False), "
                 f"got {init_cfg}"
             )

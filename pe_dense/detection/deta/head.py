@@ -18,6 +18,7 @@ from torchvision.ops import batched_nms, sigmoid_focal_loss
 from pe_dense.detection.deta.soft_nms import soft_nms
 from pe_dense.detection.federated_loss import FederatedLoss
 from pe_dense.registry import MODELS, TASK_UTILS
+from pe_dense.utils.errors import InputError
 
 SUPPRESSIONS = ("nms", "soft_nms")
 TEST_SETTINGS = {"pre_nms", "nms", "max_per_img"}
@@ -70,10 +71,10 @@ class DETAHead(DeformableDETRHead):
         **kwargs,
     ):
         if class_ids is not None and len(set(class_ids)) != num_classes:
-            raise ValueError(f"class_ids has {len(set(class_ids))} ids for num_classes={num_classes}")
+            raise InputError(f"class_ids has {len(set(class_ids))} ids for num_classes={num_classes}")
         if test_cfg is not None:
             if missing := TEST_SETTINGS - set(test_cfg):
-                raise ValueError(f"test_cfg of DETAHead lacks {', '.join(sorted(missing))}: {dict(test_cfg)}")
+                raise InputError(f"test_cfg of DETAHead lacks {', '.join(sorted(missing))}: {dict(test_cfg)}")
             check_suppression(test_cfg["nms"])
         self.class_ids = None if class_ids is None else list(class_ids)
         super().__init__(num_classes, *args, train_cfg=None, test_cfg=test_cfg, **kwargs)
@@ -81,7 +82,7 @@ class DETAHead(DeformableDETRHead):
         self.assigners = {name: TASK_UTILS.build(stages[name]) for name in ("first_stage", "second_stage") if stages}
         counted = getattr(self.loss_cls, "num_classes", self.cls_out_channels)
         if counted != self.cls_out_channels:
-            raise ValueError(
+            raise InputError(
                 f"loss_cls counts num_classes={counted}, but the classifier has {self.cls_out_channels} outputs: give "
                 "both the data's number of classes, and no class_ids"
             )
@@ -206,7 +207,7 @@ def check_suppression(nms: dict | None) -> None:
         ValueError: for a ``type`` that is missing or another one.
     """
     if nms is not None and nms.get("type") not in SUPPRESSIONS:
-        raise ValueError(f"nms has type {nms.get('type')!r}, not one of {', '.join(SUPPRESSIONS)}; None leaves it out")
+        raise InputError(f"nms has type {nms.get('type')!r}, not one of {', '.join(SUPPRESSIONS)}; None leaves it out")
 
 
 def suppress(found: InstanceData, nms: dict | None) -> InstanceData:

@@ -7,6 +7,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import RandomCrop, Resize
 
 from pe_dense.registry import TRANSFORMS
+from pe_dense.utils.errors import InputError
 
 MARGIN = 32  # px that the longer side stays below the image size; also the step of the shorter one
 SHORTEST = 480  # px
@@ -33,7 +34,7 @@ class DETAJitter(BaseTransform):
 
     def __init__(self, image_size: int):
         if image_size < SHORTEST + MARGIN:
-            raise ValueError(f"image_size {image_size} is less than {SHORTEST + MARGIN}, the smallest that can be made")
+            raise InputError(f"image_size {image_size} is less than {SHORTEST + MARGIN}, the smallest that can be made")
         self.longest = image_size - MARGIN
         self.sides = range(SHORTEST, self.longest + 1, MARGIN)
         self.crop = RandomCrop(crop_size=CROPS, crop_type="absolute_range", allow_negative_crop=True)

@@ -11,6 +11,7 @@ from mmengine.structures import InstanceData
 
 from pe_dense.detection.deta.head import check_suppression, suppress
 from pe_dense.registry import MODELS
+from pe_dense.utils.errors import InputError
 
 
 @MODELS.register_module()
@@ -72,7 +73,7 @@ class TestTimeDETA(BaseTTAModel):
     def _merge(self, views: Sequence[DetDataSample]) -> DetDataSample:
         sizes = sorted({max(view.scale) for view in views}, reverse=True)
         if len(sizes) != len(self.min_sides):
-            raise ValueError(
+            raise InputError(
                 f"min_sides tells of {len(self.min_sides)} sizes of views; there are {len(sizes)}: {sizes}"
             )
         min_side = dict(zip(sizes, self.min_sides, strict=True))

@@ -13,6 +13,7 @@ from pycocotools.mask import encode
 from terminaltables import AsciiTable
 
 from pe_dense.detection.metrics.ground_truth import GroundTruth
+from pe_dense.utils.errors import InputError
 
 IOU_TYPES = ("bbox", "segm")
 
@@ -41,7 +42,7 @@ class DetectionMetric(BaseMetric):
         super().__init__(**kwargs)
         self.metrics = [metric] if isinstance(metric, str) else list(metric)
         if not self.metrics or not set(self.metrics) <= set(IOU_TYPES):
-            raise ValueError(f"metric must be one or both of {IOU_TYPES}, got {metric!r}")
+            raise InputError(f"metric must be one or both of {IOU_TYPES}, got {metric!r}")
         self.ground_truth = self.ground_truth_type(ann_file, masks="segm" in self.metrics)
         self._category_ids = None
 

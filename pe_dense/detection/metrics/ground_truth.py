@@ -8,6 +8,7 @@ import numpy as np
 from faster_coco_eval.core.mask import segmToRle
 
 from pe_dense.datasets.annotations import check_classes, missing_fields, read_annotations
+from pe_dense.utils.errors import InputError
 
 # LVIS's files, v0.5 and v1, misspell one name, which mmdet's LVIS data sets correct.
 _MISSPELT = {"speaker_(stereo_equipment)": "speaker_(stero_equipment)"}
@@ -39,7 +40,7 @@ class GroundTruth(ABC):
         problems += missing_fields(content, dict(annotations=["segmentation"])) if masks else []
         problems += [] if problems else _useless(content["annotations"], masks)
         if problems := problems or self._contradictions(content):
-            raise ValueError(f"{path} does not serve: {'; '.join(problems)}. {self.advice}")
+            raise InputError(f"{path} does not serve: {'; '.join(problems)}. {self.advice}")
         self._ids = {category["name"]: category["id"] for category in content["categories"]}
         sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
         self._image_ids = set(sizes)
@@ -83,7 +84,7 @@ class GroundTruth(ABC):
     def check_image(self, image_id: int) -> None:
         """Raise a ``ValueError`` if the file has no such image."""
         if image_id not in self._image_ids:
-            raise ValueError(f"image {image_id!r} is not among the {self.num_images} images of {self.path}")
+            raise InputError(f"image {image_id!r} is not among the {self.num_images} images of {self.path}")
 
     def category_ids(self, classes: Sequence[str]) -> np.ndarray:
         """Category id of each label.

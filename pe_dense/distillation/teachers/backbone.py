@@ -10,6 +10,7 @@ from pe_dense.backbones.checkpoint import fit_state
 from pe_dense.distillation.preprocessor import PE_COLOURS, resize
 from pe_dense.distillation.teachers.base import Teacher
 from pe_dense.registry import MODELS
+from pe_dense.utils.errors import InputError
 
 
 @MODELS.register_module()
@@ -46,7 +47,7 @@ class TowerTeacher(Teacher):
         with torch.device("meta"):
             self.tower: PETower = MODELS.build(tower)
         if not -self.tower.num_layers <= layer < self.tower.num_layers:
-            raise ValueError(f"Teacher's layer {layer} is not among the {self.tower.num_layers} of {self.tower.name}")
+            raise InputError(f"Teacher's layer {layer} is not among the {self.tower.num_layers} of {self.tower.name}")
         self.layer = layer % self.tower.num_layers
         self._tower_config = dict(tower)
         self.image_size = image_size
@@ -68,7 +69,7 @@ class TowerTeacher(Teacher):
     def require_grid(self, grid: tuple[int, int]) -> None:
         """Raise a ValueError if tokens (rows, columns) of a student are not on the teacher's grid."""
         if grid != self.grid:
-            raise ValueError(
+            raise InputError(
                 f"The teacher gives {self.grid[0]} x {self.grid[1]} tokens of {self.image_size} px, the student has "
                 f"{grid[0]} x {grid[1]}: choose image sizes that give both the same grid"
             )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pe_dense.distillation.feature_cache import FeatureCache, digest
+from pe_dense.utils.errors import InputError
 
 DTYPES = ("float32", "bfloat16")
 
@@ -29,7 +30,7 @@ class Teacher(nn.Module, ABC):
     def __init__(self, dtype: str = "float32", cache: str | None = None):
         super().__init__()
         if dtype not in DTYPES:
-            raise ValueError(f"A teacher's dtype is {' or '.join(DTYPES)}, not {dtype!r}")
+            raise InputError(f"A teacher's dtype is {' or '.join(DTYPES)}, not {dtype!r}")
         self.dtype = getattr(torch, dtype)
         self.cache = FeatureCache(cache) if cache else None
 

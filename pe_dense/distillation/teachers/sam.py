@@ -14,6 +14,7 @@ from pe_dense.distillation.teachers.base import Teacher
 from pe_dense.distillation.teachers.sam_decoder import CoarseAxis, ImageEmbedding, decode_points
 from pe_dense.registry import MODELS
 from pe_dense.utils import read_checkpoint, require_match
+from pe_dense.utils.errors import InputError
 
 SIZES = ("t", "s", "b+", "l")
 
@@ -39,13 +40,13 @@ def build_sam(
         CheckpointError, FileNotFoundError: for weights that are missing or do not fit.
     """
     if size not in SIZES:
-        raise ValueError(f"SAM 2.1 of size {size!r} does not exist; sizes are {', '.join(SIZES)}")
+        raise InputError(f"SAM 2.1 of size {size!r} does not exist; sizes are {', '.join(SIZES)}")
     if image_size % 32 or image_size <= 0:
-        raise ValueError(f"SAM's image size of {image_size} px is not a multiple of 32")
+        raise InputError(f"SAM's image size of {image_size} px is not a multiple of 32")
     try:
         from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             "SAM 2.1 comes from the package sam2, which is not installed: "
             "SAM2_BUILD_CUDA=0 pip install 'pe_dense[distill]'"
         ) from error
@@ -118,7 +119,7 @@ class SAMTeacher(Teacher):
     ):
         super().__init__(dtype, cache)
         if points_per_side < 1 or (points_per_batch is not None and points_per_batch < 1):
-            raise ValueError(
+            raise InputError(
                 f"SAM needs points: points_per_side={points_per_side}, points_per_batch={points_per_batch}"
             )
         sam = build_sam(size, checkpoint, image_size=image_size, overrides=overrides)

@@ -10,9 +10,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from pe_dense.registry import HOOKS
+from pe_dense.utils.errors import InputError
 
 
-class NonFiniteLossError(ValueError):
+class NonFiniteLossError(InputError):
     """A loss is infinite or no number."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch.optim import Optimizer
 
 from pe_dense.registry import OPTIMIZERS
+from pe_dense.utils.errors import InputError
 
 
 @OPTIMIZERS.register_module()
@@ -22,5 +23,5 @@ def Lamb(params, **settings) -> Optimizer:
     try:
         from timm.optim import Lamb as _Lamb
     except ImportError as error:
-        raise ValueError("LAMB comes from timm: pip install 'pe_dense[distill]'") from error
+        raise InputError("LAMB comes from timm: pip install 'pe_dense[distill]'") from error
     return _Lamb(params, **settings)

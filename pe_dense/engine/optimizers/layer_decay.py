@@ -14,7 +14,7 @@ from torch import nn
 
 from pe_dense.backbones import PETower
 from pe_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.errors import ConfigError, InputError
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -37,9 +37,9 @@ class LayerDecayConstructor:
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
         settings = dict(paramwise_cfg or {})
         if set(settings) != {"decay_rate"}:
-            raise ValueError(f"LayerDecayConstructor takes paramwise_cfg=dict(decay_rate=...), got {settings}")
+            raise InputError(f"LayerDecayConstructor takes paramwise_cfg=dict(decay_rate=...), got {settings}")
         if not 0.0 < settings["decay_rate"] <= 1.0:
-            raise ValueError(f"decay_rate {settings['decay_rate']} is not in (0, 1]")
+            raise InputError(f"decay_rate {settings['decay_rate']} is not in (0, 1]")
         self.decay_rate = settings["decay_rate"]
         self.optim_wrapper_cfg = dict(optim_wrapper_cfg)
 
@@ -69,7 +69,7 @@ class LayerDecayConstructor:
         model = model.module if is_model_wrapper(model) else model
         towers = [(name, module) for name, module in model.named_modules() if isinstance(module, PETower)]
         if len(towers) != 1:
-            raise ValueError(f"Layer decay needs a model with one PETower, got {len(towers)} in {type(model).__name__}")
+            raise InputError(f"Layer decay needs a model with one PETower, got {len(towers)} in {type(model).__name__}")
         prefix, tower = towers[0]
         prefix = f"{prefix}." if prefix else ""
         last = tower.num_layers + 1
