@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""A local page to explore towers' features: tools/explore.py PE-Spatial-B16-512 work_dirs/demo
+"""Explore backbone features in a local web page: tools/explore.py PE-Spatial-B16-512 work_dirs/demo
 
-Drop photos, choose tower and layer, click a point to see what is alike in both photos; two towers stand side by side.
-Photos stay on this machine.
+Upload two images, choose backbone and layer, and click a point to see the similar regions of both images. Two backbones
+can be compared side by side. Images stay on this machine.
 """
 
 import argparse
@@ -15,35 +15,37 @@ def parse_args():
         "towers",
         nargs="+",
         metavar="TOWER",
-        help="a published tower (PE-Spatial-B16-512), one with other weights (PE-Spatial-B16-512=FILE, ...=random), or "
-        "a checkpoint or folder of a run",
+        help="a published backbone (PE-Spatial-B16-512), one with other weights (PE-Spatial-B16-512=FILE or "
+        "PE-Spatial-B16-512=random), or a checkpoint or work dir of a run",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine alone)")
-    parser.add_argument("--port", type=int, default=8765, help="0 for any free one (8765)")
-    parser.add_argument("--max-size", type=int, default=1024, help="longest side in pixels to run photos at (1024)")
-    parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (a GPU where there is one)")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
+    parser.add_argument("--port", type=int, default=8765, help="port to listen on, 0 for any free one (8765)")
+    parser.add_argument(
+        "--max-size", type=int, default=1024, help="limit of the longer side in pixels at which images are run (1024)"
+    )
+    parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (default: a GPU if there is one)")
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
-    import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
-    from pe_dense.utils.errors import one_line_errors
-
-    with one_line_errors():
-        from pe_dense.apps.explorer.cli import start
-
-        server, url = start(args.towers, host=args.host, port=args.port, max_size=args.max_size, device=args.device)
-    # Also where a shell that runs it in the background has Ctrl+C ignored, and for service managers.
+    # Explicit handlers, since SIGINT is ignored in a process that a shell script starts in the background. Both signals
+    # are the regular way to end the server, so the exit code is 0.
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
-    print(f"{url}   (Ctrl+C ends)", flush=True)
     try:
-        server.serve_forever()
+        import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
+        from pe_dense.utils.errors import one_line_errors
+
+        with one_line_errors():
+            from pe_dense.apps.explorer.cli import start
+
+            server, url = start(args.towers, host=args.host, port=args.port, max_size=args.max_size, device=args.device)
+        print(f"{url}   (Ctrl+C ends)", flush=True)
+        server.run()
     except KeyboardInterrupt:
-        print()
-    finally:
-        server.server_close()
+        pass
+    print()
 
 
 if __name__ == "__main__":

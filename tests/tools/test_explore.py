@@ -1,50 +1,47 @@
-"""tools/explore.py, run as a user runs it, but for a process of its own."""
+"""tools/explore.py as a user runs it."""
 
-import os
-import runpy
+import http.client
+import io
+import json
 import signal
+import subprocess
+import sys
 import time
-from threading import Event, Thread
-from urllib.request import urlopen
+from urllib.parse import urlencode, urlsplit
 
 import pytest
 from helpers.tool_runs import ROOT
+from PIL import Image
 
 
-@pytest.fixture
-def handlers():
-    """Signals as a shell leaves them for a program in the background: Ctrl+C is ignored."""
-    endings = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.getsignal(ending) for ending in endings]
+def ignore_interrupts():
+    """A shell script starts programs in the background with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    yield
-    for ending, handler in zip(endings, before, strict=True):
-        signal.signal(ending, handler)
 
 
-@pytest.mark.usefixtures("handlers")
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_the_page_is_served_until_it_is_ended(ending, monkeypatch, capfd):
-    addresses, contents, over = [], [], Event()
-
-    def visit():
-        while not addresses and not over.is_set():
-            time.sleep(0.02)
-            addresses.extend(capfd.readouterr().out.split()[:1])
-        if addresses:
-            try:
-                contents.append(urlopen(addresses[0], timeout=60).read())
-            finally:
-                os.kill(os.getpid(), ending)
-
-    arguments = ["PE-Spatial-T16-512=random", "--port", "0", "--device", "cpu"]
-    monkeypatch.setattr("sys.argv", ["explore.py", *arguments])
-    visitor = Thread(target=visit, daemon=True)
-    visitor.start()
-    try:
-        runpy.run_path(str(ROOT / "tools" / "explore.py"), run_name="__main__")
-    finally:
-        over.set()
-    visitor.join(60)
-    assert addresses[0].startswith("http://127.0.0.1:")
-    assert b"Feature explorer" in contents[0]
+@pytest.mark.parametrize(("ending", "busy"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)])
+def test_signals_end_it_with_exit_code_0(ending, busy):
+    """Also while a backbone runs: the thread is not left to abort the process."""
+    command = [sys.executable, "tools/explore.py", "PE-Spatial-T16-512=random", "--port", "0", "--device", "cpu"]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen([*command, "--max-size", "1536"], cwd=ROOT, preexec_fn=ignore_interrupts, **pipes) as process:
+        try:
+            address = urlsplit(process.stdout.readline().split()[0])
+            assert address.hostname == "127.0.0.1"
+            connection = http.client.HTTPConnection(address.netloc, timeout=60)
+            connection.request("GET", "/")
+            assert b"Feature explorer" in connection.getresponse().read()
+            if busy:
+                content = io.BytesIO()
+                Image.new("RGB", (64, 64)).save(content, "PNG")
+                connection.request("POST", "/image", content.getvalue())
+                image = json.loads(connection.getresponse().read())["image"]
+                query = dict(tower="PE-Spatial-T16-512=random", layer=0, size=1536, image=image)
+                connection.request("GET", f"/colors?{urlencode(query)}")
+                time.sleep(0.7)  # the run itself takes seconds
+            process.send_signal(ending)
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        connection.close()
+    assert (process.returncode, output, errors) == (0, "\n", "")

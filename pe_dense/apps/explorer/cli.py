@@ -1,16 +1,16 @@
-"""`tools/explore.py` behind its arguments."""
+"""Implementation of `tools/explore.py`: load backbones and create the server."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from http.server import ThreadingHTTPServer
 
 import torch
 from mmengine.logging import MMLogger
 
-from pe_dense.apps.explorer.explorer import SMALLEST_SIZE, Explorer
-from pe_dense.apps.explorer.server import is_loopback, make_server
+from pe_dense.apps.explorer.app import is_loopback
+from pe_dense.apps.explorer.explorer import MIN_SIZE, Explorer
+from pe_dense.apps.explorer.server import ExplorerServer
 from pe_dense.backbones import VARIANTS, PETower
 from pe_dense.backbones.build import choose_device, open_tower
 from pe_dense.utils.errors import ConfigError
@@ -20,40 +20,42 @@ _logger = logging.getLogger(__name__)
 
 def start(
     towers: Sequence[str], *, host: str, port: int, max_size: int, device: str | None
-) -> tuple[ThreadingHTTPServer, str]:
-    """Load towers and make the page's server.
+) -> tuple[ExplorerServer, str]:
+    """Load backbones and create the server of the page.
 
     Args:
-        towers: each a published name, ``<name>=<weights>``, or the checkpoint of a run.
-        host, port: where to listen.
-        max_size: longest side in pixels at which photos may be run.
-        device: of the towers; a GPU where there is one by default.
+        towers: for each backbone the name of a published one, ``<name>=<weights>``, or the checkpoint of a run.
+        host, port: address to listen on.
+        max_size: upper limit in pixels of the longer side at which images are run.
+        device: device of the backbones; a GPU by default, if there is one.
 
     Returns:
-        the server, and the page's address.
+        the server, and the URL of the page.
 
     Raises:
-        ConfigError: for a size that is too small, a tower named twice, or a device, host or port that can't be had.
-        ValueError, FileNotFoundError: as :func:`~pe_dense.backbones.build.open_tower`.
+        ConfigError: if the maximum size or the port is out of range, a backbone is given twice, or the address is not
+            available.
+        ValueError, FileNotFoundError: as in :func:`~pe_dense.backbones.build.open_tower` and
+            :func:`~pe_dense.backbones.build.choose_device`.
     """
     shown = f"[{host}]" if ":" in host else host
     if not 0 <= port < 2**16:
-        raise ConfigError(f"--port {port} is not within 0..{2**16 - 1}")
-    if max_size < SMALLEST_SIZE:
-        raise ConfigError(f"--max-size {max_size} is below {SMALLEST_SIZE}")
+        raise ConfigError(f"--port {port} is out of range: it must be 0 to {2**16 - 1}")
+    if max_size < MIN_SIZE:
+        raise ConfigError(f"--max-size {max_size} is too small: it must be at least {MIN_SIZE}")
     if len(set(towers)) < len(towers):
-        raise ConfigError(f"a tower is named twice: {', '.join(towers)}")
+        raise ConfigError(f"each backbone may be given once, got {', '.join(towers)}")
     MMLogger.get_current_instance().setLevel(logging.WARNING)
     device = choose_device(device)
     explorer = Explorer({name: _open(name, device) for name in towers}, max_size=max_size)
     try:
-        server = make_server(explorer, host, port)
+        server = ExplorerServer(explorer, host, port)
     except OSError as error:
         place = f"{shown}:{port}"
-        raise ConfigError(f"can't listen on {place} ({error.strerror}): name another --host or --port") from error
+        raise ConfigError(f"cannot listen on {place} ({error.strerror}): use another --host or --port") from error
     if not is_loopback(host):
-        _logger.warning("Other machines can reach this page on %s and use it", host)
-    return server, f"http://{shown}:{server.server_address[1]}/"
+        _logger.warning("The page has no password, and other machines can reach it on %s", host)
+    return server, f"http://{shown}:{server.address[1]}/"
 
 
 def _open(name: str, device: torch.device) -> PETower:

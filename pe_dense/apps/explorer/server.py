@@ -1,183 +1,129 @@
-"""The page's server: three files, photos in, pictures out. Nothing is fetched from or sent to anywhere else."""
+"""HTTP server of the explorer, on uvicorn."""
 
 from __future__ import annotations
 
-import io
-import json
 import logging
 import socket
-from functools import partial
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.resources import files
-from ipaddress import ip_address
-from urllib.parse import parse_qs, urlsplit
 
-from PIL import Image
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from pe_dense.apps.explorer.app import ExplorerApp, is_loopback
 from pe_dense.apps.explorer.explorer import Explorer
 
-MAX_BYTES = 32 << 20
-_PAGE = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-}
-_HEADERS = {
-    # Whatever a page is made to do, its browser asks no other server for anything.
+SECURITY_HEADERS = {
+    # The browser loads nothing from other hosts for this page, whatever its content.
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob: data:; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",  # nor may other pages show what is here
+    "Cross-Origin-Resource-Policy": "same-origin",  # other pages cannot show what is served here
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-_logger = logging.getLogger(__name__)
+IDLE_SECONDS = 60  # without data before a request's headers are complete
+SHUTDOWN_SECONDS = 5  # for requests in progress, after their computations were cancelled
 
 
-def make_server(explorer: Explorer, host: str = "127.0.0.1", port: int = 0) -> ThreadingHTTPServer:
-    """A server of the page; its ``serve_forever`` starts, ``server_address`` tells the port.
+class ExplorerServer(uvicorn.Server):
+    """Server of the explorer's page; :meth:`run` serves it until SIGINT, SIGTERM or :meth:`stop`.
 
     Args:
-        explorer: what is explored.
-        host: address to listen on, of IPv4 or IPv6; other machines can't reach 127.0.0.1.
-        port: 0 for any that is free.
+        explorer: computes what the page shows.
+        host: IPv4 or IPv6 address to listen on; other machines cannot reach 127.0.0.1.
+        port: 0 for any free one.
+
+    Attributes:
+        address: (host, port) that the server listens on.
 
     Raises:
-        OSError: if there is no such address here, or the port is taken.
+        OSError: if the address does not exist on this machine, or the port is in use.
     """
-    return (_ServerV6 if ":" in host else _Server)((host, port), partial(_Handler, explorer))
+
+    def __init__(self, explorer: Explorer, host: str = "127.0.0.1", port: int = 0):
+        self._socket = _listen(host, port)
+        self.address: tuple[str, int] = self._socket.getsockname()[:2]
+        self._app = ExplorerApp(explorer, loopback=is_loopback(self.address[0]))
+        config = uvicorn.Config(
+            self._app,
+            http=_Protocol,
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            headers=list(SECURITY_HEADERS.items()),
+            server_header=False,
+            proxy_headers=False,
+            access_log=False,
+            log_config=None,
+            log_level=logging.CRITICAL,  # the application logs its own failures; what is left are malformed requests
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        )
+        super().__init__(config)
+
+    def run(self) -> None:
+        """Serve until SIGINT, SIGTERM or :meth:`stop`. The signal is raised again once the server has shut down."""
+        super().run(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """End :meth:`run`; may be called from any thread."""
+        self.should_exit = True
+
+    def close(self) -> None:
+        """Free the port of a server that was never run."""
+        self._socket.close()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Cancel computations, then shut down.
+
+        A thread that still runs a backbone when the interpreter exits would abort the process.
+        """
+        self._app.close()
+        await super().shutdown(sockets)
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+class _Protocol(H11Protocol):
+    """uvicorn's HTTP protocol with the security headers in answers to malformed requests, and a limit on idle time."""
+
+    def connection_made(self, transport) -> None:
+        super().connection_made(transport)
+        self._limit_idle_time()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is h11.IDLE:  # within a request's headers
+            self._limit_idle_time()
+
+    def _limit_idle_time(self) -> None:
+        # uvicorn cancels this timer when data comes; its own timer limits the time between requests only.
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(IDLE_SECONDS, self.timeout_keep_alive_handler)
+
+    def send_400_response(self, msg: str) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # ends the request whose body is malformed
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            headers = [
+                *SECURITY_HEADERS.items(),
+                ("Content-Type", "text/plain; charset=utf-8"),
+                ("Connection", "close"),
+            ]
+            for event in (
+                h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+                h11.Data(data=msg.encode()),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event))
+        self.transport.close()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-
-class _ServerV6(_Server):
-    address_family = socket.AF_INET6
-
-
-class _Refusal(Exception):
-    def __init__(self, status: HTTPStatus, message: str):
-        super().__init__(message)
-        self.status = status
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 60  # s, of a connection on which nothing comes
-
-    def __init__(self, explorer: Explorer, *arguments):
-        self.explorer = explorer
-        super().__init__(*arguments)  # answers all that the connection asks
-
-    def do_GET(self) -> None:
-        self._answer(self._get)
-
-    def do_POST(self) -> None:
-        self._answer(self._post)
-
-    def log_message(self, format: str, *args) -> None:
-        _logger.debug(format, *args)
-
-    def _answer(self, method) -> None:
-        """Run a method; what it refuses, or fails in, becomes a line of JSON."""
-        if "Content-Length" in self.headers or "Transfer-Encoding" in self.headers:
-            self.close_connection = True  # a body that was not read must not pass for the next request
-        try:
-            try:
-                self._check_origin()
-                method()
-            except _Refusal as refusal:
-                self._send_json({"error": str(refusal)}, refusal.status)
-            except ValueError as error:
-                self._send_json({"error": str(error)}, HTTPStatus.BAD_REQUEST)
-            except OSError:
-                raise
-            except Exception as error:  # as memory that does not suffice for this tower at this size
-                _logger.exception("%s failed", self.path)
-                told = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-                self._send_json({"error": told}, HTTPStatus.INTERNAL_SERVER_ERROR)
-        except OSError:  # the page asked for something else meanwhile, or is gone
-            self.close_connection = True
-
-    def _check_origin(self) -> None:
-        """Refuse what other web pages make the browser ask for, under this server's or another name."""
-        host = self.headers.get("Host", "")
-        bound = self.server.server_address[0]
-        if is_loopback(bound) and not is_loopback(urlsplit(f"//{host}").hostname or ""):
-            raise _Refusal(HTTPStatus.FORBIDDEN, f"this page is not served as {host}")
-        if self.headers.get("Origin", f"http://{host}") != f"http://{host}":
-            raise _Refusal(HTTPStatus.FORBIDDEN, "other pages may not ask here")
-
-    def _get(self) -> None:
-        url = urlsplit(self.path)
-        if url.path in _PAGE:
-            name, kind = _PAGE[url.path]
-            self._send(files(__package__).joinpath("page", name).read_bytes(), kind)
-            return
-        query = {name: values[-1] for name, values in parse_qs(url.query).items()}
-        try:
-            if url.path == "/describe":
-                self._send_json(self.explorer.describe() | {"max_bytes": MAX_BYTES})
-            elif url.path == "/photo":
-                self._send_picture(self.explorer.photo(query["photo"]))
-            elif url.path == "/colours":
-                self._send_picture(self.explorer.colours(*_place(query), query.get("together", "").split()))
-            elif url.path == "/similarity":
-                point = float(query["x"]), float(query["y"])
-                picture, low, high = self.explorer.similarity(*_place(query), query["source"], point)
-                self._send_picture(picture, {"X-Cosine": f"{low:.2f} to {high:.2f}"})
-            else:
-                raise _Refusal(HTTPStatus.NOT_FOUND, f"nothing at {url.path}")
-        except KeyError as error:
-            raise _Refusal(HTTPStatus.BAD_REQUEST, f"{url.path} needs {error.args[0]}") from error
-
-    def _post(self) -> None:
-        length = self.headers.get("Content-Length", "")
-        if self.path != "/photo":
-            raise _Refusal(HTTPStatus.NOT_FOUND, f"nothing at {self.path}")
-        if not length.isdigit():
-            raise _Refusal(HTTPStatus.LENGTH_REQUIRED, "the length of the file is not told")
-        if int(length) > MAX_BYTES:
-            raise _Refusal(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"the file has {int(length) / 2**20:.0f} MB, more than {MAX_BYTES >> 20} MB",
-            )
-        try:
-            name = self.explorer.add_photo(self.rfile.read(int(length)))
-        except ValueError as error:
-            raise _Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, str(error)) from error
-        self._send_json({"photo": name})
-
-    def _send_picture(self, picture: Image.Image, headers: dict[str, str] | None = None) -> None:
-        content = io.BytesIO()
-        picture.save(content, "PNG", compress_level=1)
-        self._send(content.getvalue(), "image/png", headers=headers)
-
-    def _send_json(self, value: dict, status: HTTPStatus = HTTPStatus.OK) -> None:
-        self._send(json.dumps(value).encode(), "application/json", status)
-
-    def _send(
-        self, content: bytes, kind: str, status: HTTPStatus = HTTPStatus.OK, headers: dict[str, str] | None = None
-    ) -> None:
-        self.send_response(status)
-        own = {"Content-Type": kind, "Content-Length": str(len(content))}
-        if self.close_connection:
-            own["Connection"] = "close"
-        for name, value in (_HEADERS | own | (headers or {})).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-
-def _place(query: dict[str, str]) -> tuple[str, int, int, str]:
-    """Tower, layer, size and photo of a request."""
-    return query["tower"], int(query["layer"]), int(query["size"]), query["photo"]
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(128)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -1,26 +1,30 @@
 "use strict";
 
-// Two photos, a point in one of them, and one or two towers with a layer each. Every picture is asked for anew when
-// one of these changes; of several requests for a picture only the last counts.
-const state = { photos: [null, null], names: ["", ""], point: null, size: 0, towers: [], maxBytes: 0 };
+// Two images, a point in one of them, and one or two backbones with a layer each. When one of these changes, every
+// picture that depends on it is requested again, and its previous request is aborted.
+const RETRIES = 20; // of a request that the server is too busy for
+const state = { images: [null, null], names: ["", ""], point: null, size: 0, towers: [], maxBytes: 0 };
 const columns = [], drops = [];
 const byId = (id) => document.getElementById(id);
 
 async function ask(path, options) {
-  const answer = await fetch(path, options);
-  if (answer.ok) return answer;
-  const told = await answer.json().catch(() => ({ error: answer.statusText }));
-  throw new Error(told.error);
+  for (let retries = 0; ; retries++) {
+    const response = await fetch(path, options);
+    if (response.ok) return response;
+    const { error } = await response.json().catch(() => ({ error: response.statusText }));
+    if (response.status !== 503 || retries === RETRIES) throw new Error(error);
+    await new Promise((resolve) => setTimeout(resolve, 1000)); // an abort meanwhile makes the next fetch throw
+  }
 }
 
-function complain(error) {
+function showError(error) {
   byId("error").hidden = !error;
   byId("error").textContent = error ? error.message : "";
 }
 
 class Picture {
-  constructor(parent, what) {
-    this.what = what;
+  constructor(parent, title) {
+    this.title = title;
     this.figure = document.createElement("figure");
     this.frame = document.createElement("div");
     this.frame.className = "frame";
@@ -35,16 +39,16 @@ class Picture {
     this.clear("");
   }
 
-  clear(text, fault = false) {
+  clear(text, failed = false) {
     this.abort?.abort();
     setBusy(this.frame, false);
     const empty = document.createElement("p");
-    empty.className = fault ? "empty fault" : "empty";
+    empty.className = failed ? "empty failed" : "empty";
     empty.textContent = text;
     this.frame.replaceChildren(empty);
     delete this.frame.dataset.path;
     this.link.hidden = true;
-    this.text.textContent = this.what;
+    this.text.textContent = this.title;
     this.key = null;
   }
 
@@ -55,9 +59,9 @@ class Picture {
     const abort = (this.abort = new AbortController());
     setBusy(this.frame, true);
     try {
-      const answer = await ask(path, { signal: abort.signal });
-      const cosine = answer.headers.get("X-Cosine");
-      const url = URL.createObjectURL(await answer.blob());
+      const response = await ask(path, { signal: abort.signal });
+      const cosine = response.headers.get("X-Cosine");
+      const url = URL.createObjectURL(await response.blob());
       if (abort.signal.aborted) return URL.revokeObjectURL(url);
       if (this.url) URL.revokeObjectURL(this.url);
       this.url = url;
@@ -66,7 +70,7 @@ class Picture {
       this.link.href = url;
       this.link.download = `${name}.png`;
       this.link.hidden = false;
-      this.text.textContent = cosine ? `Cosine ${cosine}` : this.what;
+      this.text.textContent = cosine ? `Cosine ${cosine}` : this.title;
     } catch (error) {
       if (error.name !== "AbortError" && this.key === path) this.clear(error.message, true);
     } finally {
@@ -80,7 +84,7 @@ function setBusy(frame, busy) {
   frame.setAttribute("aria-busy", busy);
 }
 
-// Fit an image into a frame; `click` is told where a click falls, as parts of the image's width and height.
+// Fit an image into a frame; `click` is called with the place of a click as fractions of the image's width and height.
 async function showImage(frame, url, alt, click) {
   const image = new Image();
   image.src = url;
@@ -92,14 +96,14 @@ async function showImage(frame, url, alt, click) {
   fit.append(image);
   fit.addEventListener("click", (event) => {
     const box = image.getBoundingClientRect();
-    click({ x: inside((event.clientX - box.left) / box.width), y: inside((event.clientY - box.top) / box.height) });
+    click({ x: clamp((event.clientX - box.left) / box.width), y: clamp((event.clientY - box.top) / box.height) });
   });
   frame.replaceChildren(fit);
   return fit;
 }
 
-function inside(part) {
-  return Math.min(Math.max(part, 0), 0.99999);
+function clamp(fraction) {
+  return Math.min(Math.max(fraction, 0), 0.99999);
 }
 
 function choose(number, place) {
@@ -107,41 +111,41 @@ function choose(number, place) {
   refresh();
 }
 
-// A photo with the focus: the arrow keys move the point, with Shift in large steps; Enter sets it in the middle.
-function steer(number, event) {
+// In a focused image the arrow keys move the point, with Shift in larger steps; Enter puts it at the center.
+function movePoint(number, event) {
   const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1], Enter: [0, 0] };
   if (!(event.key in steps)) return;
   event.preventDefault();
   const [right, down] = steps[event.key];
   const from = state.point?.number === number && event.key !== "Enter" ? state.point : { x: 0.5, y: 0.5 };
   const step = event.shiftKey ? 1 / 8 : 1 / 64;
-  choose(number, { x: inside(from.x + right * step), y: inside(from.y + down * step) });
+  choose(number, { x: clamp(from.x + right * step), y: clamp(from.y + down * step) });
 }
 
 function refresh() {
   drops.forEach((drop, number) => drop.mark(state.point?.number === number ? state.point : null));
-  const together = state.photos.filter(Boolean).join(" ");
+  const together = state.images.filter(Boolean).join(" ");
   for (const column of columns) {
     const tower = state.towers[column.select.value];
     column.output.textContent = tower ? `${column.slider.value} of ${tower.layers - 1}` : "";
     column.slider.disabled = !tower;
     for (const number of [0, 1]) {
-      const [colours, similar] = column.pictures[number];
-      const photo = state.photos[number];
-      if (!tower || !photo) {
-        colours.clear("");
+      const [colors, similar] = column.pictures[number];
+      const image = state.images[number];
+      if (!tower || !image) {
+        colors.clear("");
         similar.clear("");
         continue;
       }
       const layer = column.slider.value;
-      const common = { tower: tower.name, layer, size: state.size, photo };
+      const common = { tower: tower.name, layer, size: state.size, image };
       const name = `${state.names[number]}_${tower.name}_layer${layer}`.replace(/[^\w.-]+/g, "_");
       const click = (place) => choose(number, place);
-      colours.show(`colours?${new URLSearchParams({ ...common, together })}`, `${name}_pca`, click);
+      colors.show(`colors?${new URLSearchParams({ ...common, together })}`, `${name}_pca`, click);
       const point = state.point;
-      if (point && state.photos[point.number]) {
-        const of = { source: state.photos[point.number], x: point.x.toFixed(5), y: point.y.toFixed(5) };
-        similar.show(`similarity?${new URLSearchParams({ ...common, ...of })}`, `${name}_similarity`, click);
+      if (point && state.images[point.number]) {
+        const query = { source: state.images[point.number], x: point.x.toFixed(5), y: point.y.toFixed(5) };
+        similar.show(`similarity?${new URLSearchParams({ ...common, ...query })}`, `${name}_similarity`, click);
       } else {
         similar.clear("Click a point");
       }
@@ -157,38 +161,40 @@ function makeDrop(number) {
   const point = document.createElement("span");
   point.className = "point";
 
-  async function take(file) {
+  async function upload(file) {
     if (!file) return;
     setBusy(frame, true);
     try {
-      const most = state.maxBytes / 2 ** 20, size = file.size / 2 ** 20;
-      if (size > most) throw new Error(`${file.name} has ${size.toFixed(0)} MB, more than ${most.toFixed(0)} MB`);
-      const { photo } = await (await ask("photo", { method: "POST", body: file })).json();
-      const fit = await showImage(frame, `photo?photo=${photo}`, file.name, (place) => choose(number, place));
+      const limit = state.maxBytes / 2 ** 20, size = file.size / 2 ** 20;
+      if (size > limit) {
+        throw new Error(`${file.name} is ${size.toFixed(0)} MB; the limit is ${limit.toFixed(0)} MB`);
+      }
+      const { image } = await (await ask("image", { method: "POST", body: file })).json();
+      const fit = await showImage(frame, `image?image=${image}`, file.name, (place) => choose(number, place));
       fit.tabIndex = 0;
-      fit.addEventListener("keydown", (event) => steer(number, event));
+      fit.addEventListener("keydown", (event) => movePoint(number, event));
       name.textContent = name.title = file.name;
       change.hidden = false;
-      state.photos[number] = photo;
+      state.images[number] = image;
       state.names[number] = file.name.replace(/\.[^.]*$/, "");
       if (state.point?.number === number) state.point = null;
-      complain(null);
+      showError(null);
       refresh();
     } catch (error) {
-      complain(error);
+      showError(error);
     } finally {
       setBusy(frame, false);
     }
   }
 
   for (const button of drop.querySelectorAll("button")) button.addEventListener("click", () => input.click());
-  input.addEventListener("change", () => { take(input.files[0]); input.value = ""; });
+  input.addEventListener("change", () => { upload(input.files[0]); input.value = ""; });
   drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
   drop.addEventListener("dragleave", () => drop.classList.remove("over"));
   drop.addEventListener("drop", (event) => {
     event.preventDefault();
     drop.classList.remove("over");
-    take(event.dataTransfer.files[0]);
+    upload(event.dataTransfer.files[0]);
   });
   drops.push({
     mark(place) {
@@ -225,13 +231,13 @@ function makeColumn(number) {
 }
 
 async function start() {
-  const told = await (await ask("describe")).json();
-  state.towers = told.towers;
-  state.maxBytes = told.max_bytes;
+  const limits = await (await ask("describe")).json();
+  state.towers = limits.towers;
+  state.maxBytes = limits.max_bytes;
   const slider = byId("size");
-  slider.min = told.smallest_size;
-  slider.max = told.max_size;
-  slider.value = Math.max(...told.towers.map((tower) => tower.size));
+  slider.min = limits.min_size;
+  slider.max = limits.max_size;
+  slider.value = Math.max(...limits.towers.map((tower) => tower.size));
   const showSize = () => { byId("size-value").textContent = `${slider.value} px`; };
   slider.addEventListener("input", showSize);
   slider.addEventListener("change", () => { state.size = Number(slider.value); refresh(); });
@@ -239,9 +245,9 @@ async function start() {
   state.size = Number(slider.value);
   [0, 1].forEach(makeDrop);
   [0, 1].forEach(makeColumn);
-  // A photo dropped beside a field would replace the page.
+  // A file dropped beside a field would replace the page.
   for (const type of ["dragover", "drop"]) document.addEventListener(type, (event) => event.preventDefault());
   refresh();
 }
 
-start().catch(complain);
+start().catch(showError);

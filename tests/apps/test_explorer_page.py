@@ -1,13 +1,14 @@
-"""The page in a browser: where Playwright and Chromium are installed."""
+"""The explorer's page in Chromium, where it and Playwright are installed."""
 
 import base64
 import shutil
-from threading import Thread
 
 import pytest
+from helpers.explorer_server import serving
 from helpers.tiny_towers import ARCH, photo_file, tiny_tower
 
-from pe_dense.apps.explorer import Explorer, make_server
+from pe_dense.apps.explorer import Explorer
+from pe_dense.apps.explorer.app import MAX_RUNS
 
 playwright = pytest.importorskip("playwright.sync_api")
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -20,24 +21,26 @@ DROP = """([content, name]) => {
 
 
 @pytest.fixture
-def page():
+def max_runs():
+    return MAX_RUNS
+
+
+@pytest.fixture
+def page(max_runs, monkeypatch):
     if BROWSER is None:
         pytest.skip("no Chromium")
+    monkeypatch.setattr("pe_dense.apps.explorer.app.MAX_RUNS", max_runs)
     towers = dict(first=tiny_tower(), second=tiny_tower(arch=dict(ARCH, layers=2)))
-    server = make_server(Explorer(towers, max_size=128))
-    Thread(target=server.serve_forever, daemon=True).start()
-    with playwright.sync_playwright() as driver:
+    with serving(Explorer(towers, max_size=128)) as server, playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
         page = browser.new_page()
         page.asked, page.faults = [], []
         page.on("request", lambda request: page.asked.append(request.url))
         page.on("pageerror", lambda fault: page.faults.append(fault))
-        page.home = f"http://127.0.0.1:{server.server_address[1]}/"
+        page.home = f"http://127.0.0.1:{server.address[1]}/"
         page.goto(page.home)
         yield page
         browser.close()
-    server.shutdown()
-    server.server_close()
 
 
 def drop(page, number, content, name):
@@ -50,10 +53,10 @@ def wait_for(page, what, count):
 
 
 def test_exploring(page):
-    drop(page, 0, photo_file(), "first photo.png")
-    wait_for(page, "colours", 2)  # a photo in two towers
+    drop(page, 0, photo_file(), "first image.png")
+    wait_for(page, "colors", 2)  # one image, two backbones
     drop(page, 1, photo_file(seed=1), "b.png")
-    wait_for(page, "colours", 4)
+    wait_for(page, "colors", 4)
     page.click("#drop-0 img", position=dict(x=60, y=60))
     wait_for(page, "similarity", 4)
     assert page.inner_text("#tower-0 figure:nth-child(4) figcaption").startswith("Cosine")
@@ -69,7 +72,7 @@ def test_exploring(page):
     assert page.inner_text("#tower-0 output") == "0 of 2"
     with page.expect_download() as download:
         page.locator("#tower-0 figcaption a").first.click()
-    assert download.value.suggested_filename == "first_photo_first_layer0_pca.png"
+    assert download.value.suggested_filename == "first_image_first_layer0_pca.png"
 
     drop(page, 1, b"text", "text.png")
     page.wait_for_selector("#error:not([hidden])")
@@ -81,12 +84,12 @@ def test_exploring(page):
             document.getElementById("drop-1").dispatchEvent(new DragEvent("drop", { dataTransfer: data }));
         }"""
     )
-    page.wait_for_function("document.getElementById('error').textContent == 'large.png has 33 MB, more than 32 MB'")
+    page.wait_for_function("document.getElementById('error').textContent == 'large.png is 33 MB; the limit is 32 MB'")
     assert page.faults == []
     assert all(url.startswith((page.home, "data:", "blob:")) for url in page.asked)
 
 
-def test_towers_are_chosen(page):
+def test_backbones_are_selected(page):
     drop(page, 0, photo_file(), "a.png")
     wait_for(page, "tower=second", 1)
     page.select_option("#tower-1 select", label="first")
@@ -94,3 +97,12 @@ def test_towers_are_chosen(page):
     page.select_option("#tower-1 select", label="Compare with …")
     page.locator("#tower-1 img").first.wait_for(state="detached")
     assert page.locator("#tower-0 img").count() == 1
+
+
+@pytest.mark.parametrize("max_runs", [1])
+def test_requests_are_repeated_while_the_server_is_busy(page):
+    responses = []
+    page.on("response", lambda response: responses.append(response.status))
+    drop(page, 0, photo_file(), "a.png")
+    wait_for(page, "colors", 2)  # the backbones of both columns are asked at once, and one finds the queue full
+    assert 503 in responses

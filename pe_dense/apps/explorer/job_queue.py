@@ -1,0 +1,103 @@
+"""Bounded first-in-first-out queue of jobs that run one at a time in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, copy_context
+from threading import Event
+from typing import TypeVar
+
+T = TypeVar("T")
+_cancelled: ContextVar[Event | None] = ContextVar("cancelled", default=None)
+
+
+class QueueFull(Exception):
+    """The queue has no free place."""
+
+
+class JobCancelled(Exception):
+    """The job that raises this was cancelled."""
+
+
+def check_cancelled() -> None:
+    """Stop the job of a :class:`JobQueue` that was cancelled; long jobs call this between their steps.
+
+    Outside of a queue it does nothing.
+
+    Raises:
+        JobCancelled: if the job that runs in this thread was cancelled.
+    """
+    event = _cancelled.get()
+    if event is not None and event.is_set():
+        raise JobCancelled
+
+
+class JobQueue:
+    """Run functions one at a time in a thread, in order of arrival.
+
+    All methods are called from the event loop's thread.
+
+    Args:
+        limit: number of places, for the running job and those that wait for it.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self._taken = 0
+        self._closed = False
+        self._turn = asyncio.Lock()
+        self._running: Event | None = None
+        self._executor = ThreadPoolExecutor(1)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Take a place in the queue; each :meth:`run` needs one.
+
+        Raises:
+            QueueFull: if all places are taken.
+        """
+        if self._taken >= self.limit:
+            raise QueueFull
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+    async def run(self, function: Callable[..., T], *args) -> T:
+        """Run a function when its turn comes and return its result.
+
+        Cancelling the task that awaits this removes a waiting job. A running one ends at its next call of
+        :func:`check_cancelled`; the next job starts after that.
+
+        Raises:
+            JobCancelled: if the queue was closed before the job ended.
+        """
+        async with self._turn:
+            if self._closed:
+                raise JobCancelled
+            self._running = Event()
+            context = copy_context()
+            context.run(_cancelled.set, self._running)
+            loop = asyncio.get_running_loop()
+            job = loop.run_in_executor(self._executor, lambda: context.run(function, *args))
+            try:
+                await asyncio.wait([job])  # unlike `await job`, it leaves the job alone when it is cancelled itself
+            except asyncio.CancelledError:
+                self._running.set()
+                while not job.done():
+                    with suppress(asyncio.CancelledError):
+                        await asyncio.wait([job])
+                job.exception()  # asyncio reports exceptions that nobody has looked at
+                raise
+            return job.result()
+
+    def close(self) -> None:
+        """Cancel all jobs, the running one included, and refuse new ones."""
+        self._closed = True
+        if self._running is not None:
+            self._running.set()
+        self._executor.shutdown(wait=False)
