@@ -22,7 +22,7 @@ train_dataloader.merge(
             type="pe_dense.ShapesDepthDataset",
             data_prefix=dict(img_path="train", depth_map_path="depth/train"),
             pipeline=[
-                dict(type="LoadImageFromFile"),
+                dict(type="pe_dense.LoadImage"),
                 dict(type="pe_dense.LoadDepthMap", depth_rescale_factor=1e-3),
                 dict(type="RandomFlip", prob=0.5),
                 dict(type="PackSegInputs"),
@@ -36,7 +36,7 @@ val_dataloader.merge(
             type="pe_dense.ShapesDepthDataset",
             data_prefix=dict(img_path="val", depth_map_path="depth/val"),
             pipeline=[
-                dict(type="LoadImageFromFile"),
+                dict(type="pe_dense.LoadImage"),
                 dict(type="Resize", scale=(image_size, image_size), keep_ratio=True),
                 dict(type="pe_dense.LoadDepthMap", depth_rescale_factor=1e-3),
                 dict(type="PackSegInputs"),

@@ -27,7 +27,7 @@ train_dataloader.merge(
             type="pe_dense.ShapesSegmentationDataset",
             data_prefix=dict(img_path="train", seg_map_path="semantic/train"),
             pipeline=[
-                dict(type="LoadImageFromFile"),
+                dict(type="pe_dense.LoadImage"),
                 dict(type="pe_dense.LoadLabelMap", num_classes=num_classes),
                 dict(type="RandomFlip", prob=[0.25, 0.25], direction=["horizontal", "vertical"]),
                 dict(type="PackSegInputs"),
@@ -41,7 +41,7 @@ val_dataloader.merge(
             type="pe_dense.ShapesSegmentationDataset",
             data_prefix=dict(img_path="val", seg_map_path="semantic/val"),
             pipeline=[
-                dict(type="LoadImageFromFile"),
+                dict(type="pe_dense.LoadImage"),
                 dict(type="Resize", scale=(image_size, image_size), keep_ratio=True),
                 dict(type="pe_dense.LoadLabelMap", num_classes=num_classes),
                 dict(type="PackSegInputs"),

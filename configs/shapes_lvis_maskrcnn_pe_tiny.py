@@ -36,7 +36,7 @@ train_dataloader.merge(
             data_prefix=dict(img=""),
             filter_cfg=dict(filter_empty_gt=True),
             pipeline=[
-                dict(type="LoadImageFromFile"),
+                dict(type="pe_dense.LoadImage"),
                 dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
                 dict(type="RandomFlip", prob=0.5),
                 dict(

@@ -12,7 +12,7 @@ num_classes = 150
 UNBOUNDED = 100_000  # the long side of a resized image, in px
 
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="pe_dense.LoadImage"),
     dict(type="pe_dense.LoadLabelMap", num_classes=num_classes),
     dict(type="RandomResize", scale=(UNBOUNDED, image_size), ratio_range=(0.5, 2.0), keep_ratio=True),
     dict(type="RandomCrop", crop_size=(image_size, image_size), cat_max_ratio=0.75),
@@ -21,7 +21,7 @@ train_pipeline = [
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="pe_dense.LoadImage"),
     dict(type="Resize", scale=(UNBOUNDED, image_size), keep_ratio=True),
     dict(type="pe_dense.LoadLabelMap", num_classes=num_classes),
     dict(type="PackSegInputs"),
@@ -29,7 +29,7 @@ test_pipeline = [
 # `--tta`: DINOv2's five sizes, each mirrored, too.
 tta_model = dict(type="SegTTAModel")
 tta_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="pe_dense.LoadImage"),
     dict(
         type="TestTimeAug",
         transforms=[

@@ -8,7 +8,7 @@ with read_base():
 image_size = 1024
 
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="pe_dense.LoadImage"),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="RandomFlip", prob=0.5),
     dict(type="pe_dense.DETAJitter", image_size=image_size),
@@ -16,7 +16,7 @@ train_pipeline = [
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="pe_dense.LoadImage"),
     dict(type="Resize", **resizing),
     dict(type="LoadAnnotations", with_bbox=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),

@@ -5,7 +5,7 @@ image_size = 1024
 resizing = dict(scale=(image_size, image_size), keep_ratio=True, backend="pillow")
 
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="pe_dense.LoadImage"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True, poly2mask=False),
     dict(type="RandomFlip", prob=0.5),
     dict(type="RandomResize", ratio_range=(0.1, 2.0), **resizing),
@@ -20,14 +20,14 @@ train_pipeline = [
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="pe_dense.LoadImage"),
     dict(type="Resize", **resizing),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
 # `--tta`: two sizes, each mirrored, too.
 tta_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="pe_dense.LoadImage"),
     dict(
         type="TestTimeAug",
         transforms=[

@@ -11,7 +11,7 @@ crop_size = (448, 560)  # of 480 x 640; whole patches of 14 and of 16 px
 UNBOUNDED = 100_000  # the long side of a resized image, in px
 
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="pe_dense.LoadImage"),
     dict(type="pe_dense.LoadDepthMap", depth_rescale_factor=1e-3),
     dict(type="RandomFlip", prob=0.5),
     dict(type="RandomCrop", crop_size=crop_size),
@@ -19,7 +19,7 @@ train_pipeline = [
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="pe_dense.LoadImage"),
     dict(type="Resize", scale=(UNBOUNDED, 480), keep_ratio=True),  # other images than NYU's, which have this size
     dict(type="pe_dense.LoadDepthMap", depth_rescale_factor=1e-3),
     dict(type="PackSegInputs"),

@@ -10,13 +10,13 @@ data_root = "data/shapes"
 generator = dict(num_train=1000, num_val=80)
 
 train_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="pe_dense.LoadImage"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="RandomFlip", prob=[0.25, 0.25], direction=["horizontal", "vertical"]),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadImageFromFile"),
+    dict(type="pe_dense.LoadImage"),
     dict(type="Resize", scale=(image_size, image_size), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),

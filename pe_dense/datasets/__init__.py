@@ -4,8 +4,10 @@ from pe_dense.datasets.coco import CocoDataset
 from pe_dense.datasets.davis import DavisDataset
 from pe_dense.datasets.image_folder import ImageFolder
 from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap
+from pe_dense.datasets.loading import LoadImage
 from pe_dense.datasets.lvis import LVISDataset
 from pe_dense.datasets.samplers import RepeatFactorSampler
+from pe_dense.datasets.transforms import TORCHVISION_TRANSFORMS
 from pe_dense.datasets.webdataset import WebImages
 
 __all__ = [
@@ -14,7 +16,9 @@ __all__ = [
     "ImageFolder",
     "LVISDataset",
     "LoadDepthMap",
+    "LoadImage",
     "LoadLabelMap",
     "RepeatFactorSampler",
+    "TORCHVISION_TRANSFORMS",
     "WebImages",
 ]

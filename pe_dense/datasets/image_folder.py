@@ -64,7 +64,7 @@ class ImageFolder(Dataset):
         pipeline, min_side: as of :class:`~pe_dense.datasets.image_folder.ImageReader`.
 
     Raises:
-        FileNotFoundError: if the folder does not exist or holds no image.
+        FileNotFoundError: if the folder does not exist or contains no image.
     """
 
     metainfo: dict = {}

@@ -4,5 +4,6 @@ from torchvision.transforms import v2
 
 from pe_dense.registry import TRANSFORMS
 
-for transform in (v2.ColorJitter, v2.PILToTensor, v2.RandomHorizontalFlip, v2.RandomResizedCrop, v2.Resize):
+TORCHVISION_TRANSFORMS = (v2.ColorJitter, v2.PILToTensor, v2.RandomHorizontalFlip, v2.RandomResizedCrop, v2.Resize)
+for transform in TORCHVISION_TRANSFORMS:
     TRANSFORMS.register_module(module=transform)

@@ -12,8 +12,6 @@ from pe_dense.utils.errors import ConfigError
 
 # What a data set's entries call their files.
 _FILES = {"images": "img_path", "label maps": "seg_map_path", "depth maps": "depth_map_path"}
-# The field in which cameras note how a picture is to be turned, and the first value that swaps its sides.
-_ORIENTATION, _QUARTER_TURN = 0x0112, 5
 
 
 def check_files(config: Config, splits: tuple[str, ...]) -> None:
@@ -149,24 +147,24 @@ def check_images(dataset) -> None:
 
 
 def _check_some_sizes(dataset, source: str) -> None:
-    """Compare a few images with the sizes that their annotations are for."""
-    from PIL import Image
+    """Compare a few images with the sizes that their annotations are for; the others are compared when first read."""
+    from pe_dense.datasets.loading import LoadImage, size_message
+    from pe_dense.utils.image import ImageError, image_size
 
+    steps = getattr(getattr(dataset, "pipeline", None), "transforms", [])
+    reader = next((step for step in steps if isinstance(step, LoadImage)), None)
     for item in _some_entries(dataset):
-        path, wanted = item.get("img_path"), (item.get("width"), item.get("height"))
-        if not path or None in wanted:
+        path, annotated = item.get("img_path"), (item.get("width"), item.get("height"))
+        if not path or None in annotated or "://" in str(path):
             return
         try:
-            with Image.open(path) as image:
-                turned = image.getexif().get(_ORIENTATION, 1) >= _QUARTER_TURN
-                size = image.size[::-1] if turned else image.size
-        except OSError as error:
-            raise ConfigError(f"{path} is not a readable image ({error})") from error
-        if size != wanted:
-            raise ConfigError(
-                f"{path} is {size[0]} x {size[1]} pixels, but {source} says {wanted[0]} x {wanted[1]}: its boxes are "
-                "those of an image that was resized or turned since"
-            )
+            size = image_size(path, ignore_orientation=reader is not None and reader.ignore_orientation)
+        except ImageError as error:
+            if reader is not None and reader.on_error == "skip":
+                continue
+            raise ConfigError(str(error)) from error
+        if size != annotated:
+            raise ConfigError(size_message(path, size, annotated, source))
 
 
 def _check_some_maps(dataset) -> None:

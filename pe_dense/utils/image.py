@@ -1,126 +1,315 @@
-"""Image files as pixels."""
+"""Read image files: the one reader for checking, training, predicting and pictures."""
 
 from __future__ import annotations
 
+import logging
+import os
+import re
+import stat
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from mmengine.logging import print_log
+from PIL import Image, UnidentifiedImageError
 
 from pe_dense.utils.errors import InputError
 
+# Pillow opens far more, EPS by starting Ghostscript among them.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+# A scan of a progressive JPEG costs about as much as decoding a baseline file, and a file may have thousands. Encoders
+# write about 10, so that 20 scans of the largest image pass.
+MAX_SCANS, MAX_SCANNED_PIXELS = 500, 2_000_000_000
+_ORIENTATION = 0x0112  # the EXIF field
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_INVERSE = {6: 8, 8: 6}  # the others are their own
+_TIFF_SIZE = (256, 257)  # tags of the stored width and height
+_STRIP = 1 << 20  # pixels converted at a time
+_NEARLY_BLACK = 4095  # of 65535: 15 of 255
+_MAX_WARNINGS = 100  # files named per process
+_warned: set[str] = set()
 
-def read_photo(path: str | Path) -> Image.Image:
-    """Read an image file as RGB, the way a viewer shows it.
 
-    A photo's EXIF orientation is applied, transparency lies on white, grey of 16 bits is scaled to 8.
+class ImageError(InputError):
+    """An image file that cannot be read, or does not fit its annotation.
 
-    Raises:
-        FileNotFoundError, ValueError: as :func:`decode`.
+    PyTorch re-raises the error of a data worker with the worker's traceback before the message; only the last line is
+    kept.
     """
-    return as_rgb(decode(path))
+
+    def __init__(self, message: str):
+        super().__init__(re.sub(r"^(\w+\.)+\w*Error: ", "", message.strip().splitlines()[-1]))
 
 
-def decode(path: str | Path | BinaryIO, name: str | None = None, formats: Sequence[str] | None = None) -> Image.Image:
-    """Decode an image file in its own mode, EXIF orientation applied.
+def read_photo(
+    path: str | Path | BinaryIO,
+    name: str | None = None,
+    *,
+    ignore_orientation: bool = False,
+    white_level: float | None = None,
+) -> Image.Image:
+    """Read an image file as 8-bit RGB, the way a viewer shows it.
 
     Args:
         path: a file, or its open content.
-        name: how errors name it; the path by default.
-        formats: of Pillow's that are allowed; all by default.
+        name: the name used in errors; the path by default.
+        ignore_orientation: keep the pixels as stored instead of applying the EXIF orientation.
+        white_level: see :func:`as_rgb`.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it can't be decoded, or says that it has more than 89 million pixels.
+        FileNotFoundError, ImageError: as :func:`decode`.
+    """
+    image = decode(path, name, ignore_orientation=ignore_orientation)
+    return as_rgb(image, name or str(path), white_level=white_level)
+
+
+def decode(
+    path: str | Path | BinaryIO,
+    name: str | None = None,
+    formats: Sequence[str] = FORMATS,
+    *,
+    ignore_orientation: bool = False,
+) -> Image.Image:
+    """Decode an image file in its own mode, with the EXIF orientation applied.
+
+    JPEG, PNG, WebP, BMP, TIFF and GIF (first frame) are read; the format is recognized by content, not by name.
+
+    Args:
+        path: a file, or its open content.
+        name: the name used in errors; the path by default.
+        formats: Pillow's names of the allowed formats.
+        ignore_orientation: keep the pixels as stored.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ImageError: if the file is not a regular one, cannot be decoded, has more pixels than
+            ``PIL.Image.MAX_IMAGE_PIXELS`` (89 million), or is a JPEG with too many scans.
     """
     name = name or str(path)
-    if isinstance(path, str | Path) and not Path(path).is_file():
-        raise FileNotFoundError(f"image {name} does not exist")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what is wrong with a file is told by one error, or does not matter
-            with Image.open(path, formats=formats) as image:
-                if image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                    raise InputError(
-                        f"{image.width} x {image.height} px, more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million"
-                    )
-                image.load()
-                return ImageOps.exif_transpose(image)
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name} is not a readable image (no format that is known)") from error
-    except Exception as error:  # damaged files break decoders in ways of their own: struct.error, SyntaxError, ...
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InputError(f"{name} is not a readable image ({reason})") from error
+    with _open(path, name) as file, _errors_of(name, formats), Image.open(file, formats=formats) as image:
+        _check_cost(image, file)
+        deep = image.mode == "RGB" and any(";16" in str(tile[3]) for tile in image.tile)
+        orientation = _orientation(image)
+        image.load()
+        if deep and max(high for _, high in image.getextrema()) <= _NEARLY_BLACK >> 8:
+            _warn(name, "has 16 bits per channel, of which only the lowest 12 are used: it is nearly black as 8 bits")
+        if orientation == 1:  # PNG may have its EXIF data behind the pixels
+            orientation = _orientation(image)
+            applied = False
+        else:
+            applied = _orientation(image) == 1  # Pillow rotates TIFF when it loads the pixels
+        if applied == (not ignore_orientation) or orientation == 1:
+            return image
+        return image.transpose(_TRANSPOSE[_INVERSE.get(orientation, orientation) if applied else orientation])
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow's as RGB."""
+def image_size(path: str | Path, *, ignore_orientation: bool = False) -> tuple[int, int]:
+    """Width and height of an image file as :func:`decode` returns it, from the header.
+
+    Raises:
+        FileNotFoundError, ImageError: as :func:`decode`, as far as the header shows it.
+    """
+    with _open(path, str(path)) as file, _errors_of(str(path), FORMATS), Image.open(file, formats=FORMATS) as image:
+        _check_cost(image, file)
+        stored = tuple(image.tag_v2[tag] for tag in _TIFF_SIZE) if image.format == "TIFF" else image.size
+        turned = not ignore_orientation and _orientation(image) >= 5
+        return stored[::-1] if turned else stored
+
+
+def as_rgb(image: Image.Image, name: str = "image", *, white_level: float | None = None) -> Image.Image:
+    """Convert any mode of Pillow to 8-bit RGB. Transparent images are composed on white.
+
+    Args:
+        image: of any mode. Gray of 16 or 32 bits or in floating point is scaled so that ``white_level`` becomes 255,
+            and clipped; NaN becomes 0.
+        name: the name used in the warning about an image that becomes nearly black.
+        white_level: of gray images with more than 8 bits, 4095 for a 12-bit camera. By default the first of 1 (floating
+            point only), 255 and 65535 that is not below the image's maximum.
+    """
     if image.mode.startswith("I") or image.mode == "F":
-        grey = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        white = (1, 255, 65535) if image.mode == "F" else (255, 65535)  # floats may run to 1
-        scale = next((level for level in white if grey.max(initial=0) <= level), white[-1])
-        image = Image.fromarray(np.rint(grey.clip(0, scale) / scale * 255).astype(np.uint8))
+        image = _gray_to_8_bits(image, name, white_level)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
+def _gray_to_8_bits(image: Image.Image, name: str, white_level: float | None) -> Image.Image:
+    """Convert strip by strip, without a floating-point copy of the image."""
+    gray = np.asarray(image)
+    rows = max(1, _STRIP // max(gray.shape[1], 1))
+    strips = [slice(start, start + rows) for start in range(0, len(gray), rows)]
+    if white_level is None:
+        highest = max((float(np.nan_to_num(gray[strip]).max(initial=0)) for strip in strips), default=0.0)
+        levels = (1, 255, 65535) if image.mode == "F" else (255, 65535)
+        white_level = next((level for level in levels if highest <= level), levels[-1])
+        if white_level == 65535 and highest <= _NEARLY_BLACK:
+            _warn(
+                name,
+                f"has 16 bits but no value above {highest:g}: it is nearly black as 8 bits. If white has fewer bits "
+                "(4095 for 12), set white_level of pe_dense.LoadImage, or convert the file",
+            )
+    small = np.empty(gray.shape, np.uint8)
+    for strip in strips:
+        values = np.nan_to_num(gray[strip].astype(np.float64)).clip(0, white_level)
+        small[strip] = np.rint(values * (255 / white_level) if white_level != 65535 else values / white_level * 255)
+    return Image.fromarray(small)
+
+
+@contextmanager
+def _errors_of(name: str, formats: Sequence[str]) -> Iterator[None]:
+    """Give the errors of a decoder, which may be of any class, the name of the file."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters is raised
+            yield
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name} is not a readable image (not one of {', '.join(formats)})") from error
+    except Exception as error:  # damaged files raise struct.error, SyntaxError, ...
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ImageError(f"{name} is not a readable image ({reason})") from error
+
+
+@contextmanager
+def _open(path: str | Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
+    """Open a regular file; opening a FIFO would block for ever. Open content stays open."""
+    if not isinstance(path, str | Path):
+        yield path
+        return
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "a FIFO" if stat.S_ISFIFO(mode) else "a special file"
+            raise ImageError(f"image {name} is {kind}, not a regular file")
+        file = open(path, "rb")  # noqa: SIM115 - closed below
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"image {name} does not exist") from error
+    except OSError as error:
+        raise ImageError(f"image {name} cannot be read ({error.strerror})") from error
+    with file:
+        yield file
+
+
+def _check_cost(image: Image.Image, file: BinaryIO) -> None:
+    pixels = image.width * image.height
+    if Image.MAX_IMAGE_PIXELS is not None and pixels > Image.MAX_IMAGE_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} px, more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million")
+    if image.format in ("JPEG", "MPO"):
+        position = file.tell()
+        file.seek(0)
+        scans = file.read().count(b"\xff\xda")  # the marker does not occur in compressed data
+        file.seek(position)
+        if scans > MAX_SCANS or scans * pixels > MAX_SCANNED_PIXELS:
+            raise ValueError(f"a JPEG of {pixels / 1e6:.1f} million pixels with {scans} scans")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # EXIF data that cannot be parsed: viewers show the image as stored
+        return 1
+    return value if value in _TRANSPOSE else 1
+
+
+def _warn(name: str, text: str) -> None:
+    if name not in _warned and len(_warned) < _MAX_WARNINGS:
+        _warned.add(name)
+        print_log(f"{name} {text}", "current", logging.WARNING)
+
+
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+# What ``tools/predict.py`` writes for an image: pictures with these endings, and a JSON file with this beginning.
+OUTPUT_ENDINGS = ("", "_labels", "_depth")
+OUTPUT_START = b'{"image": '
 
 
-def find_images(sources: Iterable[str | Path]) -> list[Path]:
+def find_images(
+    sources: Iterable[str | Path], exclude: Iterable[str | Path] = (), *, skip_outputs: bool = False
+) -> list[Path]:
     """List image files; of a folder, all in it and below, in order of their paths.
 
+    Args:
+        sources: files and folders. A file that is found twice is listed once.
+        exclude: folders below the sources whose files are not listed, such as the folder for outputs.
+        skip_outputs: in folders, leave out pictures that ``tools/predict.py`` wrote.
+
     Raises:
-        FileNotFoundError: if a source does not exist, or a folder holds no image.
+        FileNotFoundError: if a source does not exist, or a folder contains no image.
     """
-    images: list[Path] = []
+    images: dict[str, Path] = {}
+    excluded = [Path(folder).resolve() for folder in exclude]
     for source in map(Path, sources):
         if source.is_dir():
-            found = sorted(file for file in source.rglob("*") if file.suffix.lower() in EXTENSIONS)
+            inside = [folder for folder in excluded if folder.is_relative_to(source.resolve())]
+            found = sorted(
+                file
+                for file in source.rglob("*")
+                if file.suffix.lower() in EXTENSIONS
+                and not file.is_dir()
+                and not (inside and any(file.resolve().is_relative_to(folder) for folder in inside))
+                and not (skip_outputs and is_output(file))
+            )
             if not found:
-                raise FileNotFoundError(f"folder {source} holds no image ({', '.join(EXTENSIONS)})")
-            images += found
-        elif source.is_file():
-            images.append(source)
+                raise FileNotFoundError(f"folder {source} contains no image ({', '.join(EXTENSIONS)})")
+        elif source.exists():
+            found = [source]
         else:
             raise FileNotFoundError(f"image {source} does not exist ({source.absolute()})")
-    return images
+        for file in found:
+            images.setdefault(os.path.abspath(file), file)
+    return list(images.values())
 
 
-def split_readable(images: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Tell files that decode as images from those that do not."""
-    from PIL import Image
-
-    good: list[Path] = []
-    bad: list[Path] = []
-    for path in images:
+def is_output(file: Path) -> bool:
+    """Whether a PNG file was written by ``tools/predict.py``: its JSON file lies beside it."""
+    if file.suffix != ".png":
+        return False
+    stems = {file.stem, *(file.stem.removesuffix(ending) for ending in OUTPUT_ENDINGS)}
+    for path in (file.with_name(f"{stem}.json") for stem in stems):
         try:
-            with Image.open(path) as image:
-                image.draft("RGB", (16, 16))
-                image.load()
-            good.append(path)
-        except Exception:  # damaged files break decoders in ways of their own
-            bad.append(path)
-    return good, bad
+            with path.open("rb") as content:
+                if path.is_file() and content.read(len(OUTPUT_START)) == OUTPUT_START:
+                    return True
+        except OSError:
+            continue
+    return False
 
 
-def output_names(images: Sequence[Path]) -> list[str]:
-    """Distinct names for the outputs: stems, numbered where they repeat."""
+def output_names(images: Sequence[Path], endings: Sequence[str] = ("",)) -> list[str]:
+    """Distinct names for the outputs of images: their stems, numbered where outputs would share a file.
+
+    Args:
+        images: paths.
+        endings: what is appended to a name for each of an image's outputs, such as ``_labels``.
+
+    Returns:
+        a name for each image, such that no two outputs differ only by case.
+    """
     names: list[str] = []
-    taken = {image.stem for image in images}
-    given = set()
+    stems = {image.stem.casefold() for image in images}
+    taken: set[str] = set()
     for image in images:
         name, count = image.stem, 1
-        while name in given or (count > 1 and name in taken):
+        while taken & (files := {f"{name}{ending}".casefold() for ending in endings}) or (
+            count > 1 and name.casefold() in stems
+        ):
             count += 1
             name = f"{image.stem}_{count}"
-        given.add(name)
+        taken |= files
         names.append(name)
     return names
 
@@ -136,3 +325,16 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
         raise InputError(f"cannot encode {picture.shape} {picture.dtype} as {path}")
     with open(path, "xb") as file:
         file.write(code.tobytes())
+
+
+def split_readable(images: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Split files into those that decode as images and those that do not."""
+    good: list[Path] = []
+    bad: list[Path] = []
+    for path in images:
+        try:
+            decode(path)
+            good.append(path)
+        except (OSError, ImageError):
+            bad.append(path)
+    return good, bad

@@ -75,7 +75,7 @@ def test_folder_without_a_usable_image(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         build(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="holds no image"):
+    with pytest.raises(FileNotFoundError, match="contains no image"):
         build(tmp_path / "empty")
 
 
@@ -111,7 +111,10 @@ def test_shards(tmp_path, monkeypatch):
     first, second, third = next(samples), next(samples), next(samples)
     assert first["image"][:, 0, 0].tolist() == [1, 2, 3] and first["skipped"] == ""
     assert second["image"][:, 0, 0].tolist() == [4, 5, 6]
-    assert second["skipped"] == f"{tmp_path}/shard-000000.tar/b.jpg is not a readable image (no format that is known)"
+    assert (
+        second["skipped"]
+        == f"{tmp_path}/shard-000000.tar/b.jpg is not a readable image (not one of JPEG, PNG, WEBP, BMP, TIFF, GIF)"
+    )
     assert second["path"].endswith("shard-000000.tar/c.png")
     assert third["path"] == first["path"]  # without end
     config = dict(type="pe_dense.WebImages", urls=urls, pipeline=PIPELINE)

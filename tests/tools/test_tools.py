@@ -74,7 +74,7 @@ def test_predicting_draws_and_writes(trained):
         ("train", [CONFIG, "--cfg-options", "model.backbone.arch=PE-Spatial-G15"], "Known towers: PE-Core-T16-384"),
         ("test", [CONFIG, "absent.pth"], "absent.pth does not exist"),
         ("predict", [CONFIG, "absent.pth", "absent.jpg", "--out", "x"], "image absent.jpg does not exist"),
-        ("predict", [CONFIG, "absent.pth", "pe_dense", "--out", "x"], "folder pe_dense holds no image"),
+        ("predict", [CONFIG, "absent.pth", "pe_dense", "--out", "x"], "folder pe_dense contains no image"),
     ],
 )
 def test_mistakes_are_told_in_one_line(tool, arguments, message, tmp_path):

@@ -1,0 +1,193 @@
+"""Load images in the pipelines of data sets, and take pipelines apart by the classes of their steps."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmengine import fileio
+from mmengine.logging import print_log
+
+from pe_dense.registry import TRANSFORMS
+from pe_dense.utils.errors import InputError
+from pe_dense.utils.image import ImageError, read_photo
+
+ON_ERROR = ("raise", "skip")
+
+
+@TRANSFORMS.register_module()
+class LoadImage(LoadImageFromFile):
+    """Read an image as every part of this project does, and compare it with its annotation.
+
+    The EXIF orientation of JPEG, PNG, WebP and TIFF is applied, transparency is composed on white, more than 8 bits are
+    scaled to 8; see :func:`pe_dense.utils.image.read_photo`. Where the annotation has ``width`` and ``height``, the
+    image
+    must have that size.
+
+    Args:
+        ignore_orientation: keep the pixels as stored, as DETA's published evaluation does.
+        white_level: value that becomes 255 in gray images of more than 8 bits, such as 4095 for 12-bit cameras; found
+            per image by default.
+        on_error: what to do with an image that cannot be decoded or has another size than annotated: 'raise' ends the
+            run with the file's name; 'skip' trains on another image in its place, and logs the file's name and the
+            number of skipped files so far. Tests need every image, so they always end.
+        to_float32: return float32 instead of uint8.
+        backend_args: of MMEngine's file backends, for files that are not on disk.
+
+    Raises:
+        InputError: for another ``on_error`` or a ``white_level`` that is not above 0.
+    """
+
+    def __init__(
+        self,
+        *,
+        ignore_orientation: bool = False,
+        white_level: float | None = None,
+        on_error: str = "raise",
+        to_float32: bool = False,
+        backend_args: dict | None = None,
+    ):
+        super().__init__(to_float32=to_float32, backend_args=backend_args)
+        if on_error not in ON_ERROR:
+            raise InputError(f"on_error is {on_error!r}, must be one of {', '.join(ON_ERROR)}")
+        if white_level is not None and not white_level > 0:
+            raise InputError(f"white_level is {white_level}, must be above 0")
+        self.ignore_orientation, self.white_level, self.on_error = ignore_orientation, white_level, on_error
+        self._skipped: set[str] = set()
+
+    def transform(self, results: dict) -> dict | None:
+        """Read the image to ``img``, BGR (H, W, 3), with ``img_shape`` and ``ori_shape``.
+
+        Returns:
+            the results; None for an image that is skipped, which MMEngine's data sets replace.
+
+        Raises:
+            ImageError: with the file's name, if ``on_error`` is 'raise'.
+        """
+        path = str(results["img_path"])
+        try:
+            image = self.read(path)
+            self._check_size(results, path, image.shape[1::-1])
+        except (ImageError, FileNotFoundError) as error:
+            if self.on_error == "raise":
+                raise ImageError(str(error)) from error
+            if path not in self._skipped:
+                self._skipped.add(path)
+                print_log(f"Skipped image {len(self._skipped)} of this process: {error}", "current", logging.WARNING)
+            return None
+        results["img"] = image.astype(np.float32) if self.to_float32 else image
+        results["img_shape"] = results["ori_shape"] = image.shape[:2]
+        return results
+
+    def read(self, path: str) -> np.ndarray:
+        """Read a file, BGR (H, W, 3) uint8.
+
+        Raises:
+            ImageError, FileNotFoundError: if it cannot be read.
+        """
+        file = io.BytesIO(fileio.get(path, self.backend_args)) if self.backend_args or "://" in path else path
+        image = read_photo(file, path, ignore_orientation=self.ignore_orientation, white_level=self.white_level)
+        return np.ascontiguousarray(np.asarray(image)[..., ::-1])
+
+    def _check_size(self, results: dict, path: str, size: tuple[int, int]) -> None:
+        annotated = results.get("width"), results.get("height")
+        if None not in annotated and annotated != size:
+            raise ImageError(size_message(path, size, annotated, "its annotation"))
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(ignore_orientation={self.ignore_orientation}, white_level={self.white_level}, "
+            f"on_error={self.on_error!r}, to_float32={self.to_float32}, backend_args={self.backend_args})"
+        )
+
+
+def size_message(path: str, size: Sequence[int], annotated: Sequence[int], source: str) -> str:
+    """The error for an image of another size, (width, height), than it was annotated in."""
+    turned = (
+        " (the sides are swapped: was it annotated without its EXIF orientation?)"
+        if (tuple(size) == tuple(annotated)[::-1])
+        else ""
+    )
+    return (
+        f"{path} is {size[0]} x {size[1]} pixels, but {source} says {annotated[0]} x {annotated[1]}: its boxes are "
+        f"those of an image that was resized or rotated since{turned}"
+    )
+
+
+def transform_class(step: dict | BaseTransform) -> type:
+    """The class of a pipeline's step, whose ``type`` is a class, or a name with or without a scope.
+
+    Raises:
+        InputError: for a name that is not registered.
+    """
+    if not isinstance(step, dict):
+        return type(step)
+    kind = step["type"]
+    if isinstance(kind, type):
+        return kind
+    with TRANSFORMS.switch_scope_and_registry(None) as registry:
+        found = registry.get(kind)
+    if found is None:
+        raise InputError(f"pipeline step {kind!r} is not a registered transform")
+    return found
+
+
+def loads_annotations(step: dict) -> bool:
+    """Whether a pipeline's step reads annotations, label maps or depth maps."""
+    from mmcv.transforms import LoadAnnotations
+    from mmseg.datasets.transforms import LoadDepthAnnotation
+
+    return issubclass(transform_class(step), LoadAnnotations | LoadDepthAnnotation)
+
+
+def image_reader(steps: Iterable[dict]) -> LoadImageFromFile:
+    """Build the step of a pipeline that reads the image, with its options; :class:`LoadImage` if there is none.
+
+    MMCV's own step with options that :class:`LoadImage` has, too, is replaced by it.
+    """
+    for step in steps:
+        kind = transform_class(step)
+        if issubclass(kind, LoadImageFromFile):
+            options = {name: value for name, value in step.items() if name != "type"}
+            if kind is LoadImageFromFile and options.keys() <= {"to_float32", "backend_args"}:
+                kind = LoadImage
+            return kind(**options)
+    return LoadImage()
+
+
+def without_loading(steps: Iterable[dict]) -> list[dict]:
+    """The steps of a pipeline that read neither the image nor annotations; those of ``TestTimeAug`` included."""
+    kept = []
+    for step in steps:
+        if loads_annotations(step) or issubclass(transform_class(step), LoadImageFromFile):
+            continue
+        branches = step.get("transforms") if isinstance(step, dict) else None
+        if branches and all(isinstance(branch, list | tuple) for branch in branches):
+            # A group of test-time augmentation that only reads annotations has nothing left to vary.
+            groups = [[item for item in branch if not loads_annotations(item)] for branch in branches]
+            step = {**step, "transforms": [group for group in groups if group]}
+        kept.append(step)
+    return kept
+
+
+def read_pixels(reader: BaseTransform, path: str, index: int = 0) -> dict:
+    """Run a reading step on a file.
+
+    Returns:
+        the results that the rest of a pipeline takes.
+
+    Raises:
+        ImageError: if the file cannot be read, whatever the step raises.
+    """
+    try:
+        results = reader(dict(img_path=path, img_id=index))
+    except ImageError:
+        raise
+    except Exception as error:  # MMCV's steps raise AssertionError, cv2.error, ...
+        raise ImageError(f"{path} is not a readable image ({error or type(error).__name__})") from error
+    if results is None:
+        raise ImageError(f"{path} is not a readable image")
+    return results
