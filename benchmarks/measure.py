@@ -6,12 +6,13 @@ ratio that is reported is the median of the ratios within each turn.
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from pe_dense.utils.atomic_write import write_json
 
 
 def in_turns(runs: dict[str, Callable[[], object]], repeats: int, device: str = "cpu") -> dict[str, list[float]]:
@@ -113,7 +114,7 @@ def write_table(rows: list[dict], path: Path, **facts) -> None:
         if number == 0:
             print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dict(facts, rows=rows), indent=1) + "\n")
+    write_json(path, dict(facts, rows=rows), indent=1)
     print(f"\nWritten: {path}")
 
 

@@ -10,7 +10,6 @@ Prints a table with the largest difference between the values, and writes it as 
 import argparse
 import contextlib
 import io
-import json
 import logging
 import sys
 import tempfile
@@ -25,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers.metric_data import as_results, make_ground_truth, make_predictions
 
 from pe_dense.registry import METRICS
+from pe_dense.utils.atomic_write import write_json
 
 np.float = float  # gone from NumPy, not from `lvis`
 from lvis import LVIS, LVISEval, LVISResults
@@ -69,7 +69,7 @@ def compare(name: str, package: Callable, images: int, repeats: int, **data) -> 
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "annotations.json")
-        Path(path).write_text(json.dumps(content))
+        write_json(path, content)
         for iou_type in ("bbox", "segm"):
             runs = []
             for _ in range(repeats):

@@ -12,6 +12,8 @@ import sys
 import time
 from pathlib import Path
 
+from pe_dense.utils.atomic_write import write_text
+
 HERE = Path(__file__).parent
 
 # What each one is called with, for a machine of two cores.
@@ -54,7 +56,7 @@ def main() -> int:
         sections.append(f"## {name}\n\n`{shown}` ({seconds:.0f} s)\n\n```\n{text.strip()}\n```\n")
         # Written after each one: what an interrupted report has measured stays.
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text("\n".join([heading(), *sections]))
+        write_text(args.output, "\n".join([heading(), *sections]))
     print(f"Written: {args.output} ({(time.perf_counter() - begin) / 60:.1f} minutes)")
     if failed:
         print(f"Failed: {', '.join(failed)}")

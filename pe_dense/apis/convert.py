@@ -10,9 +10,9 @@ from mmengine.registry import MODELS, init_default_scope
 
 from pe_dense.detection.convert_detectron2 import classifier_outputs, has_layer_scale, is_detectron2
 from pe_dense.detection.deta.convert import is_deta
-from pe_dense.engine.hooks.checkpoint import whole_file
 from pe_dense.engine.runner import bare_state, model_state
 from pe_dense.utils import CheckpointError
+from pe_dense.utils.checkpoint import write_checkpoint
 
 _DATA = {1204: "lvis", 81: "coco"}  # by the outputs of a classifier: classes and background
 
@@ -60,7 +60,5 @@ def convert_checkpoint(config: Config, checkpoint, source: str, destination: Pat
     with torch.device("meta"):
         model = MODELS.build(config.model)
     state = {key: value.contiguous() for key, value in model_state(model, checkpoint, source).items()}
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(destination) as file:
-        torch.save(dict(state_dict=state), file)
+    write_checkpoint(destination, dict(state_dict=state), overwrite=False)
     return len(state)

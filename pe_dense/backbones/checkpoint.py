@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pe_dense.backbones.pos_embed import resample_patch_embedding, resample_positions, split_cls_entry
 from pe_dense.utils import CheckpointError, read_checkpoint, require_match
+from pe_dense.utils.checkpoint import write_checkpoint, write_safetensors
 from pe_dense.utils.errors import InputError
 
 # A tower is found in a file by two parameters that every one of them has.
@@ -125,7 +126,10 @@ def fit_state(
 
 
 def save_state(state: Mapping[str, Tensor], path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a state dict as it is.
+    """Write a state dict.
+
+    Tensors may be mapped from the file that is replaced: the new file is written beside it, see
+    :mod:`pe_dense.utils.atomic_write`.
 
     Args:
         state: tensors by name.
@@ -138,17 +142,14 @@ def save_state(state: Mapping[str, Tensor], path: str | Path, *, overwrite: bool
     Raises:
         FileExistsError: if the file exists and ``overwrite`` is not set.
         ValueError: for another ending.
+        WriteError: if the disk is full, the folder not writable, ...
     """
     path = Path(path)
     if path.suffix not in (".pt", ".pth", ".safetensors"):
         raise InputError(f"{path}: weights are written as .pt, .pth or .safetensors")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
     state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     if path.suffix == ".safetensors":
-        from safetensors.torch import save_file
-
-        save_file(state, path)
+        write_safetensors(path, state, overwrite=overwrite)
     else:
-        torch.save(state, path)
+        write_checkpoint(path, state, overwrite=overwrite)
     return path

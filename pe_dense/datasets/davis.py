@@ -9,6 +9,7 @@ from mmengine.dataset import BaseDataset
 from PIL import Image
 
 from pe_dense.registry import DATASETS
+from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import EXTENSIONS
 
@@ -54,7 +55,7 @@ def write_mask(path: Path, numbers: np.ndarray) -> None:
     """
     image = Image.fromarray(numbers)
     image.putpalette(palette().tobytes())
-    with open(path, "xb") as file:
+    with atomic_write(path, overwrite=False) as file:
         image.save(file, format="PNG")
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from mmseg.structures import SegDataSample
-from PIL import Image
 
 from pe_dense.probing.inferencer import ProbePredictor
 from pe_dense.registry import INFERENCERS
+from pe_dense.utils.image import write_png
 from pe_dense.visualization.drawing import beside, with_bar
 
 _COLOURS = "magma_r"  # the near is bright
@@ -32,7 +32,7 @@ class DepthPredictor(ProbePredictor):
         near, far = np.percentile(depth, _PERCENTILES)
         share = np.clip((depth - near) / max(far - near, 1e-6), 0, 1)
         drawn = colours[np.rint(255 * share).astype(int)]
-        with_bar(beside(pixels, drawn), colours, f"{near:.2f} m", f"{far:.2f} m").save(f"{stem}.png")
+        write_png(f"{stem}.png", with_bar(beside(pixels, drawn), colours, f"{near:.2f} m", f"{far:.2f} m"))
         millimetres = np.clip(np.rint(1000 * depth), 0, np.iinfo(np.uint16).max).astype(np.uint16)
-        Image.fromarray(millimetres).save(f"{stem}_depth.png")
+        write_png(f"{stem}_depth.png", millimetres)
         return dict(depth=dict(min=float(depth.min()), median=float(np.median(depth)), max=float(depth.max())))

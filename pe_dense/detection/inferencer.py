@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -22,8 +21,9 @@ from pe_dense.engine.runner import load_model_state
 from pe_dense.engine.tta import drop_pretrained, use_test_time_augmentation
 from pe_dense.registry import INFERENCERS
 from pe_dense.utils import read_checkpoint
+from pe_dense.utils.atomic_write import write_json
 from pe_dense.utils.errors import InputError
-from pe_dense.utils.image import output_names
+from pe_dense.utils.image import output_names, write_png
 
 Image = str | Path | np.ndarray
 
@@ -171,8 +171,9 @@ def predict_files(
     for image, name, sample in zip(images, output_names(images), samples, strict=True):
         picture = out_dir / f"{name}.png"
         pixels, drawn = enlarge(mmcv.imread(str(image), channel_order="rgb"), sample.cpu())
-        visualizer.add_datasample(name, pixels, drawn, draw_gt=False, pred_score_thr=score_thr, out_file=str(picture))
-        picture.with_suffix(".json").write_text(json.dumps(as_json(sample, detector.classes, image)))
+        visualizer.add_datasample(name, pixels, drawn, draw_gt=False, pred_score_thr=score_thr)
+        write_png(picture, visualizer.get_image())
+        write_json(picture.with_suffix(".json"), as_json(sample, detector.classes, image))
         yield picture
 
 

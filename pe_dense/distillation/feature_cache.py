@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -11,6 +10,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
+
+from pe_dense.utils.atomic_write import write_bytes
 
 
 def digest(parts: Iterable[str | Tensor]) -> str:
@@ -72,7 +73,4 @@ def _read(path: Path) -> Tensor | None:
 
 
 def _write(features: Tensor, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(f".{os.getpid()}.part")  # processes may meet the same image
-    part.write_bytes(save({"features": features.cpu().contiguous()}))
-    os.replace(part, path)
+    write_bytes(path, save({"features": features.cpu().contiguous()}))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import count
 from pathlib import Path
+
+from pe_dense.utils.atomic_write import atomic_write, write_json
 
 _LINE, _BEST = "#1f77b4", "#d62728"
 
@@ -50,7 +51,7 @@ def write_layer_report(
     best = best_row(rows, metric, higher_is_better)
 
     columns = list(dict.fromkeys(["layer", metric, *(name for row in rows for name in row)]))
-    with paths["csv"].open("w", newline="") as file:
+    with atomic_write(paths["csv"], "w", newline="") as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()
         table.writerows(rows)
@@ -62,7 +63,7 @@ def write_layer_report(
         best=best and _finite(best),
         rows=[_finite(row) for row in rows],
     )
-    paths["json"].write_text(json.dumps(content, indent=2) + "\n")
+    write_json(paths["json"], content, indent=2)
     _plot(paths["png"], rows, best, metric=metric, higher_is_better=higher_is_better, title=title, unit=unit)
     return paths
 
@@ -137,4 +138,5 @@ def _plot(
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False)
-    figure.savefig(path)
+    with atomic_write(path) as file:
+        figure.savefig(file, format="png")

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import mmengine
-import torch
+from mmengine.dist import master_only
 from mmengine.hooks import EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -15,10 +15,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pe_dense.engine import fsdp
-from pe_dense.engine.hooks.checkpoint import CheckpointHook, whole_file
+from pe_dense.engine.hooks.checkpoint import CheckpointHook
 from pe_dense.engine.preflight import check_images, empty_error
+from pe_dense.engine.vis_backend import LocalVisBackend, is_local
 from pe_dense.registry import RUNNERS
 from pe_dense.utils import CheckpointError, read_checkpoint, require_match
+from pe_dense.utils.atomic_write import write_text
+from pe_dense.utils.checkpoint import write_checkpoint
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.rng import StepSeedHook
 
@@ -186,9 +189,24 @@ class Runner(_Runner):
         if save_param_scheduler and self.param_schedulers is not None:
             checkpoint["param_schedulers"] = [scheduler.state_dict() for scheduler in self.param_schedulers]
         self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
-        Path(out_dir).mkdir(parents=True, exist_ok=True)
-        with whole_file(Path(out_dir) / filename) as file:
-            torch.save(checkpoint, file)
+        write_checkpoint(Path(out_dir) / filename, checkpoint)
+
+    def build_visualizer(self, visualizer=None):
+        """As MMEngine's, with this project's :class:`LocalVisBackend` for its own."""
+        visualizer = visualizer or dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
+        if isinstance(visualizer, dict) and visualizer.get("vis_backends"):
+            backends = [
+                dict(backend, type=LocalVisBackend) if is_local(backend) else backend
+                for backend in visualizer["vis_backends"]
+            ]
+            visualizer = dict(visualizer, vis_backends=backends)
+        return super().build_visualizer(visualizer)
+
+    @master_only
+    def dump_config(self) -> None:
+        """Write the config into the work dir, under the name of its file."""
+        name = Path(self.cfg.filename).name if self.cfg.filename else f"{self.timestamp}.py"
+        write_text(Path(self.work_dir) / name, self.cfg.pretty_text)
 
     @staticmethod
     def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from pe_dense.engine.runner import load_model_state
 from pe_dense.probing.sweep import LayerSweep
 from pe_dense.utils import read_checkpoint
+from pe_dense.utils.atomic_write import write_json
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.image import output_names
 
@@ -77,7 +77,7 @@ class ProbePredictor:
             told = self.write(out_dir / name, pixels, sample.cpu())
             height, width = pixels.shape[:2]
             content = dict(image=str(path), width=width, height=height, **told)
-            (out_dir / f"{name}.json").write_text(json.dumps(content))
+            write_json(out_dir / f"{name}.json", content)
             yield out_dir / f"{name}.png"
 
     def write(self, stem: Path, pixels: np.ndarray, sample) -> dict:

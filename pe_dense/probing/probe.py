@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from pe_dense.backbones.frozen import FrozenTower
-from pe_dense.engine.hooks.checkpoint import whole_file
 from pe_dense.probing.sliding_window import complete_windows, windows_of
 from pe_dense.utils import CheckpointError, read_checkpoint
+from pe_dense.utils.checkpoint import write_checkpoint
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.rng import drawn_alike
 
@@ -164,8 +164,7 @@ def save_probe(
 
 def write_probe(path: Path, state: Mapping[str, Tensor], meta: dict) -> None:
     """Write a probe's state and what is to be known of it."""
-    with whole_file(path) as file:
-        torch.save(dict(state_dict={key: value.cpu() for key, value in state.items()}, meta=meta), file)
+    write_checkpoint(path, dict(state_dict={key: value.cpu() for key, value in state.items()}, meta=meta))
 
 
 def _numbers(name: str) -> tuple[int, ...]:

@@ -15,10 +15,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import METRICS as MMENGINE_METRICS
 from mmengine.runner import Runner
 
-from pe_dense.engine.hooks.checkpoint import whole_file
 from pe_dense.engine.layer_report import best_row, write_layer_report
 from pe_dense.probing.probe import take_probe, write_probe
 from pe_dense.registry import HOOKS, METRICS
+from pe_dense.utils.atomic_write import write_json
 
 
 @METRICS.register_module()
@@ -121,8 +121,7 @@ class SweepHook(Hook):
             meta = dict(new, dataset_meta=runner.val_loop.dataloader.dataset.metainfo)
             write_probe(Path(runner.work_dir) / "best_probe.pth", state, meta)
         best = [best_row(pair, *order) or pair[-1] for pair in zip(before, now, strict=True)]
-        with whole_file(note) as file:
-            file.write(json.dumps(best).encode())
+        write_json(note, best)
         return best
 
     def _report(self, runner: Runner, metric: LayerMetric, rows: list[dict], name: str) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from mmseg.structures import SegDataSample
-from PIL import Image
 
 from pe_dense.probing.inferencer import ProbePredictor
 from pe_dense.registry import INFERENCERS
+from pe_dense.utils.image import write_png
 from pe_dense.visualization.drawing import beside, with_legend
 
 _OPACITY = 0.6
@@ -32,8 +32,8 @@ class SegmentationPredictor(ProbePredictor):
         grey = pixels.mean(axis=2, keepdims=True)  # so that colours are the classes'
         drawn = grey + _OPACITY * (palette[labels] - grey)
         entries = [(names[label], tuple(map(int, palette[label]))) for label in present[order]]
-        with_legend(beside(pixels, np.rint(drawn).astype(np.uint8)), entries).save(f"{stem}.png")
-        Image.fromarray(labels.astype(np.uint8 if len(names) <= 256 else np.uint16)).save(f"{stem}_labels.png")
+        write_png(f"{stem}.png", with_legend(beside(pixels, np.rint(drawn).astype(np.uint8)), entries))
+        write_png(f"{stem}_labels.png", labels.astype(np.uint8 if len(names) <= 256 else np.uint16))
         shares = counts[order] / labels.size
         found = zip(present[order], shares, strict=True)
         return dict(classes=[dict(name=names[label], label=int(label), share=float(share)) for label, share in found])

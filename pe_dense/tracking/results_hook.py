@@ -16,6 +16,7 @@ from pe_dense.engine.layer_report import write_layer_report
 from pe_dense.registry import HOOKS
 from pe_dense.tracking.davis_eval import NAMES, DavisMetric, contour
 from pe_dense.tracking.transforms import read_frame
+from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import write_picture
 from pe_dense.utils.video import write_video
@@ -114,7 +115,7 @@ class VideoResultsHook(Hook):
                 self._report(Path(runner.log_dir), metric)
 
     def _report(self, folder: Path, metric: DavisMetric) -> None:
-        with open(folder / "objects.csv", "x", newline="") as file:
+        with atomic_write(folder / "objects.csv", "w", overwrite=False, newline="") as file:
             table = csv.DictWriter(file, ["layer", "video", "object", *NAMES])
             table.writeheader()
             table.writerows(metric.by_object)

@@ -25,6 +25,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from pe_dense.utils.errors import UserError
+
 try:
     import fcntl
 except ImportError:  # Windows
@@ -46,7 +48,7 @@ _REASONS = {
 }
 
 
-class WriteError(OSError):
+class WriteError(UserError, OSError):
     """A file was not written: the disk is full, the folder is not writable, ... The message is one line."""
 
 
@@ -103,6 +105,34 @@ def atomic_write(
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Make a folder that appears under its name with all of its files when the block ends, and not at all if it raises.
+
+    Args:
+        path: the folder; missing, or empty.
+
+    Yields:
+        an empty temporary folder beside it, to write into by any means.
+
+    Raises:
+        WriteError: if the system refuses to write, or there is a folder with files by then.
+    """
+    target = os.path.realpath(path)
+    parent = os.path.dirname(target)
+    with report_write_errors(path):
+        os.makedirs(parent, exist_ok=True)
+        _remove_stale(parent)
+        temporary = _temporary_name(parent)
+        os.mkdir(temporary)
+    try:
+        with _folder_lock(temporary), report_write_errors(path):
+            yield Path(temporary)
+            os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_bytes(path: str | Path, content: bytes, *, overwrite: bool = True) -> None:
@@ -180,6 +210,21 @@ def _open_temporary(folder: str) -> tuple[_RawFile, str | None]:
     return raw, temporary
 
 
+@contextlib.contextmanager
+def _folder_lock(folder: str) -> Iterator[None]:
+    """Lock a folder, where the system can."""
+    if fcntl is None:
+        yield
+        return
+    fileno = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fileno, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(fileno)
+
+
 def _temporary_name(folder: str) -> str:
     return os.path.join(folder, f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
 
@@ -232,7 +277,7 @@ def _sync_folder(folder: str) -> None:
 
 
 def _remove_stale(folder: str) -> None:
-    """Remove temporary files of killed processes: unchanged for an hour, and locked by no process."""
+    """Remove temporary files and folders of killed processes: unchanged for an hour, and locked by no process."""
     now = time.time()
     if now - _last_cleaned.get(folder, -STALE_SECONDS) < STALE_SECONDS:
         return
@@ -243,7 +288,10 @@ def _remove_stale(folder: str) -> None:
                 continue
             with contextlib.suppress(OSError):
                 if now - entry.stat(follow_symlinks=False).st_mtime >= STALE_SECONDS and not _is_locked(entry.path):
-                    os.unlink(entry.path)
+                    if entry.is_dir(follow_symlinks=False):
+                        shutil.rmtree(entry.path, ignore_errors=True)
+                    else:
+                        os.unlink(entry.path)
 
 
 def _is_locked(path: str) -> bool:

@@ -7,17 +7,34 @@ teaches it the ``hf://`` scheme. (Its own ways unpickle fully: from the web at o
 from __future__ import annotations
 
 import argparse
+import json
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor
 
 from pe_dense.utils import hub
+from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import InputError
+
+_SAFETENSORS_TYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 
 
 class CheckpointError(InputError):
@@ -68,6 +85,53 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
             f"Checkpoint {source} ({path.stat().st_size:,} bytes) is damaged or cut short: "
             f"{type(error).__name__} {str(error).partition(chr(10))[0]}. Fetch it again."
         ) from error
+
+
+def write_checkpoint(path: str | Path, content, *, overwrite: bool = True) -> None:
+    """Write a PyTorch file atomically.
+
+    Args:
+        path: the file to write.
+        content: as of :func:`torch.save`.
+        overwrite: replace a file that exists.
+
+    Raises:
+        FileExistsError: if the file exists and ``overwrite`` is False.
+        WriteError: if the disk is full, the folder not writable, ...
+    """
+    with atomic_write(path, overwrite=overwrite) as file:
+        torch.save(content, file)
+
+
+def write_safetensors(path: str | Path, state: Mapping[str, Tensor], *, overwrite: bool = True) -> None:
+    """Write a safetensors file atomically, tensor by tensor, so that it takes no memory beside the largest tensor.
+
+    (The library either makes the whole file in memory or opens one of its own, with permissions 0600.)
+
+    Args:
+        path: the file to write.
+        state: contiguous tensors by name, on the CPU.
+        overwrite: replace a file that exists.
+
+    Raises:
+        FileExistsError, WriteError: as :func:`write_checkpoint`.
+        ValueError: for a data type that the format does not have.
+    """
+    header, end = {}, 0
+    # As the library does: wide types first, so that every tensor is aligned.
+    names = sorted(state, key=lambda name: (-state[name].element_size(), name))
+    for name in names:
+        tensor = state[name]
+        if tensor.dtype not in _SAFETENSORS_TYPES:
+            raise ValueError(f"{path}: {name} is {tensor.dtype}, which safetensors files can not contain")
+        start, end = end, end + tensor.nbytes
+        header[name] = dict(dtype=_SAFETENSORS_TYPES[tensor.dtype], shape=list(tensor.shape), data_offsets=[start, end])
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_write(path, overwrite=overwrite) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            file.write(state[name].reshape(-1).view(torch.uint8).numpy())
 
 
 def _last_checkpoint(work_dir: Path) -> Path:

@@ -17,6 +17,7 @@ import numpy as np
 from mmengine.logging import print_log
 from PIL import Image, UnidentifiedImageError
 
+from pe_dense.utils.atomic_write import atomic_write, write_bytes
 from pe_dense.utils.errors import InputError
 
 # Pillow opens far more, EPS by starting Ghostscript among them.
@@ -323,8 +324,22 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     written, code = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     if not written:
         raise InputError(f"cannot encode {picture.shape} {picture.dtype} as {path}")
-    with open(path, "xb") as file:
-        file.write(code.tobytes())
+    write_bytes(path, code.tobytes(), overwrite=False)
+
+
+def write_png(path: str | Path, picture: Image.Image | np.ndarray) -> None:
+    """Write a picture as PNG; replaces a file that exists.
+
+    Args:
+        path: the file to write.
+        picture: an image, or an array of pixels: grayscale (H, W) uint8 or uint16, or RGB (H, W, 3) uint8.
+
+    Raises:
+        WriteError: if the disk is full, the folder not writable, ...
+    """
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    with atomic_write(path) as file:
+        image.save(file, format="PNG")
 
 
 def split_readable(images: Iterable[Path]) -> tuple[list[Path], list[Path]]:

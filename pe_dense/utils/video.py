@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
+from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import InputError
 
 EXTENSIONS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
@@ -66,11 +66,8 @@ def write_video(path: str | Path, pictures: Iterable[np.ndarray], fps: float, *,
     import av
 
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
     codec = next(name for name in _CODECS if name in av.codecs_available)
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file, av.open(file, "w", format="mp4") as container:
+    with atomic_write(path, overwrite=overwrite) as file, av.open(file, "w", format="mp4") as container:
         stream = None
         for picture in pictures:
             height, width = picture.shape[:2]
@@ -85,4 +82,3 @@ def write_video(path: str | Path, pictures: Iterable[np.ndarray], fps: float, *,
         if stream is None:
             raise InputError(f"no pictures for {path}")
         container.mux(stream.encode(None))
-    os.replace(part, path)

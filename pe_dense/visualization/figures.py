@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pe_dense.backbones.pe import block_numbers
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.image import write_png
 from pe_dense.utils.video import write_video
 from pe_dense.visualization.attention import block_attention
 from pe_dense.visualization.colors import feature_rgb
@@ -206,5 +207,5 @@ def _sheet(scene: Scene, cells: Sequence[Cell]) -> Image.Image:
 
 
 def _save(sheet: Image.Image, path: Path) -> Path:
-    sheet.save(path)
+    write_png(path, sheet)
     return path

@@ -1,11 +1,9 @@
-"""Folders of generated data: made once, whole, and told from others by what they were made from."""
+"""Content-addressed cache of generated data sets, written atomically."""
 
 import json
 import logging
 import os
-import shutil
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 
+from pe_dense.utils.atomic_write import atomic_folder
 from pe_dense.utils.errors import InputError
 
 _SECONDS_BETWEEN_REPORTS = 5.0
@@ -21,38 +20,33 @@ _SECONDS_BETWEEN_REPORTS = 5.0
 def write_once(root: str | os.PathLike, spec: dict, *, kind: str, write: Callable[[Path, dict], None]) -> Path:
     """Make a folder of data, or leave it as it is if it is there already.
 
-    The data appear under ``root`` all at once: an interrupted run leaves no half of a data set (a killed one
-    leaves a hidden folder beside it, safe to delete), and of several processes that make the same data at
-    once all but one drop theirs.
+    The data appear under ``root`` all at once, see :func:`~pe_dense.utils.atomic_write.atomic_folder`. If several
+    processes make the same data at the same time, the first one to finish is used.
 
     Args:
         root: folder to make; may exist if empty.
         spec: what the data follow from, JSON; kept in ``root`` as ``<kind>.json``.
         kind: name of the data.
-        write: puts the data into a folder, which it makes: called with the folder and ``spec``.
+        write: puts the data into an empty folder: called with the folder and ``spec``.
 
     Returns:
         The resolved root.
 
     Raises:
-        FileExistsError: if ``root`` holds something else: data from another ``spec``, or no such data.
+        FileExistsError: if ``root`` contains something else: data from another ``spec``, or no such data.
+        WriteError: if the disk is full, the folder not writable, ...
     """
     root = Path(root).resolve()
     if _holds(root, spec, kind):
         return root
-    # A sibling, so that the final rename stays within one file system.
-    draft = root.with_name(f".{root.name}-{uuid.uuid4().hex}")
     try:
-        write(draft, spec)
-        (draft / f"{kind}.json").write_text(json.dumps(spec, indent=2) + "\n")
-        try:
-            os.rename(draft, root)
-        except OSError:
-            if not _holds(root, spec, kind):
-                raise
-            print_log(f"{kind}: another process made {root}, using that", logger="current")
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        with atomic_folder(root) as draft:
+            write(draft, spec)
+            (draft / f"{kind}.json").write_text(json.dumps(spec, indent=2) + "\n")
+    except OSError:
+        if not _holds(root, spec, kind):
+            raise
+        print_log(f"{kind}: another process made {root}, using that", logger="current")
     return root
 
 

@@ -1,34 +1,14 @@
-"""Checkpoints that a killed run can't spoil."""
+"""Checkpoints of a training run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as _CheckpointHook
 
-
-@contextmanager
-def whole_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name when it is complete, and not at all otherwise.
-
-    Until then it lies beside it, under one name for all files of an ending, so that a killed process leaves no more
-    than one, which the next overwrites.
-
-    Args:
-        path: a file; replaced if it exists.
-    """
-    path = Path(path)
-    part = path.with_name(f"unfinished{path.suffix}.part")
-    with part.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+from pe_dense.utils.atomic_write import write_bytes
 
 
 class CheckpointHook(_CheckpointHook):
@@ -60,7 +40,6 @@ class CheckpointHook(_CheckpointHook):
             **self.args,
         )
         if is_main_process():
-            with whole_file(Path(runner.work_dir) / "last_checkpoint") as note:
-                note.write(self.last_ckpt.encode())
+            write_bytes(Path(runner.work_dir) / "last_checkpoint", os.fsencode(self.last_ckpt))
             if outdated is not None:
                 (Path(self.out_dir) / self.filename_tmpl.format(outdated)).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from pe_dense.registry import HOOKS
+from pe_dense.utils.atomic_write import write_text
 from pe_dense.utils.errors import InputError
 
 
@@ -38,7 +39,7 @@ class FiniteLossHook(Hook):
         step = runner.iter + 1
         paths = data_batch["path"]
         note = Path(runner.work_dir) / f"non_finite_loss_iter_{step}_rank_{runner.rank}.txt"
-        note.write_text("\n".join(paths) + "\n")
+        write_text(note, "\n".join(paths) + "\n")
         raise NonFiniteLossError(
             f"step {step}: {bad}. The {len(paths)} images of the batch are listed in {note}; go on from the last "
             "checkpoint with --resume"
