@@ -6,7 +6,8 @@
 The classifier of the released file, 91 outputs counted by COCO's ids, is cut to the 80 classes;
 `model.bbox_head.class_ids` (pe_dense.detection.deta.COCO_IDS) would keep it whole.
 
-Source: Perception Encoder, section 5.3 and its detection code's recipe (64 images a step in all, tower in bfloat16).
+Source: Perception Encoder, section 5.3 and its detection code's recipe (64 images a step in all; the tower trains in
+bfloat16 and is tested in float32: `model.test_tower_dtype=bfloat16` is faster and less exact, see docs/deta.md).
 """
 
 from mmengine.config import read_base
@@ -23,9 +24,15 @@ model.merge(
     )
 )
 train_dataloader.dataset.pipeline[3].image_size = image_size
-val_dataloader.dataset.pipeline[1].scale = (image_size, image_size)
+val_dataloader.dataset.pipeline[1].image_size = image_size
 test_dataloader = val_dataloader
-tta_pipeline[1].transforms[0] = [dict(view, scale=(image_size, image_size)) for view in tta_pipeline[1].transforms[0]]
+tta_pipeline[1].image_size = image_size
+tta_pipeline[2].transforms[0] = [
+    # Longer sides of 1792 (that of the test), 1728, 1536 and 1344 px; boxes of the last two must exceed 64 x 64 px.
+    dict(type="pe_dense.DETAView", image_size=image_size, ratio=n / 19)
+    for n in (19, 18, 16, 14)
+]
+tta_model.merge(dict(min_sides=(0, 0, 64, 64)))
 
 optim_wrapper.merge(
     # The script's rate; the paper's is 5e-3.

@@ -14,7 +14,7 @@ with read_base():
 
 model.merge(dict(bbox_head=dict(num_classes=365)))
 
-epoch = 1_742_289 // 256  # iterations
+epoch = -(-1_742_289 // 256)  # iterations of 256 images in all, rounded up
 max_iters = 12 * epoch
 param_scheduler = [dict(type="MultiStepLR", by_epoch=False, begin=0, end=max_iters, milestones=[10 * epoch], gamma=0.1)]
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=epoch)

@@ -16,7 +16,8 @@ with read_base():
 
 model.merge(
     dict(
-        data_preprocessor=dict(pad_size_divisor=image_size),
+        # The tower of `make demo` was trained with this normalization.
+        data_preprocessor=dict(pad_size_divisor=image_size, mean=[127.0] * 3, std=[127.0] * 3),
         backbone=dict(tiny_tower, init_cfg=dict(type="Pretrained", checkpoint="work_dirs/demo")),
         neck=dict(in_channels=128),
         bbox_head=dict(num_classes=8),

@@ -1,4 +1,4 @@
-"""COCO 2017 for DETA: boxes only, and images without objects are kept, as in its data set."""
+"""COCO 2017 for DETA: boxes only, and images without objects are kept, as in the published data set."""
 
 from mmengine.config import read_base
 

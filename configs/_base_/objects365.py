@@ -1,4 +1,4 @@
-"""Objects365 v2, boxes of 365 classes. Everything hangs on `data_root`."""
+"""Objects365 v2: boxes of 365 classes. All paths start from `data_root`."""
 
 from mmengine.config import read_base
 
@@ -10,15 +10,17 @@ data_root = "data/objects365"
 data_source = dict(
     name="Objects365 v2",
     url="https://www.objects365.org/download.html",
-    layout="annotations/zhiyuan_objv2_{train,val}.json, train/ and val/ (with the patches' folders)",
+    layout="annotations/zhiyuan_objv2_{train_fixmiss,val}.json, train/ and val/ (with the patches' folders)",
 )
 
 train_dataloader.merge(
     dict(
         dataset=dict(
-            type="Objects365V2Dataset",
+            type="pe_dense.Objects365Dataset",
             data_root=data_root,
-            ann_file="annotations/zhiyuan_objv2_train.json",
+            # The published run's file; it is also found under the name of the public download.
+            ann_file="annotations/zhiyuan_objv2_train_fixmiss.json",
+            ann_file_alternatives=["annotations/zhiyuan_objv2_train.json"],
             data_prefix=dict(img="train/"),
             filter_cfg=dict(filter_empty_gt=False),
             pipeline=train_pipeline,
@@ -28,7 +30,7 @@ train_dataloader.merge(
 val_dataloader.merge(
     dict(
         dataset=dict(
-            type="Objects365V2Dataset",
+            type="pe_dense.Objects365Dataset",
             data_root=data_root,
             ann_file="annotations/zhiyuan_objv2_val.json",
             data_prefix=dict(img="val/"),

@@ -6,6 +6,7 @@ from pe_dense.datasets.image_folder import ImageFolder
 from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap
 from pe_dense.datasets.loading import LoadImage
 from pe_dense.datasets.lvis import LVISDataset
+from pe_dense.datasets.objects365 import Objects365Dataset
 from pe_dense.datasets.samplers import RepeatFactorSampler
 from pe_dense.datasets.transforms import TORCHVISION_TRANSFORMS
 from pe_dense.datasets.webdataset import WebImages
@@ -18,6 +19,7 @@ __all__ = [
     "LoadDepthMap",
     "LoadImage",
     "LoadLabelMap",
+    "Objects365Dataset",
     "RepeatFactorSampler",
     "TORCHVISION_TRANSFORMS",
     "WebImages",

@@ -171,6 +171,7 @@ def _common_classes(found: dict[str, _Split]) -> tuple[str, ...]:
 def _use_in_loader(loader: dict, root: Path, split: _Split) -> None:
     for dataset in inner_datasets(loader):
         dataset.pop("generator", None)
+        dataset.pop("ann_file_alternatives", None)
         dataset.update(
             type="pe_dense.LVISDataset" if split.federated else "pe_dense.CocoDataset",
             data_root=str(root),

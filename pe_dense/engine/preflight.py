@@ -17,7 +17,8 @@ _FILES = {"images": "img_path", "label maps": "seg_map_path", "depth maps": "dep
 def check_files(config: Config, splits: tuple[str, ...]) -> None:
     """Make sure that the annotation files and image folders of a config exist.
 
-    Data sets that make their own data (they have a ``generator``) need none.
+    Data sets that generate their own data (they have a ``generator``) need none. Where a data set accepts several
+    names of its annotation file (``ann_file_alternatives``), one of them is enough.
 
     Args:
         config: a whole config.
@@ -31,7 +32,9 @@ def check_files(config: Config, splits: tuple[str, ...]) -> None:
             if "generator" in dataset:
                 continue
             root = Path(dataset.get("data_root") or "")
-            names = [dataset.get("ann_file"), *dict(dataset.get("data_prefix") or {}).values()]
+            ann_files = [dataset.get("ann_file"), *(dataset.get("ann_file_alternatives") or ())]
+            existing = [name for name in ann_files if name and (root / name).exists()]
+            names = [*(existing or ann_files)[:1], *dict(dataset.get("data_prefix") or {}).values()]
             for path in [root / name for name in names if name] or [root]:
                 if not path.exists():
                     raise ConfigError(_missing(config, split, path))

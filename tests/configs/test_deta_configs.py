@@ -1,38 +1,51 @@
-"""What DETA's configs come to: the published stages, sizes everywhere, options."""
+"""Values that the DETA configs resolve to: the published stages, sizes, options."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from PIL import Image
 
+from pe_dense.datasets import Objects365Dataset
+from pe_dense.detection.custom_dataset import use_data
 from pe_dense.engine.config import load_config
 from pe_dense.engine.optimizers.layer_decay import parameter_groups
+from pe_dense.engine.preflight import check_files, check_images
 from pe_dense.engine.tta import use_test_time_augmentation
+from pe_dense.utils.errors import ConfigError
 
 FOLDER = Path(__file__).parents[2] / "configs"
+LOAD = dict(type="pe_dense.LoadImage", ignore_orientation=True)
 
 
 @pytest.mark.parametrize(
     ("name", "size", "iterations", "drop", "lr", "batch", "drop_path", "start"),
     [
-        # 1,742,289 images // 256 a step = 6805 iterations an epoch; 12 epochs, drop after 10
-        ("objects365_deta_pe_g14_1024", 1024, 81_660, 68_050, 2e-4, 256, 0.5, None),
-        # // 128 = 13,611; 6 epochs, drop after 4
-        ("objects365_deta_pe_g14_1536", 1536, 81_666, 54_444, 5e-5, 128, 0.5, "objects365_deta_pe_g14_1024"),
-        # 118,287 // 64 = 1848; 12 epochs, drop after 10
-        ("coco_deta_pe_g14_1728", 1728, 22_176, 18_480, 5e-5, 64, 0.4, "objects365_deta_pe_g14_1536"),
-        ("coco_deta_pe_g14_1824", 1824, 5_544, 3_696, 5e-5, 64, 0.0, "coco_deta_pe_g14_1728"),
+        # 1,742,289 images / 256 a step = 6806 iterations an epoch, rounded up; 12 epochs, drop after 10
+        ("objects365_deta_pe_g14_1024", 1024, 81_672, 68_060, 2e-4, 256, 0.5, None),
+        # / 128 = 13,612; 6 epochs, drop after 4
+        ("objects365_deta_pe_g14_1536", 1536, 81_672, 54_448, 5e-5, 128, 0.5, "objects365_deta_pe_g14_1024"),
+        # 118,287 / 64 = 1849; 12 epochs, drop after 10
+        ("coco_deta_pe_g14_1728", 1728, 22_188, 18_490, 5e-5, 64, 0.4, "objects365_deta_pe_g14_1536"),
+        ("coco_deta_pe_g14_1824", 1824, 5_547, 3_698, 5e-5, 64, 0.0, "coco_deta_pe_g14_1728"),
     ],
 )
 def test_published_stages(name, size, iterations, drop, lr, batch, drop_path, start):
     config = Config.fromfile(FOLDER / f"{name}.py")
     model, coco = config.model, name.startswith("coco")
     assert config.image_size == model.data_preprocessor.pad_size_divisor == model.backbone.img_size == size
+    # ImageNet's 0.485, 0.456, 0.406 and 0.229, 0.224, 0.225, for pixels of 0..255 in the order RGB
+    assert model.data_preprocessor.mean == pytest.approx([123.675, 116.28, 103.53])
+    assert model.data_preprocessor.std == pytest.approx([58.395, 57.12, 57.375])
+    assert model.data_preprocessor.bgr_to_rgb is True
     assert config.train_dataloader.dataset.pipeline[3] == dict(type="pe_dense.DETAJitter", image_size=size)
     for loader in (config.val_dataloader, config.test_dataloader):
-        assert tuple(loader.dataset.pipeline[1].scale) == (size, size)
+        assert loader.dataset.pipeline[1] == dict(type="pe_dense.DETAResize", image_size=size)
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        assert loader.dataset.pipeline[0] == config.tta_pipeline[0] == LOAD
     assert config.train_cfg.max_iters == config.param_scheduler[0].end == iterations
     assert config.param_scheduler[0].milestones == [drop]
     assert config.optim_wrapper.optimizer == (
@@ -46,6 +59,7 @@ def test_published_stages(name, size, iterations, drop, lr, batch, drop_path, st
     assert model.backbone.drop_path_rate == drop_path
     assert model.bbox_head.num_classes == (80 if coco else 365)
     assert model.get("tower_dtype") == ("bfloat16" if coco else None)
+    assert model.get("test_tower_dtype") is None
     assert (model.backbone.window_size, model.backbone.grid_size, model.backbone.rope_reference_grid) == (24, 24, 16)
     assert config.train_dataloader.dataset.filter_cfg.filter_empty_gt is False
     assert "with_mask" not in config.train_dataloader.dataset.pipeline[1]
@@ -56,7 +70,12 @@ def test_published_stages(name, size, iterations, drop, lr, batch, drop_path, st
     else:
         assert model.backbone.init_cfg is None
         assert model.init_cfg.checkpoint == f"work_dirs/{start}"
-        assert model.init_cfg.get("keep_classifier", True) == (size != 1728)
+        assert model.init_cfg.keep_classifier == (size == 1824)
+
+
+def test_classifiers_of_stage_1_can_be_kept():
+    config = load_config(FOLDER / "objects365_deta_pe_g14_1536.py", {"model.init_cfg.keep_classifier": True})
+    assert config.model.init_cfg.keep_classifier is True
 
 
 def test_the_1824_px_model():
@@ -80,7 +99,8 @@ def test_image_size_reaches_every_place():
     config = load_config(FOLDER / "coco_deta_pe_b16.py", dict(image_size=768))
     assert config.model.data_preprocessor.pad_size_divisor == config.model.backbone.img_size == 768
     assert config.train_dataloader.dataset.pipeline[3].image_size == 768
-    assert tuple(config.test_dataloader.dataset.pipeline[1].scale) == (768, 768)
+    assert config.test_dataloader.dataset.pipeline[1].image_size == config.tta_pipeline[1].image_size == 768
+    assert [view.image_size for view in config.tta_pipeline[2].transforms[0]] == [768] * 4
 
 
 @pytest.mark.parametrize("decay", [0.7, 1.0])
@@ -95,15 +115,35 @@ def test_learning_rates(decay):
     assert rates["decoder.layers.0.cross_attn.attention_weights.weight"] == 2e-4
 
 
+def views(config):
+    """Nominal longer sides of the views, and the least area of a box in each as the side of a square."""
+    sides = [round(view.image_size * view.ratio) for view in config.tta_pipeline[2].transforms[0]]
+    assert config.tta_pipeline[1] == dict(type="pe_dense.DETAResize", image_size=config.image_size)
+    sides[0] -= 32  # the first view is the resized image itself
+    return dict(zip(sides, config.tta_model.min_sides, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("coco_deta_pe_g14_1824", {1792: 0, 1728: 0, 1536: 64, 1344: 64}),
+        ("coco_deta_pe_g14_1728", {1696: 0, 1536: 32, 1152: 32}),
+        # not published: those of 1824 px in proportion
+        ("objects365_deta_pe_g14_1536", {1504: 0, 1455: 0, 1293: 64, 1132: 64}),
+        ("objects365_deta_pe_g14_1024", {992: 0, 970: 0, 862: 64, 755: 64}),
+        ("coco_deta_pe_t16", {992: 0, 970: 0, 862: 64, 755: 64}),
+    ],
+)
+def test_views(name, expected):
+    assert views(Config.fromfile(FOLDER / f"{name}.py")) == expected
+
+
 def test_augmented_test():
     config = Config.fromfile(FOLDER / "coco_deta_pe_g14_1824_tta.py")
-    resizes, flips, _ = config.test_dataloader.dataset.pipeline[1].transforms
-    assert {resize.scale for resize in resizes} == {(1824, 1824)}
-    assert [int(1824 * resize.ratio_range[0]) for resize in resizes] == [1824, 1728, 1536, 1344]
-    assert config.model.min_sides == (0, 0, 64, 64)
+    _, flips, _ = config.test_dataloader.dataset.pipeline[2].transforms
     assert [flip.prob for flip in flips] == [0.0, 1.0]
-    assert config.model.nms == dict(type="soft_nms", iou_threshold=0.7)
-    assert config.model.num_queries == 2000
+    assert config.model.nms == dict(type="soft_nms", iou_threshold=0.7, min_score=0.001, quad_scale=0.5)
+    assert (config.model.num_queries, config.model.pre_nms, config.model.get("max_per_img")) == (2000, 2000, None)
     flagged = use_test_time_augmentation(Config.fromfile(FOLDER / "coco_deta_pe_g14_1824.py"))
     assert flagged.model == config.model
     assert flagged.test_dataloader == config.test_dataloader
@@ -112,14 +152,57 @@ def test_augmented_test():
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*_deta_*.py")), ids=lambda path: path.stem)
 def test_every_size_of_the_views_has_its_limit(path):
     config = Config.fromfile(path)
-    sizes = {(view.scale, view.ratio_range) for view in config.tta_pipeline[1].transforms[0]}
-    assert len(config.tta_model.min_sides) == len(sizes)
+    transforms = next(step.transforms for step in config.tta_pipeline if step.type == "TestTimeAug")
+    assert len(config.tta_model.min_sides) == len(transforms[0])
 
 
-@pytest.mark.parametrize(
-    ("name", "size"),
-    [("coco_deta_pe_g14_1728", 1728), ("objects365_deta_pe_g14_1536", 1536), ("coco_deta_pe_t16", 1024)],
-)
-def test_views_start_from_the_image_size(name, size):
-    views = Config.fromfile(FOLDER / f"{name}.py").tta_pipeline[1].transforms[0]
-    assert {view.scale for view in views} == {(size, size)}
+@pytest.mark.parametrize("names", [["train_fixmiss"], ["train"], ["train_fixmiss", "train"], []])
+def test_objects365_annotations_have_either_name(tmp_path, names):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "train").mkdir()
+    config = load_config(FOLDER / "objects365_deta_pe_g14_1024.py", dict(data_root=str(tmp_path)))
+    dataset = config.train_dataloader.dataset
+    categories = [dict(id=i, name=name) for i, name in enumerate(Objects365Dataset.METAINFO["classes"], 1)]
+    for name in names:
+        image = dict(id=1, file_name=f"images/v2/patch1/{name}.jpg", width=9, height=9)
+        content = dict(images=[image], annotations=[], categories=categories)
+        (tmp_path / "annotations" / f"zhiyuan_objv2_{name}.json").write_text(json.dumps(content))
+    if not names:
+        with pytest.raises(ConfigError, match="annotations/zhiyuan_objv2_train_fixmiss.json does not exist"):
+            check_files(config, ("train",))
+        return
+    check_files(config, ("train",))
+    built = DATASETS.build(dict(dataset, pipeline=[]))
+    assert [item["img_path"] for item in built] == [str(tmp_path / "train" / "patch1" / f"{names[0]}.jpg")]
+
+
+@pytest.mark.parametrize(("image_size", "fits"), [((30, 20), True), ((20, 30), False)])
+def test_exif_orientation_is_ignored(tmp_path, image_size, fits):
+    """As in the published data set: a photo stored as 30 x 20 px that viewers rotate is annotated as 30 x 20 px."""
+    folder = write_coco_folder(tmp_path, size=image_size)
+    config = load_config(FOLDER / "coco_deta_pe_t16.py")
+    use_data(config, folder)
+    dataset = DATASETS.build(config.val_dataloader.dataset)
+    if not fits:
+        with pytest.raises(ConfigError, match="is 30 x 20 pixels, but .* says 20 x 30"):
+            check_images(dataset)
+        return
+    check_images(dataset)
+    data = dataset[0]
+    assert data["data_samples"].ori_shape == (20, 30)
+    assert data["inputs"].shape[2] > data["inputs"].shape[1]
+
+
+def write_coco_folder(root, size):
+    """A folder in COCO's format with one photo of 30 x 20 px that is to be turned, annotated with ``size``."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (root / "annotations").mkdir()
+    box = dict(id=1, image_id=1, category_id=1, bbox=[1, 1, 8, 8], area=64, iscrowd=0)
+    for split in ("train", "val"):
+        (root / split).mkdir()
+        Image.new("RGB", (30, 20)).save(root / split / "1.jpg", exif=exif)
+        image = dict(id=1, file_name="1.jpg", width=size[0], height=size[1])
+        content = dict(images=[image], annotations=[box], categories=[dict(id=1, name="a")])
+        (root / "annotations" / f"{split}.json").write_text(json.dumps(content))
+    return root

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
+from torchvision.transforms.functional import resize as torchvision_resize
 
 from pe_dense.detection.deta import OverlapAssigner
 from pe_dense.detection.deta.assigner import choose_proposals
-from pe_dense.detection.deta.transforms import DETAJitter
+from pe_dense.detection.deta.transforms import DETAJitter, DETAResize, DETAView, detr_size
 from pe_dense.engine.tta import drop_pretrained
 from pe_dense.necks import DETAPyramid
 
@@ -180,15 +182,23 @@ class TestModel:
         assert total < 0.7 * first
 
     @torch.no_grad()
-    def test_tower_dtype(self):
-        images = torch.randn(1, 3, 128, 128)
-        exact, half = (build(tower_dtype=dtype).eval().extract_feat(images) for dtype in (None, "bfloat16"))
+    @pytest.mark.parametrize("training", [True, False])
+    def test_tower_dtype(self, training):
+        """Training and testing each have their own precision."""
+        images, mine, other = torch.randn(1, 3, 128, 128), "tower_dtype", "test_tower_dtype"
+        mine, other = (mine, other) if training else (other, mine)
+        models = [build(**{name: "bfloat16"}).train(training) for name in (other, mine)]
+        exact = build().train(training).extract_feat(images)
+        same, half = (model.extract_feat(images) for model in models)
         assert half[0].dtype == torch.float32
+        assert torch.equal(exact[1], same[1])
         assert 0 < (exact[1] - half[1]).abs().mean() < 0.1
 
     def test_errors(self):
         with pytest.raises(ValueError, match="tower_dtype 'float8' is not one of None, 'bfloat16', 'float16'"):
             build(tower_dtype="float8")
+        with pytest.raises(ValueError, match="test_tower_dtype 'half' is not one of None, 'bfloat16', 'float16'"):
+            build(test_tower_dtype="half")
         with pytest.raises(ValueError, match="init_cfg of DETA is .* got {'type': 'Pretrained', 'path': 'a.pth'}"):
             build(init_cfg=dict(type="Pretrained", path="a.pth"))
         with pytest.raises(ValueError, match="nms has type 'fast', not one of"):
@@ -264,9 +274,9 @@ class TestPyramid:
         assert [tuple(x.shape) for x in maps] == [(2, 32, *size) for size in sizes[:levels]]
 
 
-class TestJitter:
+class TestTransforms:
     @pytest.mark.parametrize("image_size", [512, 1024])
-    def test_sizes(self, image_size):
+    def test_jitter_sizes(self, image_size):
         np.random.seed(0)
         jitter, shorter, longer = DETAJitter(image_size), set(), set()
         for _ in range(30):
@@ -275,12 +285,59 @@ class TestJitter:
             shorter.add(min(shape))
             longer.add(max(shape))
         assert max(longer) <= image_size - 32
-        # longest sides up to 480 px leave nothing to choose, up to 992 they leave much
-        assert (len(longer), len(shorter) > 1) == (1, True) if image_size == 512 else max(shorter) > 600
+        # longest sides up to 480 px leave no choice, up to 992 px they leave many sizes
+        assert (min(longer) >= 479, len(shorter) > 1) == (True, True) if image_size == 512 else max(shorter) > 600
 
-    def test_too_small(self):
-        with pytest.raises(ValueError, match="image_size 500 is less than 512"):
-            DETAJitter(500)
+    def test_jitter_enlarges_every_crop_to_the_full_size(self):
+        np.random.seed(0)
+        jitter, cropped = DETAJitter(1024), []
+        crop = jitter.crop
+        jitter.crop = lambda results: cropped.append(True) or crop(results)
+        for _ in range(20):
+            results = dict(img=np.zeros((300, 420, 3), np.uint8), img_shape=(300, 420))
+            before = len(cropped)
+            longest = max(jitter(results)["img"].shape[:2])
+            assert len(cropped) == before or 990 <= longest <= 993
+        assert 5 <= len(cropped) <= 15
+
+    @pytest.mark.parametrize(
+        ("step", "message"),
+        [
+            (lambda: DETAJitter(500), "image_size 500 is too small for DETAJitter: it must be at least 512"),
+            (lambda: DETAResize(32), "image_size 32 is too small for DETAResize: it must be more than 32"),
+            (lambda: DETAView(1824, 1.5), "ratio 1.5 of a DETAView must be more than 0 and at most 1"),
+        ],
+    )
+    def test_errors(self, step, message):
+        with pytest.raises(ValueError, match=message):
+            step()
+
+    def test_boxes_are_resized_by_the_factors_of_each_side(self):
+        """100 x 301 px in 64 px: the shorter side is round(32 * 100 / 301) = 11 px, the longer one int(11 * 3.01)."""
+        boxes = HorizontalBoxes(torch.tensor([[0.0, 0, 100, 301], [50, 0, 100, 100]]))
+        results = DETAResize(64)(dict(img=np.zeros((301, 100, 3), np.uint8), img_shape=(301, 100), gt_bboxes=boxes))
+        assert results["img"].shape == (33, 11, 3) and results["img_shape"] == (33, 11)
+        expected = torch.tensor([[0, 0, 11, 33], [5.5, 0, 11, 100 * 33 / 301]])
+        torch.testing.assert_close(results["gt_bboxes"].tensor, expected)
+
+    def test_detr_size_of_extreme_images(self):
+        assert detr_size(3000, 1, 992, 992) == (3000, 1)
+        assert detr_size(5000, 2, 992, 992) == (2500, 1)  # the published code fails here: its shorter side is 0 px
+
+    def test_views_equal_those_of_the_normalized_tensor(self):
+        """The published code resizes the normalized tensor; resizing 8-bit pixels would differ by their rounding."""
+        image = np.random.default_rng(0).integers(0, 256, (150, 224, 3), dtype=np.uint8)
+        mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+
+        def normalized(pixels):
+            return ((torch.as_tensor(pixels).float() - mean) / std).permute(2, 0, 1)
+
+        view = DETAView(256, 0.75)(dict(img=image.copy()))
+        assert view["img_shape"] == view["img"].shape[:2] == (128, 192) and view["scale"] == (192, 192)
+        expected = torchvision_resize(normalized(image), [128, 192], antialias=True)
+        torch.testing.assert_close(normalized(view["img"]), expected, atol=1e-5, rtol=0)
+        unchanged = DETAView(256, 1.0)(dict(img=image.copy(), scale=(224, 224)))
+        assert unchanged["img"].dtype == np.uint8 and (unchanged["img"] == image).all()
 
 
 class TestTimeAugmentation:
@@ -301,24 +358,36 @@ class TestTimeAugmentation:
     def test_views_are_merged(self):
         views = [
             self.view(128, False, [[10, 10, 20, 20], [50, 50, 90, 90]], [0.5, 0.9]),
-            self.view(128, True, [[180, 10, 190, 20]], [0.6]),  # the first box, mirrored
-            self.view(96, False, [[10, 10, 20, 20], [50, 50, 90, 90]], [0.8, 0.7]),  # the first one is too small here
+            self.view(128, True, [[180, 10, 190, 20]], [0.6]),  # the first box, flipped
+            # An area of 100 px^2 is too small here, one of 5 x 200 px is not.
+            self.view(96, False, [[10, 10, 20, 20], [50, 50, 90, 90], [0, 0, 200, 5]], [0.8, 0.7, 0.3]),
         ]
         found = self.model().merge_preds([views])[0].pred_instances
-        assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.6, 0.5])
+        assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.6, 0.5, 0.3])
         assert found.bboxes[2].tolist() == [10, 10, 20, 20]
-        soft = self.model(nms=dict(type="soft_nms", iou_threshold=0.7)).merge_preds([views])[0].pred_instances
-        assert soft.scores.tolist() == pytest.approx([0.9, 0.6])
+        soft = self.model(nms=dict(type="soft_nms", iou_threshold=0.7, min_score=0.001))
+        soft = soft.merge_preds([views])[0].pred_instances
+        assert soft.scores.tolist() == pytest.approx([0.9, 0.6, 0.3])
         assert len(self.model(max_per_img=3).merge_preds([views])[0].pred_instances) == 3
-        assert len(self.model(pre_nms=2).merge_preds([views])[0].pred_instances) == 2
         assert views[0].pred_instances.scores.tolist() == pytest.approx([0.5, 0.9])
+
+    def test_nms_is_applied_to_each_view_before_the_area_limit(self):
+        """A small box of a view lowers the score of a large one, IoU 840 / 930, and is dropped afterwards."""
+        view = self.view(96, False, [[0, 0, 28, 30], [0, 0, 30, 31]], [0.9, 0.5])
+        model = self.model(min_sides=[30], nms=dict(type="soft_nms", iou_threshold=0.7))
+        found = model.merge_preds([[view]])[0].pred_instances
+        assert found.scores.tolist() == pytest.approx([0.5 * (1 - 840 / 930) ** 0.5])
+
+    def test_boxes_without_area_are_dropped(self):
+        view = self.view(96, False, [[5, 5, 5, 30], [0, 0, 30, 31]], [0.9, 0.5])
+        assert len(self.model(min_sides=[0]).merge_preds([[view]])[0].pred_instances) == 1
 
     def test_unknown_suppression(self):
         with pytest.raises(ValueError, match="nms has type 'softnms', not one of"):
             self.model(nms=dict(type="softnms"))
 
     def test_another_number_of_sizes(self):
-        with pytest.raises(ValueError, match=r"min_sides tells of 2 sizes of views; there are 1: \[64\]"):
+        with pytest.raises(ValueError, match=r"min_sides has 2 entries, but the views have 1 sizes: \[64\]"):
             self.model().merge_preds([[self.view(64, False, [[0, 0, 9, 9]], [0.5])]])
 
     def test_views_give_all_that_they_find(self):

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from helpers.recordings import Recording, recordings
+from helpers.recordings import Recording, by_recording
 from helpers.released_deta import build, sample
 
 from pe_dense.detection.deta import soft_nms
 
 TOLERANCE = dict(atol=1e-5, rtol=0)
 LOGITS = dict(atol=1e-4, rtol=0)
-by_recording = pytest.mark.parametrize("path", recordings("deta*.npz"), ids=lambda path: path.stem)
+by_model = by_recording("deta*.npz", exclude=["deta_inputs*", "deta_tta_merge*"])
 
 
 def our_name(recorded):
@@ -39,7 +39,7 @@ def outputs():
     return of
 
 
-@by_recording
+@by_model
 @torch.no_grad()
 def test_golden_maps(outputs, path):
     golden, model, maps, _ = outputs(path)
@@ -47,7 +47,7 @@ def test_golden_maps(outputs, path):
         torch.testing.assert_close(level, golden[f"backbone/p{number}"], **TOLERANCE)
 
 
-@by_recording
+@by_model
 @torch.no_grad()
 def test_golden_mask_is_the_samples(outputs, path):
     golden, *_ = outputs(path)
@@ -57,7 +57,7 @@ def test_golden_mask_is_the_samples(outputs, path):
     assert torch.equal(~valid, golden["mask"][0])
 
 
-@by_recording
+@by_model
 @torch.no_grad()
 def test_golden_first_stage(outputs, path):
     golden, _, _, given = outputs(path)
@@ -66,7 +66,7 @@ def test_golden_first_stage(outputs, path):
     torch.testing.assert_close(given["references"][0], golden["init_reference"], **TOLERANCE)
 
 
-@by_recording
+@by_model
 @torch.no_grad()
 def test_golden_decoder(outputs, path):
     golden, model, _, given = outputs(path)
@@ -77,7 +77,7 @@ def test_golden_decoder(outputs, path):
         torch.testing.assert_close(layer_boxes, golden[f"{name}_boxes"], **TOLERANCE)
 
 
-@by_recording
+@by_model
 def test_golden_losses(outputs, path):
     golden, model, _, given = outputs(path)
     losses = model.bbox_head.loss(**given, batch_data_samples=[sample(golden)])
@@ -87,7 +87,7 @@ def test_golden_losses(outputs, path):
         assert losses[our_name(name)].item() == pytest.approx(value.item(), abs=1e-4), name
 
 
-@by_recording
+@by_model
 @torch.no_grad()
 def test_golden_detections(outputs, path):
     golden, model, _, given = outputs(path)
@@ -100,7 +100,7 @@ def test_golden_detections(outputs, path):
     assert (~same.any(0)).sum() <= 2 and (~same.any(1)).sum() <= 2
 
 
-@by_recording
+@by_model
 def test_golden_soft_nms(path):
     golden = Recording(path)
     kept, scores = soft_nms(

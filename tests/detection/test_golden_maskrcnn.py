@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from helpers.recordings import Recording, recordings
+from helpers.recordings import Recording, by_recording
 from helpers.released_maskrcnn import build, prepare, sample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.structures import InstanceData
 from torchvision.ops import box_iou
 
 TOLERANCE = dict(atol=1e-5, rtol=0)
-by_recording = pytest.mark.parametrize("path", recordings("maskrcnn_*.npz"), ids=lambda path: path.stem)
+by_maskrcnn = by_recording("maskrcnn_*.npz")
 
 
 def assert_same_set(boxes, scores, labels, recorded_boxes, recorded_scores, recorded_labels, allowed_misses):
@@ -23,7 +23,7 @@ def assert_same_set(boxes, scores, labels, recorded_boxes, recorded_scores, reco
     return same
 
 
-@by_recording
+@by_maskrcnn
 @torch.no_grad()
 def test_golden_inference(path):
     golden = Recording(path)
@@ -57,7 +57,7 @@ def test_golden_inference(path):
     assert len(pairs) and wrong.max() <= 1e-4
 
 
-@by_recording
+@by_maskrcnn
 def test_golden_losses(path):
     golden = Recording(path)
     model = build(golden)

@@ -29,7 +29,9 @@ def test_equals_the_loop(count, classes, objects, seed):
         assert (lowered < scores[kept]).any(), "nothing overlaps: the case tests nothing"
 
 
-@pytest.mark.parametrize("options", [dict(iou_threshold=0.3), dict(iou_threshold=0.9), dict(min_score=0.2)])
+@pytest.mark.parametrize(
+    "options", [dict(iou_threshold=0.3), dict(iou_threshold=0.9), dict(min_score=0.2), dict(quad_scale=0.4)]
+)
 def test_options(options):
     boxes, scores, labels = crowded_boxes(500, 5, 20)
     kept, lowered = assert_as_the_loop(boxes, scores, labels, **options)
@@ -44,6 +46,14 @@ def test_the_decay():
     assert scores.tolist() == pytest.approx([0.9, 0.4, 0.5 * 0.2**0.5])
 
 
+def test_the_best_box_is_always_kept():
+    """As in the published code, which drops boxes after their scores were lowered only."""
+    kept, scores = assert_as_the_loop(
+        torch.tensor([[0.0, 0, 10, 10], [50, 0, 60, 10]]), torch.tensor([2e-4, 5e-4]), torch.zeros(2), min_score=0.001
+    )
+    assert kept.tolist() == [1] and scores.tolist() == pytest.approx([5e-4])
+
+
 def test_equal_scores_and_equal_boxes():
     """The first of equals wins; a copy keeps a score of 0 and is dropped."""
     boxes = torch.tensor([[0.0, 0, 10, 10]] * 3 + [[0.0, 0, 10, 9]])
@@ -55,7 +65,7 @@ def test_equal_scores_and_equal_boxes():
 def test_scores_that_are_none(score):
     boxes, scores, labels = crowded_boxes(5, 1, 1)
     scores[2] = score
-    with pytest.raises(ValueError, match=f"scores go down to {score:g}; soft-NMS takes 0 to 1"):
+    with pytest.raises(ValueError, match=f"the lowest score is {score:g}; soft-NMS needs scores from 0 to 1"):
         soft_nms(boxes, scores, labels)
 
 

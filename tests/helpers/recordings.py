@@ -2,17 +2,45 @@
 
 import json
 import os
+from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
-FOLDER = Path(os.environ.get("PE_DENSE_GOLDEN") or Path(__file__).parents[1] / "golden")
+OWN_FOLDER = Path(__file__).parents[1] / "golden"
+FOLDER = Path(os.environ.get("PE_DENSE_GOLDEN") or OWN_FOLDER)
 
 
-def recordings(pattern: str) -> list[Path]:
-    """Files of a kind, such as 'tower_*.npz'."""
-    return sorted(FOLDER.glob(pattern))
+def recordings(pattern: str, exclude: Sequence[str] = (), folder: Path = FOLDER) -> list[Path]:
+    """Files of a kind, such as 'tower_*.npz', without those that match a pattern of ``exclude``.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError, PermissionError: if the folder is missing or unreadable, contains no
+            recording at all, or is the repository's own and contains none of this kind.
+    """
+    names = sorted(os.listdir(folder))
+    found = [n for n in names if fnmatch(n, pattern) and not any(fnmatch(n, other) for other in exclude)]
+    if not any(name.endswith(".npz") for name in names):
+        raise FileNotFoundError(f"{folder} contains no recording (.npz)")
+    if not found and folder == OWN_FOLDER:
+        raise FileNotFoundError(f"{folder} contains no recording {pattern}")
+    return [folder / name for name in found]
+
+
+def by_recording(pattern: str, exclude: Sequence[str] = (), folder: Path = FOLDER) -> pytest.MarkDecorator:
+    """Run a test for each recording of a kind, given to it as ``path``.
+
+    Where :func:`recordings` raises an error, the test runs with a path that does not exist, so that it fails: pytest
+    would skip a test without parameters. It is skipped only if a folder of other recordings contains none of this kind.
+    """
+    try:
+        paths = recordings(pattern, exclude, folder)
+    except OSError as error:
+        return pytest.mark.parametrize("path", [pytest.param(folder / pattern, id=str(error))])
+    return pytest.mark.parametrize("path", paths, ids=lambda path: path.stem)
 
 
 class Recording:

@@ -4,8 +4,8 @@ import torch
 from torchvision.ops import box_iou
 
 
-def soft_nms_loop(boxes, scores, labels, iou_threshold=0.7, min_score=0.0):
-    """As :func:`pe_dense.detection.deta.soft_nms`: what it must give."""
+def soft_nms_loop(boxes, scores, labels, iou_threshold=0.7, min_score=0.0, quad_scale=0.5):
+    """Reference implementation of :func:`pe_dense.detection.deta.soft_nms`."""
     boxes = boxes + (labels.to(boxes) * (boxes.max() + 1))[:, None]
     scores, rest = scores.clone(), torch.arange(len(boxes))
     kept, kept_scores = [], []
@@ -16,7 +16,7 @@ def soft_nms_loop(boxes, scores, labels, iou_threshold=0.7, min_score=0.0):
         overlaps = box_iou(boxes[best][None], boxes)[0]
         decay = torch.ones_like(scores)
         near = overlaps > iou_threshold
-        decay[near] = (1 - overlaps[near]) ** 0.5
+        decay[near] = (1 - overlaps[near]) ** quad_scale
         scores = scores * decay
         stays = scores > min_score
         stays[best] = False

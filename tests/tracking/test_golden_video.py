@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from helpers.recordings import Recording, recordings
+from helpers.recordings import Recording, by_recording
 
 from pe_dense.tracking import LabelPropagation, contour_accuracy, region_similarity
 from pe_dense.tracking.label_propagation import harden_labels, share_labels
 
 
-@pytest.mark.parametrize("path", recordings("label_propagation*.npz"), ids=lambda path: path.stem)
+@by_recording("label_propagation*.npz")
 def test_golden_propagation(path):
     golden = Recording(path)
     config, expected = golden.config, golden["soft"]  # (T - 1, K, h, w)
@@ -36,7 +36,7 @@ def unpacked(golden, name):
     return bits.reshape(count, height, width).astype(bool)
 
 
-@pytest.mark.parametrize("path", recordings("jf_metric*.npz"), ids=lambda path: path.stem)
+@by_recording("jf_metric*.npz")
 def test_golden_jf(path):
     golden = Recording(path)
     pairs = list(zip(unpacked(golden, "segmentations"), unpacked(golden, "annotations"), strict=True))

@@ -6,7 +6,7 @@ from pe_dense.detection.deta.deta import DETA
 from pe_dense.detection.deta.head import DETAHead, FederatedFocalLoss
 from pe_dense.detection.deta.optim_wrapper_constructor import DeformableConstructor
 from pe_dense.detection.deta.soft_nms import soft_nms
-from pe_dense.detection.deta.transforms import DETAJitter
+from pe_dense.detection.deta.transforms import DETAJitter, DETAResize, DETAView
 from pe_dense.detection.deta.tta import TestTimeDETA
 
 __all__ = [
@@ -14,6 +14,8 @@ __all__ = [
     "DETA",
     "DETAHead",
     "DETAJitter",
+    "DETAResize",
+    "DETAView",
     "DeformableConstructor",
     "FederatedFocalLoss",
     "OverlapAssigner",

@@ -47,14 +47,16 @@ class DETA(DeformableDETR):
         num_queries: Q.
         proposals_per_level: proposals of a level that NMS sees.
         proposal_iou: overlap at which NMS drops the worse of two proposals of a level.
-        tower_dtype: 'bfloat16' or 'float16' runs the tower in that precision and all else as it is; None changes
-            nothing.
+        tower_dtype: 'bfloat16' or 'float16' runs the tower under autocast in training, and the rest of the model in
+            float32; None runs all of it in float32.
+        test_tower_dtype: the same for testing and prediction; the published evaluation is in float32.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` starts from a detector's checkpoint (path, work dir or
             ``hf://`` name), which must fit, instead of new weights; ``keep_classifier=False`` in it leaves out the
             classifiers, for data of other classes.
 
     Raises:
-        ValueError: for another ``tower_dtype``, other entries of ``init_cfg`` or less than one layer or query.
+        InputError: if ``tower_dtype`` or ``test_tower_dtype`` is another one, ``init_cfg`` has other entries, or a
+            number of layers or queries is less than one.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class DETA(DeformableDETR):
         proposals_per_level: int = 1000,
         proposal_iou: float = 0.9,
         tower_dtype: str | None = None,
+        test_tower_dtype: str | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
@@ -89,8 +92,9 @@ class DETA(DeformableDETR):
         for name, count in counts.items():
             if count < 1:
                 raise InputError(f"{name} {count} is less than 1")
-        if tower_dtype not in _DTYPES:
-            raise InputError(f"tower_dtype {tower_dtype!r} is not one of {', '.join(map(repr, _DTYPES))}")
+        for name, dtype in dict(tower_dtype=tower_dtype, test_tower_dtype=test_tower_dtype).items():
+            if dtype not in _DTYPES:
+                raise InputError(f"{name} {dtype!r} is not one of {', '.join(map(repr, _DTYPES))}")
         if init_cfg is not None and (
             init_cfg.get("type") != "Pretrained" or not {"type", "checkpoint"} <= set(init_cfg) <= _INIT_KEYS
         ):
@@ -139,6 +143,7 @@ class DETA(DeformableDETR):
         self.proposals_per_level = proposals_per_level
         self.proposal_iou = proposal_iou
         self.tower_dtype = _DTYPES[tower_dtype]
+        self.test_tower_dtype = _DTYPES[test_tower_dtype]
         self.start = init_cfg
 
     def init_weights(self) -> None:
@@ -169,8 +174,9 @@ class DETA(DeformableDETR):
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) images to the pyramid's levels, each (B, D, h, w)."""
         precision = nullcontext()
-        if self.tower_dtype is not None:
-            precision = torch.autocast(batch_inputs.device.type, dtype=self.tower_dtype)
+        dtype = self.tower_dtype if self.training else self.test_tower_dtype
+        if dtype is not None:
+            precision = torch.autocast(batch_inputs.device.type, dtype=dtype)
         with precision:
             maps = self.backbone(batch_inputs)
         return self.neck([x.float() for x in maps])

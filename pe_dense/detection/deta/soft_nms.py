@@ -8,45 +8,55 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from pe_dense.utils.errors import InputError
+
 
 @torch.no_grad()
 def soft_nms(
-    boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float = 0.7, min_score: float = 0.0
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    iou_threshold: float = 0.7,
+    min_score: float = 0.0,
+    quad_scale: float = 0.5,
 ) -> tuple[Tensor, Tensor]:
-    """Lower the score of a box by each better box of its class that it overlaps, by ``sqrt(1 - IoU)``.
+    """Lower the score of a box by each better box of its class that it overlaps, by ``(1 - IoU) ** quad_scale``.
 
-    The result is that of taking the best remaining box again and again (Soft-NMS, arXiv 1704.04503, with the decay of
-    the released DETA's test-time augmentation). But boxes that are not linked by overlaps know nothing of each other:
-    a step takes the best of each such crowd, so the steps are as many as the largest crowd has boxes.
+    The result is that of repeatedly taking the best remaining box (Soft-NMS, arXiv 1704.04503, with the decay "quad" of
+    the published DETA). Since groups of boxes that are not connected by overlaps are independent, a step takes the best
+    box of every group, so the number of steps is the size of the largest group.
 
-    Classes are told apart by shifting boxes by their label in float32, as the published code does, since the rounding
-    of large coordinates moves overlaps across the threshold.
+    Classes are separated by shifting boxes by their label in float32, as in the published code, because the rounding
+    of large coordinates moves some overlaps across the threshold.
 
     Args:
         boxes: (N, 4), x1, y1, x2, y2 in px.
         scores: (N,), from 0 to 1.
         labels: (N,), from 0.
         iou_threshold: overlap above which a score is lowered.
-        min_score: boxes that are not above it in the end are dropped.
+        min_score: boxes whose lowered score is not above it are dropped, except for the best of all boxes, which the
+            published code always keeps.
+        quad_scale: exponent of the decay; the published code calls it so, with 0.5 as its default.
 
     Returns:
-        indices (K,) of the boxes that stay, best first, and their scores (K,).
+        indices (K,) of the boxes that are kept, best first, and their lowered scores (K,).
 
     Raises:
-        ValueError: for scores that are negative or not numbers, as of a model that has diverged.
+        InputError: if scores are negative or NaN, as those of a model that has diverged.
     """
     if not (scores >= 0).all():
-        raise ValueError(f"scores go down to {scores.min().item():g}; soft-NMS takes 0 to 1")
+        raise InputError(f"the lowest score is {scores.min().item():g}; soft-NMS needs scores from 0 to 1")
     first, second, overlaps = overlapping_pairs(shift_by_class(boxes.float(), labels), iou_threshold)
-    pairs = [x.cpu().numpy() for x in (first, second, (1 - overlaps) ** 0.5)]
+    pairs = [x.cpu().numpy() for x in (first, second, (1 - overlaps) ** quad_scale)]
     lowered = lower_scores(scores.float().cpu().numpy(), *pairs)
     lowered, order = torch.from_numpy(lowered).to(boxes.device).sort(descending=True, stable=True)
-    stays = lowered > min_score
-    return order[stays], lowered[stays]
+    kept = lowered > min_score
+    kept[:1] = True
+    return order[kept], lowered[kept]
 
 
 def lower_scores(scores: np.ndarray, first: np.ndarray, second: np.ndarray, decay: np.ndarray) -> np.ndarray:
-    """The scores (N,) that boxes have when they are taken, best first, each lowering those that it is paired with.
+    """Scores (N,) of boxes at the time they are taken, best first, where each lowers those of its later partners.
 
     Args:
         scores: (N,), not negative.
@@ -58,7 +68,7 @@ def lower_scores(scores: np.ndarray, first: np.ndarray, second: np.ndarray, deca
     count, crowd = connected_components(graph, directed=False)
     size = np.bincount(crowd, minlength=count)
 
-    # Boxes stand by crowd, the largest first, so that those of crowds that still have boxes come first at any step.
+    # Boxes are sorted by the size of their group ("crowd"), so groups that still have boxes come first at any step.
     rank = np.empty(count, dtype=np.int64)
     rank[np.argsort(-size, kind="stable")] = np.arange(count)
     order = np.argsort(rank[crowd], kind="stable")
@@ -72,7 +82,7 @@ def lower_scores(scores: np.ndarray, first: np.ndarray, second: np.ndarray, deca
     row, target, decay = links.indptr, links.indices, links.data
 
     remaining = scores[order]
-    final = remaining.copy()  # already right for boxes that stand alone
+    final = remaining.copy()  # final already for boxes without overlaps
     for step in range(size[0] if count and size[0] > 1 else 0):
         crowds = np.searchsorted(-size, -step)  # larger than the number of boxes that they gave
         boxes = begin[crowds] if crowds < count else len(order)
@@ -89,7 +99,7 @@ def lower_scores(scores: np.ndarray, first: np.ndarray, second: np.ndarray, deca
 
 
 def shift_by_class(boxes: Tensor, labels: Tensor) -> Tensor:
-    """Move the boxes (N, 4) of each label (N,) to a place of their own."""
+    """Shift the boxes (N, 4) of each label (N,), so that boxes of different labels do not overlap."""
     if not len(boxes):
         return boxes
     return boxes + (labels.to(boxes) * (boxes.max() + 1))[:, None]
@@ -99,7 +109,7 @@ def overlapping_pairs(boxes: Tensor, iou_threshold: float) -> tuple[Tensor, Tens
     """Find all pairs of boxes that overlap by more than a threshold.
 
     Boxes are sorted by their left side: a partner to the right must begin within the first ``1 - iou_threshold`` of a
-    box's width, so the pairs to look at are a few neighbours of each.
+    box's width, so only a few neighbors of each box have to be compared.
 
     Args:
         boxes: (N, 4), x1, y1, x2, y2.

@@ -1,9 +1,10 @@
-"""Test-time augmentation of DETA: several sizes and mirrored images, merged by NMS."""
+"""Test-time augmentation of DETA: several sizes with and without a flip, merged by soft-NMS."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_flip
 from mmengine.model import BaseTTAModel
@@ -16,24 +17,25 @@ from pe_dense.utils.errors import InputError
 
 @MODELS.register_module()
 class TestTimeDETA(BaseTTAModel):
-    """Detects in several views of an image and merges what it finds.
+    """Detect in several views of an image and merge the detections.
 
-    The views give their detections before NMS, which sees those of all views together. Small boxes of views that show
-    the image small may be left out.
+    The best detections of each view pass NMS on their own, those with a small area are dropped from the views of small
+    size, and NMS is applied once more to the detections of all views together.
 
-    Source: the Perception Encoder's detector (arXiv 2504.13181, section 5.3).
+    Source: the Perception Encoder's detector (arXiv 2504.13181, section 5.3, and its published code).
 
     Args:
-        module: the detector, a :class:`~pe_dense.detection.deta.DETA`; its own NMS is left out.
-        min_sides: for each size of the views, largest first, the shortest side in px of the original image that a box
-            of such views must have.
-        num_queries: of the detector; more than it was trained with find more.
-        pre_nms: boxes of all views together that NMS sees, the best ones; and of each view.
-        nms: ``type`` 'nms' or 'soft_nms' and its arguments; None only sorts.
-        max_per_img: detections that are kept.
+        module: the detector, a :class:`~pe_dense.detection.deta.DETA`; its own NMS is not used.
+        min_sides: for each size of the views, largest first, a length in px of the original image. Boxes of such views
+            are kept if their area is larger than that of a square of this length.
+        num_queries: of the detector; more queries than in training find more objects.
+        pre_nms: number of (query, class) pairs of a view that pass to NMS, those with the best scores.
+        nms: ``type`` 'nms' or 'soft_nms' and its arguments, for each view and for all views together; None only sorts.
+        max_per_img: number of detections that are kept; None keeps all, as the published code does, since the COCO
+            evaluator itself takes the best 100 of each class.
 
     Raises:
-        ValueError: for another suppression.
+        InputError: if ``nms`` has another ``type``.
     """
 
     __test__ = False  # for pytest, which takes the name for a test's
@@ -43,15 +45,14 @@ class TestTimeDETA(BaseTTAModel):
         module: dict,
         min_sides: Sequence[float],
         num_queries: int = 2000,
-        pre_nms: int = 10_000,
+        pre_nms: int = 2000,
         nms: dict | None = None,
-        max_per_img: int = 100,
+        max_per_img: int | None = None,
     ):
         check_suppression(nms)
         test_cfg = dict(module.get("test_cfg") or {}, pre_nms=pre_nms, nms=None, max_per_img=pre_nms)
         super().__init__(dict(module, num_queries=num_queries, test_cfg=test_cfg))
         self.min_sides = [float(side) for side in min_sides]
-        self.pre_nms = pre_nms
         self.nms = nms
         self.max_per_img = max_per_img
 
@@ -59,14 +60,14 @@ class TestTimeDETA(BaseTTAModel):
         """Merge the views of each image.
 
         Args:
-            data_samples_list: per image its views, with ``pred_instances`` in px of the original image and, among
-                their meta information, ``scale``, ``ori_shape``, ``flip`` and ``flip_direction``.
+            data_samples_list: per image its views, with ``pred_instances`` in px of the original image and, in their
+                meta information, ``scale``, ``ori_shape``, ``flip`` and ``flip_direction``.
 
         Returns:
-            one per image.
+            one sample per image, with the merged ``pred_instances``, best first.
 
         Raises:
-            ValueError: for views of another number of sizes than ``min_sides`` has.
+            InputError: if the number of different view sizes is not the length of ``min_sides``.
         """
         return [self._merge(views) for views in data_samples_list]
 
@@ -74,21 +75,26 @@ class TestTimeDETA(BaseTTAModel):
         sizes = sorted({max(view.scale) for view in views}, reverse=True)
         if len(sizes) != len(self.min_sides):
             raise InputError(
-                f"min_sides tells of {len(self.min_sides)} sizes of views; there are {len(sizes)}: {sizes}"
+                f"min_sides has {len(self.min_sides)} entries, but the views have {len(sizes)} sizes: {sizes}; give "
+                "one entry for each size"
             )
         min_side = dict(zip(sizes, self.min_sides, strict=True))
-        found = InstanceData.cat([self._upright(view, min_side[max(view.scale)]) for view in views])
-        found = found[found.scores.argsort(descending=True)[: self.pre_nms]]
+        found = InstanceData.cat([self.from_view(view, min_side[max(view.scale)]) for view in views])
         merged = views[0].new()
         merged.pred_instances = suppress(found, self.nms)[: self.max_per_img]
         return merged
 
-    @staticmethod
-    def _upright(view: DetDataSample, min_side: float) -> InstanceData:
-        """A view's detections that are large enough, unmirrored."""
+    def from_view(self, view: DetDataSample, min_side: float) -> InstanceData:
+        """Detections of one view after NMS and the area limit, without the flip.
+
+        Args:
+            view: with ``pred_instances`` in px of the original image.
+            min_side: boxes with an area of at most ``min_side ** 2`` are dropped, and so are those without an area.
+        """
         found = view.pred_instances
         boxes = found.bboxes
         if view.flip:
             boxes = bbox_flip(boxes, view.ori_shape, view.flip_direction)
-        found = InstanceData(bboxes=boxes, scores=found.scores, labels=found.labels)
-        return found[(boxes[:, 2:] - boxes[:, :2]).amin(1) >= min_side]
+        found = suppress(InstanceData(bboxes=boxes, scores=found.scores, labels=found.labels), self.nms)
+        width, height = (found.bboxes[:, 2:] - found.bboxes[:, :2]).unbind(1)
+        return found[torch.gt(width * height, min_side**2)]
