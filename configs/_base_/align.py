@@ -5,7 +5,14 @@ image_size = 448
 model = dict(
     type="pe_dense.SpatialAligner",
     image_size=image_size,
-    backbone=dict(type="pe_dense.PETower", arch=None, with_head=False, drop_path_rate=0.4, with_cp=True),
+    backbone=dict(
+        type="pe_dense.PETower",
+        arch=None,
+        with_head=False,
+        drop_path_rate=0.4,
+        drop_path_schedule="constant",
+        with_cp=True,
+    ),
     init_cfg=dict(type="Pretrained", checkpoint=None),
     core=dict(tower=dict(type="pe_dense.PETower", arch=None, with_head=False), layer=None, dtype="bfloat16"),
     sam=dict(

@@ -23,6 +23,7 @@ model = dict(
         pos_embed="tile",
         rope_reference_grid=32,
         drop_path_rate=0.5,
+        drop_path_schedule="linear",
         with_cp=True,
         init_cfg=dict(type="Pretrained", checkpoint="hf://facebook/PE-Spatial-G14-448"),
     ),

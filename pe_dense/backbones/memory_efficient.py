@@ -1,9 +1,11 @@
-"""Parts of a block whose training keeps less in memory than PyTorch's own, and copies less, for the same results.
+"""Memory-efficient attention projection and MLP, with the results of the plain functions.
 
-Of the 18 tensors of a token's width that a block's backward pass would keep, six are not needed: turned queries and
-keys can stand in the place of the others, and the GELU's output, four times as wide, is cheap to make again. On the way
-back, the gradients of queries, keys and values go straight into the one tensor that the projection before them needs.
-Under `torch.compile` the plain form is used: its partitioner finds such savings itself.
+Of the 18 tensors of a token's width that a block's backward pass would save, six are not needed: rotated queries and
+keys can take the memory of the unrotated ones, and the output of the GELU, four times as wide, is cheap to recompute.
+In the backward pass, the gradients of queries, keys and values are written directly into the one tensor that the
+projection before them needs. Under ``torch.compile`` the plain functions are used, because its partitioner finds such
+savings itself, and so they are wherever a module or a weight has been replaced, hooked or parametrized. The custom
+functions do not support double backward or ``torch.func`` transforms.
 """
 
 from __future__ import annotations
@@ -12,30 +14,33 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules import module as nn_module
 
 from pe_dense.backbones.attention import RotaryTable, rotate
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
+_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
 def project_and_turn(
-    x: Tensor, weight: Tensor, bias: Tensor, heads: int, table: RotaryTable | None
+    x: Tensor, weight: Tensor, bias: Tensor, heads: int, table: RotaryTable | None, *, memory_efficient: bool = True
 ) -> tuple[Tensor, ...]:
-    """Queries, keys and values of tokens; queries and keys are turned by their token's angles.
+    """Project tokens to queries, keys and values, and rotate queries and keys by their token's angles.
 
     Args:
         x: (B, N, C).
-        weight: (3 C, C).
+        weight: (3 C, C). Of a tensor subclass (a quantized or sharded weight), it is used by ``F.linear`` only.
         bias: (3 C,).
-        heads: number of heads that share out the C channels.
-        table: cosines and sines (N, head_dim / 2); None turns nothing.
+        heads: number of heads, which divide the C channels evenly.
+        table: cosines and sines (N, head_dim / 2); without a table nothing is rotated.
+        memory_efficient: whether the custom function may be used.
 
     Returns:
         three (B, heads, N, head_dim).
     """
-    if table is not None and not torch.compiler.is_compiling():
+    if table is not None and memory_efficient and _is_eager() and _is_plain(weight) and _is_plain(bias):
         return _ProjectAndTurn.apply(x, weight, bias, heads, *table)
     qkv = _split(F.linear(x, weight, bias), heads)
     if table is not None:
@@ -43,20 +48,48 @@ def project_and_turn(
     return qkv.permute(2, 0, 3, 1, 4).unbind()
 
 
-def gelu_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A linear layer on the GELU (exact) of x.
+def gelu_linear(x: Tensor, linear: nn.Module, *, memory_efficient: bool = True) -> Tensor:
+    """Apply the exact GELU, then a linear layer.
+
+    The layer is called as a module unless it is an untouched ``nn.Linear``, so that forward hooks, adapters (LoRA) and
+    quantized replacements take effect.
 
     Args:
         x: (..., D).
-        weight: (C, D).
-        bias: (C,).
+        linear: module from (..., D) to (..., C).
+        memory_efficient: whether the custom function may be used.
 
     Returns:
         (..., C).
     """
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return F.linear(F.gelu(x), weight, bias)
-    return _GELULinear.apply(x, weight, bias)
+    if memory_efficient and _is_eager() and torch.is_grad_enabled() and _is_untouched_linear(linear):
+        return _GELULinear.apply(x, linear.weight, linear.bias)
+    return linear(F.gelu(x))
+
+
+def _is_eager() -> bool:
+    return not torch.compiler.is_compiling()
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor is dense and of no subclass with operators of its own."""
+    return type(tensor) in (Tensor, nn.Parameter)
+
+
+def _is_untouched_linear(module: nn.Module) -> bool:
+    """Whether calling a module does no more than ``F.linear`` with its weight and bias.
+
+    Parametrizations and quantized layers change the type, pruning and weight normalization add hooks, and some adapters
+    replace ``forward`` of the instance.
+    """
+    return (
+        type(module) is nn.Linear
+        and "forward" not in module.__dict__
+        and not any(getattr(module, hooks) for hooks in _HOOKS)
+        and not any(getattr(nn_module, f"_global{hooks}") for hooks in _HOOKS)
+        and type(module.weight) is nn.Parameter
+        and type(module.bias) is nn.Parameter
+    )
 
 
 class _ProjectAndTurn(torch.autograd.Function):
@@ -88,9 +121,9 @@ def _split(qkv: Tensor, heads: int) -> Tensor:
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
-    """Turn neighbouring channel pairs of x (B, N, ..., head_dim) into ``out``, which may be x itself.
+    """Rotate neighboring channel pairs of x (B, N, ..., head_dim) into ``out``, which may be x itself.
 
-    They are taken as complex numbers, where their precision has these.
+    Pairs are multiplied as complex numbers in the precisions that have a complex type.
     """
     if x.dtype not in _COMPLEX:
         out.copy_(rotate(x, RotaryTable(cos, sin)))

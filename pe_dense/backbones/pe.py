@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pe_dense.backbones.checkpoint import load_weights
 from pe_dense.backbones.pe_configs import Variant, get_variant
 from pe_dense.backbones.pos_embed import POSITION_MODES, resize_positions
-from pe_dense.backbones.transformer import LAYER_NORM_EPS, AttentionPooling, Transformer
+from pe_dense.backbones.transformer import DROP_PATH_SCHEDULES, LAYER_NORM_EPS, AttentionPooling, Transformer
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
@@ -39,12 +39,17 @@ class PETower(BaseModule):
             'bicubic' or 'tile' (the published detectors).
         rope_reference_grid: rotary positions run over this many patches whatever the grid (the detectors' ``pt``);
             None for the integer positions of the published tower.
-        drop_path_rate: stochastic depth at the last block, rising linearly from 0 at the first; the arch's by default.
+        drop_path_rate: rate of stochastic depth; the arch's ``drop_path`` by default.
+        drop_path_schedule: 'constant' (the rate in every block, as in the published tower) or 'linear' (rising from
+            0 in the first block to the rate in the last, as in the published detectors). The default is 'linear' with
+            ``window_size``, else 'constant'.
         with_cp: checkpoint each block's activations in training: less memory, about a third more time.
         frozen: no gradients, no training mode.
         pad_to_patch: pad images at the bottom and right to a multiple of the patch size instead of refusing them.
         with_cls_token, with_head: keep the class token, and what follows the last block (``ln_post``, pooling,
             projection), where the arch has them. By default they are kept, but dropped in a windowed tower.
+        memory_efficient: save fewer activations for the backward pass, see
+            :mod:`~pe_dense.backbones.memory_efficient`. Set it to False for double backward or ``torch.func``.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads a path or ``hf://`` name strictly in
             ``init_weights``; using the tower before raises.
 
@@ -64,11 +69,13 @@ class PETower(BaseModule):
         pos_embed: str = "interpolate",
         rope_reference_grid: int | None = None,
         drop_path_rate: float | None = None,
+        drop_path_schedule: str | None = None,
         with_cp: bool = False,
         frozen: bool = False,
         pad_to_patch: bool = False,
         with_cls_token: bool | None = None,
         with_head: bool | None = None,
+        memory_efficient: bool = True,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -79,6 +86,11 @@ class PETower(BaseModule):
         if global_blocks and window_size is None:
             raise InputError(f"global_blocks {tuple(global_blocks)} have no meaning without window_size")
         windowed = window_size is not None
+        drop_path_schedule = drop_path_schedule or ("linear" if windowed else "constant")
+        if drop_path_schedule not in DROP_PATH_SCHEDULES:
+            raise ValueError(
+                f"drop_path_schedule {drop_path_schedule!r} is not one of {', '.join(DROP_PATH_SCHEDULES)}"
+            )
         keep_cls = not windowed if with_cls_token is None else with_cls_token
         if windowed and keep_cls and variant.use_cls_token:
             raise InputError(
@@ -114,6 +126,8 @@ class PETower(BaseModule):
             rope_reference_grid=rope_reference_grid,
             rope_native_grid=(img_size or variant.image_size) // patch_size,
             with_cp=with_cp,
+            drop_path_schedule=drop_path_schedule,
+            memory_efficient=memory_efficient,
         )
         self.ln_post = (
             nn.LayerNorm(width, eps=LAYER_NORM_EPS) if variant.use_ln_post and self.has_head else nn.Identity()
@@ -310,7 +324,10 @@ class PETower(BaseModule):
         height, width = images.shape[-2:]
         if (height, width) != (grid[0] * p, grid[1] * p):
             images = F.pad(images, (0, grid[1] * p - width, 0, grid[0] * p - height))
-        x = self.conv1(images.to(self.conv1.weight.dtype)).flatten(2).transpose(1, 2)  # (B, N, C)
+        dtype = self.conv1.weight.dtype
+        # Under autocast the convolution returns half precision; positions are added before rounding to it, in the
+        # precision of the parameters, as in the published tower.
+        x = self.conv1(images.to(dtype)).to(dtype).flatten(2).transpose(1, 2)  # (B, N, C)
         if mask is not None:
             x = torch.where(mask.flatten(1)[..., None], mask_token.to(x.dtype), x)
         if self.variant.use_cls_token:

@@ -27,7 +27,7 @@ class Variant:
         image_size: side in pixels of the square image of the native grid.
         output_dim: channels of the projected embedding, None without a projection.
         ls_init_value: initial value of LayerScale, None without LayerScale.
-        drop_path: rate of stochastic depth at the last block.
+        drop_path: rate of stochastic depth.
         use_cls_token, use_abs_posemb, use_rope2d, use_ln_pre, use_ln_post: which parts exist.
         pool_type: how ``embed`` pools tokens: 'attn', 'tok' (class token), 'avg' or 'none'.
         attn_pooler_heads: heads of the attention pooling.

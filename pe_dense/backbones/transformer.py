@@ -1,7 +1,8 @@
-"""The stack of blocks: which attend in windows, in what order their tokens lie, and where they are tapped."""
+"""Pre-norm transformer with global and windowed blocks, and attention pooling (published parameter names)."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Iterator
 
 import torch
@@ -14,19 +15,27 @@ from pe_dense.backbones.memory_efficient import gelu_linear, project_and_turn
 from pe_dense.backbones.pe_configs import Variant
 
 LAYER_NORM_EPS = 1e-5
+DROP_PATH_SCHEDULES = ("constant", "linear")
+# Grids whose rotary tables are cached, for each kind of block. A table of a 64 x 64 grid takes 1.5 MB.
+MAX_ROTARY_TABLES = 16
 
 
 class Attention(nn.Module):
     """Multi-head self-attention within groups of tokens, with rotary positions.
 
+    As in ``nn.MultiheadAttention``, the projection to queries, keys and values is the pair of parameters
+    ``in_proj_weight`` and ``in_proj_bias``; adapters attach to it by ``torch.nn.utils.parametrize``.
+
     Args:
         width: channels of a token.
         heads: number of heads.
+        memory_efficient: use the custom function of :mod:`~pe_dense.backbones.memory_efficient` where possible.
     """
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, memory_efficient: bool = True):
         super().__init__()
         self.heads = heads
+        self.memory_efficient = memory_efficient
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
@@ -45,7 +54,7 @@ class Attention(nn.Module):
         return self.out_proj(out)
 
     def queries_keys_values(self, x: Tensor, rope: RotaryTable | None) -> tuple[Tensor, ...]:
-        """What attends to what: queries and keys are turned by their tokens' places.
+        """Queries, keys and values; queries and keys are rotated by the positions of their tokens.
 
         Args:
             x, rope: as of :meth:`forward`.
@@ -53,19 +62,33 @@ class Attention(nn.Module):
         Returns:
             three (B * G, heads, N, head_dim).
         """
-        return project_and_turn(x.flatten(0, 1), self.in_proj_weight, self.in_proj_bias, self.heads, rope)
+        return project_and_turn(
+            x.flatten(0, 1),
+            self.in_proj_weight,
+            self.in_proj_bias,
+            self.heads,
+            rope,
+            memory_efficient=self.memory_efficient,
+        )
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between."""
+    """Two linear layers with a GELU between.
 
-    def __init__(self, width: int, hidden: int):
+    Args:
+        width: channels of a token.
+        hidden: channels between the layers.
+        memory_efficient: use the custom function of :mod:`~pe_dense.backbones.memory_efficient` where possible.
+    """
+
+    def __init__(self, width: int, hidden: int, memory_efficient: bool = True):
         super().__init__()
+        self.memory_efficient = memory_efficient
         self.c_fc = nn.Linear(width, hidden)
         self.c_proj = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return gelu_linear(self.c_fc(x), self.c_proj.weight, self.c_proj.bias)
+        return gelu_linear(self.c_fc(x), self.c_proj, memory_efficient=self.memory_efficient)
 
 
 class LayerScale(nn.Module):
@@ -102,17 +125,18 @@ class Block(nn.Module):
 
     Args:
         variant: the tower's architecture.
-        drop_path: rate of stochastic depth of this block.
+        drop_path: rate of stochastic depth of this block, drawn separately for its two branches.
+        memory_efficient: as of :class:`Attention` and :class:`MLP`.
     """
 
-    def __init__(self, variant: Variant, drop_path: float):
+    def __init__(self, variant: Variant, drop_path: float, memory_efficient: bool = True):
         super().__init__()
         width, scale = variant.width, variant.ls_init_value
         self.ln_1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.attn = Attention(width, variant.heads)
+        self.attn = Attention(width, variant.heads, memory_efficient)
         self.ls_1 = nn.Identity() if scale is None else LayerScale(width, scale)
         self.ln_2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(width, variant.mlp_width)
+        self.mlp = MLP(width, variant.mlp_width, memory_efficient)
         self.ls_2 = nn.Identity() if scale is None else LayerScale(width, scale)
         self.drop_path = DropPath(drop_path)
 
@@ -142,6 +166,9 @@ class Transformer(nn.Module):
         rope_reference_grid: range of rotary positions in patches, None for integers.
         rope_native_grid: patches along an axis that span that range in global blocks.
         with_cp: checkpoint each block's activations in training.
+        drop_path_schedule: 'constant' for the variant's rate in every block, 'linear' for a rate that rises from 0 in
+            the first block to the variant's in the last.
+        memory_efficient: as of :class:`Block`.
     """
 
     def __init__(
@@ -153,17 +180,21 @@ class Transformer(nn.Module):
         rope_reference_grid: int | None,
         rope_native_grid: int,
         with_cp: bool,
+        drop_path_schedule: str,
+        memory_efficient: bool,
     ):
         super().__init__()
-        rates = [variant.drop_path * i / max(variant.layers - 1, 1) for i in range(variant.layers)]
-        self.resblocks = nn.ModuleList(Block(variant, rate) for rate in rates)
+        rates = [variant.drop_path] * variant.layers
+        if drop_path_schedule == "linear":
+            rates = [rate * i / max(variant.layers - 1, 1) for i, rate in enumerate(rates)]
+        self.resblocks = nn.ModuleList(Block(variant, rate, memory_efficient) for rate in rates)
         self.variant = variant
         self.window_size = window_size
         self.global_blocks = frozenset(global_blocks)
         self.rope_reference_grid = rope_reference_grid
         self.rope_native_grid = rope_native_grid
         self.with_cp = with_cp
-        self._known_tables: dict[tuple, dict[bool, RotaryTable]] = {}
+        self._tables: OrderedDict[tuple, RotaryTable] = OrderedDict()
 
     def iter_taps(self, x: Tensor, grid: tuple[int, int], taps: Collection[int]) -> Iterator[tuple[int, Tensor]]:
         """Run the blocks and give each tap as soon as it is there; blocks after the last tap do not run.
@@ -177,7 +208,9 @@ class Transformer(nn.Module):
             (block number, tokens (B, N, C)) in rising order of the blocks.
         """
         windows = Windows(*grid, self.window_size) if self.window_size else None
-        tables = self._rotary_tables(grid, x.device)
+        tables = {False: self._rotary_table(grid, False, x.device)}
+        if windows is not None:
+            tables[True] = self._rotary_table(grid, True, x.device)
         x = x[:, None]  # (B, 1, N, C)
         in_windows = False
         for index, block in enumerate(self.resblocks[: max(taps) + 1]):
@@ -196,19 +229,20 @@ class Transformer(nn.Module):
             if index in taps:
                 yield index, (windows.merge(x) if in_windows else x)[:, 0]
 
-    def _rotary_tables(self, grid: tuple[int, int], device: torch.device) -> dict[bool, RotaryTable | None]:
-        """Tables of the tokens that attend to each other, in global (False) and in windowed blocks (True)."""
-        kinds = (False, True) if self.window_size else (False,)
+    def _rotary_table(self, grid: tuple[int, int], windowed: bool, device: torch.device) -> RotaryTable | None:
+        """Table of the tokens that attend to each other: those of a window, or of the grid."""
         if not self.variant.use_rope2d:
-            return dict.fromkeys(kinds)
+            return None
         if torch.compiler.is_compiling():  # part of the graph, where sizes may be symbols
-            return {windowed: self._make_table(grid, windowed, device) for windowed in kinds}
-        # Made once per grid and device. Tensors made in inference mode can't take part in training later, so they are
-        # kept apart.
-        key = (grid, device, torch.is_inference_mode_enabled())
-        if key not in self._known_tables:
-            self._known_tables[key] = {windowed: self._make_table(grid, windowed, device) for windowed in kinds}
-        return self._known_tables[key]
+            return self._make_table(grid, windowed, device)
+        # Tensors made in inference mode can't take part in training later, so they are cached apart.
+        key = (None if windowed else grid, device, torch.is_inference_mode_enabled())
+        if key not in self._tables:
+            self._tables[key] = self._make_table(grid, windowed, device)
+            while len(self._tables) > MAX_ROTARY_TABLES:
+                self._tables.popitem(last=False)
+        self._tables.move_to_end(key)
+        return self._tables[key]
 
     def _make_table(self, grid: tuple[int, int], windowed: bool, device: torch.device) -> RotaryTable:
         with_cls = self.variant.use_cls_token

@@ -8,6 +8,7 @@ from mmengine.registry import MODELS as ROOT
 from mmengine.registry import DefaultScope
 
 from pe_dense.backbones import VARIANTS, PETower
+from pe_dense.backbones.transformer import MAX_ROTARY_TABLES
 from pe_dense.registry import MODELS
 
 TINY = dict(patch_size=16, width=32, layers=4, heads=2, mlp_ratio=2.0, image_size=64, pool_type="none")
@@ -98,6 +99,7 @@ def test_bad_fields(arch, message):
         (dict(pos_embed="nearest"), "'nearest' is not one of interpolate, bicubic, tile"),
         (dict(global_blocks=(1,)), "no meaning without window_size"),
         (dict(out_indices=()), "out_indices is empty"),
+        (dict(drop_path_schedule="cosine"), "'cosine' is not one of constant, linear"),
         (dict(arch=dict(use_cls_token=True), window_size=2, with_cls_token=True), "exclude each other"),
     ],
 )
@@ -158,10 +160,23 @@ def test_checkpointing_gives_the_same_gradients():
         torch.testing.assert_close(a.grad, b.grad, msg=name)
 
 
-def test_drop_path_rises_linearly_and_drops_whole_images():
-    tower = tiny(drop_path_rate=0.6, window_size=2)
-    assert [round(b.drop_path.rate, 6) for b in tower.transformer.resblocks] == [0.0, 0.2, 0.4, 0.6]
-    drop = tower.transformer.resblocks[3].drop_path.train()
+@pytest.mark.parametrize(
+    ("options", "rates"),
+    [
+        (dict(drop_path_rate=0.6), [0.6] * 4),  # the published tower
+        (dict(arch=dict(drop_path=0.6)), [0.6] * 4),  # its own config
+        (dict(drop_path_rate=0.6, window_size=2), [0.0, 0.2, 0.4, 0.6]),  # the published detectors
+        (dict(drop_path_rate=0.6, window_size=2, drop_path_schedule="constant"), [0.6] * 4),
+        (dict(arch=dict(drop_path=0.6), drop_path_schedule="linear"), [0.0, 0.2, 0.4, 0.6]),
+        (dict(arch=dict(drop_path=0.6), drop_path_rate=0.0), [0.0] * 4),
+    ],
+)
+def test_stochastic_depth_by_block(options, rates):
+    assert [round(block.drop_path.rate, 6) for block in tiny(**options).transformer.resblocks] == rates
+
+
+def test_drop_path_drops_whole_images():
+    drop = tiny(drop_path_rate=0.6).transformer.resblocks[3].drop_path.train()
     torch.manual_seed(0)
     out = drop(torch.ones(1000, 4, 4, 8))
     per_image = out.flatten(1)
@@ -183,6 +198,35 @@ def test_tables_made_in_inference_mode_do_not_break_training():
     with torch.inference_mode():
         tower(images(1, 3, 64, 64))
     tower(images(1, 3, 64, 64))[0].sum().backward()
+
+
+@torch.no_grad()
+def test_images_of_many_sizes_do_not_grow_memory():
+    tower = tiny(window_size=2, arch=dict(layers=1))
+    first, second = images(1, 3, 32, 32), images(1, 3, 32, 48)
+    expected = tower(second)[0]
+    for rows in range(2, 9):
+        for columns in range(2, 9):
+            tower(images(1, 3, 16 * rows, 16 * columns))
+            tower(first)
+    tables = tower.transformer._tables
+    assert len(tables) == MAX_ROTARY_TABLES
+    # The least recently used grid was dropped and is computed again; the one in constant use was kept.
+    grids = [grid for grid, *_ in tables]
+    assert (2, 2) in grids and (2, 3) not in grids
+    assert torch.equal(tower(second)[0], expected)
+
+
+def test_positions_are_added_before_rounding_to_half_precision():
+    tower = tiny(arch=dict(use_cls_token=True))
+    image = images(1, 3, 64, 64)
+    embedded = []
+    tower.ln_pre.register_forward_pre_hook(lambda _, inputs: embedded.append(inputs[0].detach()))
+    with torch.autocast("cpu", torch.bfloat16):
+        tower(image)
+        patches = tower.conv1(image).float().flatten(2).transpose(1, 2)
+    tokens = torch.cat([tower.class_embedding.expand(1, 1, -1), patches], dim=1)
+    assert torch.equal(embedded[0], tokens + tower.positional_embedding)
 
 
 def test_state_dict_does_not_depend_on_the_grid():

@@ -124,7 +124,9 @@ def test_configs_come_to_the_published_recipe():
         assert (optimizer.lr, optimizer.betas, optimizer.weight_decay) == (5e-4, (0.9, 0.95), 0.05)
     config = Config.fromfile(FOLDER / "align_pe_spatial_g14.py")
     assert (config.model.image_size, config.model.mask_ratio, config.model.temperature) == (448, 0.75, 20.0)
-    assert config.model.core.layer == 40 and config.model.backbone.drop_path_rate == 0.4
+    assert config.model.core.layer == 40
+    backbone = config.model.backbone
+    assert (backbone.drop_path_rate, backbone.drop_path_schedule) == (0.4, "constant")
     assert (config.model.sam.size, config.model.sam.image_size, config.model.sam.points_per_side) == ("l", 1024, 32)
 
 
