@@ -1,58 +1,72 @@
-"""Annotation files of COCO's form, LVIS's among them: reading them, and what they must hold."""
+"""Read annotation files in COCO's format, including LVIS's, and compare their classes."""
 
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pe_dense.utils.errors import InputError
+from mmengine.logging import print_log
 
-# Fields that tell an image's file, the first that is there. COCO's files have the second one, too, but their images
-# lie in one folder; LVIS's have no other, and its last folder is a part of the name.
+from pe_dense.datasets.annotation_check import check_content
+from pe_dense.utils.errors import ConfigError, InputError
+
+# Fields with the name of an image's file; the first one present is used. COCO's files have `coco_url`, too, but their
+# images are in one folder; LVIS's files have no other, and the last folder of the address is a part of the name.
 COCO_NAMES = ("file_name",)
 LVIS_NAMES = ("coco_url", "file_name")
 
-_FIELDS = {
-    "images": ("id", "width", "height"),
-    "annotations": ("id", "image_id", "category_id", "bbox", "area"),
-    "categories": ("id", "name"),
-}
+
+class AnnotationError(ConfigError):
+    """An annotation file cannot be used."""
 
 
 def read_json(path: str | Path):
     """Read a JSON file in UTF-8, with a byte order mark or without.
 
     Raises:
-        ValueError: if it is none.
+        AnnotationError: if it cannot be read or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except RecursionError:
+        raise AnnotationError(f"{path} is not a valid annotation file: it is nested too deeply") from None
     except ValueError as error:
-        raise InputError(f"{path} is no JSON file: {error}") from error
+        raise AnnotationError(f"{path} is not valid JSON: {error}") from error
 
 
-def read_annotations(path: str | Path) -> dict:
-    """Read an annotation file and look through it.
+def read_annotations(path: str | Path, *, masks: bool | None = None, quiet: bool = False) -> dict:
+    """Read an annotation file in COCO's or LVIS's format, check it and repair what has one meaning.
+
+    See :func:`pe_dense.datasets.annotation_check.check_content` for what is repaired; repairs are logged in a warning.
 
     Args:
         path: a JSON file with ``images``, ``annotations`` and ``categories``.
+        masks: True if each annotation must have a mask, None to check masks where there are some, False to remove them
+            unread.
+        quiet: log no repairs, for a file that is read elsewhere, too.
 
     Returns:
         the content.
 
     Raises:
-        ValueError: if it is no such file, misses fields, repeats an id or a class name, or has annotations of images
-            or categories that it does not list; all of it is told at once.
+        AnnotationError: with all problems that were found: fields that are missing or of another type, ids or class
+            names that occur more than once, annotations of images or categories that the file does not list, masks
+            that cannot be read, boxes in another convention. Each comes with the field, the number of entries and the
+            first ids.
     """
     content = read_json(path)
     if not isinstance(content, dict):
-        raise InputError(f"{path} is not in COCO's form: it holds a {type(content).__name__}, not a dict")
-    problems = [f"there are no '{part}'" for part in _FIELDS if not isinstance(content.get(part), list)]
-    problems = problems or _missing(content) or list(_contradictions(content))
-    if problems:
-        raise InputError(f"{path} is not in COCO's form: {'; '.join(problems)}")
+        raise AnnotationError(
+            f"{path} is not a valid annotation file: it contains a {type(content).__name__}, not a dict"
+        )
+    findings = check_content(content, masks=masks)
+    if findings.problems:
+        raise AnnotationError(f"{path} is not a valid annotation file: {'; '.join(findings.problems)}")
+    if findings.repairs and not quiet:
+        print_log(f"{path}: repaired on reading: {'; '.join(findings.repairs)}", "current", logging.WARNING)
     return content
 
 
@@ -75,29 +89,6 @@ def missing_fields(content: dict, wanted: Mapping[str, Sequence[str]]) -> list[s
     ]
 
 
-def _missing(content: dict) -> list[str]:
-    problems = [] if content["categories"] else ["'categories' is empty"]
-    problems += missing_fields(content, _FIELDS)
-    nameless = sum(not any(image.get(field) for field in LVIS_NAMES) for image in content["images"])
-    if nameless:
-        problems.append(f"{nameless} of {len(content['images'])} images have neither 'file_name' nor 'coco_url'")
-    return problems
-
-
-def _contradictions(content: dict) -> Iterator[str]:
-    for part, field in (("images", "id"), ("annotations", "id"), ("categories", "id"), ("categories", "name")):
-        values = [entry[field] for entry in content[part]]
-        if len(set(values)) < len(values):
-            seen: set = set()
-            repeated = next(value for value in values if value in seen or seen.add(value))
-            yield f"{len(values)} {part} share {len(set(values))} {field}s ({repeated!r} is there twice)"
-    for part, field in (("images", "image_id"), ("categories", "category_id")):
-        known = {entry["id"] for entry in content[part]}
-        unknown = sum(entry[field] not in known for entry in content["annotations"])
-        if unknown:
-            yield f"{unknown} annotations have a '{field}' that none of the {part} has"
-
-
 def class_names(content: dict) -> tuple[str, ...]:
     """Names of the categories, in the file's order: that of the labels."""
     return tuple(category["name"] for category in content["categories"])
@@ -111,7 +102,7 @@ def image_name(image: dict, fields: Sequence[str]) -> str:
         fields: ``COCO_NAMES`` or ``LVIS_NAMES``.
 
     Raises:
-        ValueError: if the image has none of the fields.
+        InputError: if the image has none of the fields.
     """
     name = next((image[field] for field in fields if image.get(field)), None)
     if name is None:
@@ -128,7 +119,7 @@ def check_classes(classes: Sequence[str], names: Sequence[str], source: str | Pa
         source: how errors call the file.
 
     Raises:
-        ValueError: with both sides.
+        InputError: with both sides.
     """
     missing = [name for name in classes if name not in set(names)]
     if missing:

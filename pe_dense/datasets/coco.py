@@ -75,7 +75,9 @@ class CocoDataset(_CocoDataset):
 
     def COCOAPI(self, path: str) -> COCO:
         """Read the annotation file: how mmdet's class does it."""
-        content = read_annotations(path)
+        steps = [step for step in self.pipeline.transforms if isinstance(step, LoadAnnotations)]
+        masks = any(step.with_mask for step in steps) if steps else None
+        content = read_annotations(path, masks=masks)
         self._match_classes(class_names(content))
         index = COCO()
         index.dataset = content

@@ -60,9 +60,10 @@ def use_data(
         the config.
 
     Raises:
-        ConfigError: if a file or its images are missing or ambiguous, a file is not in the format or has no masks
-            though the config learns them, train and val are the same file without being asked for, or have other
-            classes.
+        AnnotationError: if an annotation file is not valid, or has no masks though the config learns them, see
+            :func:`pe_dense.datasets.annotations.read_annotations`.
+        ConfigError: if a file or its images are missing or ambiguous, or train and val are the same file without being
+            asked for, or have other classes.
     """
     if not folder:
         raise ConfigError("--train-ann, --val-ann and --images choose among custom data: add its folder, --data FOLDER")
@@ -125,10 +126,7 @@ def _choose_files(
 
 
 def _read_split(root: Path, path: Path, split: str, images: str | Path | None, *, masks: bool) -> _Split:
-    try:
-        content = read_annotations(path)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    content = read_annotations(path, masks=masks, quiet=True)
     entries = content["images"]
     if not entries:
         raise ConfigError(f"{path} lists no image")
@@ -137,12 +135,6 @@ def _read_split(root: Path, path: Path, split: str, images: str | Path | None, *
         name = image_name(entries[0], LVIS_NAMES if federated else COCO_NAMES)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
-    bare = sum(not annotation.get("segmentation") for annotation in content["annotations"])
-    if masks and bare:
-        raise ConfigError(
-            f"{path}: {bare} of {len(content['annotations'])} annotations have no 'segmentation', "
-            "but this config learns masks"
-        )
     return _Split(
         path=path,
         images=chosen_folder(root, images, name, path) if images else find_image_folder(root, split, name, path),

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pe_dense.datasets.annotations import read_json
+from pe_dense.datasets.annotations import read_annotations
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
@@ -131,7 +131,7 @@ def image_counts(ann_file: str | Path) -> list[int]:
     Args:
         ann_file: COCO- or LVIS-style annotations; counted where the file does not tell (``image_count``).
     """
-    annotations = read_json(ann_file)
+    annotations = read_annotations(ann_file, masks=False, quiet=True)
     categories = annotations["categories"]
     if all("image_count" in category for category in categories):
         return [category["image_count"] for category in categories]

@@ -34,18 +34,18 @@ def changed(**parts):
 @pytest.mark.parametrize(
     ("annotations", "message"),
     [
-        ([1], r"ann\.json is not in COCO's form: it holds a list"),
+        ([1], r"ann\.json is not a valid annotation file: it contains a list"),
         ({"shapes": []}, "there are no 'images'; there are no 'annotations'; there are no 'categories'"),
         (changed(categories=[]), "'categories' is empty"),
         (changed(categories=[dict(id=1, name="a"), dict(id=2)]), "'name' is missing in 1 of 2 categories"),
         (changed(images=[dict(id=0, width=1, height=1)]), "1 of 1 images have neither 'file_name' nor 'coco_url'"),
         (
-            changed(annotations=[dict(id=1, image_id=0, category_id=1, bbox=[0, 0, 1, 1])]),
-            "'area' is missing in 1 of 1",
+            changed(annotations=[dict(id=1, image_id=0, category_id=1, area=1)]),
+            r"'bbox' is missing in 1 of 1 annotations \(id 1\)",
         ),
         (
             changed(categories=[dict(id=1, name="a"), dict(id=2, name="a")]),
-            r"2 categories share 1 names \('a' is there twice\)",
+            r"2 categories share 1 names \('a' occurs more than once\)",
         ),
         (changed(categories=[dict(id=1, name="a")]), "2 annotations have a 'category_id' that none of the categories"),
         (
@@ -54,7 +54,7 @@ def changed(**parts):
         ),
         (
             changed(annotations=2 * content(("a",), ["0.png"])["annotations"]),
-            r"2 annotations share 1 ids \(1 is there twice\)",
+            r"2 annotations share 1 ids \(1 occurs more than once\)",
         ),
     ],
 )
@@ -65,7 +65,7 @@ def test_bad_files_are_told(tmp_path, annotations, message):
 
 def test_no_json(tmp_path):
     (tmp_path / "a.json").write_text("<xml>")
-    with pytest.raises(ValueError, match=r"a\.json is no JSON file: Expecting value"):
+    with pytest.raises(ValueError, match=r"a\.json is not valid JSON: Expecting value"):
         read_annotations(tmp_path / "a.json")
 
 

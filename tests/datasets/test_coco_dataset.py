@@ -77,7 +77,7 @@ def test_other_classes_are_refused(tmp_path):
 
 def test_a_file_of_another_form_is_refused(tmp_path):
     files = write(tmp_path, dict(content(("a",), ["0.png"]), categories=[]))
-    with pytest.raises(ValueError, match=r"ann\.json is not in COCO's form: 'categories' is empty"):
+    with pytest.raises(ValueError, match=r"ann\.json is not a valid annotation file: 'categories' is empty"):
         CocoDataset(**files)
 
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from helpers.annotated_folder import content, square
 
 from pe_dense.detection import FederatedLoss
 from pe_dense.detection.federated_loss import image_counts
@@ -57,15 +58,16 @@ def test_gradient_reaches_only_the_drawn_classes():
 
 def test_counts_are_made_where_the_file_has_none(tmp_path):
     ann_file = tmp_path / "own.json"
-    pairs = [(1, 7), (1, 7), (2, 7), (2, 9)]
-    annotations = [dict(image_id=image, category_id=category) for image, category in pairs]
-    ann_file.write_text(json.dumps(dict(categories=[dict(id=9), dict(id=7), dict(id=3)], annotations=annotations)))
+    annotations = content(("a", "b", "c"), ["0.png", "1.png"], [square(4, 6, 20)] * 2)
+    for annotation, image, category in zip(annotations["annotations"], (0, 0, 1, 1), (2, 2, 2, 1), strict=True):
+        annotation.update(image_id=image, category_id=category)
+    ann_file.write_text(json.dumps(annotations))
     assert image_counts(ann_file) == [1, 2, 0]
 
 
 def test_another_number_of_classes_names_both(tmp_path):
     ann_file = tmp_path / "lvis.json"
-    ann_file.write_text(json.dumps(dict(categories=[dict(id=1, image_count=2)], annotations=[])))
+    ann_file.write_text(json.dumps(content(("a",), ["0.png"])))
     loss = FederatedLoss(3, ann_file=str(ann_file))  # reads nothing yet
     with pytest.raises(ValueError, match="lvis.json has 1 classes, but the model has 3"):
         loss(torch.zeros(1, 4), torch.tensor([0]))

@@ -171,7 +171,7 @@ GOOD = content(PARTS, ["0.png", "1.png"])
         (dict(train=dict(GOOD, categories=[]), val=GOOD), ["'categories' is empty"]),
         (dict(train=content(("a", "a"), ["0.png"]), val=GOOD), ["2 categories share 1 names"]),
         (dict(train=dict(GOOD, images=[], annotations=[]), val=GOOD), ["train.json lists no image"]),
-        (dict(train=[1], val=GOOD), ["train.json is not in COCO's form: it holds a list"]),
+        (dict(train=[1], val=GOOD), ["train.json is not a valid annotation file: it contains a list"]),
         (
             dict(train=content(PARTS, ["0.png"], federated=True) | dict(), val=dict(GOOD, images=[{}])),
             ["'id' is missing in 1 of 1 images"],
@@ -186,10 +186,12 @@ GOOD = content(PARTS, ["0.png", "1.png"])
         ),
         (
             dict(train=dict(GOOD, annotations=[dict(GOOD["annotations"][0], segmentation=[])]), val=GOOD),
-            ["1 of 1 annotations have no 'segmentation', but this config learns masks"],
+            ["'segmentation' is missing in 1 of 1 annotations (id 1)"],
         ),
         (
-            dict(train=dict(GOOD, images=[dict(id=i, width=9, height=9, coco_url="0.png") for i in (0, 1)]), val=GOOD),
+            dict(
+                train=dict(GOOD, images=[dict(id=i, width=64, height=64, coco_url="0.png") for i in (0, 1)]), val=GOOD
+            ),
             ["image 0 has no file_name"],
         ),
     ],

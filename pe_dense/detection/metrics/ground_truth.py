@@ -26,8 +26,8 @@ class GroundTruth(ABC):
         masks: whether masks are to be compared too; they are not kept otherwise.
 
     Raises:
-        ValueError: if the file is not in COCO's form (see :func:`pe_dense.datasets.annotations.read_annotations`) or
-            lacks what the rules need, naming the fields.
+        AnnotationError: if the file is not valid, see :func:`pe_dense.datasets.annotations.read_annotations`.
+        ValueError: if it lacks what the rules need, naming the fields.
     """
 
     required: dict[str, tuple[str, ...]] = {}
@@ -35,12 +35,10 @@ class GroundTruth(ABC):
 
     def __init__(self, path: str | Path, *, masks: bool) -> None:
         self.path = path
-        content = read_annotations(path)
+        content = read_annotations(path, masks=masks, quiet=True)  # repairs are logged by the data set
         problems = missing_fields(content, self.required)
-        problems += missing_fields(content, dict(annotations=["segmentation"])) if masks else []
-        problems += [] if problems else _useless(content["annotations"], masks)
-        if problems := problems or self._contradictions(content):
-            raise InputError(f"{path} does not serve: {'; '.join(problems)}. {self.advice}")
+        if problems:
+            raise InputError(f"{path} cannot be evaluated: {'; '.join(problems)}. {self.advice}")
         self._ids = {category["name"]: category["id"] for category in content["categories"]}
         sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
         self._image_ids = set(sizes)
@@ -99,15 +97,3 @@ class GroundTruth(ABC):
         classes = [name if name in self._ids else _MISSPELT.get(name, name) for name in classes]
         check_classes(classes, tuple(self._ids), self.path)
         return np.array([self._ids[name] for name in classes], dtype=np.int64)
-
-    def _contradictions(self, content: dict) -> list[str]:
-        """What is wrong with fields of the rules' own."""
-        return []
-
-
-def _useless(annotations: list[dict], masks: bool) -> list[str]:
-    """What the evaluator would stumble over, after the first epoch."""
-    boxes = sum(len(annotation["bbox"]) != 4 for annotation in annotations)
-    problems = [f"'bbox' is not of four numbers in {boxes} of {len(annotations)} annotations"] if boxes else []
-    empty = sum(annotation["segmentation"] is None for annotation in annotations) if masks else 0
-    return problems + ([f"'segmentation' is null in {empty} of {len(annotations)} annotations"] if empty else [])

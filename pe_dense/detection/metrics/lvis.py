@@ -85,12 +85,6 @@ class LVISGroundTruth(GroundTruth):
     def _table_of(self, category: int) -> int:
         return len(self._rows[category]).bit_length()
 
-    def _contradictions(self, content: dict) -> list[str]:
-        frequencies = {category["frequency"] for category in content["categories"]}
-        if frequencies <= set("rcf"):
-            return []
-        return [f"'frequency' must be 'r', 'c' or 'f', got {sorted(map(str, frequencies))}"]
-
     def counted(self, image_id: int, categories: np.ndarray, scores: np.ndarray) -> np.ndarray:
         best = np.argsort(-scores, kind="stable")[:MAX_DETECTIONS]
         return best[np.isin(categories[best], self._counted.get(image_id, []))]

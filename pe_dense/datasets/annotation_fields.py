@@ -1,0 +1,218 @@
+"""Typed fields of annotation files: one meaning is read, anything else is reported."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any
+
+MISSING: Any = object()
+MAX_ID = 2**53  # the largest range in which every reader of JSON agrees on an integer
+_INTEGER = re.compile(r"\s*[+-]?\d{1,16}(\.0*)?\s*", re.ASCII)
+_NUMBER = re.compile(r"\s*[+-]?(\d{1,16}(\.\d{0,40})?|\.\d{1,40})([eE][+-]?\d{1,3})?\s*", re.ASCII)
+_FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+_SHOWN = 3  # ids in a message
+
+
+class FieldError(ValueError):
+    """A value that has no meaning in its field; the message is the value's kind."""
+
+
+class Findings:
+    """Problems and repairs of a file, counted by kind.
+
+    Attributes:
+        problems: what makes the file unusable, one sentence part each.
+        repairs: what was read as something else, one sentence part each.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.repairs: list[str] = []
+
+    def problem(self, part: str, entries: Sequence, rows: Iterable[int], what: str, expected: str = "") -> None:
+        """Report entries with a problem.
+
+        Args:
+            part: 'images', 'annotations' or 'categories'.
+            entries: all entries of the part.
+            rows: indices of the entries with the problem.
+            what: field and fault.
+            expected: what is allowed.
+        """
+        rows = list(rows)
+        if rows:
+            expected = f", must be {expected}" if expected else ""
+            self.problems.append(f"{what} in {len(rows)} of {len(entries)} {part}{expected} ({_ids(entries, rows)})")
+
+    def repair(self, part: str, count: int, what: str) -> None:
+        """Report a repair.
+
+        Args:
+            part: 'images', 'annotations' or 'categories'.
+            count: of repaired entries.
+            what: field and repair.
+        """
+        if count:
+            self.repairs.append(f"{what} in {count} {part}")
+
+
+def _ids(entries: Sequence, rows: Sequence[int]) -> str:
+    """The first entries of some: by their ids, or by their places in the list where they have none."""
+    ids = [entries[row].get("id") if isinstance(entries[row], dict) else None for row in rows[:_SHOWN]]
+    more = ", ..." if len(rows) > _SHOWN else ""
+    if all(isinstance(value, int | str) and not isinstance(value, bool) for value in ids):
+        return f"id{'s' if len(rows) > 1 else ''} {', '.join(short(value) for value in ids)}{more}"
+    return f"number{'s' if len(rows) > 1 else ''} {', '.join(str(row) for row in rows[:_SHOWN])} of the list{more}"
+
+
+def short(value) -> str:
+    """A value for a message: its ``repr`` (escaped to ASCII where it cannot be printed), at most 40 characters."""
+    text = repr(value)
+    if not text.isprintable():
+        text = ascii(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def kind(value) -> str:
+    """What a JSON value is, for a message."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, list):
+        return "a list"
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "infinite"
+    return "out of range"
+
+
+def read_integer(value, low: int = -MAX_ID, high: int = MAX_ID) -> int:
+    """Read an integer, also one given as text or with a decimal point.
+
+    Raises:
+        FieldError: for anything else.
+    """
+    if isinstance(value, str) and _INTEGER.fullmatch(value):
+        value = int(value.split(".")[0])
+    elif isinstance(value, float) and math.isfinite(value):
+        if not value.is_integer():
+            raise FieldError("not a whole number")
+        value = int(value)
+    if type(value) is not int or not low <= value <= high:
+        raise FieldError(kind(value))
+    return value
+
+
+def read_number(value) -> float:
+    """Read a finite number, also one given as text.
+
+    Raises:
+        FieldError: for anything else.
+    """
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value)
+    if type(value) not in (int, float) or not abs(value) <= 1e300:
+        raise FieldError(kind(value))
+    return value
+
+
+def read_flag(value) -> int:
+    """Read 0 or 1, also as text, with a decimal point, as true or false; null and NaN are 0.
+
+    Raises:
+        FieldError: for anything else.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return 0
+    if isinstance(value, str) and value.strip().lower() in _FLAGS:
+        return _FLAGS[value.strip().lower()]
+    if isinstance(value, bool | int | float) and value in (0, 1):
+        return int(value)
+    raise FieldError(kind(value))
+
+
+def read_text(value) -> str:
+    """Read a text without control characters, also from a number.
+
+    Raises:
+        FieldError: for anything else.
+    """
+    if type(value) in (int, float) and abs(value) <= MAX_ID:
+        return str(value)
+    if not isinstance(value, str):
+        raise FieldError(kind(value))
+    if not value.strip():
+        raise FieldError("empty")
+    if any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in value):
+        raise FieldError("text with control characters or half characters")
+    return value
+
+
+def read_column(
+    findings: Findings,
+    part: str,
+    entries: list[dict],
+    field: str,
+    read: Callable,
+    expected: str,
+    *,
+    plain: tuple[type, ...],
+    optional: bool = False,
+    check: Callable[[set], bool] | None = None,
+) -> list:
+    """Read a field of all entries; values that need a repair are replaced in the entries.
+
+    Args:
+        findings: where problems and repairs go.
+        part: 'images', 'annotations' or 'categories'.
+        entries: of the part.
+        field: name.
+        read: gives a value's meaning, or raises :class:`FieldError`.
+        expected: what is allowed, for the message.
+        plain: types of values that are what they are to be, if ``check`` accepts the set of them.
+        optional: whether entries without the field are accepted.
+        check: of the set of all values.
+
+    Returns:
+        the values; ``MISSING`` where the field is missing or has no meaning.
+    """
+    values = [entry.get(field, MISSING) for entry in entries]
+    types = set(map(type, values))
+    if types <= set(plain) and (check is None or check(set(values))):
+        return values
+    faults: dict[str, list[int]] = {}
+    repairs: dict[Hashable, list] = {}
+    for row, value in enumerate(values):
+        if value is MISSING:
+            if not optional:
+                faults.setdefault("missing", []).append(row)
+            continue
+        try:
+            meaning = read(value)
+        except FieldError as error:
+            faults.setdefault(str(error), []).append(row)
+            values[row] = MISSING
+            continue
+        if type(meaning) is not type(value) or meaning != value:
+            values[row] = entries[row][field] = meaning
+            repairs.setdefault(kind_of_repair(value), []).append((value, meaning))
+    for fault, rows in faults.items():
+        if fault == "missing":
+            findings.problem(part, entries, rows, f"'{field}' is missing")
+        else:
+            findings.problem(part, entries, rows, f"'{field}' is {fault}", expected)
+    for pairs in repairs.values():
+        before, after = pairs[0]
+        findings.repair(part, len(pairs), f"'{field}' {short(before)} read as {short(after)}")
+    return values
+
+
+def kind_of_repair(value) -> str:
+    """Values that are repaired alike: by their type."""
+    return type(value).__name__
