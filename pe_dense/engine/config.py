@@ -9,6 +9,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.package_files import find_config
 
 # What a run reads of a config's top level. Any other name there only says once what stands in several places.
 # fmt: off
@@ -31,13 +32,13 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     in model and weights. Other options then change single values (``model.backbone.with_cp``).
 
     Args:
-        path: a config file.
+        path: a config file, or a bare name as in :func:`~pe_dense.utils.package_files.find_config`.
         options: dotted names and values.
 
     Raises:
         ConfigError: for a file that is missing or no config, or an option that the config does not know.
     """
-    path = Path(path)
+    path = find_config(path)
     if not path.is_file():
         known = sorted(file.name for file in path.parent.glob("*.py")) if path.parent.is_dir() else []
         close = get_close_matches(path.name, known, n=3)

@@ -1,0 +1,47 @@
+"""Files that come with the package: configs and command-line tools, in a checkout and in an installed wheel."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+import pe_dense
+from pe_dense.utils.errors import ConfigError
+
+
+def package_folder(name: str) -> Path:
+    """A folder that a wheel contains inside the package, and a checkout beside it (``configs``, ``tools``)."""
+    package = Path(pe_dense.__file__).parent
+    installed = package / name
+    return installed if installed.is_dir() else package.parent / name
+
+
+def find_config(name: str | Path) -> Path:
+    """Find a config file by path or by bare name.
+
+    Args:
+        name: path of a file; or a name without folder, with or without ``.py``, that is looked up in the current
+            directory's ``configs/``, then among the configs that come with the package.
+
+    Returns:
+        the file's path; for a path that does not exist the path itself.
+
+    Raises:
+        ConfigError: if a bare name without ``.py`` is not found.
+    """
+    path = Path(name)
+    if path.is_file() or path.name != str(name) or path.suffix not in ("", ".py"):
+        return path
+    folders = [Path("configs"), package_folder("configs")]
+    for folder in folders:
+        found = folder / f"{path.stem}.py"
+        if found.is_file():
+            return found
+    if path.suffix:
+        return path
+    known = sorted({file.stem for folder in folders for file in folder.glob("*.py")})
+    close = get_close_matches(path.name, known, n=3)
+    hint = f"; did you mean {', '.join(close)}?" if close else ""
+    raise ConfigError(
+        f"config {name} not found: it is neither a file nor a config in {' or '.join(map(str, folders))}{hint}"
+    )

@@ -1,0 +1,31 @@
+import pytest
+
+from pe_dense.engine.config import load_config
+from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.package_files import find_config, package_folder
+
+
+def test_configs_are_found_by_name(tmp_path, monkeypatch):
+    """In the current directory's configs/, then in the package's."""
+    monkeypatch.chdir(tmp_path)
+    packaged = package_folder("configs") / "shapes_maskrcnn_pe_tiny.py"
+    assert find_config("shapes_maskrcnn_pe_tiny") == find_config("shapes_maskrcnn_pe_tiny.py") == packaged
+    (tmp_path / "configs").mkdir()
+    own = tmp_path / "configs" / "shapes_maskrcnn_pe_tiny.py"
+    own.write_text("model = dict()\n")
+    assert find_config("shapes_maskrcnn_pe_tiny").resolve() == own
+    assert load_config("shapes_maskrcnn_pe_tiny").model == {}
+    assert find_config(packaged) == packaged
+    file = tmp_path / "shapes_maskrcnn_pe_tiny"
+    file.touch()
+    assert find_config("shapes_maskrcnn_pe_tiny").resolve() == file
+
+
+def test_unknown_configs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"config shapes_maskrcn_pe_tiny not found.*did you mean shapes_maskrcnn_pe_tiny"
+    ):
+        find_config("shapes_maskrcn_pe_tiny")
+    with pytest.raises(ConfigError, match=r"absent\.py does not exist"):
+        load_config("absent.py")
