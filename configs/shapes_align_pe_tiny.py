@@ -55,6 +55,6 @@ train_cfg.merge(dict(max_iters=max_iters))
 
 default_hooks.merge(dict(logger=dict(interval=10), checkpoint=dict(interval=50)))
 log_processor.merge(dict(window_size=10))
-custom_hooks[2].update(
+custom_hooks[1].update(
     images=[f"{data_root}/val/{number:06}.png" for number in range(4)], size=image_size, interval=100
 )

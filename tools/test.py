@@ -35,8 +35,9 @@ def main():
     args = parse_args()
     import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
     from pe_dense.utils.errors import one_line_errors
+    from pe_dense.utils.signals import STOP
 
-    with one_line_errors():
+    with STOP.handled(), one_line_errors():
         from pe_dense.engine.build_runner import testing_runner
         from pe_dense.engine.config import load_config
         from pe_dense.engine.distributed import leave_processes

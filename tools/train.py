@@ -57,8 +57,9 @@ def main():
     args = parse_args()
     import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
     from pe_dense.utils.errors import one_line_errors
+    from pe_dense.utils.signals import STOP, StopRun
 
-    with one_line_errors():
+    with STOP.handled(), one_line_errors():
         from pe_dense.engine.build_runner import training_runner
         from pe_dense.engine.config import load_config
         from pe_dense.engine.distributed import leave_processes
@@ -82,7 +83,11 @@ def main():
             fsdp=args.fsdp,
             ema=args.ema,
         )
-        runner.train()
+        try:
+            runner.train()
+        except StopRun:
+            leave_processes()
+            raise
         leave_processes()
     print(f"Checkpoints: {runner.work_dir}\nLogs: {runner.log_dir}")
 

@@ -13,7 +13,6 @@ default_hooks.merge(dict(checkpoint=dict(interval=200 * accumulative_counts)))
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
 
 custom_hooks = [
-    dict(type="pe_dense.FiniteLossHook"),
     dict(type="pe_dense.SkippedImagesHook"),
     # A few photos, to look at their features during training.
     dict(type="pe_dense.FeaturePictureHook", images="data/pictures", interval=200 * accumulative_counts),

@@ -112,8 +112,5 @@ model = dict(
         rcnn=dict(score_thr=0.05, nms=dict(type="nms", iou_threshold=0.5), max_per_img=100, mask_thr_binary=0.5),
     ),
 )
-custom_hooks = [
-    dict(type="pe_dense.ClassCheckHook"),
-    dict(type="CheckInvalidLossHook", interval=50),  # ends a run whose loss is no number any more
-]
+custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
 tta_model = dict(type="pe_dense.TestTimeMaskRCNN")  # for `--tta`

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pe_dense.backbones import get_variant, load_weights
-from pe_dense.distillation.losses import core_loss, cosine, effective_rank, pairwise_loss
+from pe_dense.distillation.losses import cosine, effective_rank, pairwise_loss
 from pe_dense.distillation.student import Student
 from pe_dense.distillation.teachers.backbone import TowerTeacher
 from pe_dense.distillation.teachers.base import Teacher
@@ -60,10 +60,10 @@ class SpatialDistiller(Student):
     def loss(self, images: Tensor) -> dict[str, Tensor]:
         """See :class:`Student`."""
         teacher, student = self.teachers["teacher"](images, self.grid), self.tokens(images)
-        mapped = self.projection(student)
+        similarity = cosine(self.projection(student), teacher)
         return dict(
             loss_pairwise=self.pairwise_weight * pairwise_loss(student, teacher),
-            loss_feature=self.feature_weight * core_loss(mapped, teacher),
-            cosine=cosine(mapped.detach(), teacher),
+            loss_feature=-self.feature_weight * similarity,
+            cosine=similarity.detach(),
             effective_rank=effective_rank(student),
         )

@@ -11,24 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def core_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Minus the mean cosine similarity of a token and its teacher's.
-
-    Source: Perception Encoder (arXiv 2504.13181), section 5.2, L_core. The paper prints it without the minus, but says
-    that the similarity is maximised.
-
-    Args:
-        student, teacher: (B, N, C).
-
-    Returns:
-        a scalar in [-1, 1]; at -1 all directions are the same.
-
-    Raises:
-        ValueError: for shapes that differ.
-    """
-    return -cosine(student, teacher)
-
-
 def locality_loss(student: Tensor, sam: Tensor, temperature: float = 20.0) -> Tensor:
     """Mean squared difference of the tokens' similarities to each other, those of SAM sharpened.
 
@@ -74,7 +56,16 @@ def pairwise_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean cosine similarity of tokens (B, N, C) with those of the same place: a scalar.
+    """Mean cosine similarity of each token and its teacher's; minus it is the loss of feature distillation.
+
+    Source: Perception Encoder (arXiv 2504.13181), section 5.2, L_core. The paper prints the loss without the minus,
+    but says that the similarity is maximized.
+
+    Args:
+        student, teacher: (B, N, C).
+
+    Returns:
+        a scalar in [-1, 1]; at 1 all directions are the same.
 
     Raises:
         ValueError: for shapes that differ.

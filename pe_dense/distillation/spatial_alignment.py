@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pe_dense.backbones.checkpoint import fit_state, tower_state
-from pe_dense.distillation.losses import core_loss, cosine, effective_rank, locality_loss
+from pe_dense.distillation.losses import cosine, effective_rank, locality_loss
 from pe_dense.distillation.student import Student
 from pe_dense.distillation.teachers.backbone import TowerTeacher
 from pe_dense.distillation.teachers.base import Teacher
@@ -119,8 +119,9 @@ class SpatialAligner(Student):
         student = self.masked_tokens(images)
         result = {}
         if "core" in wanted:
-            result["loss_core"] = self.core_weight * core_loss(student, wanted["core"])
-            result["cosine"] = cosine(student.detach(), wanted["core"])
+            similarity = cosine(student, wanted["core"])
+            result["loss_core"] = -self.core_weight * similarity
+            result["cosine"] = similarity.detach()
         if "sam" in wanted:
             result["loss_locality"] = self.locality_weight * locality_loss(student, wanted["sam"], self.temperature)
         result["effective_rank"] = effective_rank(student)

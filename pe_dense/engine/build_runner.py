@@ -10,9 +10,10 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 
-from pe_dense.engine.distributed import join_processes
+from pe_dense.engine.distributed import check_launcher, is_main_process, join_processes
 from pe_dense.engine.preflight import check_files, check_pictures, check_weights
 from pe_dense.engine.tta import drop_pretrained, use_test_time_augmentation
+from pe_dense.engine.work_dir_lock import lock_work_dir
 from pe_dense.utils.errors import ConfigError
 
 
@@ -55,6 +56,8 @@ def training_runner(
     if ema is not None:
         _set_average(config, ema)
     _place(config, work_dir, launcher)
+    if is_main_process(launcher):
+        lock_work_dir(config.work_dir)
     _set_resume(config, resume)
     _set_precision(config, amp)
     return RUNNERS.build(config)
@@ -107,6 +110,7 @@ def _own_weights(config: Config) -> str:
 def _place(config: Config, work_dir: str | None, launcher: str) -> None:
     config.work_dir = work_dir or config.get("work_dir") or f"work_dirs/{Path(config.filename).stem}"
     config.launcher = launcher
+    check_launcher(launcher)
     if launcher != "none":
         join_processes(config, launcher)
 
@@ -128,7 +132,7 @@ def _set_sharding(config: Config, launcher: str, ema: float | None) -> None:
 def _set_average(config: Config, momentum: float) -> None:
     if not 0.0 < momentum < 1.0:
         raise ConfigError(f"--ema {momentum:g}: the part by which a step moves the average is between 0 and 1")
-    average = dict(type="EMAHook", ema_type="ExponentialMovingAverage", momentum=momentum)
+    average = dict(type="pe_dense.EMAHook", momentum=momentum)
     config.custom_hooks = [*(config.get("custom_hooks") or []), average]
 
 

@@ -17,7 +17,31 @@ _NAMES = dict(
     slurm=("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
     mpi=("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
 )
+# Variables that count the processes of one launch. SLURM_NTASKS is none of them: a batch script has it without srun.
+_COUNTS = dict(WORLD_SIZE="pytorch", SLURM_STEP_NUM_TASKS="slurm", OMPI_COMM_WORLD_SIZE="mpi")
 _COMMANDS = dict(pytorch="torchrun --nproc_per_node=N", slurm="srun --ntasks=N python", mpi="mpirun -n N python")
+
+
+def check_launcher(launcher: str) -> None:
+    """Refuse to be one of several processes that do not know of each other.
+
+    Without ``--launcher`` each of them would be a run of its own, and all would write to one folder.
+
+    Args:
+        launcher: as given.
+
+    Raises:
+        ConfigError: naming the variable that shows it, and the option that is missing.
+    """
+    if launcher != "none":
+        return
+    for name, option in _COUNTS.items():
+        count = os.environ.get(name, "")
+        if count.isdigit() and int(count) > 1:
+            raise ConfigError(
+                f"{count} processes were started ({name}={count}), but without --launcher each would be a separate run "
+                f"in the same folder: add --launcher {option}, or start a single process"
+            )
 
 
 def join_processes(config: Config, launcher: str) -> None:
@@ -51,6 +75,11 @@ def join_processes(config: Config, launcher: str) -> None:
     torch.distributed.init_process_group("gloo")
     wrapper = config.get("model_wrapper_cfg") or dict(broadcast_buffers=False, find_unused_parameters=unused)
     config.model_wrapper_cfg = dict(dict(type="MMDistributedDataParallel"), **wrapper, device_ids=None)
+
+
+def is_main_process(launcher: str) -> bool:
+    """Whether this is the run's only process, or its first; can be asked before the processes have met."""
+    return launcher == "none" or os.environ.get(_NAMES[launcher][0]) == "0"
 
 
 def leave_processes() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
 from pe_dense.utils.errors import ConfigError
 
@@ -109,6 +110,19 @@ def empty_error(dataset: dict) -> ConfigError:
         f"{inner.get('type')}: no image is left of {inner.get('ann_file')} in {inner.get('data_root')}: it lists none, "
         f"or none with an object of {wanted}"
     )
+
+
+def is_empty(dataset: dict) -> bool:
+    """Whether one of the data sets of MMEngine's kind in a config lists no image, or none that its filter leaves."""
+    for inner in inner_datasets(dict(dataset=dataset)):
+        try:
+            built = DATASETS.build(dict(inner, lazy_init=True))
+            built.data_list = built.load_data_list()
+            if len(built.filter_data()) == 0:
+                return True
+        except (TypeError, AttributeError, ValueError, OSError):  # of another kind, or at fault in another way
+            continue
+    return False
 
 
 def check_images(dataset) -> None:

@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
 import mmengine
-from mmengine.dist import master_only
-from mmengine.hooks import EMAHook
+from mmengine.dist import get_dist_info, master_only
+from mmengine.hooks import EMAHook as _EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
+from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner import Runner as _Runner
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader as _DataLoader
 
 from pe_dense.engine import fsdp
+from pe_dense.engine.data_loading import DataLoader, SeededBatchSampler, TrainBatches, check_shared_memory
 from pe_dense.engine.hooks.checkpoint import CheckpointHook
-from pe_dense.engine.preflight import check_images, empty_error
+from pe_dense.engine.hooks.ema import EMAHook
+from pe_dense.engine.hooks.nan_loss import NaNLossHook
+from pe_dense.engine.hooks.stop import StopHook, after_update
+from pe_dense.engine.preflight import check_images, empty_error, is_empty
 from pe_dense.engine.vis_backend import LocalVisBackend, is_local
+from pe_dense.engine.work_dir_lock import unlock_work_dir
 from pe_dense.registry import RUNNERS
 from pe_dense.utils import CheckpointError, read_checkpoint, require_match
 from pe_dense.utils.atomic_write import write_text
 from pe_dense.utils.checkpoint import write_checkpoint
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.rng import StepSeedHook
+from pe_dense.utils.signals import STOP, StopRun
 
 
 def bare_state(checkpoint, source: str) -> dict[str, Tensor]:
@@ -107,11 +115,78 @@ class Runner(_Runner):
         return built
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """As MMEngine's, with this project's :class:`CheckpointHook` for its own and with :class:`StepSeedHook`."""
-        hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1), step_seed=StepSeedHook()) | dict(hooks or {})
+        """As MMEngine's, with this project's :class:`CheckpointHook` for its own, and with the hooks of every run:
+        :class:`StepSeedHook`, :class:`NaNLossHook` and :class:`StopHook`.
+        """
+        own = dict(step_seed=StepSeedHook(), nan_loss=NaNLossHook(), stop=StopHook())
+        hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1)) | own | dict(hooks or {})
         if isinstance(hooks["checkpoint"], dict) and hooks["checkpoint"].get("type") == "CheckpointHook":
             hooks["checkpoint"] = dict(hooks["checkpoint"], type=CheckpointHook)
         super().register_default_hooks(hooks)
+
+    def register_custom_hooks(self, hooks: list) -> None:
+        """As MMEngine's, with this project's :class:`EMAHook` for its own, and without a second hook for NaN losses."""
+        for hook in hooks:
+            kind = hook.get("type") if isinstance(hook, dict) else type(hook)
+            if kind == "EMAHook":
+                hook = dict(hook, type=EMAHook)
+            if kind not in (NaNLossHook, "pe_dense.FiniteLossHook", "pe_dense.NaNLossHook"):
+                self.register_hook(hook)
+
+    def build_train_loop(self, loop):
+        """As MMEngine's, but its data can begin at any iteration, and waiting for it ends on a signal."""
+        loop = super().build_train_loop(loop)
+        batches = getattr(loop.dataloader, "batch_sampler", None)
+        if isinstance(batches, SeededBatchSampler):
+            batches.continues = True
+        if isinstance(loop.dataloader, DataLoader):
+            loop.dataloader.interruptible = lambda: self.world_size == 1 and after_update(self)
+        if isinstance(loop, IterBasedTrainLoop):
+            loop.dataloader_iterator = TrainBatches(loop.dataloader)
+        return loop
+
+    def train(self) -> nn.Module:
+        """As MMEngine's; ends on SIGTERM and SIGINT with a checkpoint of the last iteration.
+
+        Raises:
+            StopRun: after a signal, when the checkpoint is written.
+        """
+        with STOP.handled():
+            try:
+                model = super().train()
+                STOP.check()
+                return model
+            except StopRun as stop:
+                STOP.deferred = True  # a checkpoint that is being written is finished
+                self._save_where_stopped()
+                if self.world_size > 1 and not stop.agreed:
+                    self._end_workers()
+                    os._exit(stop.code)  # the other processes are elsewhere, and can't be parted from in order
+                raise
+            finally:
+                self._end_workers()
+                unlock_work_dir(self.work_dir)
+
+    def _save_where_stopped(self) -> None:
+        """Write a checkpoint of the last iteration unless there is one."""
+        loop = self._train_loop
+        began = any(isinstance(hook, StopHook) and hook.began for hook in self.hooks)
+        hook = next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
+        if not began or hook is None or hook.by_epoch or not isinstance(loop, IterBasedTrainLoop) or loop.iter == 0:
+            return
+        if not after_update(self):
+            return
+        for average in (hook for hook in self.hooks if isinstance(hook, EMAHook)):
+            average.restore(self)
+        if not (Path(hook.out_dir) / hook.filename_tmpl.format(loop.iter)).exists():
+            hook._save_checkpoint_with_step(self, loop.iter, meta=dict(epoch=loop.epoch, iter=loop.iter))
+            self.logger.info(f"Stopped after iteration {loop.iter}; go on from {hook.last_ckpt} with --resume")
+
+    def _end_workers(self) -> None:
+        for loop in (self._train_loop, self._val_loop, self._test_loop):
+            loader = getattr(loop, "dataloader", None)
+            if isinstance(loader, DataLoader):
+                loader.end_workers(final=True)
 
     def load_checkpoint(self, filename: str, map_location="cpu") -> dict:
         """Load a model's checkpoint; see :func:`load_model_state` for what is refused.
@@ -128,7 +203,7 @@ class Runner(_Runner):
         """
         checkpoint = read_checkpoint(filename, map_location=map_location)
         averaged = isinstance(checkpoint, dict) and "ema_state_dict" in checkpoint
-        if averaged and self._resume and not any(isinstance(hook, EMAHook) for hook in self.hooks):
+        if averaged and self._resume and not any(isinstance(hook, _EMAHook) for hook in self.hooks):
             raise ConfigError(f"{filename} is of a run with averaged weights: resume it with --ema")
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_model_state(self.model, checkpoint, str(filename))
@@ -139,8 +214,14 @@ class Runner(_Runner):
     def resume(
         self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True, map_location="cpu"
     ) -> None:
-        """As MMEngine's, but read into the CPU's memory: a GPU has no room for a second model and optimiser."""
+        """As MMEngine's, but read into the CPU's memory: a GPU has no room for a second model and optimizer."""
+        seed = self.seed
         super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+        batches = self.train_loop.dataloader.batch_sampler
+        if self.seed != seed and isinstance(batches, SeededBatchSampler):
+            batches.restart(self.seed)  # the loader was built with this run's seed, not with the resumed one's
+        if isinstance(batches, SeededBatchSampler) and not isinstance(self.train_loop, IterBasedTrainLoop):
+            batches.begin_at(self.train_loop.iter)
 
     def save_checkpoint(
         self,
@@ -209,17 +290,21 @@ class Runner(_Runner):
         write_text(Path(self.work_dir) / name, self.cfg.pretty_text)
 
     @staticmethod
-    def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
-        """As MMEngine's, but data sets must hold images, and the images must exist.
+    def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> _DataLoader:
+        """As MMEngine's, but data sets must contain images that exist, and samples do not depend on data workers.
 
         Raises:
-            ConfigError: see :mod:`pe_dense.engine.preflight`.
+            ConfigError: see :mod:`pe_dense.engine.preflight` and :func:`check_shared_memory`.
         """
+        if isinstance(dataloader, _DataLoader):
+            return dataloader
         try:
             loader = _Runner.build_dataloader(dataloader, seed, diff_rank_seed)
-        except ValueError as error:
-            if "need at least one array" in str(error):  # how MMEngine meets an empty list of images
+        except ValueError as error:  # MMEngine's data sets fail on an empty list of images
+            if is_empty(dataloader["dataset"]):
                 raise empty_error(dataloader["dataset"]) from error
             raise
         check_images(loader.dataset)
+        loader = DataLoader.seeded(loader, seed or 0, *get_dist_info())
+        check_shared_memory(loader)
         return loader

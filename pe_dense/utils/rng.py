@@ -1,7 +1,8 @@
-"""Random weights that do not depend on what was drawn before."""
+"""Random number generators: seeds that resumed runs repeat, and states that are put back."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,19 +22,51 @@ def drawn_alike() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def fork_rng() -> Iterator[None]:
+    """Put the states of Python's, NumPy's and PyTorch's RNG (on the CPU) back at the end."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+
+
+def seed_all(seed: int) -> None:
+    """Seed Python's, NumPy's and PyTorch's RNG on the CPU.
+
+    Args:
+        seed: of 64 bits; NumPy takes the lower half.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would prepare seeds of GPUs in every data worker
+
+
 class StepSeedHook(Hook):
-    """Seed PyTorch before each step with the run's seed, the step and the process.
+    """Seed all RNGs before each iteration with the run's seed, the iteration and the process.
 
     So a resumed run draws what the uninterrupted one would have drawn (sampled boxes, dropped paths, federated
     classes), and processes draw differently: with MMEngine's one seed for all, stochastic depth would drop the same
-    blocks in all of a step's images. Data workers keep their own seeds, which differ by process and worker and start
-    anew with a resumed run.
+    blocks in all of a step's images. Samples have seeds of their own, see :mod:`pe_dense.engine.data_loading`.
     """
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        torch.manual_seed(step_seed(runner.seed, runner.iter, runner.rank))
+        seed = step_seed(runner.seed, runner.iter, runner.rank)
+        seed_all(seed)
+        torch.manual_seed(seed)  # GPUs, too
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
     """Mix three numbers (each 0 or more) into a seed of 64 bits."""
     return int(np.random.SeedSequence((seed, step, rank)).generate_state(1, np.uint64)[0])
+
+
+def sample_seed(seed: int, place: int) -> int:
+    """Mix a run's seed and a sample's place in the order of all samples into a seed of 64 bits.
+
+    Seeds of samples differ from those of steps.
+    """
+    return int(np.random.SeedSequence((seed, place), spawn_key=(1,)).generate_state(1, np.uint64)[0])

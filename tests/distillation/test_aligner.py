@@ -74,7 +74,7 @@ def test_masked_and_unmasked_tokens_count(core, seen, monkeypatch):
     monkeypatch.setattr(model, "tokens", tokens)
     images = photos(3)
     result = model(images, mode="loss")
-    expected = losses.core_loss(drawn["tokens"], model.teachers["core"](images, (4, 4)))
+    expected = -losses.cosine(drawn["tokens"], model.teachers["core"](images, (4, 4)))
     assert torch.equal(result["loss_core"], expected)
     total(result).backward()
     assert drawn["mask"].sum() == 3 * 12

@@ -5,7 +5,7 @@ import torch
 from helpers.tiny_alignment import CORE, STUDENT, photos, write_core
 
 from pe_dense.backbones import PETower
-from pe_dense.distillation.losses import core_loss, pairwise_loss
+from pe_dense.distillation.losses import cosine, pairwise_loss
 from pe_dense.registry import MODELS
 
 TEACHER = dict(STUDENT, patch_size=8, image_size=32, width=48, use_cls_token=False)
@@ -37,7 +37,7 @@ def test_losses_and_gradients(tmp_path):
     student, teacher = model.tokens(images), model.teachers["teacher"](images, (4, 4))
     assert student.shape == (2, 16, 32) and teacher.shape == (2, 16, 48)
     assert torch.equal(result["loss_pairwise"], 2 * pairwise_loss(student, teacher))
-    assert torch.equal(result["loss_feature"], 0.5 * core_loss(model.projection(student), teacher))
+    assert torch.equal(result["loss_feature"], -0.5 * cosine(model.projection(student), teacher))
     (result["loss_pairwise"] + result["loss_feature"]).backward()
     assert all(p.grad.any() for p in model.parameters())
     assert all(p.grad is None for p in model.teachers["teacher"].parameters())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pe_dense.distillation.losses import core_loss, effective_rank, locality_loss, pairwise_loss
+from pe_dense.distillation.losses import cosine, effective_rank, locality_loss, pairwise_loss
 
 
 def tokens(*shape, seed):
@@ -17,13 +17,13 @@ def cosines(x):
     return np.einsum("bnc,bmc->bnm", x, x)
 
 
-def test_core_loss():
+def test_cosine():
     student, teacher = tokens(3, 7, 5, seed=0) * 4, tokens(3, 7, 5, seed=1) + 0.3
     s, t = student.double().numpy(), teacher.double().numpy()
     each = (s * t).sum(-1) / np.sqrt((s**2).sum(-1) * (t**2).sum(-1))
-    assert core_loss(student, teacher).item() == pytest.approx(-each.mean(), abs=1e-6)
-    assert core_loss(student, 3 * student).item() == pytest.approx(-1, abs=1e-6)
-    assert core_loss(student, -student).item() == pytest.approx(1, abs=1e-6)
+    assert cosine(student, teacher).item() == pytest.approx(each.mean(), abs=1e-6)
+    assert cosine(student, 3 * student).item() == pytest.approx(1, abs=1e-6)
+    assert cosine(student, -student).item() == pytest.approx(-1, abs=1e-6)
 
 
 @pytest.mark.parametrize("temperature", [20.0, 3.0])
@@ -46,9 +46,9 @@ def test_pairwise_loss():
 
 def test_losses_are_computed_in_float32_under_autocast():
     student, sam = tokens(2, 16, 32, seed=0), tokens(2, 16, 24, seed=1)
-    expected = [core_loss(student, student + sam[..., :1]), locality_loss(student, sam), pairwise_loss(student, sam)]
+    expected = [cosine(student, student + sam[..., :1]), locality_loss(student, sam), pairwise_loss(student, sam)]
     with torch.autocast("cpu", torch.bfloat16):
-        given = [core_loss(student, student + sam[..., :1]), locality_loss(student, sam), pairwise_loss(student, sam)]
+        given = [cosine(student, student + sam[..., :1]), locality_loss(student, sam), pairwise_loss(student, sam)]
     assert given == expected
 
 
@@ -64,7 +64,7 @@ def test_effective_rank_counts_directions():
     assert effective_rank(even * torch.nan).isnan()
 
 
-@pytest.mark.parametrize("loss", [core_loss, locality_loss, pairwise_loss])
+@pytest.mark.parametrize("loss", [cosine, locality_loss, pairwise_loss])
 def test_tokens_that_do_not_belong_together(loss):
     with pytest.raises(ValueError, match=r"\(1, 4, 8\).*\(1, 9, 8\)"):
         loss(torch.ones(1, 4, 8), torch.ones(1, 9, 8))

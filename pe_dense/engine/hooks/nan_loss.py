@@ -1,13 +1,17 @@
-"""Stopping where a loss is no number."""
+"""End a run at the first NaN or infinite loss or gradient."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from pe_dense.registry import HOOKS
 from pe_dense.utils.atomic_write import write_text
@@ -15,32 +19,100 @@ from pe_dense.utils.errors import InputError
 
 
 class NonFiniteLossError(InputError):
-    """A loss is infinite or no number."""
+    """A loss or a gradient is NaN or infinite."""
 
 
-@HOOKS.register_module()
-class FiniteLossHook(Hook):
-    """Stop at the first loss that is infinite or no number, before a checkpoint could be written after it.
+@HOOKS.register_module(name=["NaNLossHook", "FiniteLossHook"])  # the second in configs of earlier versions
+class NaNLossHook(Hook):
+    """End a run at the first NaN or infinite loss or gradient, before the optimizer uses it.
 
-    The names of the batch's images go to ``non_finite_loss_iter_<step>_rank_<rank>.txt`` in the work dir.
+    Every run has this hook. Losses are what the model returns under names with 'loss'. Gradients are looked at when
+    the optimizer is about to take its step, so those that a loss scaler (float16) skips do not count. The names of the
+    batch's images go to ``non_finite_iter_<iteration>_rank_<rank>.txt`` in the work dir.
 
     Raises:
-        NonFiniteLossError: naming the loss, the step and that file.
+        NonFiniteLossError: naming the iteration, the loss or the parameter, and that file.
     """
 
     priority = "NORMAL"  # before the hook that saves
 
+    def __init__(self) -> None:
+        self._runner: Runner | None = None
+        self._batch = None
+        self._losses: Mapping[str, Tensor] = {}
+        self._undo: list[Callable[[], None]] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Look at the losses and the gradients of each step while it runs."""
+        self._runner = runner
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        parse, optimizer = model.parse_losses, runner.optim_wrapper.optimizer
+
+        def parse_losses(losses: dict) -> tuple[Tensor, dict[str, Tensor]]:
+            total, self._losses = parse(losses)
+            return total, self._losses
+
+        model.parse_losses = parse_losses
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        handle = optimizer.register_step_pre_hook(lambda *_: self._before_step(optimizer, names))
+        self._undo = [lambda: delattr(model, "parse_losses"), handle.remove]
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave model and optimizer as they were."""
+        while self._undo:
+            self._undo.pop()()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        """Keep the batch, for its images' names."""
+        self._batch = data_batch
+
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """See the class."""
-        values = {name: float(torch.as_tensor(value).detach()) for name, value in outputs.items()}
-        bad = ", ".join(f"{name} is {value}" for name, value in values.items() if not math.isfinite(value))
-        if not bad:
+        """Check the losses of steps without an update of the weights, too."""
+        self._check_losses(outputs or {})
+        self._batch = None
+
+    def _before_step(self, optimizer: torch.optim.Optimizer, names: Mapping[nn.Parameter, str]) -> None:
+        self._check_losses(self._losses)
+        parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad for p in parameters]
+        # The largest entry: a sum of squares may overflow where every entry is finite.
+        largest = nn.utils.get_total_norm(gradients, norm_type=math.inf)
+        if torch.isfinite(largest):
             return
-        step = runner.iter + 1
-        paths = data_batch["path"]
-        note = Path(runner.work_dir) / f"non_finite_loss_iter_{step}_rank_{runner.rank}.txt"
-        write_text(note, "\n".join(paths) + "\n")
+        bad = [(p, grad) for p, grad in zip(parameters, gradients, strict=True) if not grad.isfinite().all()]
+        more = f" (and of {len(bad) - 1} more of {len(parameters)} parameters)" if len(bad) > 1 else ""
+        parameter, gradient = bad[0]
+        kind = "NaN" if gradient.isnan().any() else "infinite"
+        self._stop(f"the gradient of {names.get(parameter, 'a parameter')}{more} is {kind}")
+
+    def _check_losses(self, losses: Mapping[str, Tensor]) -> None:
+        values = {name: torch.as_tensor(value).detach() for name, value in losses.items() if "loss" in name}
+        if not values or torch.stack([value.float().sum() for value in values.values()]).isfinite().all():
+            return
+        numbers = {name: float(value.float().sum()) for name, value in values.items()}
+        bad = {name: value for name, value in numbers.items() if not math.isfinite(value)}
+        terms = {name: value for name, value in bad.items() if name != "loss"} or bad  # 'loss' is the sum of all
+        self._stop(", ".join(f"{name} is {'NaN' if math.isnan(v) else 'infinite'}" for name, v in terms.items()))
+
+    def _stop(self, what: str) -> None:
+        runner, iteration = self._runner, self._runner.iter + 1
+        message = f"iteration {iteration}: {what}. The run ends before a checkpoint is written"
+        paths = image_paths(self._batch)
+        if paths:
+            note = Path(runner.work_dir) / f"non_finite_iter_{iteration}_rank_{runner.rank}.txt"
+            write_text(note, "\n".join(paths) + "\n")
+            message += f"; the {len(paths)} images of the batch are listed in {note}"
         raise NonFiniteLossError(
-            f"step {step}: {bad}. The {len(paths)} images of the batch are listed in {note}; go on from the last "
-            "checkpoint with --resume"
+            f"{message}. Go on from the last checkpoint with --resume, with a lower learning rate or "
+            "without these images"
         )
+
+
+def image_paths(batch) -> list[str]:
+    """Paths of a batch's images, as far as its samples name them."""
+    if not isinstance(batch, Mapping):
+        return []
+    if "path" in batch:
+        return [str(path) for path in batch["path"]]
+    samples = batch.get("data_samples") or []
+    return [str(sample.img_path) for sample in samples if getattr(sample, "img_path", None)]

@@ -1,0 +1,411 @@
+"""Data loading that a resumed run repeats, and whose failures end the run with a clear message."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import queues
+
+import torch
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+from torch.utils.data import BatchSampler, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader as _DataLoader
+from torch.utils.data._utils.signal_handling import _error_if_any_worker_fails
+
+from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.rng import fork_rng, sample_seed, seed_all
+from pe_dense.utils.signals import STOP
+
+TIMEOUT = 600  # seconds to wait for a batch, where the config gives no `timeout`
+_NOT_HANDED_OVER = 74  # exit status of a worker whose batch does not fit into shared memory
+_SHARED_MEMORY = "/dev/shm"
+_PR_SET_PDEATHSIG = 1
+
+
+class DataWorkerError(ConfigError):
+    """A data worker was killed, could not hand over a batch, or does not answer."""
+
+
+class SampleIndex(int):
+    """An index into a data set, with the seed of the sample's augmentation."""
+
+    def __new__(cls, index: int, seed: int) -> SampleIndex:
+        self = super().__new__(cls, index)
+        self.seed = seed
+        return self
+
+    def __getnewargs__(self) -> tuple[int, int]:
+        return int(self), self.seed
+
+
+class SeededDataset(Dataset):
+    """A data set that seeds Python's, NumPy's and PyTorch's RNG before each sample.
+
+    So a sample depends on its seed alone, not on the process that loads it or on what that loaded before. In the main
+    process the RNGs are put back afterwards. Other attributes are those of the data set.
+
+    Args:
+        dataset: a map-style data set.
+    """
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int):
+        """Load a sample; an index without a seed is passed on as it is."""
+        if not isinstance(index, SampleIndex):
+            return self.dataset[index]
+        if get_worker_info() is not None:
+            seed_all(index.seed)
+            return self.dataset[int(index)]
+        with fork_rng():
+            seed_all(index.seed)
+            return self.dataset[int(index)]
+
+    def __getattr__(self, name: str):
+        if name.startswith("__") or name == "dataset":
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+class SeededBatchSampler:
+    """A batch sampler whose indices carry seeds, and which can begin in the middle.
+
+    A sample's seed follows from the run's seed and the sample's place in the order of all processes' samples, so it is
+    the same for any number of data workers.
+
+    Args:
+        batches: gives lists of indices.
+        seed: the run's.
+        rank, world_size: of this process.
+
+    Attributes:
+        continues: whether places count on from one pass to the next, as in training; else each pass begins at 0.
+    """
+
+    def __init__(self, batches: BatchSampler, seed: int, rank: int, world_size: int):
+        self.batches = batches
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.continues = False
+        self._number = 0
+        self._rest: Iterator[list[int]] | None = None
+
+    @property
+    def sampler(self):
+        return self.batches.sampler
+
+    @property
+    def batch_size(self) -> int:
+        return self.batches.batch_size
+
+    @property
+    def drop_last(self) -> bool:
+        return getattr(self.batches, "drop_last", False)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
+        batches, self._rest = self._rest or iter(self.batches), None
+        number = self._number if self.continues else 0
+        for batch in batches:
+            places = (number * self.batch_size + offset for offset in range(len(batch)))
+            yield [
+                SampleIndex(index, sample_seed(self.seed, place * self.world_size + self.rank))
+                for index, place in zip(batch, places, strict=True)
+            ]
+            number += 1
+            if self.continues:
+                self._number = number
+
+    def skip(self, count: int, next_pass: Callable[[], None]) -> None:
+        """Let the next pass begin after as many batches.
+
+        Args:
+            count: number of batches since the start of training.
+            next_pass: called when the batches of a pass are used up, before the next one is begun.
+
+        Raises:
+            ConfigError: if there is no batch.
+        """
+        batches = iter(self.batches)
+        for _ in range(count):
+            if next(batches, None) is None:
+                next_pass()
+                batches = iter(self.batches)
+                if next(batches, None) is None:
+                    raise ConfigError("the training data is less than one batch: lower train_dataloader.batch_size")
+        self._rest, self._number = batches, count
+
+    def begin_at(self, count: int) -> None:
+        """Count the next batch as the one after this many; the sampler's own state says which one it is."""
+        self._number = count
+
+    def restart(self, seed: int) -> None:
+        """Begin anew with another seed."""
+        self.seed = seed
+        if hasattr(self.sampler, "seed"):
+            self.sampler.seed = seed
+        if hasattr(self.sampler, "skip"):  # MMEngine's endless samplers draw from a stream that is made once
+            self.sampler.skip(0)
+
+
+class TrainBatches(_InfiniteDataloaderIterator):
+    """MMEngine's endless iteration over a loader, which skips without loading for every sampler."""
+
+    def skip_iter(self, num_iters: int) -> None:
+        """Go to the batch that follows this many."""
+        batches = self._dataloader.batch_sampler
+        if not isinstance(batches, SeededBatchSampler):
+            super().skip_iter(num_iters)
+        elif num_iters > 0:
+            batches.skip(num_iters, self._next_pass)
+            self._iterator = None
+
+    def _next_pass(self) -> None:
+        self._epoch += 1
+        if hasattr(self._dataloader.batch_sampler.sampler, "set_epoch"):
+            self._dataloader.batch_sampler.sampler.set_epoch(self._epoch)
+
+
+class DataLoader(_DataLoader):
+    """PyTorch's, but what happens to its workers is said in one line, and none is left behind.
+
+    Attributes:
+        interruptible: whether SIGTERM may end the wait for a batch; see :mod:`pe_dense.utils.signals`.
+
+    Raises:
+        DataWorkerError: while iterating.
+    """
+
+    interruptible: Callable[[], bool] = staticmethod(lambda: False)
+
+    @classmethod
+    def seeded(cls, loader: _DataLoader, seed: int, rank: int, world_size: int) -> DataLoader:
+        """Make the batches of a loader repeatable; those of an iterable data set stay as they are."""
+        options = dict(
+            num_workers=loader.num_workers,
+            collate_fn=loader.collate_fn,
+            pin_memory=loader.pin_memory,
+            timeout=loader.timeout or (TIMEOUT if loader.num_workers else 0),
+            worker_init_fn=functools.partial(_start_worker, loader.worker_init_fn),
+            multiprocessing_context=loader.multiprocessing_context,
+            generator=loader.generator,
+            prefetch_factor=loader.prefetch_factor,
+            persistent_workers=loader.persistent_workers,
+        )
+        if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
+            return cls(loader.dataset, batch_size=loader.batch_size, drop_last=loader.drop_last, **options)
+        batches = SeededBatchSampler(loader.batch_sampler, seed, rank, world_size)
+        return cls(SeededDataset(loader.dataset), batch_sampler=batches, **options)
+
+    def __iter__(self) -> Iterator:
+        self.end_workers()
+        iterator = super().__iter__()
+        if self.num_workers == 0:
+            self._running = None
+            return _Batches(iterator, self)
+        _take_over_sigchld()
+        for worker in iterator._workers:
+            # Workers ignore SIGTERM, see `_start_worker`.
+            worker.terminate = worker.kill
+            worker._popen.terminate = worker._popen.kill
+        self._running = iterator
+        return _Batches(iterator, self)
+
+    def end_workers(self, final: bool = False) -> None:
+        """End the workers of the last pass, persistent ones only where ``final``."""
+        iterator = getattr(self, "_running", None)
+        if iterator is not None and (final or not self.persistent_workers):
+            iterator._shutdown_workers()
+            self._running = None
+            if final and self.persistent_workers:
+                self._iterator = None
+
+
+class _Batches:
+    """Iterate over batches, and explain what went wrong with the workers."""
+
+    waiting = False  # for a batch of any loader
+
+    def __init__(self, iterator: Iterator, loader: DataLoader):
+        self._iterator = iterator
+        self._loader = loader
+
+    def __iter__(self) -> _Batches:
+        return self
+
+    def __len__(self) -> int:
+        return len(self._iterator)
+
+    def __next__(self):
+        start = time.monotonic()
+        try:
+            with STOP.interruptible(self._loader.interruptible()):
+                if self._loader.num_workers == 0:
+                    return next(self._iterator)
+                _Batches.waiting = True
+                _error_if_any_worker_fails()
+                return next(self._iterator)
+        except RuntimeError as error:
+            explained = self._explain(time.monotonic() - start)
+            if explained is None:
+                raise
+            raise explained from error
+        finally:
+            _Batches.waiting = False
+
+    def _explain(self, seconds: float) -> DataWorkerError | None:
+        """What to say of workers that died or do not answer; None if that was not the reason."""
+        workers = getattr(self._iterator, "_workers", ())
+        for worker in workers:
+            worker.join(0)
+        ended = [worker for worker in workers if worker.exitcode not in (None, 0)]
+        if ended:
+            worker, status = ended[0], ended[0].exitcode
+            if status == _NOT_HANDED_OVER or status == -signal.SIGBUS:
+                return DataWorkerError(
+                    f"data worker {worker.pid} could not hand over a batch in shared memory "
+                    f"({_SHARED_MEMORY}: {_megabytes(free_shared_memory())} free). {_MORE_ROOM}"
+                )
+            if status == -signal.SIGKILL:
+                return DataWorkerError(
+                    f"data worker {worker.pid} was killed (signal 9), most likely by the system for want of memory "
+                    "(see `dmesg`): use fewer workers (--cfg-options train_dataloader.num_workers=N) or smaller batches"
+                )
+            how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+            return DataWorkerError(
+                f"data worker {worker.pid} {how}. To see where, load the data in the main process: --cfg-options "
+                "train_dataloader.num_workers=0 train_dataloader.persistent_workers=False"
+            )
+        if workers and self._loader.timeout and seconds >= self._loader.timeout:
+            return DataWorkerError(
+                f"no batch came from {len(workers)} data workers in {seconds:.0f} s ({_SHARED_MEMORY}: "
+                f"{_megabytes(free_shared_memory())} free). If the data is that slow, wait longer: --cfg-options "
+                f"train_dataloader.timeout=SECONDS. {_MORE_ROOM}"
+            )
+        return None
+
+
+_MORE_ROOM = (
+    "Where shared memory is small, use fewer workers (--cfg-options train_dataloader.num_workers=N, or 0 with "
+    "train_dataloader.persistent_workers=False), a lower train_dataloader.prefetch_factor, or, in a container, more of "
+    "it (docker run --shm-size=8g or --ipc=host)"
+)
+
+
+def check_shared_memory(loader: DataLoader) -> None:
+    """Make sure that the batches that workers load ahead fit into shared memory.
+
+    One sample is loaded to estimate a batch, where less than 2 GiB are free.
+
+    Raises:
+        ConfigError: with the sizes and what to do.
+    """
+    free = free_shared_memory()
+    if loader.num_workers == 0 or isinstance(loader.dataset, IterableDataset) or free is None or free >= 2**31:
+        return
+    try:
+        sample = loader.dataset[SampleIndex(0, sample_seed(0, 0))]
+    except Exception:
+        return
+    batch = tensor_bytes(sample) * (loader.batch_sampler.batch_size if loader.batch_sampler else 1)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    count = (loader.num_workers * loader.prefetch_factor + 1) * processes
+    if batch * count > free:
+        raise ConfigError(
+            f"{_SHARED_MEMORY} has {_megabytes(free)} free, but {loader.num_workers} data workers x "
+            f"{loader.prefetch_factor} batches of {_megabytes(batch)} each"
+            + (f" in each of {processes} processes" if processes > 1 else "")
+            + f" need {_megabytes(batch * count)}. {_MORE_ROOM}"
+        )
+
+
+def tensor_bytes(sample) -> int:
+    """Bytes of all tensors in a sample, at any depth: what goes through shared memory."""
+
+    class Counter(pickle.Pickler):
+        total = 0
+
+        def persistent_id(self, item):
+            if not isinstance(item, torch.Tensor):
+                return None
+            Counter.total += item.untyped_storage().nbytes()
+            return "tensor"
+
+    class Nowhere:
+        @staticmethod
+        def write(data: Iterable) -> None:
+            pass
+
+    Counter(Nowhere(), protocol=pickle.HIGHEST_PROTOCOL).dump(sample)
+    return Counter.total
+
+
+def free_shared_memory() -> int | None:
+    """Free bytes of the file system in which tensors are handed over; None where there is none."""
+    try:
+        status = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return None
+    return status.f_bavail * status.f_frsize
+
+
+def _megabytes(count: int | None) -> str:
+    return "unknown" if count is None else f"{count / 1e6:,.1f} MB"
+
+
+def _start_worker(initialize: Callable[[int], None] | None, worker_id: int) -> None:
+    """First steps of a data worker.
+
+    The main process decides when workers end: a signal to the whole process group must not take away the data of an
+    iteration that is still to be finished. If the main process itself dies, the kernel ends its workers.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
+    queues.Queue._on_queue_feeder_error = staticmethod(_not_handed_over)
+    if initialize is not None:
+        initialize(worker_id)
+
+
+def end_with_parent() -> None:
+    """Have this process killed when its parent ends, in whichever way (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _not_handed_over(error: Exception, item) -> None:
+    """Python's queues drop what can't be sent and go on, so that the main process would wait for ever."""
+    if isinstance(error, RuntimeError | OSError):
+        os.write(2, f"data worker {os.getpid()}: {error}\n".encode())
+        os._exit(_NOT_HANDED_OVER)
+    traceback.print_exception(error)
+    os._exit(1)
+
+
+def _take_over_sigchld() -> None:
+    """Look at dead workers where their data is waited for.
+
+    PyTorch raises from its signal handler wherever the main process is, as in the middle of writing a checkpoint.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, _on_child_end)
+
+
+def _on_child_end(signum: int, frame) -> None:
+    if _Batches.waiting:
+        _error_if_any_worker_fails()

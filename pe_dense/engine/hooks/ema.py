@@ -1,0 +1,85 @@
+"""Moving average of the weights, without copies of what is never trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import deepcopy
+
+import torch
+from mmengine.hooks import EMAHook as _EMAHook
+from mmengine.model import ExponentialMovingAverage as _ExponentialMovingAverage
+from mmengine.runner import Runner
+from torch import nn
+
+from pe_dense.registry import HOOKS, MODELS
+
+
+@HOOKS.register_module()
+class EMAHook(_EMAHook):
+    """MMEngine's, with :class:`ExponentialMovingAverage` for its own.
+
+    Attributes:
+        swapped: whether the model has the averaged weights at the moment, as in validation.
+    """
+
+    swapped = False
+
+    def __init__(self, ema_type: str = "ExponentialMovingAverage", **options):
+        if ema_type == "ExponentialMovingAverage":
+            ema_type = "pe_dense.ExponentialMovingAverage"
+        super().__init__(ema_type, **options)
+
+    def restore(self, runner: Runner) -> None:
+        """Give the model its own weights back where a validation was interrupted."""
+        if self.swapped:
+            self._swap_ema_parameters()
+
+    def _swap_ema_parameters(self) -> None:
+        super()._swap_ema_parameters()
+        self.swapped = not self.swapped
+
+
+@MODELS.register_module()
+class ExponentialMovingAverage(_ExponentialMovingAverage):
+    """MMEngine's, but what is never trained is shared with the model instead of copied.
+
+    That is every parameter without gradients, and the modules that a model keeps out of its ``state_dict``, as the
+    frozen backbone of a probe and the teachers of a student (3.7 GB for PE-Core-G14 in bfloat16).
+    """
+
+    def __init__(self, model: nn.Module, *args, **options):
+        super().__init__(_WithoutFrozen(model), *args, **options)
+
+
+class _WithoutFrozen:
+    """Its deep copy is one of the model."""
+
+    def __init__(self, model: nn.Module):
+        self.model = model
+
+    def __deepcopy__(self, memo: dict) -> nn.Module:
+        shared = [*hidden_modules(self.model), *(p for p in self.model.parameters() if not p.requires_grad)]
+        memo.update({id(item): item for item in shared})
+        return deepcopy(self.model, memo)
+
+
+def hidden_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """Modules that attributes of a model lead to, through lists, tuples and dicts, but that are not its submodules."""
+    known = {id(module) for module in model.modules()}
+
+    def search(value) -> Iterator[nn.Module]:
+        if isinstance(value, nn.Module):
+            if id(value) not in known:
+                known.add(id(value))
+                yield value
+        elif isinstance(value, dict):
+            for item in value.values():
+                yield from search(item)
+        elif isinstance(value, list | tuple | set):
+            for item in value:
+                yield from search(item)
+
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name not in ("_modules", "_parameters", "_buffers") and not isinstance(value, torch.Tensor):
+                yield from search(value)
