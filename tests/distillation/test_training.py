@@ -105,9 +105,9 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, images, monkeypatch):
         return loss(images)
 
     monkeypatch.setattr(runner.model, "loss", spoiled)
-    with pytest.raises(NonFiniteLossError, match=r"step 6: .*loss_core is nan.* 2 images of the batch are listed in"):
+    with pytest.raises(NonFiniteLossError, match=r"iteration 6: loss_core is NaN\. .* 2 images of the batch are "):
         runner.train()
-    note = tmp_path / "run" / "non_finite_loss_iter_6_rank_0.txt"
+    note = tmp_path / "run" / "non_finite_iter_6_rank_0.txt"
     assert [Path(line).parent for line in note.read_text().splitlines()] == [images, images]
     assert (tmp_path / "run" / "iter_4.pth").exists() and not (tmp_path / "run" / "iter_6.pth").exists()
     assert (tmp_path / "run" / "last_checkpoint").read_text().endswith("iter_4.pth")

@@ -76,7 +76,7 @@ def test_launcher_without_torchrun(monkeypatch, tmp_path):
         )
 
 
-@pytest.mark.parametrize("error", [ConfigError("bad thing"), FileNotFoundError("bad thing"), KeyError("bad thing")])
+@pytest.mark.parametrize("error", [ConfigError("bad thing"), FileNotFoundError("bad thing")])
 def test_one_line_errors(error, capsys, monkeypatch):
     monkeypatch.delenv("PE_DENSE_TRACEBACK", raising=False)
     with pytest.raises(SystemExit) as stop, one_line_errors():
