@@ -11,11 +11,8 @@ Source: Perception Encoder, appendix B.3.3: windows of 32, tiled positions, no g
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.coco_maskrcnn import *
+    from ._base_.detection_schedule_15ep import *
     from ._base_.detection_towers import frozen
-    from .coco_maskrcnn_pe_g14 import *
 
 model.merge(frozen)
-
-max_iters = 184_375 * 15 // 100  # 15 epochs
-train_cfg.merge(dict(max_iters=max_iters))
-param_scheduler[1].merge(dict(end=max_iters, milestones=[max_iters * 8 // 9, max_iters * 26 // 27]))

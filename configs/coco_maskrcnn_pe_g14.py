@@ -9,7 +9,4 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.coco_maskrcnn import *
-
-max_iters = 184_375 * 36 // 100  # 36 epochs
-train_cfg.merge(dict(max_iters=max_iters))
-param_scheduler[1].merge(dict(end=max_iters, milestones=[max_iters * 8 // 9, max_iters * 26 // 27]))
+    from ._base_.detection_schedule_36ep import *

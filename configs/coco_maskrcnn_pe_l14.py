@@ -9,6 +9,7 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.coco_maskrcnn import *
+    from ._base_.detection_schedule import *
     from ._base_.detection_towers import l14
 
 model.merge(l14)

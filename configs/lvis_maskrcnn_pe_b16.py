@@ -8,6 +8,7 @@ Recipe: not published for this size: ViTDet-B's stochastic depth and decay in th
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.detection_schedule import *
     from ._base_.detection_towers import b16
     from ._base_.lvis_maskrcnn import *
 

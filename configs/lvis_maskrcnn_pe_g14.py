@@ -8,8 +8,5 @@ Source: Perception Encoder, section 5.3 and its detection code's recipe (1024 px
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.detection_schedule_75ep import *
     from ._base_.lvis_maskrcnn import *
-
-max_iters = 184_375 * 3 // 4  # 75 epochs
-train_cfg.merge(dict(max_iters=max_iters))
-param_scheduler[1].merge(dict(end=max_iters, milestones=[max_iters * 8 // 9, max_iters * 26 // 27]))

@@ -8,6 +8,7 @@ Recipe: the paper's L-size recipe (Tab. 24): 100 epochs, windows as wide as the 
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.detection_schedule import *
     from ._base_.detection_towers import l14
     from ._base_.lvis_maskrcnn import *
 

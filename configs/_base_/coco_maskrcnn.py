@@ -1,9 +1,8 @@
-"""Mask R-CNN on COCO by the published recipe, for 100 epochs."""
+"""Mask R-CNN on COCO by the published recipe."""
 
 from mmengine.config import read_base
 
 with read_base():
     from .coco import *
-    from .detection_schedule import *
     from .maskrcnn import *
     from .runtime import *

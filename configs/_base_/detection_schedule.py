@@ -1,4 +1,7 @@
-"""The published detectors' optimiser and schedule: 100 epochs of COCO are 184,375 iterations of 64 images."""
+"""The published detectors' optimizer and schedule: 100 epochs of COCO are 184,375 iterations of 64 images.
+
+Shorter runs scale everything, the warm-up included: detection_schedule_{15,36,75}ep.py.
+"""
 
 max_iters = 184_375  # of batches of 64 images in all, over all GPUs
 
@@ -10,19 +13,9 @@ optim_wrapper = dict(
     paramwise_cfg=dict(decay_rate=0.9),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=64)
-
-
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=250),
-    dict(
-        type="MultiStepLR",
-        by_epoch=False,
-        begin=0,
-        end=max_iters,
-        milestones=[max_iters * 8 // 9, max_iters * 26 // 27],
-        gamma=0.1,
-    ),
-]
+warmup = dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=251)  # full rate at iteration 250
+steps = dict(type="MultiStepLR", by_epoch=False, begin=0, end=max_iters, milestones=[163_889, 177_546], gamma=0.1)
+param_scheduler = [warmup, steps]
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=5000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

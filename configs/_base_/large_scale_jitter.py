@@ -10,9 +10,8 @@ train_pipeline = [
     dict(type="RandomFlip", prob=0.5),
     dict(type="RandomResize", ratio_range=(0.1, 2.0), **resizing),
     dict(
-        type="RandomCrop",
+        type="pe_dense.FixedSizeCrop",
         crop_size=(image_size, image_size),
-        crop_type="absolute",
         recompute_bbox=True,
         allow_negative_crop=True,
     ),

@@ -1,9 +1,8 @@
-"""Mask R-CNN on LVIS v1 by the published recipe, for 100 epochs: federated loss, low threshold, 300 detections."""
+"""Mask R-CNN on LVIS v1 by the published recipe: federated loss, low threshold, 300 detections."""
 
 from mmengine.config import read_base
 
 with read_base():
-    from .detection_schedule import *
     from .lvis import *
     from .maskrcnn import *
     from .runtime import *

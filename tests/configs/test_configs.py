@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner
 
 FOLDER = Path(__file__).parents[2] / "configs"
@@ -43,11 +43,11 @@ def test_schedule_ends_with_the_run(path):
 @pytest.mark.parametrize(
     ("name", "iterations", "milestones", "lr", "decay"),
     [
-        # 75 of 100 epochs of 184,375 iterations; steps at 8/9 and 26/27
+        # 75 of 100 epochs of 184,375 iterations; drops as in the published configs
         ("lvis_maskrcnn_pe_g14", 138_281, [122_916, 133_159], 5e-5, 0.9),
         ("coco_maskrcnn_pe_g14", 66_375, [59_000, 63_916], 5e-5, 0.9),
-        ("lvis_maskrcnn_pe_l14", 184_375, [163_888, 177_546], 2e-4, 0.8),
-        ("coco_maskrcnn_pe_l14", 184_375, [163_888, 177_546], 1e-4, 0.8),
+        ("lvis_maskrcnn_pe_l14", 184_375, [163_889, 177_546], 2e-4, 0.8),
+        ("coco_maskrcnn_pe_l14", 184_375, [163_889, 177_546], 1e-4, 0.8),
     ],
 )
 def test_published_schedules(name, iterations, milestones, lr, decay):
@@ -57,6 +57,31 @@ def test_published_schedules(name, iterations, milestones, lr, decay):
     assert config.optim_wrapper.optimizer.lr == lr
     assert config.optim_wrapper.optimizer.weight_decay == 0.1
     assert config.optim_wrapper.paramwise_cfg.decay_rate == decay
+
+
+@pytest.mark.parametrize(
+    ("name", "warmup"),
+    [
+        ("coco_maskrcnn_pe_g14", 90),
+        ("coco_maskrcnn_pe_core_g14", 187.5),
+        ("lvis_maskrcnn_pe_core_g14", 187.5),
+        ("lvis_maskrcnn_pe_frozen_g14", 37.5),
+        ("coco_maskrcnn_pe_t16", 250),
+    ],
+)
+def test_warmup_is_as_long_as_published(name, warmup):
+    """250 of 184,375 iterations, less in shorter runs, as Detectron2's WarmupParamScheduler."""
+    config = Config.fromfile(FOLDER / f"{name}.py")
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    schedulers = [PARAM_SCHEDULERS.build(dict(cfg, optimizer=optimizer)) for cfg in config.param_scheduler]
+    for iteration in range(300):
+        expected = 0.001 + 0.999 * min(iteration / warmup, 1.0)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(
+            expected, abs=1e-9 if warmup == int(warmup) else 0.5 / warmup
+        )
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
 
 
 def test_flagship_has_the_published_tower():
