@@ -1,4 +1,4 @@
-"""Instances in COCO's format."""
+"""Data set of instances in COCO's format."""
 
 from __future__ import annotations
 
@@ -12,12 +12,19 @@ from mmdet.datasets.api_wrappers import COCO
 from mmdet.datasets.transforms import LoadAnnotations
 from mmengine.logging import print_log
 
-from pe_dense.datasets.annotations import COCO_NAMES, check_classes, class_names, image_name, read_annotations
+from pe_dense.datasets.annotations import (
+    COCO_NAMES,
+    AnnotationError,
+    check_classes,
+    class_names,
+    image_name,
+    read_annotations,
+)
 from pe_dense.registry import DATASETS
 
 
 def box_fault(box: Sequence[float], area: float, width: int, height: int) -> str | None:
-    """Why nothing can be learned from a box.
+    """Explain why nothing can be learned from a box.
 
     Args:
         box: left, top, width and height in pixels.
@@ -39,7 +46,7 @@ def box_fault(box: Sequence[float], area: float, width: int, height: int) -> str
 
 
 def clip_box(box: Sequence[float], width: int, height: int) -> list[float]:
-    """The part of a box that is in its image, of no or a negative extent if there is none.
+    """Clip a box to its image; width or height is zero or negative if it is outside.
 
     Args:
         box: left, top, width and height in pixels.
@@ -55,20 +62,25 @@ def clip_box(box: Sequence[float], width: int, height: int) -> list[float]:
 
 @DATASETS.register_module()
 class CocoDataset(_CocoDataset):
-    """As mmdet's ``CocoDataset``, but nothing of the file is passed over in silence.
+    """As mmdet's ``CocoDataset``, with a check of the whole file, and nothing dropped without a line in the log.
 
-    Boxes are clipped to their image. Those that are of zero area, outside of the image or less than a pixel in it, are
-    left out, as mmdet does, and counted in a warning. mmdet ignores classes that the file does not have, which gives
-    the labels of all further ones other names.
+    Boxes are clipped to their image. Boxes of zero area, outside of the image or less than a pixel in it, and objects
+    with ``ignore`` set are left out, as in mmdet, and counted in a warning. mmdet accepts classes that the file does
+    not have, and gives the labels of all further ones other names; they are refused here. Masks are read if the
+    pipeline loads masks, or has no ``LoadAnnotations``.
+
+    Images without objects are dropped from training if ``filter_cfg`` has ``filter_empty_gt=True``, else they are kept
+    as images of background; the log says how many. Images with crowds only count as images with objects.
 
     Arguments are those of mmdet's class.
 
     Attributes:
-        name_fields: fields of an image that tell its file, the first that is there.
+        name_fields: fields of an image with the name of its file; the first one present is used.
 
     Raises:
-        ValueError: if the file is none in COCO's form (see :func:`pe_dense.datasets.annotations.read_annotations`),
-            or the classes are not the file's, or some of them, in its order.
+        AnnotationError: if the file is not valid (see :func:`pe_dense.datasets.annotations.read_annotations`), or a
+            data set for training has no object to learn from.
+        InputError: if the classes are not the file's, or some of them, in its order.
     """
 
     name_fields: tuple[str, ...] = COCO_NAMES
@@ -90,18 +102,60 @@ class CocoDataset(_CocoDataset):
 
     def load_data_list(self) -> list[dict]:
         """Images with their instances, in the file's order, each as :meth:`parse_data_info` gives it."""
-        self._num_boxes, self._left_out = 0, Counter()
+        self._num_objects = self._crowds = self._other_classes = self._clipped = 0
+        self._left_out: Counter = Counter()
         images = super().load_data_list()
         if self._left_out:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self._left_out.most_common())
-            print_log(
-                f"{type(self).__name__}: left out {self._left_out.total()} of {self._num_boxes} boxes of "
-                f"{self.ann_file}: {reasons}",
-                "current",
-                logging.WARNING,
+            self._log(f"left out {self._left_out.total()} of {self._num_objects} boxes of {self.ann_file}: {reasons}")
+        if self._other_classes:
+            self._log(
+                f"left out {self._other_classes} of {self._num_objects} boxes of {self.ann_file}: of categories that "
+                "are not among the classes of this data set",
+                logging.INFO,
             )
+        if self._clipped:
+            self._log(f"clipped {self._clipped} of {self._num_objects} boxes of {self.ann_file} to their images")
+        self._check_learnable(len(images))
         self._decode_run_lengths(images)
         return images
+
+    def _log(self, message: str, level: int = logging.WARNING) -> None:
+        print_log(f"{type(self).__name__}: {message}", "current", level)
+
+    def _check_learnable(self, num_images: int) -> None:
+        """Refuse a training set without an object to learn from; warn of such a test set."""
+        useless = Counter({"crowds": self._crowds, "of other classes": self._other_classes}) + self._left_out
+        if useless.total() < self._num_objects or not num_images:
+            return
+        reasons = ", ".join(f"{count} {reason}" for reason, count in useless.most_common())
+        counts = f"{self.ann_file} has {self._num_objects} annotations in {num_images} images" + (
+            f", of which none is usable: {reasons}" if useless else ""
+        )
+        if self.test_mode:
+            self._log(f"there is nothing to evaluate, average precision will be -1: {counts}")
+        else:
+            raise AnnotationError(f"there is nothing to learn from: {counts}")
+
+    def filter_data(self) -> list[dict]:
+        """Drop images without objects and small ones, as ``filter_cfg`` says."""
+        if self.test_mode:
+            return self.data_list
+        filters = self.filter_cfg or {}
+        drop_empty, min_size = filters.get("filter_empty_gt", False), filters.get("min_size", 0)
+        large = [image for image in self.data_list if min(image["width"], image["height"]) >= min_size]
+        if len(large) < len(self.data_list):
+            self._log(
+                f"dropped {len(self.data_list) - len(large)} of {len(self.data_list)} images of {self.ann_file} with "
+                f"a side under {min_size} pixels (filter_cfg.min_size)"
+            )
+        if empty := sum(not image["instances"] for image in large):
+            self._log(
+                f"{'dropped' if drop_empty else 'kept'} {empty} of {len(large)} images of {self.ann_file} that have "
+                f"no objects (filter_cfg.filter_empty_gt={drop_empty} in the data set's config)",
+                logging.INFO,
+            )
+        return [image for image in large if image["instances"]] if drop_empty else large
 
     def _decode_run_lengths(self, images: list[dict]) -> None:
         """Let the pipeline load bitmaps where objects have run-length codes, which mmdet ignores as polygons."""
@@ -124,10 +178,18 @@ class CocoDataset(_CocoDataset):
         image["file_name"] = image_name(image, self.name_fields)
         size, kept = (image["width"], image["height"]), []
         for annotation in raw_data_info["raw_ann_info"]:
+            if annotation["category_id"] not in self.cat2label:
+                self._other_classes += 1
+                continue
             fault = box_fault(annotation["bbox"], annotation["area"], *size)
-            if fault is None:
-                kept.append({**annotation, "bbox": clip_box(annotation["bbox"], *size)})
-            else:
+            if annotation.get("ignore"):
+                fault = "marked 'ignore'"
+            if fault is not None:
                 self._left_out[fault] += 1
-        self._num_boxes += len(raw_data_info["raw_ann_info"])
+                continue
+            box = clip_box(annotation["bbox"], *size)
+            self._clipped += box[2] < annotation["bbox"][2] - 1 or box[3] < annotation["bbox"][3] - 1
+            self._crowds += bool(annotation.get("iscrowd"))
+            kept.append({**annotation, "bbox": box})
+        self._num_objects += len(raw_data_info["raw_ann_info"])
         return super().parse_data_info(dict(raw_img_info=image, raw_ann_info=kept))
