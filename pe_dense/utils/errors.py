@@ -57,7 +57,7 @@ def one_line_errors() -> Iterator[None]:
     _prepare_output()
     try:
         yield
-    except (UserError, OSError, UnicodeEncodeError) as error:
+    except (UserError, OSError, UnicodeEncodeError, ImportError) as error:
         message = user_message(error)
         if message is None or os.environ.get("PE_DENSE_TRACEBACK"):
             raise
@@ -75,6 +75,8 @@ def user_message(error: BaseException) -> str | None:
         return _one_line(error)
     if isinstance(error, UnicodeEncodeError) and error.encoding.lower() not in ("utf-8", "utf8"):
         return f"{error.object!a} has characters that the encoding {error.encoding} does not have: set PYTHONUTF8=1"
+    if isinstance(error, ImportError):
+        return _missing_graphics_library(str(error))
     if not isinstance(error, OSError):
         return None
     if error.errno is None:  # raised with a message by this project or a library, not by the system
@@ -85,6 +87,15 @@ def user_message(error: BaseException) -> str | None:
         return None
     name = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
     return f"{name}{error.strerror}; {_REMEDIES[error.errno]}"
+
+
+def _missing_graphics_library(message: str) -> str | None:
+    """What to do where OpenCV's build with windows is the one in use: a plain ``pip install`` brings both builds."""
+    library = re.match(r"lib(GL|gthread|glib|SM|Xext|xcb)\b[^:]*(?=: cannot open shared object file)", message)
+    return library and (
+        f"OpenCV cannot be imported because {library[0]} is not installed: run `pip install --force-reinstall "
+        "--no-deps opencv-python-headless`, or install that library (Debian, Ubuntu: apt install libgl1 libglib2.0-0)"
+    )
 
 
 def _one_line(error: BaseException) -> str:
