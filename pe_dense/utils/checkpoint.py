@@ -1,21 +1,27 @@
-"""Safe reading of checkpoints: nothing but tensors and plain containers is ever unpickled.
+"""Reading and writing checkpoints. Only tensors and plain containers are ever unpickled.
 
-Importing this module also makes MMEngine's own checkpoint loader read everything through :func:`read_checkpoint`, and
-teaches it the ``hf://`` scheme. (Its own ways unpickle fully: from the web at once, from disk where a safe read fails.)
+Importing this module adds the scheme ``hf://`` to MMEngine's checkpoint loader. See :func:`safe_checkpoint_loader` for
+the other schemes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
+import os
 import pickle
+import re
+import struct
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
@@ -37,54 +43,198 @@ _SAFETENSORS_TYPES = {
 }
 
 
+# What the zip reader and PyTorch's raise for damaged files.
+_READ_ERRORS = (
+    OSError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    OverflowError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+_MAX_COMPRESSION, _MAX_UNPACKED = 50, 1 << 30
+_MAX_NOTE = 4096  # bytes of a path
+
+
 class CheckpointError(InputError):
-    """A file that can't be read as a checkpoint, or whose contents do not fit."""
+    """A file that cannot be read as a checkpoint, or whose content does not fit the model."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint whose bytes are not those that were written, or that is cut short."""
 
 
 def read_checkpoint(source: str | Path, map_location="cpu"):
-    """Read a checkpoint.
+    """Read a checkpoint safely: only tensors and plain containers are unpickled.
+
+    The CRC of every record is verified first, which reads the file once (about 1 GB/s).
 
     Args:
-        source: path of a PyTorch or safetensors file, of a run's folder (its last checkpoint), or
+        source: path of a PyTorch or safetensors file, of a run's folder (see :func:`last_checkpoint`), or
             ``hf://<owner>/<repo>[@<revision>][/<file>]``.
-        map_location: as in :func:`torch.load`; tensors of a zipped file are mapped into memory, not copied, on the CPU.
+        map_location: as in :func:`torch.load`. On the CPU, tensors of uncompressed files are mapped into memory, not
+            copied.
 
     Returns:
-        what the file holds: a state dict, or a dict around one.
+        the content of the file: a state dict, or a dict around one.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if it is damaged, no checkpoint, holds Python objects other than tensors, or is an address of
-            another kind.
+        DamagedCheckpointError: if the file is damaged or cut short.
+        CheckpointError: if it is not a checkpoint, contains Python objects other than tensors, cannot be opened, or is
+            an address of another kind.
     """
     source = str(source)
     if "://" in source and not source.startswith(hub.PREFIX):
         raise CheckpointError(f"{source} is not fetched: only {hub.PREFIX} names are. Download it and give its path")
     path = Path(hub.fetch(source) if source.startswith(hub.PREFIX) else source).expanduser()
     if path.is_dir():
-        path = _last_checkpoint(path)
-    if not path.is_file():
+        path = last_checkpoint(path)
+        source = str(path)
+    if not path.exists():
         raise FileNotFoundError(f"Checkpoint {source} does not exist (looked for {path.absolute()})")
+    if not path.is_file():
+        raise CheckpointError(f"Checkpoint {source} is not a regular file")
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise CheckpointError(f"Checkpoint {source} cannot be opened: {error.strerror}") from error
     if path.suffix == ".safetensors":
         return _read_safetensors(path, source, map_location)
     try:
+        stored = verify_records(path)
         with torch.serialization.safe_globals(_training_globals()):
-            mmap = zipfile.is_zipfile(path) and str(map_location) == "cpu"
+            mmap = stored and str(map_location) == "cpu"
             return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    except CheckpointError as error:
+        raise type(error)(f"Checkpoint {source} {error}") from error
     except pickle.UnpicklingError as error:
-        # PyTorch's own text begins by advising an unsafe load; what it met stands behind "WeightsUnpickler error".
-        reason = str(error).partition("WeightsUnpickler error: ")[2].split("\n")[0]
         raise CheckpointError(
-            f"Checkpoint {source} is damaged, no PyTorch file, or holds Python objects other than tensors, which are "
-            f"never loaded ({reason or 'unreadable'})"
+            f"Checkpoint {source} is damaged, not a PyTorch file, or contains Python objects other than tensors, which "
+            f"are never loaded ({_refusal(error)})"
         ) from error
-    except PermissionError:
-        raise
-    except (OSError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(
+    except _READ_ERRORS as error:
+        reason = str(error).partition("\n")[0]
+        raise DamagedCheckpointError(
             f"Checkpoint {source} ({path.stat().st_size:,} bytes) is damaged or cut short: "
-            f"{type(error).__name__} {str(error).partition(chr(10))[0]}. Fetch it again."
+            f"{type(error).__name__} {reason}. Fetch it again."
         ) from error
+
+
+def verify_records(path: Path) -> bool:
+    """Compare the records of a PyTorch file with their CRCs.
+
+    Args:
+        path: a file.
+
+    Returns:
+        whether all records are stored without compression, so that the file may be mapped into memory; False for
+        files of PyTorch before 1.6, which are not archives.
+
+    Raises:
+        DamagedCheckpointError: if a record differs or the archive is cut short.
+        CheckpointError: for an archive that is much larger when unpacked.
+    """
+    if not zipfile.is_zipfile(path):
+        return False
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        unpacked = sum(record.file_size for record in records)
+        stored = all(record.compress_type == zipfile.ZIP_STORED for record in records)
+        if unpacked > (size if stored else max(_MAX_COMPRESSION * size, _MAX_UNPACKED)):
+            raise CheckpointError(f"({size:,} bytes) declares {unpacked:,} bytes of records and is not loaded")
+        try:
+            bad = archive.testzip()
+        except (zlib.error, EOFError, NotImplementedError) as error:
+            raise DamagedCheckpointError(f"({size:,} bytes) is damaged: {error}. Fetch it again.") from error
+    if bad is not None:
+        raise DamagedCheckpointError(
+            f"({size:,} bytes) is damaged: the CRC of its record {bad} does not match. Fetch it again."
+        )
+    return stored
+
+
+def last_checkpoint(work_dir: Path) -> Path:
+    """Find the newest checkpoint of a training run.
+
+    It is the one that the run's file ``last_checkpoint`` names. If that file is missing, unreadable or names a
+    checkpoint that is not in the folder, it is the newest undamaged ``iter_<n>.pth`` or ``epoch_<n>.pth``, and a
+    warning is logged.
+
+    Args:
+        work_dir: the folder of the run, which may have been moved.
+
+    Raises:
+        CheckpointError: if there is no checkpoint; names what is wrong with ``last_checkpoint``.
+    """
+    note = work_dir / "last_checkpoint"
+    try:
+        if note.exists() and not note.is_file():
+            raise ValueError("it is not a regular file")
+        with note.open("rb") as file:
+            name = os.fsdecode(file.read(_MAX_NOTE)).strip()
+        if not name or "\0" in name or not name.isprintable():
+            raise ValueError("it is empty" if not name else "it does not contain a path")
+        path = work_dir / Path(name).name
+        if not path.is_file():
+            raise ValueError(f"it names {path.name}, which is not in the folder")
+        return path
+    except FileNotFoundError:
+        reason = f"{work_dir} has no file last_checkpoint"
+    except (OSError, ValueError) as error:
+        reason = f"{note} is not usable: {getattr(error, 'strerror', None) or error}"
+    path = newest_undamaged(work_dir)
+    if path is None:
+        raise CheckpointError(
+            f"{reason}, and the folder contains no undamaged iter_<n>.pth or epoch_<n>.pth. Give the path of a "
+            "checkpoint, or of the folder of a training run"
+        )
+    print_log(f"{reason}: using the newest undamaged checkpoint, {path}", "current", logging.WARNING)
+    return path
+
+
+def run_checkpoints(work_dir: Path) -> list[Path]:
+    """The checkpoints ``iter_<n>.pth`` and ``epoch_<n>.pth`` of a run's folder, the newest first."""
+    found = [
+        (int(match[1]), path)
+        for path in work_dir.glob("*.pth")
+        if (match := re.fullmatch(r"(?:iter|epoch)_([0-9]{1,18})\.pth", path.name))
+    ]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def newest_undamaged(work_dir: Path, skip: Path | None = None) -> Path | None:
+    """The newest checkpoint of a run whose records match their CRCs; None if there is none.
+
+    Args:
+        work_dir: the folder of the run.
+        skip: a file that is not looked at.
+    """
+    for path in run_checkpoints(work_dir):
+        if skip is not None and path.name == skip.name:
+            continue
+        with contextlib.suppress(CheckpointError, *_READ_ERRORS):
+            if path.is_file() and zipfile.is_zipfile(path):
+                verify_records(path)
+                return path
+    return None
+
+
+def _refusal(error: pickle.UnpicklingError) -> str:
+    """What the unpickler met. Its own text begins by advising an unsafe load."""
+    text = str(error)
+    if match := re.search(r"(?:Unsupported (?:global|class)|GLOBAL|Trying to (?:load|call|instantiate))[^\n]*", text):
+        return match[0].split(" was not an allowed")[0].strip()
+    reason = text.partition("WeightsUnpickler error: ")[2].split("\n")[0]
+    return reason or text.split("\n")[-1][:200] or "unreadable"
 
 
 def write_checkpoint(path: str | Path, content, *, overwrite: bool = True) -> None:
@@ -134,34 +284,29 @@ def write_safetensors(path: str | Path, state: Mapping[str, Tensor], *, overwrit
             file.write(state[name].reshape(-1).view(torch.uint8).numpy())
 
 
-def _last_checkpoint(work_dir: Path) -> Path:
-    """The newest checkpoint of a training run (MMEngine notes it in a file)."""
-    note = work_dir / "last_checkpoint"
-    if not note.is_file():
-        raise CheckpointError(f"Checkpoint {work_dir} is a folder without a training run in it; give a file")
-    return work_dir / Path(note.read_text().strip()).name  # its folder may have been moved
-
-
 def _read_safetensors(path: Path, source: str, map_location):
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path, device=str(map_location or "cpu"))
-    except SafetensorError as error:
-        raise CheckpointError(f"Checkpoint {source} is damaged or no safetensors file: {error}") from error
+    except (SafetensorError, *_READ_ERRORS) as error:
+        reason = str(error).partition("\n")[0]
+        raise DamagedCheckpointError(
+            f"Checkpoint {source} is damaged or not a safetensors file: {reason}. Fetch it again."
+        ) from error
 
 
 def _history_method(owner: type, name: str):
-    """Stand in for ``getattr`` in files: MMEngine's message hub refers to the statistics of its history buffers."""
+    """Replace ``getattr`` in files: MMEngine's message hub refers to the statistics of its history buffers."""
     if owner is HistoryBuffer and name in ("mean", "max", "min", "current"):
         return getattr(HistoryBuffer, name)
     raise pickle.UnpicklingError(f"attribute {name!r} of {owner!r} is not allowed")
 
 
 def _training_globals() -> list:
-    """What checkpoints of a training run hold beside tensors: logged histories, NumPy's random state and, those of the
-    DETR family, the command line's arguments."""
+    """Types in checkpoints of a training run beside tensors: logged histories, NumPy's random state and, for the DETR
+    family, the arguments of the command line."""
     dtypes = [type(np.dtype(code)) for code in ("f4", "f8", "i4", "i8", "u4", "u8", "b1")]
     return [
         argparse.Namespace,
@@ -177,6 +322,22 @@ def _training_globals() -> list:
     ]
 
 
-@CheckpointLoader.register_scheme(prefixes=[*CheckpointLoader._schemes, hub.PREFIX], force=True)
+@CheckpointLoader.register_scheme(prefixes=hub.PREFIX, force=True)
 def _load_for_mmengine(filename, map_location=None):
     return read_checkpoint(filename, map_location=map_location or "cpu")
+
+
+@contextlib.contextmanager
+def safe_checkpoint_loader() -> Iterator[None]:
+    """Let MMEngine read every checkpoint by :func:`read_checkpoint` within the block.
+
+    MMEngine unpickles files from the web without restriction, and files of the disk if a safe read fails.
+    :class:`~pe_dense.engine.runner.Runner` builds, trains and tests within such a block. Outside of it, other projects
+    of the same process load as they are used to; only the scheme ``hf://`` is added.
+    """
+    schemes = CheckpointLoader._schemes
+    CheckpointLoader._schemes = dict.fromkeys(schemes, _load_for_mmengine)
+    try:
+        yield
+    finally:
+        CheckpointLoader._schemes = schemes

@@ -1,25 +1,70 @@
-"""Strict comparison of state dicts."""
+"""Checks of state dicts from files: types, data types, keys, shapes and values."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 from pe_dense.utils.checkpoint import CheckpointError
 
+_SHOWN = 6
+_KEY_LENGTH = 200
+
+
+def unwrap_state(checkpoint, source: str, wrappers: Iterable[str] = ("state_dict", "model")) -> dict[str, Tensor]:
+    """Find a state dict in a checkpoint and check its types.
+
+    Args:
+        checkpoint: the content of a file: a state dict, or a dict with one under one of the ``wrappers``.
+        source: the file's name in errors.
+        wrappers: keys that are looked at one after the other.
+
+    Raises:
+        CheckpointError: as :func:`check_state_dict`.
+    """
+    state = checkpoint
+    for wrapper in wrappers:
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    return check_state_dict(state, source)
+
+
+def check_state_dict(state, source: str) -> dict[str, Tensor]:
+    """Make sure that an object from a file is a state dict of dense tensors.
+
+    Args:
+        state: any object.
+        source: the file's name in errors.
+
+    Returns:
+        the state dict.
+
+    Raises:
+        CheckpointError: for another type, keys that are not strings, and values that are not tensors or are sparse,
+            quantized, complex, on no device or larger than their memory; names the file, the key and the reason.
+    """
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{source} contains a {type(state).__name__}, not a state dict")
+    problems = [problem for key, value in state.items() if (problem := _problem(key, value))]
+    _raise(problems, f"{source} is not a state dict that can be loaded")
+    return dict(state)
+
 
 def require_match(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str, target: str) -> None:
-    """Make sure that a state dict has exactly the keys and shapes of a model.
+    """Make sure that a state dict has exactly the keys, shapes and kinds of numbers of a model, all of them finite.
 
     Args:
         wanted: the model's state dict.
         given: the file's.
-        source, target: how the message names file and model.
+        source, target: the names of file and model in errors.
 
     Raises:
-        CheckpointError: listing keys that are missing, left over or of another shape, both shapes printed.
+        CheckpointError: listing keys that are missing, unexpected, of another shape (both shapes printed), of another
+            kind of data type, or with NaN or infinite values.
     """
+    check_state_dict(given, source)
     shapes = {key: tuple(value.shape) for key, value in wanted.items()}
     others = {key: tuple(value.shape) for key, value in given.items()}
     problems = {
@@ -28,11 +73,77 @@ def require_match(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], sou
         "of another shape": [
             f"{key} {others[key]} for {shape}" for key, shape in shapes.items() if others.get(key, shape) != shape
         ],
+        "of another data type": [
+            f"{key} {_type_name(given[key])} for {_type_name(value)}"
+            for key, value in wanted.items()
+            if key in given and given[key].is_floating_point() != value.is_floating_point()
+        ],
     }
     if any(problems.values()):
-        told = [
-            f"{len(keys)} {what}: {', '.join(keys[:6])}{', ...' if len(keys) > 6 else ''}"
+        listed = [
+            f"{len(keys)} {what}: {', '.join(map(_short, keys[:_SHOWN]))}{', ...' if len(keys) > _SHOWN else ''}"
             for what, keys in problems.items()
             if keys
         ]
-        raise CheckpointError(f"{source} does not fit {target}: " + "; ".join(told))
+        raise CheckpointError(f"{source} does not fit {target}: " + "; ".join(listed))
+    require_finite(given, source)
+
+
+def require_finite(state: Mapping[str, Tensor], source: str) -> None:
+    """Make sure that all values are finite.
+
+    Raises:
+        CheckpointError: naming the tensors with NaN or infinite values.
+    """
+    _raise([f"{_short(key)} has NaN or infinite values" for key, value in state.items() if not _is_finite(value)], source)
+
+
+def _problem(key, value) -> str | None:
+    """What is wrong with an entry of a state dict."""
+    if not isinstance(key, str):
+        return f"its key {_short(repr(key))} is a {type(key).__name__}, not a string"
+    name = _short(key)
+    if not isinstance(value, Tensor):
+        return f"{name} is a {type(value).__name__}, not a tensor"
+    if value.is_meta:
+        return f"{name} is a tensor without data (device meta)"
+    if value.layout != torch.strided:
+        return f"{name} is a sparse tensor ({str(value.layout).removeprefix('torch.')})"
+    if value.is_quantized:
+        return f"{name} is a quantized tensor ({_type_name(value)})"
+    if value.is_complex():
+        return f"{name} is a complex tensor"
+    if _without_repeats(value).nbytes > value.untyped_storage().nbytes():
+        return f"{name} is a view {tuple(value.shape)} larger than its memory"
+    return None
+
+
+def _without_repeats(value: Tensor) -> Tensor:
+    """A tensor without the repeated values of an expanded one."""
+    for dim, stride in enumerate(value.stride()):
+        if stride == 0 and value.shape[dim] > 1:
+            value = value.narrow(dim, 0, 1)
+    return value
+
+
+def _is_finite(value: Tensor) -> bool:
+    if not value.is_floating_point() or not value.numel():
+        return True
+    value = _without_repeats(value)
+    if value.element_size() == 1:  # 8-bit floats have no minimum
+        value = value.float()
+    return bool(torch.isfinite(torch.stack(value.aminmax())).all())  # makes no copy of the tensor
+
+
+def _type_name(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _short(key: str) -> str:
+    return key if len(key) <= _KEY_LENGTH else key[:_KEY_LENGTH] + "..."
+
+
+def _raise(problems: list[str], prefix: str) -> None:
+    if problems:
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise CheckpointError(f"{prefix}: " + "; ".join(problems[:_SHOWN]) + more)
