@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import math
+from dataclasses import fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pe_dense.backbones.checkpoint import load_weights, save_state, tower_state
+from pe_dense.backbones.frozen import FrozenTower
 from pe_dense.backbones.pe import PETower
-from pe_dense.backbones.pe_configs import VARIANTS
-from pe_dense.registry import MODELS
-from pe_dense.utils import CheckpointError, read_checkpoint
+from pe_dense.backbones.pe_configs import VARIANTS, Variant
+from pe_dense.utils import CheckpointError, read_checkpoint, require_match
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.state_dict import unwrap_state
 
 
 def export_tower(source: str | Path, path: str | Path, *, fold: bool = False, overwrite: bool = False) -> list[str]:
@@ -82,6 +86,10 @@ def fitting_names(state: dict[str, Tensor]) -> list[str]:
 
 RANDOM = "random"
 _KINDS = ("pe_dense.PETower", "pe_dense.FrozenTower")
+# Bounds of what a checkpoint's text may ask for. The largest published tower has 50 blocks of 1,536 channels.
+_MAX_TEXT = 1 << 20
+_MAX_SIZE, _MAX_VALUES = 1 << 14, 1000
+_LIMITS = dict(layers=256, heads=256, attn_pooler_heads=256, patch_size=256, mlp_ratio=32)
 
 
 def open_tower(arch: str | None, weights: str | Path | None = None, *, device: str | torch.device = "cpu") -> PETower:
@@ -115,8 +123,9 @@ def open_tower(arch: str | None, weights: str | Path | None = None, *, device: s
         if arch is None:
             raise InputError(f"{weights} does not tell which tower it holds: name it with --arch")
         return load_tower(arch, weights, device=device)
-    if arch not in (None, backbone["arch"]):
-        raise InputError(f"{weights} holds a tower of {backbone['arch']}, not {arch}: leave --arch out")
+    if arch not in (None, backbone.get("arch")):
+        found = str(backbone.get("arch"))[:200]
+        raise InputError(f"{weights} contains a tower of {found}, not {arch}: leave --arch out")
     return _build(backbone, checkpoint, weights).to(device).eval()
 
 
@@ -141,20 +150,21 @@ def title_of(tower: PETower, weights: str | None) -> str:
 
 
 def trained_backbone(checkpoint) -> dict | None:
-    """The config of the tower in a checkpoint of a run; None where there is no config of one.
+    """The config of the backbone in a checkpoint of a run; None if there is no config of one.
 
-    Nothing of the file is executed: a checkpoint may come from anywhere.
+    The text is parsed, never executed: a checkpoint may come from anywhere.
     """
     meta = checkpoint.get("meta") if isinstance(checkpoint, dict) else None
     text = meta.get("cfg") if isinstance(meta, dict) else None
-    if not isinstance(text, str):
+    if not isinstance(text, str) or len(text) > _MAX_TEXT:
         return None
     try:
         assigned = {node.targets[0].id: node.value for node in ast.parse(text).body if isinstance(node, ast.Assign)}
         backbone = _literal(assigned["model"])["backbone"]
-    except (SyntaxError, ValueError, KeyError, AttributeError, TypeError):
+    except (SyntaxError, ValueError, LookupError, AttributeError, TypeError, RecursionError, MemoryError):
         return None
-    return backbone if isinstance(backbone, dict) and backbone.get("type") in _KINDS else None
+    kind = backbone.get("type") if isinstance(backbone, dict) else None
+    return backbone if isinstance(kind, str) and kind in _KINDS else None
 
 
 def _literal(node: ast.expr):
@@ -170,20 +180,79 @@ def _literal(node: ast.expr):
 
 
 def _build(backbone: dict, checkpoint: dict, source: str | Path) -> PETower:
-    """Build a run's tower; a frozen one's weights are not in the file, but in the one that its config names."""
-    if backbone["type"] == "pe_dense.PETower":
-        options = {name: value for name, value in backbone.items() if name not in ("type", "init_cfg")}
-        tower = PETower(**options)
-        load_weights(tower, source)
-        return tower
-    frozen = MODELS.build({**backbone, "dtype": "float32"})
+    """Build a run's tower from an allow-list of options, without memory until its weights are known to fit."""
+    options = _allowed_options(backbone, source)
+    if backbone["type"] == "pe_dense.FrozenTower":
+        return _build_frozen(backbone, options, checkpoint, source)
+    try:
+        with torch.device("meta"):
+            tower = PETower(**options)
+    except (InputError, TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        raise CheckpointError(f"the tower that the config in {source} describes cannot be built: {error}") from error
+    load_weights(tower, source)
+    return tower
+
+
+def _build_frozen(backbone: dict, options: dict, checkpoint: dict, source: str | Path) -> PETower:
+    """The tower of a probe, whose weights are in another file; only published ones are opened by its name."""
     prefix = "backbone."
-    state = checkpoint.get("state_dict") or {}
+    state = unwrap_state(checkpoint, str(source), ["state_dict"])
     part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if not part:
         raise CheckpointError(f"{source} has no {prefix}* in its state_dict, though its config has a frozen tower")
+    arch, start = options["arch"], backbone.get("init_cfg")
+    weights = start.get("checkpoint") if isinstance(start, dict) else None
+    published = f"hf://facebook/{arch}"
+    if weights != published:
+        raise CheckpointError(
+            f"{source} is of a probe on a frozen tower, whose weights are in another file ({str(weights)[:200]}). No "
+            "file is opened because a checkpoint names it: give it by --weights and its architecture by --arch"
+        )
+    options.pop("dtype", None)
+    frozen = FrozenTower(**options, init_cfg=dict(type="Pretrained", checkpoint=published))
+    require_match(frozen.state_dict(), part, str(source), "its frozen tower")
     frozen.load_state_dict(part)
     return frozen.tower
+
+
+def _allowed_options(backbone: dict, source: str | Path) -> dict:
+    """Options of a tower from a checkpoint's text: known names, plain values, bounded sizes.
+
+    Raises:
+        CheckpointError: for any other one.
+    """
+    known = {*inspect.signature(PETower).parameters, "dtype"} - {"init_cfg"}
+    options = {key: value for key, value in backbone.items() if key not in ("type", "init_cfg")}
+    for key, value in options.items():
+        if key == "arch" and isinstance(value, dict):
+            names = {field.name for field in fields(Variant)}
+            base = value.get("base")
+            good = base is None or isinstance(base, str) and base in VARIANTS
+            values = {name: item for name, item in value.items() if name != "base"}
+            good = good and all(name in names and _is_allowed(name, item) for name, item in values.items())
+        elif key == "arch":
+            good = isinstance(value, str) and value in VARIANTS
+        else:
+            good = key in known and _is_allowed(key, value)
+        if not good:
+            raise CheckpointError(
+                f"the config in {source} describes its tower by {str(key)[:100]}={str(value)[:100]}, which is not "
+                "accepted from a checkpoint: give the architecture by --arch"
+            )
+    if "arch" not in options:
+        raise CheckpointError(f"the config in {source} does not name the architecture of its tower: give it by --arch")
+    return options
+
+
+def _is_allowed(name: str, value) -> bool:
+    """Whether a value from a checkpoint's text is plain and not too large."""
+    if value is None or isinstance(value, bool):
+        return True
+    if isinstance(value, str):
+        return len(value) <= 100
+    if isinstance(value, list | tuple):
+        return len(value) <= _MAX_VALUES and all(type(item) is int and abs(item) <= _MAX_VALUES for item in value)
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) <= _LIMITS.get(name, _MAX_SIZE)
 
 
 def load_tower(arch: str | dict, weights: str | Path | None = None, *, device="cpu", dtype=torch.float32, **options):
@@ -205,8 +274,6 @@ def load_tower(arch: str | dict, weights: str | Path | None = None, *, device="c
         ValueError: for bad arguments, or an arch of fields without weights.
         CheckpointError, FileNotFoundError: as :func:`load_weights`.
     """
-    from pe_dense.backbones.pe import PETower
-
     with torch.device("meta"):
         tower = PETower(arch, **options)
     if weights is None:

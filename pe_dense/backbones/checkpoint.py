@@ -13,6 +13,7 @@ from pe_dense.backbones.pos_embed import resample_patch_embedding, resample_posi
 from pe_dense.utils import CheckpointError, read_checkpoint, require_match
 from pe_dense.utils.checkpoint import write_checkpoint, write_safetensors
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.state_dict import unwrap_state
 
 # A tower is found in a file by two parameters that every one of them has.
 _LANDMARKS = ("conv1.weight", "transformer.resblocks.0.ln_1.weight")
@@ -53,24 +54,19 @@ def tower_state(checkpoint, source: str | Path = "checkpoint") -> dict[str, Tens
     Raises:
         CheckpointError: if there is no tower or more than one.
     """
-    state = checkpoint
-    for wrapper in ("state_dict", "weights", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{source} holds a {type(state).__name__}, not a state dict")
+    state = unwrap_state(checkpoint, str(source), ("state_dict", "weights", "model"))
     first = _LANDMARKS[0]
     prefixes = [
-        key.removesuffix(first) for key in state if key == first or str(key).endswith("." + first)
+        key.removesuffix(first) for key in state if key == first or key.endswith("." + first)
     ]  # 'module.', 'visual.', 'backbone.', ...
     prefixes = [prefix for prefix in prefixes if all(prefix + mark in state for mark in _LANDMARKS)]
     if not prefixes:
-        shown = ", ".join(map(str, list(state)[:4]))
+        shown = ", ".join(key[:100] for key in list(state)[:4])
         raise CheckpointError(
-            f"{source} holds no PE tower: no {' and '.join(_LANDMARKS)} among its {len(state)} keys ({shown}, ...)"
+            f"{source} contains no PE tower: no {' and '.join(_LANDMARKS)} among its {len(state)} keys ({shown}, ...)"
         )
     if len(prefixes) > 1:
-        raise CheckpointError(f"{source} holds {len(prefixes)} towers, under {', '.join(map(repr, prefixes))}")
+        raise CheckpointError(f"{source} contains {len(prefixes)} towers, under {', '.join(map(repr, prefixes))}")
     prefix = prefixes[0]
     if others := sum(not key.startswith(prefix) for key in state):
         print_log(f"{source}: took the tower under {prefix!r}, left out {others} other tensors", logger="current")
@@ -97,11 +93,15 @@ def fit_state(
     """
     variant = tower.variant
     state = {key: value for key, value in state.items() if key.rpartition(".")[2] not in _ROTARY_BUFFERS}
+    _check_resampled(state, source)
     if not tower.has_head:
         state = {key: value for key, value in state.items() if key.partition(".")[0] not in _HEAD}
     table = state.get("positional_embedding")
     if table is not None and variant.use_abs_posemb:
-        cls_entry, grid = split_cls_entry(table)
+        try:
+            cls_entry, grid = split_cls_entry(table)
+        except InputError as error:
+            raise CheckpointError(f"{source}: {error}") from error
         if not variant.use_cls_token:
             state.pop("class_embedding", None)
             cls_entry = cls_entry[:0]
@@ -123,6 +123,21 @@ def fit_state(
             print_log(f"{source}: LayerScale of {initial} added in {len(added)} places: {added[0]}, ...", "current")
     require_match(own, state, str(source), tower.name)
     return state
+
+
+def _check_resampled(state: dict[str, Tensor], source: str | Path) -> None:
+    """Check the tensors that are resampled before all are compared with the tower's."""
+    for key, dims in (("positional_embedding", (2, 3)), ("conv1.weight", (4,))):
+        value = state.get(key)
+        if value is None:
+            continue
+        shape = tuple(value.shape)
+        if value.dim() not in dims or not value.numel() or not value.is_floating_point():
+            raise CheckpointError(f"{source}: {key} is {value.dtype} of shape {shape}, not that of a tower")
+        if key == "conv1.weight" and shape[2] != shape[3]:
+            raise CheckpointError(f"{source}: {key} has patches of {shape[2]} x {shape[3]} px, which are not square")
+        if key == "positional_embedding" and value.dim() == 3 and len(value) != 1:
+            raise CheckpointError(f"{source}: {key} is of shape {shape}, not (1, positions, channels)")
 
 
 def save_state(state: Mapping[str, Tensor], path: str | Path, *, overwrite: bool = False) -> Path:

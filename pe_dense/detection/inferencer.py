@@ -24,6 +24,7 @@ from pe_dense.utils import read_checkpoint
 from pe_dense.utils.atomic_write import write_json
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import output_names, write_png
+from pe_dense.utils.state_dict import checkpoint_classes
 
 Image = str | Path | np.ndarray
 
@@ -62,7 +63,10 @@ def load_detector(
     model = MODELS.build(config.model)
     load_model_state(model, content, str(checkpoint))
     dataset = config.test_dataloader.dataset
-    metainfo = (content.get("meta") or {}).get("dataset_meta") or dataset.get("metainfo")
+    head = getattr(model, "module", model)  # of a model for test-time augmentation
+    head = getattr(head, "roi_head", head)
+    num_classes = getattr(getattr(head, "bbox_head", None), "num_classes", None)
+    metainfo = checkpoint_classes(content, str(checkpoint), num_classes) or dataset.get("metainfo")
     metainfo = metainfo or DATASETS.get(dataset.type).METAINFO
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     return Detector(model.to(device).eval(), dataset.pipeline, metainfo)

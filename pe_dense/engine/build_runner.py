@@ -12,6 +12,7 @@ from mmengine.registry import RUNNERS
 
 from pe_dense.engine.distributed import check_launcher, is_main_process, join_processes
 from pe_dense.engine.preflight import check_files, check_pictures, check_weights
+from pe_dense.engine.resume import set_resume
 from pe_dense.engine.tta import drop_pretrained, use_test_time_augmentation
 from pe_dense.engine.work_dir_lock import lock_work_dir
 from pe_dense.utils.errors import ConfigError
@@ -58,7 +59,7 @@ def training_runner(
     _place(config, work_dir, launcher)
     if is_main_process(launcher):
         lock_work_dir(config.work_dir)
-    _set_resume(config, resume)
+    set_resume(config, resume)
     _set_precision(config, amp)
     return RUNNERS.build(config)
 
@@ -134,23 +135,6 @@ def _set_average(config: Config, momentum: float) -> None:
         raise ConfigError(f"--ema {momentum:g}: the part by which a step moves the average is between 0 and 1")
     average = dict(type="pe_dense.EMAHook", momentum=momentum)
     config.custom_hooks = [*(config.get("custom_hooks") or []), average]
-
-
-def _set_resume(config: Config, resume: str | None) -> None:
-    work_dir = Path(config.work_dir)
-    last = work_dir / "last_checkpoint"
-    if resume is None:
-        if last.exists() or any(work_dir.glob("*.pth")):
-            raise ConfigError(
-                f"{work_dir} already holds a run: go on with --resume, or start a new one with --work-dir FOLDER"
-            )
-    elif resume == "auto":
-        if not last.exists():
-            print_log(f"Nothing to resume in {work_dir}: starting anew", "current", logging.WARNING)
-        # The folder, not MMEngine's note in it: that names a path, and the folder may have been moved.
-        config.resume, config.load_from = True, str(work_dir) if last.exists() else None
-    else:
-        config.resume, config.load_from = True, resume
 
 
 def _set_precision(config: Config, amp: bool) -> None:

@@ -23,15 +23,23 @@ from pe_dense.engine.hooks.ema import EMAHook
 from pe_dense.engine.hooks.nan_loss import NaNLossHook
 from pe_dense.engine.hooks.stop import StopHook, after_update
 from pe_dense.engine.preflight import check_images, empty_error, is_empty
+from pe_dense.engine.resume import check_optimizer, check_training_state
 from pe_dense.engine.vis_backend import LocalVisBackend, is_local
 from pe_dense.engine.work_dir_lock import unlock_work_dir
 from pe_dense.registry import RUNNERS
 from pe_dense.utils import CheckpointError, read_checkpoint, require_match
 from pe_dense.utils.atomic_write import write_text
-from pe_dense.utils.checkpoint import write_checkpoint
-from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.checkpoint import (
+    DamagedCheckpointError,
+    last_checkpoint,
+    newest_undamaged,
+    safe_checkpoint_loader,
+    write_checkpoint,
+)
+from pe_dense.utils.errors import ConfigError, UserError
 from pe_dense.utils.rng import StepSeedHook
 from pe_dense.utils.signals import STOP, StopRun
+from pe_dense.utils.state_dict import unwrap_state
 
 
 def bare_state(checkpoint, source: str) -> dict[str, Tensor]:
@@ -44,15 +52,7 @@ def bare_state(checkpoint, source: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: for a file of something else.
     """
-    state = checkpoint
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{source} holds a {type(state).__name__}, not the state of a model")
-    for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{source} is not the state of a model: its {key!r} is a {type(value).__name__}")
+    state = unwrap_state(checkpoint, source)
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
@@ -92,6 +92,10 @@ class Runner(_Runner):
 
     A config with ``fsdp=True`` trains sharded, see :mod:`pe_dense.engine.fsdp`; its checkpoints are whole ones.
     """
+
+    def __init__(self, *args, **kwargs):
+        with safe_checkpoint_loader():
+            super().__init__(*args, **kwargs)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """As MMEngine's, or sharded; the weights are then loaded before, where the model is still whole."""
@@ -151,7 +155,7 @@ class Runner(_Runner):
         Raises:
             StopRun: after a signal, when the checkpoint is written.
         """
-        with STOP.handled():
+        with STOP.handled(), safe_checkpoint_loader():
             try:
                 model = super().train()
                 STOP.check()
@@ -199,9 +203,10 @@ class Runner(_Runner):
             the file's content.
 
         Raises:
+            CheckpointError: if the file is damaged or does not fit.
             ConfigError: on resuming a run with averaged weights without averaging.
         """
-        checkpoint = read_checkpoint(filename, map_location=map_location)
+        checkpoint = self._read_to_resume(filename) if self._resume else read_checkpoint(filename, map_location)
         averaged = isinstance(checkpoint, dict) and "ema_state_dict" in checkpoint
         if averaged and self._resume and not any(isinstance(hook, _EMAHook) for hook in self.hooks):
             raise ConfigError(f"{filename} is of a run with averaged weights: resume it with --ema")
@@ -214,14 +219,61 @@ class Runner(_Runner):
     def resume(
         self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True, map_location="cpu"
     ) -> None:
-        """As MMEngine's, but read into the CPU's memory: a GPU has no room for a second model and optimizer."""
+        """As MMEngine's, but read into the CPU's memory: a GPU has no room for a second model and optimizer.
+
+        Raises:
+            CheckpointError: if the file is damaged or its training state does not fit; names the newest undamaged
+                checkpoint beside it.
+        """
         seed = self.seed
-        super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+        try:
+            super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
+        except (UserError, OSError):
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, AssertionError) as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise CheckpointError(
+                f"{filename} cannot be resumed: its training state does not fit this run "
+                f"({type(error).__name__}: {reason})"
+            ) from error
+        if not fsdp.is_sharded(self.model):
+            check_optimizer(self.optim_wrapper, str(filename))
         batches = self.train_loop.dataloader.batch_sampler
         if self.seed != seed and isinstance(batches, SeededBatchSampler):
             batches.restart(self.seed)  # the loader was built with this run's seed, not with the resumed one's
         if isinstance(batches, SeededBatchSampler) and not isinstance(self.train_loop, IterBasedTrainLoop):
             batches.begin_at(self.train_loop.iter)
+
+    def _read_to_resume(self, filename: str) -> dict:
+        """Read the state of a training run; if the file is damaged, name the command that resumes an earlier one."""
+        path = Path(filename).expanduser()
+        try:
+            checkpoint = read_checkpoint(filename)
+        except DamagedCheckpointError as error:
+            folder = path if path.is_dir() else path.parent
+            damaged = last_checkpoint(path) if path.is_dir() else path
+            earlier = newest_undamaged(folder, skip=damaged)
+            if earlier is None:
+                raise
+            config = self.cfg.filename or "CONFIG"
+            raise DamagedCheckpointError(
+                f"{error} {earlier} is not damaged; continue from it with: "
+                f"python tools/train.py {config} --work-dir {self.work_dir} --resume {earlier}"
+            ) from error
+        check_training_state(self, checkpoint, str(filename))
+        # MMEngine would execute this text to compare the numbers of GPUs.
+        checkpoint["meta"].pop("config", None)
+        return checkpoint
+
+    def val(self) -> dict:
+        """As MMEngine's, with checkpoints read safely."""
+        with safe_checkpoint_loader():
+            return super().val()
+
+    def test(self) -> dict:
+        """As MMEngine's, with checkpoints read safely."""
+        with safe_checkpoint_loader():
+            return super().test()
 
     def save_checkpoint(
         self,

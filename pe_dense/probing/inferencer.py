@@ -18,6 +18,7 @@ from pe_dense.utils import read_checkpoint
 from pe_dense.utils.atomic_write import write_json
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.image import output_names
+from pe_dense.utils.state_dict import checkpoint_classes
 
 _MAPS = ("pe_dense.LoadLabelMap", "pe_dense.LoadDepthMap", "LoadAnnotations", "LoadDepthAnnotation")
 
@@ -47,8 +48,9 @@ class ProbePredictor:
             raise ConfigError(f"{config.filename} is of many probes: draw one of them by the config of a single layer")
         load_model_state(model, content, str(checkpoint))
         dataset = config.test_dataloader.dataset
-        metainfo = (content.get("meta") or {}).get("dataset_meta") or dataset.get("metainfo")
-        self.metainfo = dict(metainfo or DATASETS.get(dataset.type).METAINFO)
+        usual = dataset.get("metainfo") or DATASETS.get(dataset.type).METAINFO
+        num_classes = model.decode_head.num_classes if "classes" in usual else None
+        self.metainfo = dict(checkpoint_classes(content, str(checkpoint), num_classes) or usual)
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         self._pipeline = Compose([step for step in dataset.pipeline if step["type"] not in _MAPS])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pe_dense.utils import CheckpointError, read_checkpoint
 from pe_dense.utils.checkpoint import write_checkpoint
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.rng import drawn_alike
+from pe_dense.utils.state_dict import checkpoint_meta, unwrap_state
 
 
 class OnFrozenTower:
@@ -119,7 +121,10 @@ def take_probe(state: Mapping[str, Tensor], layer: int, setting: int | None = No
     Raises:
         CheckpointError: if there is no such probe, or several.
     """
-    names = sorted({key.split(".")[1] for key in state if key.startswith(PROBES)}, key=_numbers)
+    names = {key.split(".")[1] for key in state if key.startswith(PROBES)}
+    if bad := sorted(name for name in names if not re.fullmatch(r"[0-9]{1,4}-[0-9]{1,4}", name)):
+        raise CheckpointError(f"{source} has probes that are not named <layer>-<setting>: {', '.join(bad[:4])[:200]}")
+    names = sorted(names, key=_numbers)
     if not names:
         raise CheckpointError(f"{source} holds no probes of a sweep")
     wanted = [name for name in names if _numbers(name)[0] == layer and setting in (None, _numbers(name)[1])]
@@ -157,8 +162,8 @@ def save_probe(
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another name or pass overwrite=True")
     content = read_checkpoint(sweep)
-    state = take_probe(content.get("state_dict", content), layer, setting, str(sweep))
-    write_probe(path, state, dict(content.get("meta", {}), layer=layer))
+    state = take_probe(unwrap_state(content, str(sweep)), layer, setting, str(sweep))
+    write_probe(path, state, dict(checkpoint_meta(content, str(sweep)), layer=layer))
     return path
 
 

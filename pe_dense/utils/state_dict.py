@@ -11,6 +11,7 @@ from pe_dense.utils.checkpoint import CheckpointError
 
 _SHOWN = 6
 _KEY_LENGTH = 200
+_MAX_EXPANDED = 1 << 26  # bytes of a tensor that repeats its values
 
 
 def unwrap_state(checkpoint, source: str, wrappers: Iterable[str] = ("state_dict", "model")) -> dict[str, Tensor]:
@@ -50,6 +51,56 @@ def check_state_dict(state, source: str) -> dict[str, Tensor]:
     problems = [problem for key, value in state.items() if (problem := _problem(key, value))]
     _raise(problems, f"{source} is not a state dict that can be loaded")
     return dict(state)
+
+
+def checkpoint_meta(checkpoint, source: str) -> dict:
+    """The dict ``meta`` of a checkpoint; empty if there is none.
+
+    Raises:
+        CheckpointError: if it is of another type.
+    """
+    meta = checkpoint.get("meta") if isinstance(checkpoint, Mapping) else None
+    if meta is not None and not isinstance(meta, dict):
+        raise CheckpointError(f"{source}: meta is a {type(meta).__name__}, not a dict")
+    return meta or {}
+
+
+def checkpoint_classes(checkpoint, source: str, num_classes: int | None) -> dict | None:
+    """Class names and colors that a model was trained with, from ``meta.dataset_meta`` of its checkpoint.
+
+    Args:
+        checkpoint: the content of the file.
+        source: the file's name in errors.
+        num_classes: of the model; None for models without classes.
+
+    Returns:
+        the metainfo of the data set; None if the checkpoint has none.
+
+    Raises:
+        CheckpointError: if it is of another type, or has another number of classes than the model.
+    """
+    metainfo = checkpoint_meta(checkpoint, source).get("dataset_meta")
+    if not metainfo:
+        return None
+    if not isinstance(metainfo, dict):
+        raise CheckpointError(f"{source}: meta.dataset_meta is a {type(metainfo).__name__}, not a dict")
+    if num_classes is None:
+        return metainfo
+    names, palette = metainfo.get("classes"), metainfo.get("palette")
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"{source}: meta.dataset_meta.classes is a {type(names).__name__}, not a list of names")
+    if len(names) != num_classes:
+        raise CheckpointError(f"{source} names {len(names)} classes, but its model has {num_classes}")
+    if isinstance(palette, list | tuple) and not _is_palette(palette, num_classes):
+        raise CheckpointError(f"{source}: meta.dataset_meta.palette is not a list of {num_classes} colors (R, G, B)")
+    return metainfo
+
+
+def _is_palette(palette, count: int) -> bool:
+    colors = [color for color in palette if isinstance(color, list | tuple) and len(color) == 3]
+    values = [value for color in colors for value in color]
+    good = all(isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 255 for value in values)
+    return len(colors) == len(palette) >= count and good
 
 
 def require_match(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str, target: str) -> None:
@@ -95,7 +146,9 @@ def require_finite(state: Mapping[str, Tensor], source: str) -> None:
     Raises:
         CheckpointError: naming the tensors with NaN or infinite values.
     """
-    _raise([f"{_short(key)} has NaN or infinite values" for key, value in state.items() if not _is_finite(value)], source)
+    _raise(
+        [f"{_short(key)} has NaN or infinite values" for key, value in state.items() if not _is_finite(value)], source
+    )
 
 
 def _problem(key, value) -> str | None:
@@ -113,23 +166,14 @@ def _problem(key, value) -> str | None:
         return f"{name} is a quantized tensor ({_type_name(value)})"
     if value.is_complex():
         return f"{name} is a complex tensor"
-    if _without_repeats(value).nbytes > value.untyped_storage().nbytes():
+    if value.nbytes > max(value.untyped_storage().nbytes(), _MAX_EXPANDED):
         return f"{name} is a view {tuple(value.shape)} larger than its memory"
     return None
-
-
-def _without_repeats(value: Tensor) -> Tensor:
-    """A tensor without the repeated values of an expanded one."""
-    for dim, stride in enumerate(value.stride()):
-        if stride == 0 and value.shape[dim] > 1:
-            value = value.narrow(dim, 0, 1)
-    return value
 
 
 def _is_finite(value: Tensor) -> bool:
     if not value.is_floating_point() or not value.numel():
         return True
-    value = _without_repeats(value)
     if value.element_size() == 1:  # 8-bit floats have no minimum
         value = value.float()
     return bool(torch.isfinite(torch.stack(value.aminmax())).all())  # makes no copy of the tensor

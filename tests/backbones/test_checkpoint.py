@@ -88,7 +88,7 @@ def test_another_tower_is_refused(tmp_path, published):
 
 def test_no_tower_or_several(tmp_path, published):
     path = write(tmp_path / "resnet.pt", {"layer1.0.conv1.weight": torch.zeros(1), "fc.weight": torch.zeros(1)})
-    with pytest.raises(CheckpointError, match="resnet.pt holds no PE tower: .*fc.weight"):
+    with pytest.raises(CheckpointError, match="resnet.pt contains no PE tower: .*fc.weight"):
         load_weights(PETower(TINY), path)
     both = {f"{name}.{k}": v for name in ("student", "teacher") for k, v in published.items()}
     with pytest.raises(CheckpointError, match=r"2 towers, under 'student\.', 'teacher\.'"):

@@ -13,7 +13,7 @@ from pe_dense.utils.errors import ConfigError, one_line_errors
 
 def test_a_run_is_never_overwritten(tmp_path):
     make_runner(tmp_path).train()
-    with pytest.raises(ConfigError, match="already holds a run: go on with --resume"):
+    with pytest.raises(ConfigError, match="already contains a run: continue it with --resume"):
         make_runner(tmp_path)
 
 
@@ -43,9 +43,9 @@ def test_model_state_is_strict():
         load_model_state(Linear(2), state, "a.pth")
     with pytest.raises(CheckpointError, match="1 unknown to the model: head.bias"):
         load_model_state(model, {**state, "head.bias": torch.zeros(1)}, "a.pth")
-    with pytest.raises(CheckpointError, match="holds a list"):
+    with pytest.raises(CheckpointError, match="contains a list, not a state dict"):
         load_model_state(model, [1], "a.pth")
-    with pytest.raises(CheckpointError, match="a.pth is not the state of a model: its 'iter' is a int"):
+    with pytest.raises(CheckpointError, match="a.pth is not a state dict that can be loaded: iter is a int"):
         load_model_state(model, {**state, "iter": 3}, "a.pth")
 
 

@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from pe_dense.utils import CheckpointError, read_checkpoint
+from pe_dense.utils.checkpoint import DamagedCheckpointError, safe_checkpoint_loader
 
 
 class Malicious:
@@ -22,7 +24,7 @@ class Malicious:
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a\.pth does not exist \(looked for /"):
         read_checkpoint(tmp_path / "a.pth")
-    with pytest.raises(CheckpointError, match="is a folder without a training run"):
+    with pytest.raises(CheckpointError, match="has no file last_checkpoint, and the folder contains no undamaged"):
         read_checkpoint(tmp_path)
 
 
@@ -37,7 +39,7 @@ def test_code_is_never_run(tmp_path, monkeypatch, legacy):
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": Malicious()}, "bad.pth", _use_new_zipfile_serialization=not legacy)
     for read in (read_checkpoint, CheckpointLoader.load_checkpoint):
-        with pytest.raises(CheckpointError, match=r"bad\.pth .*never loaded"):
+        with pytest.raises(CheckpointError, match=r"bad\.pth .*never loaded.*posix\.system"), safe_checkpoint_loader():
             read("bad.pth")
     assert not os.path.exists("owned.txt")
 
@@ -47,7 +49,8 @@ def test_other_addresses_are_not_fetched(scheme, monkeypatch):
     """MMEngine would unpickle whatever comes from there."""
     monkeypatch.setattr(torch, "load", None)
     for read in (read_checkpoint, CheckpointLoader.load_checkpoint):
-        with pytest.raises(CheckpointError, match=rf"^{scheme}://a/b\.pth is not fetched: only hf://"):
+        match = rf"^{scheme}://a/b\.pth is not fetched: only hf://"
+        with pytest.raises(CheckpointError, match=match), safe_checkpoint_loader():
             read(f"{scheme}://a/b.pth")
 
 
@@ -91,7 +94,8 @@ def test_a_runs_own_state_loads(tmp_path):
     content = {"message_hub": hub.state_dict(), "meta": {"rng": np.random.RandomState(0).get_state()}}
     torch.save(content, tmp_path / "run.pth")
     logging.getLogger("mmengine").setLevel(logging.ERROR)
-    loaded = CheckpointLoader.load_checkpoint(str(tmp_path / "run.pth"))
+    with safe_checkpoint_loader():
+        loaded = CheckpointLoader.load_checkpoint(str(tmp_path / "run.pth"))
     assert loaded["message_hub"]["log_scalars"]["loss"].mean() == 2.0
     assert np.array_equal(loaded["meta"]["rng"][1], content["meta"]["rng"][1])
 
@@ -149,3 +153,75 @@ def test_plain_pickles_are_refused(tmp_path):
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(CheckpointError):
         read_checkpoint(tmp_path / "plain.pkl")
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.ones(1000)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.ones(4).numpy().tobytes()) + 403] ^= 64
+    path.write_bytes(content)
+    with pytest.raises(DamagedCheckpointError, match=r"a\.pth .*is damaged: the CRC of its record a/data/0 does not"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_compressed_records_are_not_mapped(tmp_path, method):
+    """Mapped as if they were stored, their tensors would be garbage."""
+    torch.save({"a": torch.arange(1000.0)}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as source, zipfile.ZipFile(tmp_path / "b.pth", "w", method) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    try:
+        assert torch.equal(read_checkpoint(tmp_path / "b.pth")["a"], torch.arange(1000.0))
+    except CheckpointError:
+        assert method == zipfile.ZIP_BZIP2  # PyTorch has no such method
+
+
+def test_archives_that_grow_without_bound_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as target:
+        target.writestr("a/data.pkl", b"")
+        with target.open("a/data/0", "w") as record:
+            for _ in range(1100):
+                record.write(bytes(1 << 20))
+    with pytest.raises(CheckpointError, match=r"a\.pth .*declares 1,153,433,600 bytes of records and is not loaded"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+def test_what_is_no_file(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "fifo.pth")
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        read_checkpoint(tmp_path / "fifo.pth")
+    torch.save({}, tmp_path / "a.pth")
+
+    def refuse(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(CheckpointError, match=r"a\.pth cannot be opened: Permission denied"):
+        read_checkpoint(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("note", [None, b"", b"\x00\xff\xfe", b"\x80abc", b"iter_9.pth", b"\n", b"x" * 100_000])
+def test_an_unusable_note_of_the_last_checkpoint(tmp_path, note):
+    for step in (2, 10):
+        torch.save({"step": step}, tmp_path / f"iter_{step}.pth")
+    torch.save({"step": 99}, tmp_path / "best_iter_99.pth")
+    (tmp_path / "iter_30.pth").write_bytes(b"half a checkpoint")
+    if note is not None:
+        (tmp_path / "last_checkpoint").write_bytes(note)
+    assert read_checkpoint(tmp_path) == {"step": 10}
+    for path in tmp_path.glob("*.pth"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match=r"last_checkpoint.*contains no undamaged iter_<n>\.pth"):
+        read_checkpoint(tmp_path)
+
+
+def test_importing_leaves_other_projects_alone():
+    """MMEngine's own schemes stay for whoever shares the process."""
+    loader = CheckpointLoader._get_checkpoint_loader("torchvision://resnet50")
+    assert loader.__module__ == "mmengine.runner.checkpoint"
+    with safe_checkpoint_loader():
+        assert CheckpointLoader._get_checkpoint_loader("torchvision://resnet50") is not loader
+    assert CheckpointLoader._get_checkpoint_loader("torchvision://resnet50") is loader
+    assert CheckpointLoader._get_checkpoint_loader("a.pth").__module__ == "mmengine.runner.checkpoint"

@@ -44,7 +44,7 @@ def test_a_runs_folder(detector):
     assert open_tower(None, detector[1].parent).name == open_tower(None, detector[1]).name
 
 
-def test_a_probe_takes_its_tower_from_the_file_that_it_names(tmp_path):
+def test_a_probe_does_not_choose_the_file_of_its_tower(tmp_path):
     tower = tiny_tower()
     torch.save(tower.state_dict(), tmp_path / "tower.pt")
     backbone = dict(
@@ -57,9 +57,66 @@ def test_a_probe_takes_its_tower_from_the_file_that_it_names(tmp_path):
     frozen.init_weights()
     state = {f"backbone.{key}": value for key, value in frozen.state_dict().items()}
     assert sum(value.numel() for value in state.values()) < 200  # no tower in it
+    with pytest.raises(CheckpointError, match=r"frozen tower.*tower\.pt.*give it by --weights.*--arch"):
+        open_tower(None, write_run(tmp_path / "probe.pth", backbone, state))
+
+
+def test_a_probe_on_a_published_tower_takes_the_published_file(tmp_path, monkeypatch):
+    tower = open_tower("PE-Spatial-T16-512", "random")
+    torch.save(tower.state_dict(), tmp_path / "tower.pt")
+    fetched = []
+    monkeypatch.setattr("pe_dense.utils.hub.fetch", lambda name: fetched.append(name) or str(tmp_path / "tower.pt"))
+    name = "hf://facebook/PE-Spatial-T16-512"
+    backbone = dict(
+        type="pe_dense.FrozenTower",
+        arch="PE-Spatial-T16-512",
+        dtype="bfloat16",
+        init_cfg=dict(type="Pretrained", checkpoint=name),
+    )
+    frozen = MODELS.build(backbone)
+    frozen.init_weights()
+    state = {f"backbone.{key}": value for key, value in frozen.state_dict().items()}
     found = open_tower(None, write_run(tmp_path / "probe.pth", backbone, state))
-    images = torch.randn(1, 3, 16, 24)
-    torch.testing.assert_close(found(images)[0], tower(images)[0])
+    assert torch.equal(found.conv1.weight, tower.conv1.weight)
+    assert set(fetched) == {name}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        dict(_scope_="antigravity"),
+        dict(init_cfg=dict(type="Pretrained", checkpoint="/etc/passwd"), type="pe_dense.FrozenTower"),
+        dict(arch=dict(ARCH, layers=10**7)),
+        dict(arch=dict(ARCH, width=200_000)),
+        dict(arch=dict(ARCH, layers="3")),
+        dict(arch=dict(ARCH, layers=-1)),
+        dict(arch=dict(ARCH, checkpoint="/etc/passwd")),
+        dict(arch="PE-Unknown"),
+        dict(arch=None),
+        dict(patch_size=10**9),
+        dict(out_indices=list(range(5000))),
+        dict(drop_path_rate=1e9),
+        dict(init="x"),
+        dict(global_blocks=(7,)),
+    ],
+    ids=str,
+)
+def test_the_text_of_a_checkpoint_is_not_a_config(tmp_path, detector, change):
+    """Only known options with plain, bounded values are taken from it."""
+    state = torch.load(detector[1])["state_dict"]
+    state = {"backbone.taps": torch.tensor([2])} if "type" in change else state
+    path = write_run(tmp_path / "a.pth", dict(WINDOWED, **change), state)
+    with pytest.raises(CheckpointError, match=r"a\.pth"):
+        open_tower(None, path)
+
+
+@pytest.mark.parametrize(
+    "nested", ["(" * 20_000 + ")" * 20_000, "-" * 20_000 + "1", "+".join("1" * 20_000), "9" * 20_000]
+)
+def test_absurd_text_ends_soon(nested):
+    text = f"model = dict(backbone=dict(type='pe_dense.PETower', arch={nested}))"
+    assert trained_backbone(dict(meta=dict(cfg=text))) is None
+    assert trained_backbone(dict(meta=dict(cfg="a = 1\n" * 1_000_000))) is None
 
 
 def test_random_towers_are_the_same_each_time():

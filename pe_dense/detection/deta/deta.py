@@ -15,6 +15,7 @@ from pe_dense.detection.deta.convert import from_deta, is_deta
 from pe_dense.registry import MODELS
 from pe_dense.utils import read_checkpoint, require_match
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.state_dict import unwrap_state
 
 _DTYPES = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _INIT_KEYS = {"type", "checkpoint", "keep_classifier"}
@@ -154,10 +155,7 @@ class DETA(DeformableDETR):
             self._load(self.start["checkpoint"], self.start.get("keep_classifier", True))
 
     def _load(self, source: str, keep_classifier: bool) -> None:
-        state = read_checkpoint(source)
-        for wrapper in ("state_dict", "model"):
-            state = state.get(wrapper, state)
-        state = self.from_published(state, source)
+        state = self.from_published(unwrap_state(read_checkpoint(source), source), source)
         own = self.state_dict()
         if not keep_classifier:
             prefix = "bbox_head.cls_branches."

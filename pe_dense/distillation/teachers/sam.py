@@ -15,6 +15,7 @@ from pe_dense.distillation.teachers.sam_decoder import CoarseAxis, ImageEmbeddin
 from pe_dense.registry import MODELS
 from pe_dense.utils import read_checkpoint, require_match
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.state_dict import unwrap_state
 
 SIZES = ("t", "s", "b+", "l")
 
@@ -61,7 +62,7 @@ def build_sam(
     if checkpoint is not None:
         name = _file_of(str(checkpoint), HF_MODEL_ID_TO_FILENAMES)
         content = read_checkpoint(name)
-        state = content["model"] if isinstance(content.get("model"), dict) else content
+        state = unwrap_state(content, name, ["model"])
         require_match(model.state_dict(), state, name, f"SAM 2.1 of size {size}")
         model.load_state_dict(state)
     return model.requires_grad_(False).eval()

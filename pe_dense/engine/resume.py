@@ -1,0 +1,154 @@
+"""Checks of the training state in a checkpoint, and of work dirs that runs resume from."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.optim import OptimWrapper
+from torch import Tensor
+
+from pe_dense.utils import CheckpointError
+from pe_dense.utils.checkpoint import run_checkpoints
+from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.state_dict import check_state_dict, checkpoint_meta, require_finite
+
+_MAX_STEPS = 1 << 40
+_HUB_PARTS = ("log_scalars", "runtime_info", "resumed_keys")
+
+
+def set_resume(config: Config, resume: str | None) -> None:
+    """Choose the checkpoint that a run starts from. No run replaces checkpoints of another one.
+
+    Args:
+        config: with ``work_dir``; ``resume`` and ``load_from`` are set.
+        resume: 'auto' for the newest checkpoint of the work dir, a path, or None for a new run.
+
+    Raises:
+        ConfigError: if the work dir contains checkpoints and the run would not continue from them.
+    """
+    work_dir = Path(config.work_dir)
+    present = sorted(path.name for path in work_dir.glob("*.pth"))
+    if resume is None:
+        if present or (work_dir / "last_checkpoint").exists():
+            raise ConfigError(
+                f"{work_dir} already contains a run: continue it with --resume, or start a new one with "
+                "--work-dir FOLDER"
+            )
+    elif resume == "auto":
+        config.resume, config.load_from = True, None
+        if (work_dir / "last_checkpoint").exists() or run_checkpoints(work_dir):
+            # The folder, not the path in its last_checkpoint: the folder may have been moved.
+            config.load_from = str(work_dir)
+        elif present:
+            raise ConfigError(
+                f"{work_dir} contains {', '.join(present[:4])}, but no iter_<n>.pth or epoch_<n>.pth to resume: name "
+                "a checkpoint with --resume PATH, or start a new run with --work-dir FOLDER"
+            )
+        else:
+            print_log(f"Nothing to resume in {work_dir}: starting from scratch", "current", logging.WARNING)
+    else:
+        start = Path(resume).expanduser()
+        start = start if start.is_dir() else start.parent
+        if present and ("://" in resume or start.resolve() != work_dir.resolve()):
+            raise ConfigError(
+                f"{work_dir} contains checkpoints of another run than {resume}, which would be replaced: add "
+                "--work-dir FOLDER with a new folder"
+            )
+        config.resume, config.load_from = True, resume
+
+
+def check_training_state(runner, checkpoint, source: str) -> None:
+    """Make sure that a checkpoint has the state of a training run of this form, before any of it is loaded.
+
+    Args:
+        runner: about to resume.
+        checkpoint: the content of the file.
+        source: the file's name in errors.
+
+    Raises:
+        CheckpointError: naming what is missing or of another type.
+    """
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f"{source} contains a {type(checkpoint).__name__}, not the state of a training run")
+    meta = checkpoint_meta(checkpoint, source)
+    for key in ("epoch", "iter"):
+        if type(meta.get(key)) is not int or not 0 <= meta[key] <= _MAX_STEPS:
+            raise _unusable(source, f"meta.{key}", meta.get(key), "a number of steps")
+    seed = meta.get("seed")
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 1 << 32):
+        raise _unusable(source, "meta.seed", seed, "a number from 0 to 2^32 - 1")
+    hub = checkpoint.get("message_hub")
+    if not isinstance(hub, dict) or any(not isinstance(hub.get(part), dict) for part in _HUB_PARTS):
+        raise _unusable(source, "message_hub", hub, f"a dict of {', '.join(_HUB_PARTS)}")
+    for part in _HUB_PARTS:
+        if any(not isinstance(key, str) for key in hub[part]):
+            raise _unusable(source, f"message_hub.{part}", hub[part], "a dict with names as keys")
+    for name, history in hub["log_scalars"].items():
+        if isinstance(history, HistoryBuffer) and not hasattr(history, "_log_history"):
+            raise _unusable(source, f"message_hub.log_scalars.{name}", "an empty object", "a history")
+    if not isinstance(checkpoint.get("optimizer"), dict):
+        raise _unusable(source, "optimizer", checkpoint.get("optimizer"), "the state of an optimizer")
+    if "ema_state_dict" in checkpoint:
+        require_finite(check_state_dict(checkpoint["ema_state_dict"], f"{source}: ema_state_dict"), source)
+    _check_schedulers(runner.param_schedulers, checkpoint.get("param_schedulers"), source)
+
+
+def check_optimizer(optim_wrapper, source: str) -> None:
+    """Make sure that the state loaded into an optimizer is finite and of the parameters' shapes.
+
+    Args:
+        optim_wrapper: with the loaded state.
+        source: the file's name in errors.
+
+    Raises:
+        CheckpointError: naming what does not fit.
+    """
+    if not isinstance(optim_wrapper, OptimWrapper):
+        return
+    for group in optim_wrapper.optimizer.param_groups:
+        rates = {key: group[key] for key in ("lr", "initial_lr", "weight_decay", "momentum", "eps") if key in group}
+        for key, value in rates.items():
+            if not isinstance(value, int | float | Tensor) or not math.isfinite(value):
+                raise _unusable(source, f"optimizer.param_groups.{key}", value, "a finite number")
+    for parameter, state in optim_wrapper.optimizer.state.items():
+        for key, value in state.items():
+            if not isinstance(value, Tensor) or value.dim() == 0 and value.numel() == 1:
+                continue
+            if value.shape != parameter.shape:
+                raise _unusable(source, f"optimizer.state.{key}", f"a tensor {tuple(value.shape)}", parameter.shape)
+            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise CheckpointError(
+                    f"{source} cannot be resumed: its optimizer.state.{key} has NaN or infinite values"
+                )
+
+
+def _check_schedulers(schedulers, states, source: str) -> None:
+    """Compare the state of parameter schedulers with those of the run."""
+    if not isinstance(schedulers, list) or states is None:
+        return
+    if not isinstance(states, list) or len(states) != len(schedulers):
+        count = len(states) if isinstance(states, list) else f"a {type(states).__name__}"
+        raise CheckpointError(f"{source} cannot be resumed: param_schedulers is {count}, not {len(schedulers)} states")
+    for number, (scheduler, state) in enumerate(zip(schedulers, states, strict=True)):
+        if isinstance(scheduler, dict):  # a config that is not built yet
+            continue
+        own = scheduler.state_dict()
+        name = f"param_schedulers[{number}]"
+        if not isinstance(state, dict) or set(state) != set(own):
+            raise _unusable(source, name, type(state).__name__, f"the state of a {type(scheduler).__name__}")
+        for key, value in own.items():
+            same = isinstance(state[key], type(value)) or value is None or state[key] is None
+            if not same and not (isinstance(value, int | float) and isinstance(state[key], int | float)):
+                raise _unusable(source, f"{name}.{key}", state[key], f"a {type(value).__name__}")
+            if isinstance(state[key], float) and not math.isfinite(state[key]):
+                raise _unusable(source, f"{name}.{key}", state[key], "a finite number")
+
+
+def _unusable(source: str, key: str, value, wanted) -> CheckpointError:
+    text = str(value) if isinstance(value, int | float | str | type(None)) else f"a {type(value).__name__}"
+    return CheckpointError(f"{source} cannot be resumed: its {key} is {text[:100]}, not {wanted}")
