@@ -86,5 +86,11 @@ TRANSFORMS = Registry(
     "transform",
     parent=mmengine.TRANSFORMS,
     scope="pe_dense",
-    locations=["pe_dense.datasets", "pe_dense.detection", "pe_dense.detection.deta", "pe_dense.tracking"],
+    locations=[
+        "pe_dense.datasets",
+        "pe_dense.datasets.transforms",
+        "pe_dense.detection",
+        "pe_dense.detection.deta",
+        "pe_dense.tracking",
+    ],
 )

@@ -5,47 +5,48 @@ Objects, classes of pixels or depth, as the config's model has it.
 """
 
 import argparse
-from pathlib import Path
 
-from mmengine.config import DictAction
+from pe_dense.engine.arguments import ConfigOptions, number, path, text, whole_number
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file")
-    parser.add_argument("checkpoint", help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files or folders")
-    parser.add_argument("--out", type=Path, required=True, help="folder for pictures and JSON files")
+    parser.add_argument("config", type=text, help="config file")
+    parser.add_argument(
+        "checkpoint", type=text, help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>"
+    )
+    parser.add_argument("images", nargs="+", type=text, metavar="IMAGE", help="image files or folders")
+    parser.add_argument("--out", type=path, required=True, help="folder for pictures and JSON files")
     parser.add_argument("--overwrite", action="store_true", help="replace files in that folder")
-    parser.add_argument("--score-thr", type=float, help="of detectors: draw objects from this score on (0.3)")
+    parser.add_argument("--score-thr", type=number(0, 1), help="of detectors: draw objects from this score on (0.3)")
     parser.add_argument(
         "--tta", action="store_true", help="of detectors: look at several sizes, mirrored too: slower and better"
     )
-    parser.add_argument("--batch-size", type=int, default=1, help="images that run together (1)")
-    parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (a GPU where there is one)")
-    parser.add_argument("--data", metavar="FOLDER", help="data of your own that it was trained on, for their classes")
-    parser.add_argument("--val-ann", metavar="FILE", help="annotation file with the classes, with --data")
+    parser.add_argument("--batch-size", type=whole_number(1, 100_000), default=1, help="images that run together (1)")
+    parser.add_argument("--device", type=text, help="cuda, cuda:1, cpu, ... (a GPU where there is one)")
+    parser.add_argument(
+        "--data", type=text, metavar="FOLDER", help="data of your own that it was trained on, for their classes"
+    )
+    parser.add_argument("--val-ann", type=text, metavar="FILE", help="annotation file with the classes, with --data")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=ConfigOptions,
         metavar="NAME=VALUE",
         help="change values: image_size=512, ...",
     )
-    args = parser.parse_args()
-    if args.batch_size < 1:
-        parser.error(f"--batch-size is {args.batch_size}, must be at least 1")
-    return args
+    return parser.parse_args()
 
 
 def main():
     args = parse_args()
-    import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
     from pe_dense.utils.errors import one_line_errors
 
     with one_line_errors():
         from pe_dense.utils.image import find_images, split_readable
+        from pe_dense.utils.output_folder import check_output_folder
 
+        check_output_folder(args.out, "--out")
         images, unreadable = split_readable(find_images(args.images))
         for path in unreadable:
             print(f"left out {path}: not a readable image")
@@ -66,11 +67,11 @@ def main():
         if args.score_thr is not None:
             options["score_thr"] = args.score_thr
         predictor = load_predictor(config, args.checkpoint, device=args.device, **options)
-    from rich.progress import track
+        from rich.progress import track
 
-    pictures = predictor.predict_files(images, args.out, args.batch_size)
-    for _ in track(pictures, total=len(images), description="Predicting"):
-        pass
+        pictures = predictor.predict_files(images, args.out, args.batch_size)
+        for _ in track(pictures, total=len(images), description="Predicting"):
+            pass
     print(f"Pictures and JSON files: {args.out}")
     return 1 if unreadable else 0
 

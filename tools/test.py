@@ -3,28 +3,33 @@
 
 import argparse
 
-from mmengine.config import DictAction
+from pe_dense.engine.arguments import ConfigOptions, text
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("config", help="config file")
+    parser.add_argument("config", type=text, help="config file")
     parser.add_argument(
         "checkpoint",
         nargs="?",
+        type=text,
         help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>; methods without training take any "
         "file with a tower, by default the one that the config names",
     )
-    parser.add_argument("--work-dir", help="where results go (work_dirs/<config name>)")
+    parser.add_argument("--work-dir", type=text, help="where results go (work_dirs/<config name>)")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--tta", action="store_true", help="test several sizes, mirrored too: slower and better")
-    parser.add_argument("--data", metavar="FOLDER", help="data of your own instead of the config's, as in training")
-    parser.add_argument("--val-ann", metavar="FILE", help="annotations of the images to test on, with --data")
-    parser.add_argument("--images", metavar="FOLDER", help="folder of the images, with --data")
+    parser.add_argument(
+        "--data", type=text, metavar="FOLDER", help="data of your own instead of the config's, as in training"
+    )
+    parser.add_argument(
+        "--val-ann", type=text, metavar="FILE", help="annotations of the images to test on, with --data"
+    )
+    parser.add_argument("--images", type=text, metavar="FOLDER", help="folder of the images, with --data")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=ConfigOptions,
         metavar="NAME=VALUE",
         help="change values: data_root=FOLDER, image_size=512, ...",
     )
@@ -33,7 +38,6 @@ def parse_args():
 
 def main():
     args = parse_args()
-    import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
     from pe_dense.utils.errors import one_line_errors
     from pe_dense.utils.signals import STOP
 

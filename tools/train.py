@@ -8,16 +8,17 @@ torchrun ... tools/train.py CONFIG --launcher pytorch --fsdp              severa
 
 import argparse
 
-from mmengine.config import DictAction
+from pe_dense.engine.arguments import ConfigOptions, number, text
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file")
-    parser.add_argument("--work-dir", help="where logs and checkpoints go (work_dirs/<config name>)")
+    parser.add_argument("config", type=text, help="config file")
+    parser.add_argument("--work-dir", type=text, help="where logs and checkpoints go (work_dirs/<config name>)")
     parser.add_argument(
         "--resume",
         nargs="?",
+        type=text,
         const="auto",
         metavar="CHECKPOINT",
         help="go on from a checkpoint, by default from the last one in the work dir",
@@ -28,7 +29,7 @@ def parse_args():
     parser.add_argument(
         "--ema",
         nargs="?",
-        type=float,
+        type=number(0, 1),
         const=0.0002,
         metavar="PART",
         help="evaluate and save a moving average of the weights, which each step brings nearer to them by this part "
@@ -39,14 +40,18 @@ def parse_args():
         action="store_true",
         help="print which parameters learn at which rate, and end; needs neither data nor weights",
     )
-    parser.add_argument("--data", metavar="FOLDER", help="data of your own, in COCO's or LVIS's format")
-    parser.add_argument("--train-ann", metavar="FILE", help="annotations of the training images, with --data")
-    parser.add_argument("--val-ann", metavar="FILE", help="annotations of the validation images, with --data")
-    parser.add_argument("--images", metavar="FOLDER", help="folder of the images, with --data")
+    parser.add_argument("--data", type=text, metavar="FOLDER", help="data of your own, in COCO's or LVIS's format")
+    parser.add_argument(
+        "--train-ann", type=text, metavar="FILE", help="annotations of the training images, with --data"
+    )
+    parser.add_argument(
+        "--val-ann", type=text, metavar="FILE", help="annotations of the validation images, with --data"
+    )
+    parser.add_argument("--images", type=text, metavar="FOLDER", help="folder of the images, with --data")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=ConfigOptions,
         metavar="NAME=VALUE",
         help="change values: data_root=FOLDER, image_size=512, model.backbone.with_cp=False, ...",
     )
@@ -55,7 +60,6 @@ def parse_args():
 
 def main():
     args = parse_args()
-    import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
     from pe_dense.utils.errors import one_line_errors
     from pe_dense.utils.signals import STOP, StopRun
 

@@ -10,12 +10,14 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 
+from pe_dense.engine.config_check import check_config
 from pe_dense.engine.distributed import check_launcher, is_main_process, join_processes
 from pe_dense.engine.preflight import check_files, check_pictures, check_weights
 from pe_dense.engine.resume import set_resume
 from pe_dense.engine.tta import drop_pretrained, use_test_time_augmentation
 from pe_dense.engine.work_dir_lock import lock_work_dir
-from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.errors import ConfigError, library_errors
+from pe_dense.utils.output_folder import check_output_folder
 
 
 def training_runner(
@@ -49,6 +51,8 @@ def training_runner(
     """
     if "train_dataloader" not in config:
         raise ConfigError(f"{config.filename} has nothing to train: run it by tools/test.py")
+    check_config(config)
+    config.work_dir = _work_dir(config, work_dir)
     check_files(config, ("train", "val"))
     check_pictures(config)
     check_weights(config)
@@ -56,12 +60,13 @@ def training_runner(
         _set_sharding(config, launcher, ema)
     if ema is not None:
         _set_average(config, ema)
-    _place(config, work_dir, launcher)
+    _launch(config, launcher)
     if is_main_process(launcher):
         lock_work_dir(config.work_dir)
     set_resume(config, resume)
     _set_precision(config, amp)
-    return RUNNERS.build(config)
+    with library_errors(f"{config.filename}: the run can't be set up with these values"):
+        return RUNNERS.build(config)
 
 
 def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | None, launcher: str, tta: bool = False):
@@ -84,8 +89,10 @@ def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | No
         checkpoint = _own_weights(config)
     if tta:
         use_test_time_augmentation(config)
+    check_config(config)
+    config.work_dir = _work_dir(config, work_dir)
     check_files(config, ("test",))
-    _place(config, work_dir, launcher)
+    _launch(config, launcher)
     drop_pretrained(config.model)
     check_weights(config)
     for name in ("train_dataloader", "train_cfg", "optim_wrapper", "param_scheduler"):
@@ -94,7 +101,8 @@ def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | No
         config.pop(name, None)
     config.load_from = checkpoint
     config.resume = False
-    return RUNNERS.build(config)
+    with library_errors(f"{config.filename}: the test can't be set up with these values"):
+        return RUNNERS.build(config)
 
 
 def _own_weights(config: Config) -> str:
@@ -108,8 +116,13 @@ def _own_weights(config: Config) -> str:
     return weights
 
 
-def _place(config: Config, work_dir: str | None, launcher: str) -> None:
-    config.work_dir = work_dir or config.get("work_dir") or f"work_dirs/{Path(config.filename).stem}"
+def _work_dir(config: Config, work_dir: str | None) -> str:
+    folder = work_dir or config.get("work_dir") or f"work_dirs/{Path(config.filename).stem}"
+    check_output_folder(folder, "the work dir")
+    return str(folder)
+
+
+def _launch(config: Config, launcher: str) -> None:
     config.launcher = launcher
     check_launcher(launcher)
     if launcher != "none":

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import ConfigParsingError
 
+from pe_dense.backbones.pe_configs import get_variant
+from pe_dense.engine.arguments import OptionText
+from pe_dense.engine.config_check import check_option, check_value
+from pe_dense.engine.option_values import parse
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.package_files import find_config
 
-# What a run reads of a config's top level. Any other name there only says once what stands in several places.
-# fmt: off
-READ = frozenset((
-    "auto_scale_lr", "custom_hooks", "data_preprocessor", "default_hooks", "default_scope", "env_cfg",
-    "experiment_name", "inferencer", "launcher", "load_from", "log_level", "log_processor", "model",
-    "model_wrapper_cfg", "optim_wrapper", "param_scheduler", "randomness", "resume", "runner_type",
-    "test_cfg", "test_dataloader", "test_evaluator", "train_cfg", "train_dataloader", "tta_model",
-    "tta_pipeline", "val_cfg", "val_dataloader", "val_evaluator", "visualizer", "work_dir",
-))
-# fmt: on
 _SIZE_KEYS = ("img_size", "pad_size_divisor", "scale", "crop_size", "size", "image_size")
 
 
@@ -28,34 +24,86 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     """Read a config file and change it.
 
     Some values stand in many places of a config and are changed everywhere by their name at the top: ``data_root`` in
-    all paths that begin with it, ``image_size`` in tower, padding and pipelines, and ``tower``, a published one's name,
-    in model and weights. Other options then change single values (``model.backbone.with_cp``).
+    all paths that begin with it, ``image_size`` in backbone, padding and pipelines, and ``tower``, a published one's
+    name, in model and weights. Other options then change single values (``model.backbone.with_cp``).
 
     Args:
         path: a config file, or a bare name as in :func:`~pe_dense.utils.package_files.find_config`.
-        options: dotted names and values.
+        options: dotted names and values; text of a command line is read by the type of the value that it replaces.
 
     Raises:
-        ConfigError: for a file that is missing or no config, or an option that the config does not know.
+        ConfigError: for a file that is missing or not a config, or an option with an unknown name or a wrong value.
     """
-    path = find_config(path)
+    config = _read_file(find_config(path))
+    options = dict(options or {})
+    for name, replaced in (("data_root", _replace_root), ("image_size", _replace_size), ("tower", _replace_tower)):
+        if name in options:
+            change_everywhere(config, name, _shared_value(config, name, options.pop(name)), replaced)
+    for name in sorted(options, key=lambda name: name.count(".")):
+        _set(config, name, check_option(config, name, options[name]))
+    return config
+
+
+def _set(config: Config, name: str, value) -> None:
+    item = config
+    for part in name.split(".")[:-1]:
+        if isinstance(item, list | tuple):
+            item = item[int(part)]
+            continue
+        if item.get(part) is None:
+            item[part] = ConfigDict()
+        item = item[part]
+    try:
+        config.merge_from_dict({name: value})
+    except (TypeError, KeyError, IndexError) as error:
+        raise ConfigError(f"option {name}={value!r} can't be merged into the config: {error}") from error
+
+
+def _read_file(path: Path) -> Config:
+    if path.is_dir():
+        raise ConfigError(f"config {path} is a folder: name one of the files in it")
     if not path.is_file():
         known = sorted(file.name for file in path.parent.glob("*.py")) if path.parent.is_dir() else []
         close = get_close_matches(path.name, known, n=3)
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise ConfigError(f"config {path} does not exist{hint}")
+    if path.suffix not in (".py", ".json", ".yaml", ".yml"):
+        raise ConfigError(f"config {path} is not a config: its name must end in .py, .json, .yaml or .yml")
+    with path.open("rb"):  # an error of the system names the file
+        pass
     try:
-        config = Config.fromfile(path)
-    except (SyntaxError, NameError, TypeError, AttributeError) as error:
-        raise ConfigError(f"config {path}: {type(error).__name__}: {error}") from error
-    options = dict(options or {})
-    for name, replaced in (("data_root", _replace_root), ("image_size", _replace_size), ("tower", _replace_tower)):
-        if name in options:
-            change_everywhere(config, name, options.pop(name), replaced)
-    for name in options:
-        _check_option(config, name)
-    config.merge_from_dict(options)
-    return config
+        return Config.fromfile(path)
+    except (Exception, SystemExit) as error:  # a config is Python code of a user: it may raise anything
+        message = " ".join(str(error).split())[:500]
+        hint = ""
+        if "read_base" in message or isinstance(error, ConfigParsingError | OSError) or "lazy" in message:
+            hint = "; bases are named relative to the config's own folder: keep it beside those that it inherits from"
+        line = _line_in(error, path)
+        raise ConfigError(f"config {path}{line}: {type(error).__name__}: {message}{hint}") from error
+
+
+def _line_in(error: BaseException, path: Path) -> str:
+    """``, line N`` of the config in which an error was raised, if it was raised there."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""
+
+
+def _shared_value(config: Config, name: str, value):
+    """Read and check a value that stands in many places."""
+    if name not in config:
+        raise ConfigError(f"{config.filename} has no {name} to change")
+    old = config[name]
+    if name == "image_size":
+        value = parse(name, value) if isinstance(value, OptionText) else value
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ConfigError(f"option {name}={value!r}: must be a whole number of pixels, as {old!r}")
+        check_value(name, value, old)
+        return value
+    if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
+        raise ConfigError(f"option {name}={value!r}: must be a name, as {old!r}")
+    if name == "tower":
+        get_variant(str(value))
+    return str(value)
 
 
 def change_everywhere(config: Config, name: str, value, replaced: Callable) -> None:
@@ -89,36 +137,3 @@ def _replace_size(key: str, item, old: int, new: int):
 
 def _replace_tower(_key: str, item, old: str, new: str):
     return {old: new, f"hf://facebook/{old}": f"hf://facebook/{new}"}.get(item, item) if isinstance(item, str) else item
-
-
-def _places(item, value, name: str = "") -> Iterator[str]:
-    """Dotted names of all places below that hold a value."""
-    if item == value and name:
-        yield name
-    children = item.items() if isinstance(item, dict | Config) else enumerate(item) if isinstance(item, list) else ()
-    for key, child in children:
-        yield from _places(child, value, f"{name}.{key}" if name else str(key))
-
-
-def _check_option(config: Config, name: str) -> None:
-    """An option that would silently change nothing is an error: one that is misspelt, or that no run reads."""
-    top = name.partition(".")[0]
-    if top not in READ and (top in config or "." not in name):
-        places = [place for place in _places(config, config.get(top)) if place.partition(".")[0] in READ]
-        where = f"; its value is in {', '.join(places[:6])}" if top in config and places else ""
-        raise ConfigError(
-            f"option {name} would change nothing: no run reads {top!r} from the config's top level{where}"
-        )
-    item = config
-    *parents, _ = name.split(".")
-    for depth, part in enumerate(parents):
-        where = ".".join(parents[:depth]) or "the config"
-        if isinstance(item, list | tuple) and part.isdigit() and int(part) < len(item):
-            item = item[int(part)]
-        elif isinstance(item, dict | Config) and part in item:
-            item = item[part]
-        else:
-            known = f"0..{len(item) - 1}" if isinstance(item, list | tuple) else ", ".join(item or ())
-            raise ConfigError(f"option {name}: {where} has no {part!r}; it has {known}")
-        if item is None:
-            item = {}

@@ -9,10 +9,12 @@ from typing import Protocol
 
 from mmengine.config import Config
 
+from pe_dense.backbones.build import choose_device
+from pe_dense.engine.config_check import check_config
 from pe_dense.engine.preflight import check_weights
 from pe_dense.engine.tta import drop_pretrained
 from pe_dense.registry import INFERENCERS
-from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.errors import ConfigError, library_errors
 
 # Of configs that name none.
 DETECTION = dict(type="pe_dense.DetectionPredictor")
@@ -40,10 +42,13 @@ def load_predictor(config: Config, checkpoint: str, *, device: str | None = None
     """
     if "train_dataloader" not in config:
         raise ConfigError(f"{config.filename} has nothing to draw on single images: run it by tools/test.py")
+    check_config(config)
+    choose_device(device)
     drop_pretrained(config.model)
     check_weights(config)
     inferencer = dict(config.get("inferencer") or DETECTION)
     known = signature(INFERENCERS.get(inferencer["type"])).parameters
     if unknown := sorted(set(options) - set(known)):
         raise ConfigError(f"{config.filename} is drawn by {inferencer['type']}, which has no {', '.join(unknown)}")
-    return INFERENCERS.build(dict(inferencer, config=config, checkpoint=checkpoint, device=device, **options))
+    with library_errors(f"{config.filename}: the model can't be built from these values"):
+        return INFERENCERS.build(dict(inferencer, config=config, checkpoint=checkpoint, device=device, **options))

@@ -65,6 +65,39 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(2) from None
 
 
+@contextmanager
+def library_errors(what: str) -> Iterator[None]:
+    """Turn what a library says about its arguments, while objects are built from a config, into a user error.
+
+    Exceptions that are raised in this project's own code pass: there they are bugs.
+
+    Args:
+        what: begins the message.
+
+    Raises:
+        ConfigError: for a ``ValueError``, ``TypeError``, ``KeyError`` or ``AssertionError`` of a library.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
+        module = _raised_in(error)
+        if module.partition(".")[0] == __name__.partition(".")[0]:
+            raise
+        raise ConfigError(
+            f"{what}: {type(error).__name__}: {_one_line(error)[:500]} (in {module}; PE_DENSE_TRACEBACK=1 shows where)"
+        ) from error
+
+
+def _raised_in(error: BaseException) -> str:
+    """The module whose code raised an exception."""
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals.get("__name__", "")
+
+
 def user_message(error: BaseException) -> str | None:
     """The line that a user reads about an error, or None if the error is a bug.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mmengine.logging import MMLogger
 from pe_dense.utils import video
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.image import find_images, output_names, read_photo
+from pe_dense.utils.output_folder import check_output_folder
 
 MODES = ("pca", "correspondence", "similarity", "attention")
 
@@ -55,11 +57,13 @@ def draw(
     stills = [source for source in sources if Path(source) not in films]
     _check_options(mode, mask, point, per_image, films)
     place = _parse_point(point)
+    _check_numbers(layers)
+    check_output_folder(out, "--out")
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise FileExistsError(f"{out} is not empty: name another folder or pass --overwrite")
     files = find_images(stills)
     photos = [read_photo(file) for file in files]
     lengths = [_length(film) for film in films]
-    if out.exists() and (not out.is_dir() or any(out.iterdir())) and not overwrite:
-        raise FileExistsError(f"{out} is not empty: name another folder or pass --overwrite")
 
     from pe_dense.backbones.build import choose_device, open_tower, title_of
     from pe_dense.visualization import figures
@@ -109,13 +113,17 @@ def parse_layers(text: str, layers: int) -> list[int]:
     """
     from pe_dense.backbones.pe import block_numbers
 
+    numbers = _check_numbers(text)
+    return list(range(layers)) if numbers is None else sorted(set(block_numbers("--layers", numbers, layers)))
+
+
+def _check_numbers(text: str) -> list[int] | None:
     if text == "all":
-        return list(range(layers))
+        return None
     try:
-        numbers = [int(part) for part in text.split(",")]
+        return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise ConfigError(f"--layers {text}: 'all', or numbers with commas between them, as -1 or 2,5,8") from error
-    return sorted(set(block_numbers("--layers", numbers, layers)))
 
 
 def _parse_point(text: str | None) -> tuple[float, float] | str | None:
@@ -123,6 +131,8 @@ def _parse_point(text: str | None) -> tuple[float, float] | str | None:
         return text
     try:
         x, y = (float(part) for part in text.split(","))
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise ValueError("not finite")
     except ValueError as error:
         raise ConfigError(f"--point {text}: x and y in pixels with a comma between them, as 320,240, or cls") from error
     return x, y

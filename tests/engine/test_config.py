@@ -1,12 +1,16 @@
 """Reading configs and changing them."""
 
 import inspect
+import re
+import sys
 from pathlib import Path
 
 import pytest
 from mmengine.runner import Runner
+from mmengine.runner._flexible_runner import FlexibleRunner
 
-from pe_dense.engine.config import READ, load_config
+from pe_dense.engine.config import load_config
+from pe_dense.engine.config_check import FLEXIBLE_KEYS, OWN_KEYS, RUNNER_ARGUMENTS, RUNNER_READS
 from pe_dense.utils.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -52,10 +56,10 @@ def test_single_values_change_on_top():
         ({"train_dataloader.dataset.pipeline.9.prob": 0}, r"pipeline has no '9'; it has 0\.\.6"),
         (
             {"max_iters": 90},
-            r"would change nothing: no run reads 'max_iters' .* in param_scheduler.*train_cfg\.max_iters",
+            r"unknown top-level key 'max_iters', .* set param_scheduler.*train_cfg\.max_iters",
         ),
-        ({"norm_cfg.eps": 1e-5}, "would change nothing"),
-        ({"randomnes": 3}, "would change nothing"),
+        ({"norm_cfg.eps": 1e-5}, "unknown top-level key"),
+        ({"randomnes": 3}, "unknown top-level key"),
     ],
 )
 def test_misspelt_option(options, message):
@@ -63,11 +67,16 @@ def test_misspelt_option(options, message):
         load_config(CONFIGS / "coco_maskrcnn_pe_t16.py", options)
 
 
-def test_what_a_run_reads():
-    """MMEngine's part of it is the runner's arguments."""
-    arguments = set(inspect.signature(Runner.__init__).parameters)
-    own = {"inferencer", "model_wrapper_cfg", "runner_type", "tta_model", "tta_pipeline"}
-    assert arguments - {"self", "cfg"} | own == READ
+def test_top_level_keys_are_those_that_a_run_reads():
+    """Arguments of MMEngine's runner, what it reads of the config itself, and what this project adds."""
+    assert set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} == RUNNER_ARGUMENTS
+    source = inspect.getsource(sys.modules[Runner.__module__])
+    assert set(re.findall(r"self\.cfg\.get\(\s*'(\w+)'", source)) == RUNNER_READS
+    flexible = inspect.getsource(sys.modules[FlexibleRunner.__module__])
+    arguments = set(inspect.signature(FlexibleRunner.__init__).parameters) - {"self", "cfg"}
+    read = arguments | set(re.findall(r"self\.cfg\.get\(\s*'(\w+)'", flexible))
+    assert read - RUNNER_ARGUMENTS - RUNNER_READS == FLEXIBLE_KEYS
+    assert {"inferencer", "runner_type", "tta_model", "tta_pipeline"} == OWN_KEYS
 
 
 def test_missing_config_suggests(tmp_path):
@@ -80,7 +89,7 @@ def test_missing_config_suggests(tmp_path):
 @pytest.mark.parametrize("text", ["model = dict(", "from mmengine.config import read_base\nmodel = undefined"])
 def test_broken_config(tmp_path, text):
     (tmp_path / "broken.py").write_text(text)
-    with pytest.raises(ConfigError, match=r"broken\.py: (SyntaxError|NameError)"):
+    with pytest.raises(ConfigError, match=r"broken\.py(, line 2)?: (SyntaxError|NameError)"):
         load_config(tmp_path / "broken.py")
 
 

@@ -13,8 +13,9 @@ from mmengine.registry import MODELS, OPTIM_WRAPPERS, OPTIMIZERS, init_default_s
 from torch import nn
 
 from pe_dense.backbones import PETower
+from pe_dense.engine.config_check import check_config
 from pe_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
-from pe_dense.utils.errors import ConfigError, InputError
+from pe_dense.utils.errors import ConfigError, InputError, library_errors
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -122,7 +123,8 @@ def parameter_groups(config: Config) -> list[ParameterGroup]:
     if "optim_wrapper" not in config:
         raise ConfigError(f"{config.filename} has nothing to train")
     init_default_scope(config.get("default_scope", "mmengine"))
-    with torch.device("meta"):
+    check_config(config)
+    with torch.device("meta"), library_errors(f"{config.filename}: the model can't be built from these values"):
         model = MODELS.build(deepcopy(config.model))
     wrapper = {key: value for key, value in deepcopy(config.optim_wrapper).items() if key not in _AMP_ONLY}
     wrapper["type"] = "OptimWrapper"  # that of mixed precision asks for a GPU
