@@ -29,7 +29,7 @@ model = dict(
     ),
     neck=dict(type="pe_dense.SimpleFeaturePyramid", in_channels=1536, out_channels=256),
     rpn_head=dict(
-        type="RPNHead",
+        type="pe_dense.RPNHead",
         in_channels=256,
         feat_channels=256,
         num_convs=2,
@@ -41,7 +41,7 @@ model = dict(
         loss_bbox=dict(type="L1Loss"),
     ),
     roi_head=dict(
-        type="StandardRoIHead",
+        type="pe_dense.RoIHead",
         bbox_roi_extractor=dict(
             type="SingleRoIExtractor",
             roi_layer=dict(type="RoIAlign", output_size=7, sampling_ratio=0),

@@ -4,6 +4,7 @@ from pe_dense.detection.federated_loss import FederatedLoss
 from pe_dense.detection.inferencer import DetectionPredictor, Detector, load_detector
 from pe_dense.detection.mask_rcnn import MaskRCNN, MaxIoUAssigner
 from pe_dense.detection.num_classes_hook import ClassCheckHook
+from pe_dense.detection.rcnn_heads import RoIHead, RPNHead
 from pe_dense.detection.transforms import FixedSizeCrop
 from pe_dense.detection.tta import TestTimeMaskRCNN
 
@@ -15,6 +16,8 @@ __all__ = [
     "FixedSizeCrop",
     "MaskRCNN",
     "MaxIoUAssigner",
+    "RPNHead",
+    "RoIHead",
     "TestTimeMaskRCNN",
     "load_detector",
 ]

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from mmcv.ops import batched_nms
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi, bbox_flip
 from mmengine.model import BaseTTAModel
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from pe_dense.detection.rcnn_heads import keep_by_class
 from pe_dense.registry import MODELS
 
 
@@ -83,8 +83,7 @@ class TestTimeMaskRCNN(BaseTTAModel):
         found = InstanceData.cat(upright)
         test_cfg = self.module.roi_head.test_cfg
         if len(found):
-            _, kept = batched_nms(found.bboxes, found.scores, found.labels, test_cfg.nms)
-            found = found[kept]
+            found = keep_by_class(found, test_cfg.nms)
         return found[: test_cfg.max_per_img]
 
     def _add_masks(self, views: Sequence[_View], merged: Sequence[InstanceData]) -> None:

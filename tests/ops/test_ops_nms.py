@@ -6,6 +6,7 @@ from mmcv.ops import batched_nms, soft_nms
 from mmcv.ops import nms as mmcv_nms
 from mmcv.ops import nms_match as mmcv_nms_match
 
+from pe_dense.ops.nms import batched_nms as class_nms
 from pe_dense.ops.nms import nms, nms_match, softnms
 
 # Two boxes of 10 x 10 that share 5 x 10: IoU 50 / 150 = 1/3; the third is far away.
@@ -171,3 +172,39 @@ def test_nms_match_by_hand():
     assert nms_match(dets, 0.5) == [[1, 3], [0], [2]]
     assert [group.tolist() for group in mmcv_nms_match(dets, 0.5)] == [[1, 3], [0], [2]]
     assert nms_match(dets[:0], 0.5) == []
+
+
+def crowd(seed: int, count: int = 6000, classes: int = 1203) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Boxes, scores and labels around 60 small objects of a 1024 px image, some beyond its border."""
+    generator = torch.Generator().manual_seed(seed)
+    center, size = torch.rand(60, 2, generator=generator) * 1024, torch.rand(60, 2, generator=generator) * 60 + 8
+    shown = torch.randint(60, (count,), generator=generator)
+    jitter = torch.randn(count, 4, generator=generator) * 0.12
+    middle, size = center[shown] + jitter[:, :2] * size[shown], size[shown] * jitter[:, 2:].exp()
+    boxes = torch.cat([middle - size / 2, middle + size / 2], dim=1)
+    labels = (shown * 20 + torch.randint(3, (count,), generator=generator)) % classes
+    return boxes, torch.rand(count, generator=generator), labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_classes_are_separated_exactly(seed):
+    """As NMS of each class alone. MMCV's shift in float32 drops or keeps other boxes in each of these cases."""
+    boxes, scores, labels = crowd(seed)
+    wanted = torch.cat(
+        [
+            (labels == i).nonzero().flatten()[nms(boxes[labels == i], scores[labels == i], 0.5, 0)]
+            for i in labels.unique()
+        ]
+    )
+    kept = class_nms(boxes, scores, labels, 0.5)
+    assert set(kept.tolist()) == set(wanted.tolist())
+    assert (scores[kept].diff() <= 0).all()
+    shifted = batched_nms(boxes, scores, labels, dict(type="nms", iou_threshold=0.5))[1]
+    assert set(shifted.tolist()) != set(wanted.tolist())
+
+
+def test_negative_coordinates_do_not_reach_another_class():
+    """Shifted by the largest coordinate only, the second box would cover the first one."""
+    boxes, labels = torch.tensor([[0.0, 0, 10, 10], [-11, -11, -1, -1]]), torch.tensor([0, 1])
+    assert class_nms(boxes, torch.tensor([0.9, 0.8]), labels, 0.5).tolist() == [0, 1]
+    assert class_nms(torch.zeros(0, 4), torch.zeros(0), labels[:0], 0.5).tolist() == []

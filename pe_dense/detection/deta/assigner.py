@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from mmdet.structures.bbox import bbox_cxcywh_to_xyxy
 from torch import Tensor
-from torchvision.ops import batched_nms, box_iou
+from torchvision.ops import box_iou
 
+from pe_dense.ops.nms import batched_nms
 from pe_dense.registry import TASK_UTILS
 
 

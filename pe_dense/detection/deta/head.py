@@ -13,10 +13,11 @@ from mmdet.structures.bbox import bbox_cxcywh_to_xyxy, bbox_xyxy_to_cxcywh
 from mmdet.utils import reduce_mean
 from mmengine.structures import InstanceData
 from torch import Tensor
-from torchvision.ops import batched_nms, sigmoid_focal_loss
+from torchvision.ops import sigmoid_focal_loss
 
 from pe_dense.detection.deta.soft_nms import soft_nms
 from pe_dense.detection.federated_loss import FederatedLoss
+from pe_dense.ops.nms import batched_nms
 from pe_dense.registry import MODELS, TASK_UTILS
 from pe_dense.utils.errors import InputError
 
