@@ -137,6 +137,46 @@ def check_classes(classes: Sequence[str], names: Sequence[str], source: str | Pa
         )
 
 
+def _trained_classes(checkpoint) -> tuple[str, ...] | None:
+    """Class names of the data that a checkpoint was trained on, or None if it does not say.
+
+    Args:
+        checkpoint: content of a file; MMEngine's runs write the names to ``meta.dataset_meta.classes``.
+    """
+    for key in ("meta", "dataset_meta", "classes"):
+        checkpoint = checkpoint.get(key) if isinstance(checkpoint, Mapping) else None
+    if not isinstance(checkpoint, list | tuple) or not all(isinstance(name, str) for name in checkpoint):
+        return None
+    return tuple(checkpoint)
+
+
+def compare_with_checkpoint(checkpoint, classes: Sequence[str] | None, source: str | Path, data: str) -> None:
+    """Make sure that a data set has the classes that a checkpoint was trained on, in the same order.
+
+    Args:
+        checkpoint: content of a file.
+        classes: of the data set; None for one without.
+        source: name of the checkpoint in errors.
+        data: name of the data set in errors.
+
+    Raises:
+        InputError: with both sides.
+    """
+    trained = _trained_classes(checkpoint)
+    if trained is None or classes is None or trained == tuple(classes):
+        return
+    if sorted(trained) == sorted(classes):
+        what = f"the same names in another order: {some(trained)} and {some(classes)}"
+    else:
+        only = [name for name in trained if name not in set(classes)]
+        new = [name for name in classes if name not in set(trained)]
+        what = f"only in the checkpoint: {some(only)}; only in the data: {some(new)}"
+    raise InputError(
+        f"{source} was trained on {len(trained)} classes, {data} has {len(classes)}, and they differ: {what}. "
+        "Use data with the checkpoint's classes, in its order"
+    )
+
+
 def some(names: Sequence[str]) -> str:
     """The first names of many, for a message."""
     return ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "") if names else "none"

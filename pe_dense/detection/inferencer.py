@@ -16,6 +16,7 @@ from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from pycocotools import mask as rle
 
+from pe_dense.datasets.annotations import compare_with_checkpoint
 from pe_dense.engine.config import load_config
 from pe_dense.engine.runner import load_model_state
 from pe_dense.engine.tta import drop_pretrained, use_test_time_augmentation
@@ -56,13 +57,15 @@ def load_detector(
         raise InputError("options change a config that is given by its path; change the loaded one itself")
     config = deepcopy(config) if isinstance(config, Config) else load_config(config, options)
     content = read_checkpoint(checkpoint)
+    dataset = config.test_dataloader.dataset
+    classes = (dataset.get("metainfo") or {}).get("classes")
+    compare_with_checkpoint(content, classes, checkpoint, "the config's data set")
     init_default_scope(config.get("default_scope", "mmdet"))
     if tta:
         use_test_time_augmentation(config)
     drop_pretrained(config.model)
     model = MODELS.build(config.model)
     load_model_state(model, content, str(checkpoint))
-    dataset = config.test_dataloader.dataset
     head = getattr(model, "module", model)  # of a model for test-time augmentation
     head = getattr(head, "roi_head", head)
     num_classes = getattr(getattr(head, "bbox_head", None), "num_classes", None)

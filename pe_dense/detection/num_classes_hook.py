@@ -1,32 +1,37 @@
-"""Comparing a model's classes with the data's before work begins."""
+"""Compare the classes of model, data and checkpoint before a run."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+
 from mmdet.models.dense_heads import RPNHead
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 
-from pe_dense.datasets.annotations import some
+from pe_dense.datasets.annotations import compare_with_checkpoint, some
 from pe_dense.registry import HOOKS
-from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.errors import ConfigError, InputError
 
 
 @HOOKS.register_module()
 class ClassCheckHook(Hook):
-    """Refuse a run whose model has another number of classes than its data, or whose data sets differ in theirs.
+    """Refuse a run in which the classes of model, data sets and checkpoint differ.
 
-    What counts is each part of the model with a number ``num_classes``, but for proposal heads, which tell objects
-    from background only, and the ``classes`` in each data set's ``metainfo``.
+    The number of classes in each part of the model with ``num_classes`` (except proposal heads, which separate objects
+    from background only) must be the number of ``classes`` in each data set's ``metainfo``; data sets must have the
+    same classes; and a checkpoint that is tested or resumed must be trained on them. Training that starts from a
+    checkpoint may have other classes, which are logged.
 
     Raises:
-        ConfigError: before a run, with both sides.
+        ConfigError: if model and data sets differ, before the run.
+        InputError: if the checkpoint's classes differ, before its weights are loaded.
     """
 
     def before_run(self, runner: Runner) -> None:
         """Compare the model with the data sets of the loops that are going to run."""
-        loops = dict(train=runner._train_loop, val=runner._val_loop, test=runner._test_loop)
-        data = {name: loop.dataloader.dataset for name, loop in loops.items() if isinstance(loop, BaseLoop)}
-        classes = {name: dataset.metainfo["classes"] for name, dataset in data.items() if "classes" in dataset.metainfo}
+        classes = _data_classes(runner)
         for name, names in classes.items():
             for part, count in _class_counts(runner.model):
                 if count != len(names):
@@ -37,6 +42,25 @@ class ClassCheckHook(Hook):
         if len({tuple(names) for names in classes.values()}) > 1:
             sides = "; ".join(f"{name} has {some(names)}" for name, names in classes.items())
             raise ConfigError(f"the data sets' classes differ: {sides}")
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare the classes that a checkpoint was trained on with those of the data sets."""
+        source = runner._load_from or "the checkpoint"
+        for name, names in _data_classes(runner).items():
+            try:
+                compare_with_checkpoint(checkpoint, names, source, f"the {name} data set")
+            except InputError as difference:
+                if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
+                    print_log(f"Fine-tuning on other classes: {difference}", "current", logging.WARNING)
+                    return
+                raise
+
+
+def _data_classes(runner: Runner) -> dict[str, Sequence[str]]:
+    """Classes of the data sets of the loops that are going to run, by 'train', 'val' and 'test'."""
+    loops = dict(train=runner._train_loop, val=runner._val_loop, test=runner._test_loop)
+    data = {name: loop.dataloader.dataset for name, loop in loops.items() if isinstance(loop, BaseLoop)}
+    return {name: dataset.metainfo["classes"] for name, dataset in data.items() if "classes" in dataset.metainfo}
 
 
 def _class_counts(model) -> list[tuple[str, int]]:

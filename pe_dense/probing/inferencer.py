@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
+from pe_dense.datasets.annotations import compare_with_checkpoint
 from pe_dense.engine.runner import load_model_state
 from pe_dense.probing.sweep import LayerSweep
 from pe_dense.utils import read_checkpoint
@@ -42,6 +43,8 @@ class ProbePredictor:
 
     def __init__(self, config: Config, checkpoint: str, device: str | None = None):
         content = read_checkpoint(checkpoint)
+        classes = (config.test_dataloader.dataset.get("metainfo") or {}).get("classes")
+        compare_with_checkpoint(content, classes, checkpoint, "the config's data set")
         init_default_scope(config.get("default_scope", "mmseg"))
         model = MODELS.build(config.model)
         if isinstance(model, LayerSweep):

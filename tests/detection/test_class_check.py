@@ -1,15 +1,17 @@
 """Models and data sets that know other classes are refused before a run."""
 
 import pytest
+import torch
 from helpers.annotated_folder import write_folder
 from mmdet.registry import HOOKS
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 
+from pe_dense.detection import num_classes_hook
 from pe_dense.detection.num_classes_hook import ClassCheckHook
 from pe_dense.engine.runner import Runner
-from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.errors import ConfigError, InputError
 
 
 @MODELS.register_module(name="CountingForTests", force=True)
@@ -97,3 +99,49 @@ def test_train_and_val_of_other_classes(tmp_path):
 
 def test_registered_for_every_scope():
     assert HOOKS.get("pe_dense.ClassCheckHook") is ClassCheckHook
+
+
+def saved(root, classes, num_classes=2, **meta):
+    state = Counting(num_classes).state_dict()
+    torch.save(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=classes), **meta)), root / "trained.pth")
+    return str(root / "trained.pth")
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (("bolt", "cog"), "the same names in another order: 'bolt', 'cog' and 'cog', 'bolt'"),
+        (["washer", "nut"], "only in the checkpoint: 'washer', 'nut'; only in the data: 'cog', 'bolt'"),
+        (("cog", "nut"), "only in the checkpoint: 'nut'; only in the data: 'bolt'"),
+        (("cog", "bolt", "nut"), "3 classes, the test data set has 2"),
+        (("Cog", "bolt"), "only in the checkpoint: 'Cog'; only in the data: 'cog'"),
+    ],
+)
+def test_a_checkpoint_of_other_classes_is_not_tested(root, classes, message):
+    runner = make_runner(root, 2)
+    runner._load_from = saved(root, classes)
+    with pytest.raises(InputError, match=f"trained.pth was trained on .*{message}"):
+        runner.test()
+
+
+@pytest.mark.parametrize("classes", [("cog", "bolt"), ["cog", "bolt"], None, 7, "cog", ("cog", 3)])
+def test_a_checkpoint_of_the_same_or_unknown_classes_is_tested(root, classes):
+    runner = make_runner(root, 2)
+    runner._load_from = saved(root, classes)
+    with pytest.raises(AssertionError, match="the run has begun"):
+        runner.test()
+
+
+def test_fine_tuning_on_other_classes_is_logged_and_resuming_refused(root, monkeypatch):
+    logged = []
+    monkeypatch.setattr(num_classes_hook, "print_log", lambda message, *_: logged.append(message))
+    runner = make_runner(root, 2)
+    runner._load_from = saved(root, ("washer", "nut"))
+    with pytest.raises(AssertionError, match="the run has begun"):
+        runner.train()
+    assert len(logged) == 1
+    assert logged[0].startswith("Fine-tuning on other classes: ")
+    runner = make_runner(root, 2)
+    runner._load_from, runner._resume = saved(root, ("washer", "nut"), epoch=0, iter=0), True
+    with pytest.raises(InputError, match="only in the checkpoint: 'washer', 'nut'"):
+        runner.train()
