@@ -7,6 +7,10 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+from pe_dense.backbones import Backbone, PETower, get_variant
 
 ROOT = Path(__file__).parents[1] / "pe_dense"
 # A package imports from lower floors only, or from a package of its own floor that stands before it.
@@ -72,3 +76,22 @@ def test_importing_the_package_is_light():
         "import sys, pe_dense; print([m for m in ('torch', 'mmcv', 'mmdet', 'mmengine', 'numpy') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_only_the_backbone_protocol_is_used():
+    """No file outside of `backbones` asks a backbone for what only PETower has."""
+    arch = dict(get_variant("PE-Core-T16-384").__dict__, layers=1)
+    with torch.device("meta"):
+        tower = PETower(arch)
+    shared = set(dir(nn.Module)) | set(dir(Backbone)) | set(Backbone.__annotations__) | {"training", "init_cfg"}
+    private = {name for name in set(dir(tower)) - shared if not name.startswith("_")} | {"resblocks"}
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        if path.relative_to(ROOT).parts[0] == "backbones":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr in private and not isinstance(node.value, ast.Constant):
+                owner = ast.unparse(node.value)
+                if owner != "self" and any(word in owner for word in ("tower", "backbone", "student", "model")):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno} {owner}.{node.attr}")
+    assert not found, found

@@ -1,14 +1,18 @@
 """Backbones: Perception Encoder towers, their configurations and weights."""
 
+from pe_dense.backbones.base import Backbone
 from pe_dense.backbones.build import load_tower, save_weights
 from pe_dense.backbones.checkpoint import load_weights, save_state
 from pe_dense.backbones.frozen import FrozenTower
 from pe_dense.backbones.pe import PETower
 from pe_dense.backbones.pe_configs import VARIANTS, Variant, get_variant
+from pe_dense.backbones.timm import TimmTower
 
 __all__ = [
+    "Backbone",
     "FrozenTower",
     "PETower",
+    "TimmTower",
     "VARIANTS",
     "Variant",
     "get_variant",

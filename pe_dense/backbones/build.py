@@ -5,18 +5,24 @@ from __future__ import annotations
 import ast
 import inspect
 import math
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from pe_dense.backbones.base import TIMM_PREFIX, Backbone
 from pe_dense.backbones.checkpoint import load_weights, save_state, tower_state
 from pe_dense.backbones.frozen import FrozenTower
 from pe_dense.backbones.pe import PETower
 from pe_dense.backbones.pe_configs import VARIANTS, Variant
+from pe_dense.backbones.timm import TIMM_HUB, TimmTower
+from pe_dense.registry import MODELS
 from pe_dense.utils import CheckpointError, read_checkpoint, require_match
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.rng import drawn_alike
 from pe_dense.utils.state_dict import unwrap_state
 
 
@@ -92,12 +98,13 @@ _MAX_SIZE, _MAX_VALUES = 1 << 14, 1000
 _LIMITS = dict(layers=256, heads=256, attn_pooler_heads=256, patch_size=256, mlp_ratio=32)
 
 
-def open_tower(arch: str | None, weights: str | Path | None = None, *, device: str | torch.device = "cpu") -> PETower:
-    """A tower with its weights.
+def open_tower(arch: str | None, weights: str | Path | None = None, *, device: str | torch.device = "cpu") -> Backbone:
+    """Load a backbone with its weights from a published file, a training run or a probe.
 
     Args:
-        arch: name of a published tower. None where the file tells its own: checkpoints of this project's runs do, and
-            their tower is built as it was trained, with its windows and patches.
+        arch: name of a published tower, or ``timm/<model name>``. None where the file contains its own config, as
+            checkpoints of this project's runs do; the tower is then built as it was trained, with its windows and
+            patch size.
         weights: path of a file or of a run's folder, or ``hf://`` name; 'random' for trying things out; the
             published weights of ``arch`` by default.
         device: where it goes.
@@ -109,6 +116,8 @@ def open_tower(arch: str | None, weights: str | Path | None = None, *, device: s
         ValueError: if neither names a tower, or both do and differ.
         CheckpointError, FileNotFoundError: as :func:`~pe_dense.backbones.load_tower`.
     """
+    if arch is not None and arch.startswith(TIMM_PREFIX):
+        return _open_timm(arch, weights).to(device).eval()
     if weights is None or weights == RANDOM:
         if arch is None:
             raise InputError("no tower is named: give --arch, or --weights with a checkpoint of a run")
@@ -129,6 +138,41 @@ def open_tower(arch: str | None, weights: str | Path | None = None, *, device: s
     return _build(backbone, checkpoint, weights).to(device).eval()
 
 
+def _open_timm(arch: str, weights: str | Path | None) -> TimmTower:
+    with drawn_alike():
+        tower = TimmTower(arch)
+    if weights != RANDOM:
+        tower.load_pretrained(weights or TIMM_HUB)
+    return tower
+
+
+def build_pretrained(config: dict, checkpoint: str | Path | None, content: Mapping | None = None) -> Backbone:
+    """Build a backbone with its weights, without memory for initial ones where the class allows it.
+
+    Args:
+        config: of a :class:`~pe_dense.backbones.base.Backbone`, without ``init_cfg``.
+        checkpoint: path or ``hf://`` name of its weights; None for random ones.
+        content: what was already read from there.
+
+    Raises:
+        CheckpointError, FileNotFoundError: as :meth:`~pe_dense.backbones.base.Backbone.load_pretrained`.
+    """
+    if checkpoint is None:
+        return MODELS.build(config)
+    # Models of timm compute buffers on construction, which the meta device would lose.
+    on_meta = MODELS.get(config["type"]) is PETower
+    with torch.device("meta") if on_meta else nullcontext():
+        backbone: Backbone = MODELS.build(config)
+    backbone.load_pretrained(checkpoint, content)
+    return backbone
+
+
+def embed_dim_of(config: dict) -> int:
+    """Channels of the maps of a backbone's config, without memory for its weights."""
+    with torch.device("meta"):
+        return MODELS.build(config).embed_dim
+
+
 def choose_device(name: str | None) -> torch.device:
     """The device of that name; a GPU where there is one by default.
 
@@ -143,10 +187,9 @@ def choose_device(name: str | None) -> torch.device:
         raise InputError(f"device {device} can't be used here ({reason}): name another, such as cpu") from error
 
 
-def title_of(tower: PETower, weights: str | None) -> str:
-    """What pictures call a tower: its published name or else its size, and where other weights come from."""
-    name = tower.name if tower.name in VARIANTS else f"{tower.num_layers} blocks, {tower.out_channels} channels"
-    return name if weights is None else f"{name} ({'/'.join(Path(weights).parts[-2:])})"
+def title_of(tower: Backbone, weights: str | None) -> str:
+    """Title of figures: the backbone's label, and the source of weights other than the published ones."""
+    return tower.label if weights is None else f"{tower.label} ({'/'.join(Path(weights).parts[-2:])})"
 
 
 def trained_backbone(checkpoint) -> dict | None:

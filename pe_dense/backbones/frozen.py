@@ -1,4 +1,4 @@
-"""A tower that gives features and learns nothing."""
+"""A frozen backbone under a model that trains on its features."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from pe_dense.backbones.pe import PETower
-from pe_dense.backbones.pe_configs import VARIANTS, get_variant
+from pe_dense.backbones.base import Backbone, backbone_config
 from pe_dense.registry import MODELS
 from pe_dense.utils import CheckpointError
 from pe_dense.utils.errors import InputError
@@ -19,15 +18,15 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @MODELS.register_module()
 class FrozenTower(nn.Module):
-    """A :class:`~pe_dense.backbones.PETower` under a model that trains on its features.
+    """A frozen :class:`~pe_dense.backbones.base.Backbone` under a model that trains on its features.
 
     It runs without autograd, and its parameters are none of the model's: no optimiser sees them and no checkpoint
     repeats them (a probe of the largest tower is saved in megabytes, not in gigabytes). A checkpoint holds instead
     which taps were used and one weight of each of the tower's tensors; loading it loads the tower, too, and compares.
 
     Args:
-        arch: as of the tower.
-        out_indices: taps, block numbers from 0, negatives from the end; None for every block.
+        arch: published name or fields of a :class:`~pe_dense.backbones.PETower`, or ``timm/<model name>``.
+        out_indices: block numbers from 0; negative ones count from the end, None for every block.
         dtype: of weights and activations, 'float32', 'bfloat16' or 'float16'. Maps come out in float32.
         init_cfg: as of the tower. Without it weights are random, the same in every run of a seed.
         tower: further arguments of the tower.
@@ -47,17 +46,16 @@ class FrozenTower(nn.Module):
         super().__init__()
         if dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
-        if out_indices is None:
-            out_indices = range(get_variant(arch).layers)
+        options = dict(tower, out_indices=out_indices, init_cfg=init_cfg, frozen=True)
         with drawn_alike():
-            frozen = PETower(arch, out_indices=out_indices, init_cfg=init_cfg, frozen=True, **tower)
+            frozen: Backbone = MODELS.build(backbone_config(arch, **options))
         # In a list, which hides it from the model's parameters and state.
         self._hidden = [frozen.to(DTYPES[dtype])]
         self.register_buffer("taps", torch.tensor(frozen.out_indices))
         self.register_buffer("weights", _sample(frozen))
 
     @property
-    def tower(self) -> PETower:
+    def tower(self) -> Backbone:
         return self._hidden[0]
 
     @property
@@ -73,14 +71,12 @@ class FrozenTower(nn.Module):
     @property
     def label(self) -> str:
         """A short name."""
-        variant = self.tower.variant
-        given = self.tower.name if self.tower.name in VARIANTS else None
-        return given or f"{variant.layers} blocks, {variant.width} wide"
+        return self.tower.label
 
     @property
     def patch_size(self) -> int:
         """Side of a patch, in pixels."""
-        return self.tower.variant.patch_size
+        return self.tower.patch_size
 
     @property
     def is_init(self) -> bool:
@@ -108,14 +104,12 @@ class FrozenTower(nn.Module):
         Yields:
             (block number, (B, C, H / p, W / p) float32) in rising order of the blocks.
         """
-        grid = self.tower.grid_of(images)
-        for index, tokens in self.tower.iter_taps(images, self.out_indices):
-            patches = tokens[:, int(self.tower.variant.use_cls_token) :]
-            yield index, patches.transpose(1, 2).unflatten(2, grid).float()  # (B, C, H / p, W / p)
+        for index, features in self.tower.iter_intermediates(images, self.out_indices):
+            yield index, features.float()
 
     def _apply(self, function, recurse: bool = True) -> FrozenTower:
         """Move with the model, but keep the dtype."""
-        dtype = self.tower.conv1.weight.dtype
+        dtype = next(self.tower.parameters()).dtype
         self.tower._apply(function, recurse)
         self.tower.to(dtype)
         return super()._apply(function, recurse)
@@ -138,7 +132,7 @@ class FrozenTower(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _sample(tower: PETower) -> Tensor:
+def _sample(tower: Backbone) -> Tensor:
     """One number of each tensor, (T,) float32: tells towers apart."""
     parameters = [parameter.detach().flatten() for parameter in tower.parameters()]
     return torch.stack([values[len(values) // 2] for values in parameters]).float()

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from pe_dense.backbones.checkpoint import load_weights
-from pe_dense.backbones.pe_configs import Variant, get_variant
+from pe_dense.backbones.attention import Windows
+from pe_dense.backbones.base import Backbone, resolve_indices
+from pe_dense.backbones.checkpoint import fit_state, tower_state
+from pe_dense.backbones.pe_configs import VARIANTS, Variant, get_variant
 from pe_dense.backbones.pos_embed import POSITION_MODES, resize_positions
-from pe_dense.backbones.transformer import DROP_PATH_SCHEDULES, LAYER_NORM_EPS, AttentionPooling, Transformer
+from pe_dense.backbones.transformer import DROP_PATH_SCHEDULES, LAYER_NORM_EPS, Attention, AttentionPooling, Transformer
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
 
 @MODELS.register_module()
-class PETower(BaseModule):
+class PETower(Backbone):
     """A Perception Encoder tower that gives feature maps from any of its blocks.
 
     With no window and no resampling it is the published tower, with its parameter names. With windows it is the tower
@@ -29,7 +32,7 @@ class PETower(BaseModule):
     Args:
         arch: a name of :data:`~pe_dense.backbones.VARIANTS`, or a dict of :class:`~pe_dense.backbones.Variant` fields
             (``dict(base=<name>, ls_init_value=0.1)`` changes a published one).
-        out_indices: taps: block numbers from 0; negatives count from the end.
+        out_indices: blocks whose maps :meth:`forward` returns; negative ones count from the end, None for all.
         img_size: side in pixels of the image that ``rope_reference_grid`` spans; the native one by default.
         patch_size: side of a patch in pixels, if not the published one; weights are resampled on load.
         grid_size: patches along a side of the grid of learned positions, if not the published one; likewise.
@@ -60,7 +63,7 @@ class PETower(BaseModule):
     def __init__(
         self,
         arch: str | dict | Variant,
-        out_indices: Sequence[int] = (-1,),
+        out_indices: Sequence[int] | None = (-1,),
         img_size: int | None = None,
         patch_size: int | None = None,
         grid_size: int | None = None,
@@ -88,13 +91,13 @@ class PETower(BaseModule):
         windowed = window_size is not None
         drop_path_schedule = drop_path_schedule or ("linear" if windowed else "constant")
         if drop_path_schedule not in DROP_PATH_SCHEDULES:
-            raise ValueError(
+            raise InputError(
                 f"drop_path_schedule {drop_path_schedule!r} is not one of {', '.join(DROP_PATH_SCHEDULES)}"
             )
         keep_cls = not windowed if with_cls_token is None else with_cls_token
         if windowed and keep_cls and variant.use_cls_token:
             raise InputError(
-                "A class token has no place in a window: with_cls_token and window_size exclude each other"
+                "window attention does not support a class token: set with_cls_token=False or window_size=None"
             )
         patch_size = patch_size or variant.patch_size
         self.variant = variant = replace(
@@ -107,10 +110,15 @@ class PETower(BaseModule):
             pool_type="none" if variant.pool_type == "tok" and not keep_cls else variant.pool_type,
         )
         self.has_head = not windowed if with_head is None else with_head
-        self.out_indices = block_numbers("out_indices", out_indices, variant.layers)
+        self.out_indices = resolve_indices("out_indices", out_indices, variant.layers)
         self.pos_embed = pos_embed
         self.frozen = frozen
         self.pad_to_patch = pad_to_patch
+        self.label = self.name if self.name in VARIANTS else f"{variant.layers} blocks, {variant.width} channels"
+        self.embed_dim, self.num_layers, self.patch_size = variant.width, variant.layers, patch_size
+        self.num_prefix_tokens = int(variant.use_cls_token)
+        self.image_size = (img_size or variant.image_size) // patch_size * patch_size
+        self.mean = self.std = (127.5, 127.5, 127.5)
 
         width, entries = variant.width, int(variant.use_cls_token)
         self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
@@ -122,7 +130,7 @@ class PETower(BaseModule):
         self.transformer = Transformer(
             variant,
             window_size=window_size,
-            global_blocks=block_numbers("global_blocks", global_blocks, variant.layers),
+            global_blocks=resolve_indices("global_blocks", global_blocks, variant.layers),
             rope_reference_grid=rope_reference_grid,
             rope_native_grid=(img_size or variant.image_size) // patch_size,
             with_cp=with_cp,
@@ -172,23 +180,14 @@ class PETower(BaseModule):
         if self.init_cfg is not None:
             if set(self.init_cfg) != {"type", "checkpoint"} or self.init_cfg["type"] != "Pretrained":
                 raise InputError(f"init_cfg of a tower is dict(type='Pretrained', checkpoint=...), got {self.init_cfg}")
-            load_weights(self, self.init_cfg["checkpoint"])
+            self.load_pretrained(self.init_cfg["checkpoint"])
         self._is_init = True
 
     def train(self, mode: bool = True) -> PETower:
         """As of any module, but a frozen tower stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
-    @property
-    def out_channels(self) -> int:
-        """Channels of every map, C."""
-        return self.variant.width
-
-    @property
-    def num_layers(self) -> int:
-        return self.variant.layers
-
-    def layer_index(self, parameter_name: str) -> int:
+    def layer_id(self, parameter_name: str) -> int:
         """Depth of a parameter for layer-wise learning rates (recipe of the published detectors).
 
         Args:
@@ -210,21 +209,19 @@ class PETower(BaseModule):
             return int(rest.split(".")[1]) + 1
         return 0 if part in ("conv1", "class_embedding", "positional_embedding", "ln_pre") else self.num_layers + 1
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of the taps.
+    def fsdp_units(self) -> Iterable[nn.Module]:
+        """See :meth:`Backbone.fsdp_units`."""
+        return self.transformer.resblocks
 
-        Args:
-            images: (B, 3, H, W).
+    def adapt_state_dict(
+        self, checkpoint: Mapping, source: str | Path, *, add_layer_scale: bool = False
+    ) -> dict[str, Tensor]:
+        """See :meth:`Backbone.adapt_state_dict`; ``add_layer_scale`` as of :func:`~.checkpoint.fit_state`."""
+        return fit_state(self, tower_state(checkpoint, source), source, add_layer_scale=add_layer_scale)
 
-        Returns:
-            one (B, C, H / p, W / p) per entry of ``out_indices``, in their order.
-        """
-        height, width = self.grid_of(images)
-        maps = {}
-        for index, tokens in self.iter_taps(images, self.out_indices):
-            patches = tokens[:, int(self.variant.use_cls_token) :]
-            maps[index] = patches.transpose(1, 2).unflatten(2, (height, width))  # (B, C, H / p, W / p)
-        return tuple(maps[index] for index in self.out_indices)
+    def prune_intermediate_layers(self, last: int) -> None:
+        """See :meth:`Backbone.prune_intermediate_layers`."""
+        del self.transformer.resblocks[last + 1 :]
 
     def forward_features(
         self,
@@ -242,19 +239,17 @@ class PETower(BaseModule):
             norm: apply ``ln_post``, where the tower has it.
             layer_idx: block number from 0; negatives count from the end.
             strip_cls_token: leave out the class token, where there is one.
-            mask, mask_token: as of :meth:`iter_taps`.
+            mask, mask_token: as of :meth:`iter_tokens`.
 
         Returns:
             (B, N, C).
         """
-        (layer,) = block_numbers("layer_idx", [layer_idx], self.num_layers)
-        ((_, tokens),) = self.iter_taps(images, [layer], mask, mask_token)
-        if norm:
-            tokens = self.ln_post(tokens)
+        (layer,) = resolve_indices("layer_idx", [layer_idx], self.num_layers)
+        ((_, tokens),) = self.iter_tokens(images, [layer], norm=norm, mask=mask, mask_token=mask_token)
         return tokens[:, 1:] if strip_cls_token and self.variant.use_cls_token else tokens
 
-    def embed(self, images: Tensor) -> Tensor:
-        """The pooled embedding of a Core tower (not normalised).
+    def forward_pooled(self, images: Tensor) -> Tensor:
+        """The pooled embedding of a Core tower, not normalized.
 
         Args:
             images: (B, 3, H, W).
@@ -276,54 +271,66 @@ class PETower(BaseModule):
             pooled = tokens[:, 0] if self.variant.pool_type == "tok" else tokens.mean(dim=1)
         return pooled if self.proj is None else pooled @ self.proj
 
-    def grid_of(self, images: Tensor) -> tuple[int, int]:
-        """Rows and columns of patches of a batch (B, 3, H, W).
+    embed = forward_pooled  # former name
 
-        Raises:
-            ValueError: if the sides are not multiples of the patch size and ``pad_to_patch`` is not set.
-        """
-        p = self.variant.patch_size
-        height, width = images.shape[-2:]
-        if not self.pad_to_patch and (height % p or width % p):
-            down = f"{max(height // p, 1) * p} x {max(width // p, 1) * p}"
-            raise InputError(
-                f"Images of {height} x {width} px are not a multiple of the patch size {p}: resize them, for example "
-                f"to {down}, or build the tower with pad_to_patch=True"
-            )
-        return -(-height // p), -(-width // p)
-
-    def iter_taps(
-        self, images: Tensor, indices: Sequence[int], mask: Tensor | None = None, mask_token: Tensor | None = None
+    def iter_tokens(
+        self,
+        images: Tensor,
+        indices: Sequence[int],
+        *,
+        norm: bool = False,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
     ) -> Iterator[tuple[int, Tensor]]:
-        """Give each tap as soon as it is there; blocks after the last tap do not run.
-
-        Args:
-            images: (B, 3, H, W).
-            indices: block numbers from 0.
-            mask: (B, H / p, W / p), bool: patches that the tower shall not see.
-            mask_token: (C,), what stands for their embedding; they keep their positions.
-
-        Yields:
-            (block number, tokens (B, N, C)) in rising order of the blocks.
-
-        Raises:
-            RuntimeError: if the weights that ``init_cfg`` names have not been loaded.
-        """
+        """See :meth:`Backbone.iter_tokens`; blocks after the last requested one do not run."""
         if self._awaits_weights:
-            raise RuntimeError(
-                f"{self.name} was told to load {self.init_cfg['checkpoint']} but has not: call init_weights() first"
-            )
+            raise RuntimeError(f"weights of {self.init_cfg['checkpoint']} are not loaded; call init_weights()")
         grid = self.grid_of(images)
-        return self.transformer.iter_taps(self._embed_patches(images, grid, mask, mask_token), grid, indices)
+        embedded = self._embed_patches(images, grid, mask, mask_token)
+        for index, tokens in self.transformer.iter_taps(embedded, grid, indices):
+            yield index, self.ln_post(tokens) if norm else tokens
+
+    @torch.no_grad()
+    def attention_maps(
+        self, images: Tensor, token: tuple[int, int] | None, indices: Sequence[int] = (-1,)
+    ) -> dict[int, Tensor]:
+        """See :meth:`Backbone.attention_maps`; from the queries and keys that the blocks compute.
+
+        Rotary positions and windows are included: in a windowed block, tokens of other windows get 0. Weights sum to
+        1 except for what goes to a class token or to padding tokens of windows. The blocks run once, up to the last
+        requested one.
+        """
+        grid = self.grid_of(images)
+        if token is None and not self.num_prefix_tokens:
+            raise InputError(f"{self.name} has no class token here: give a token by its row and column")
+        if token is not None and not all(0 <= place < length for place, length in zip(token, grid, strict=True)):
+            raise InputError(f"token {token} is outside of the grid of {grid[0]} x {grid[1]} tokens")
+        blocks = resolve_indices("blocks", indices, self.num_layers)
+        number = 0 if token is None else self.num_prefix_tokens + token[0] * grid[1] + token[1]
+        size = self.transformer.window_size
+        maps: dict[int, Tensor] = {}
+
+        def keep(attention: Attention, arguments: tuple, block: int) -> None:
+            queries, keys, _ = attention.queries_keys_values(*arguments)
+            windowed = size is not None and block not in self.transformer.global_blocks
+            windows = Windows(*grid, size) if windowed else None
+            maps[block] = _attention_from_token(
+                queries, keys, number, len(images), grid, windows, self.num_prefix_tokens
+            )
+
+        with ExitStack() as hooks:
+            for block in blocks:
+                attention = self.transformer.resblocks[block].attn
+                hooks.enter_context(attention.register_forward_pre_hook(partial(keep, block=block)))
+            for _ in self.iter_tokens(images, [max(blocks)]):
+                pass
+        return maps
 
     def _embed_patches(
         self, images: Tensor, grid: tuple[int, int], mask: Tensor | None, mask_token: Tensor | None
     ) -> Tensor:
         """(B, 3, H, W) -> (B, N, C), with positions."""
-        p = self.variant.patch_size
-        height, width = images.shape[-2:]
-        if (height, width) != (grid[0] * p, grid[1] * p):
-            images = F.pad(images, (0, grid[1] * p - width, 0, grid[0] * p - height))
+        images = self.pad_images(images)
         dtype = self.conv1.weight.dtype
         # Under autocast the convolution returns half precision; positions are added before rounding to it, in the
         # precision of the parameters, as in the published tower.
@@ -339,20 +346,20 @@ class PETower(BaseModule):
         return self.ln_pre(x)
 
 
-def block_numbers(argument: str, indices: Sequence[int], layers: int) -> tuple[int, ...]:
-    """Resolve block numbers: from 0, negatives from the end.
-
-    Raises:
-        ValueError: for a number out of range; the message prints the legal one.
-    """
-    if not len(indices) and argument == "out_indices":
-        raise InputError("out_indices is empty: name at least one block")
-    for index in indices:
-        if not -layers <= index < layers:
-            raise InputError(
-                f"{argument}: block {index} is out of range for {layers} blocks, legal are {-layers}..{layers - 1}"
-            )
-    return tuple(index % layers for index in indices)
+def _attention_from_token(
+    queries: Tensor, keys: Tensor, number: int, batch: int, grid: tuple[int, int], windows: Windows | None, first: int
+) -> Tensor:
+    """Weights (B, heads, H, W) from queries and keys (B * G, heads, N, d) and the number of a token in the image."""
+    queries, keys = (x.float().unflatten(0, (batch, -1)) for x in (queries, keys))  # (B, G, heads, N, d)
+    order = torch.arange(1, first + grid[0] * grid[1] + 1, device=queries.device).view(1, 1, -1, 1)
+    order = order if windows is None else windows.split(order)  # (1, G, N, 1); 0 fills up
+    _, group, place, _ = (order == number + 1).nonzero()[0]
+    query = queries[:, group, :, place, None]  # (B, heads, 1, d)
+    weights = (query @ keys[:, group].transpose(2, 3) * query.shape[-1] ** -0.5).softmax(dim=-1)
+    spread = weights.new_zeros(batch, order.shape[1], order.shape[2], weights.shape[1])  # (B, G, N, heads)
+    spread[:, group] = weights[:, :, 0].transpose(1, 2)
+    whole = spread if windows is None else windows.merge(spread)  # (B, 1, tokens, heads)
+    return whole[:, 0, first:].transpose(1, 2).unflatten(2, grid)
 
 
 def _weights_arrived(tower: PETower, _incompatible) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pe_dense.backbones import get_variant, load_weights
+from pe_dense.backbones.build import embed_dim_of
 from pe_dense.distillation.losses import cosine, effective_rank, pairwise_loss
 from pe_dense.distillation.student import Student
 from pe_dense.distillation.teachers.backbone import TowerTeacher
@@ -48,11 +48,11 @@ class SpatialDistiller(Student):
         self.teacher = teacher
         self.pairwise_weight = pairwise_weight
         self.feature_weight = feature_weight
-        self.projection = nn.Linear(self.backbone.out_channels, get_variant(teacher["tower"]["arch"]).width)
+        self.projection = nn.Linear(self.backbone.out_channels, embed_dim_of(teacher["tower"]))
 
     def load(self, checkpoint: str) -> dict[str, Teacher]:
         """See :class:`Student`."""
-        load_weights(self.backbone, checkpoint)
+        self.backbone.load_pretrained(checkpoint)
         teacher = TowerTeacher(**self.teacher)
         teacher.require_grid(self.grid)
         return {"teacher": teacher}

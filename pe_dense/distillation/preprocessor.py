@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from pe_dense.backbones.base import Backbone
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
 # By which (x - mean) / std a source sees colours between 0 and 1.
-PE_COLOURS = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 SAM_COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
@@ -58,3 +58,8 @@ def resize(images: Tensor, side: int, colours: Sequence[Sequence[float]]) -> Ten
         images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
     mean, std = (images.new_tensor(values).view(3, 1, 1) for values in colours)
     return (images - mean) / std
+
+
+def colors_of(backbone: Backbone) -> tuple[Sequence[float], Sequence[float]]:
+    """A backbone's mean and standard deviation of colors between 0 and 1, as :func:`resize` takes them."""
+    return tuple(tuple(value / 255 for value in values) for values in (backbone.mean, backbone.std))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pe_dense.backbones.checkpoint import fit_state, tower_state
 from pe_dense.distillation.losses import cosine, effective_rank, locality_loss
 from pe_dense.distillation.student import Student
 from pe_dense.distillation.teachers.backbone import TowerTeacher
@@ -101,11 +100,12 @@ class SpatialAligner(Student):
 
     def load(self, checkpoint: str) -> dict[str, Teacher]:
         """See :class:`Student`; the file is read once for student and teacher."""
-        state = tower_state(read_checkpoint(checkpoint), checkpoint)
-        self.backbone.load_state_dict(fit_state(self.backbone, state, checkpoint, add_layer_scale=True))
+        content = read_checkpoint(checkpoint)
+        self.backbone.load_pretrained(checkpoint, content, add_layer_scale=True)
         teachers: dict[str, Teacher] = {}
         if self.core_weight:
-            core = TowerTeacher(**self.core, image_size=self.image_size, checkpoint=checkpoint, state=state)
+            same = dict(checkpoint=checkpoint, content=content) if "checkpoint" not in self.core else {}
+            core = TowerTeacher(**self.core, image_size=self.image_size, **same)
             core.require_grid(self.grid)
             teachers["core"] = core
         if self.locality_weight:

@@ -9,8 +9,8 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from pe_dense.backbones import PETower
-from pe_dense.distillation.preprocessor import PE_COLOURS, resize
+from pe_dense.backbones.base import Backbone
+from pe_dense.distillation.preprocessor import colors_of, resize
 from pe_dense.distillation.teachers.base import Teacher
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
@@ -43,7 +43,7 @@ class Student(BaseModel):
         super().__init__(data_preprocessor or dict(type="pe_dense.ImagePreprocessor"), init_cfg)
         if set(init_cfg) != {"type", "checkpoint"} or init_cfg["type"] != "Pretrained":
             raise InputError(f"A student starts from init_cfg=dict(type='Pretrained', checkpoint=...), got {init_cfg}")
-        self.backbone: PETower = MODELS.build(backbone)
+        self.backbone: Backbone = MODELS.build(backbone)
         self.image_size = image_size
         self.grid = self.backbone.grid_of(torch.empty(0, 3, image_size, image_size))
         self.teachers: dict[str, Teacher] = {}
@@ -86,10 +86,10 @@ class Student(BaseModel):
 
         Args:
             images: (B, 3, H, W), RGB between 0 and 1.
-            mask: ``mask`` and ``mask_token`` as of :meth:`~pe_dense.backbones.PETower.iter_taps`.
+            mask: ``mask`` and ``mask_token`` as of :meth:`~pe_dense.backbones.base.Backbone.iter_tokens`.
         """
-        images = resize(images, self.image_size, PE_COLOURS)
-        return self.backbone.forward_features(images, strip_cls_token=True, **mask)
+        images = resize(images, self.image_size, colors_of(self.backbone))
+        return self.backbone.forward_intermediates(images, [-1], output_fmt="NLC", **mask)[0]
 
     def feature_maps(self, images: Tensor) -> dict[str, Tensor]:
         """What student and teachers make of images, for pictures.

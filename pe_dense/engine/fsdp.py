@@ -13,7 +13,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from pe_dense.backbones import PETower
+from pe_dense.backbones.base import Backbone
 
 
 def shard(model: nn.Module) -> nn.Module:
@@ -35,8 +35,8 @@ def shard(model: nn.Module) -> nn.Module:
     device = get_device()
     mesh = init_device_mesh(torch.device(device).type, (torch.distributed.get_world_size(),))
     for module in list(model.modules()):
-        if isinstance(module, PETower):
-            for block in module.transformer.resblocks:
+        if isinstance(module, Backbone):
+            for block in module.fsdp_units():
                 fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
     if hasattr(model, "feature_maps"):  # what pictures ask for, beside forward

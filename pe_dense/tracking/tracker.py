@@ -10,8 +10,6 @@ from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from pe_dense.backbones import get_variant
-from pe_dense.backbones.checkpoint import fit_state, tower_state
 from pe_dense.registry import MODELS
 from pe_dense.tracking.label_propagation import (
     LabelPropagation,
@@ -67,15 +65,13 @@ class LabelPropagator(BaseModel):
             raise InputError(f"frames_per_pass is {frames_per_pass}, must be at least 1")
         if tower_dtype not in _DTYPES:
             raise InputError(f"tower_dtype {tower_dtype!r} is not one of {', '.join(_DTYPES)}")
-        if backbone.get("out_indices", ()) is None:
-            backbone = dict(backbone, out_indices=range(get_variant(backbone["arch"]).layers))
         self.backbone = MODELS.build(backbone).to(_DTYPES[tower_dtype])
         self.frames_per_pass = frames_per_pass
         self.mean, self.std = mean, std
 
     def from_published(self, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
         """Find the tower in the state of any model around one, and bring it to this model's names."""
-        tower = fit_state(self.backbone, tower_state(state, source), source)
+        tower = self.backbone.adapt_state_dict(state, source)
         return {f"backbone.{name}": value for name, value in tower.items()}
 
     def forward(
@@ -120,7 +116,7 @@ class LabelPropagator(BaseModel):
                 shares = share_labels(first_mask, 1 + num_objects, tuple(features.shape[:2])).to(features.device)
                 runs[layer] = LabelPropagation(features, shares, **self.settings)
                 continue
-            pixels = harden_labels(runs[layer].step(features), self.backbone.variant.patch_size)
+            pixels = harden_labels(runs[layer].step(features), self.backbone.patch_size)
             labels[layer].append(resize_nearest(pixels.numpy(force=True), first_mask.shape))
         return {layer: np.stack(masks) for layer, masks in labels.items()}
 
@@ -128,8 +124,6 @@ class LabelPropagator(BaseModel):
         """Block numbers and (h, w, C), frames in order for each tap."""
         for images in frames.split(self.frames_per_pass):
             images = (images.float() - self.mean) / self.std
-            grid = self.backbone.grid_of(images)
-            for layer, tokens in self.backbone.iter_taps(images, self.backbone.out_indices):
-                patches = tokens[:, int(self.backbone.variant.use_cls_token) :].unflatten(1, grid)  # (B, h, w, C)
-                for features in patches:
-                    yield layer, features
+            for layer, maps in self.backbone.iter_intermediates(images, self.backbone.out_indices):
+                for features in maps:
+                    yield layer, features.permute(1, 2, 0)  # (h, w, C)

@@ -67,7 +67,7 @@ def draw(
 
     from pe_dense.backbones.build import choose_device, open_tower, title_of
     from pe_dense.visualization import figures
-    from pe_dense.visualization.features import Scene, native_side
+    from pe_dense.visualization.features import Scene
     from pe_dense.visualization.video import SAMPLES, draw_film
 
     # What is logged about a file on its way is for training logs; here it would break into the progress.
@@ -76,7 +76,7 @@ def draw(
     blocks = parse_layers(layers, tower.num_layers)
     if films and len(blocks) > 1:
         raise ConfigError(f"videos show one layer, --layers {layers} names {len(blocks)}")
-    long_side = native_side(tower) if size is None else size
+    long_side = tower.image_size if size is None else size
     masks = "auto" if mask == ["auto"] else mask
     scene = Scene(tower, title_of(tower, weights), output_names(files), photos, long_side, masks) if photos else None
     options = {"pca": dict(per_image=per_image), "correspondence": {}}.get(mode, dict(point=place))
@@ -111,10 +111,11 @@ def parse_layers(text: str, layers: int) -> list[int]:
         ConfigError: for anything else.
         ValueError: for a number out of range; the message prints the legal one.
     """
-    from pe_dense.backbones.pe import block_numbers
+
+    from pe_dense.backbones.base import resolve_indices
 
     numbers = _check_numbers(text)
-    return list(range(layers)) if numbers is None else sorted(set(block_numbers("--layers", numbers, layers)))
+    return list(range(layers)) if numbers is None else sorted(set(resolve_indices("--layers", numbers, layers)))
 
 
 def _check_numbers(text: str) -> list[int] | None:

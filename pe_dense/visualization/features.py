@@ -11,8 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from pe_dense.backbones import PETower
-from pe_dense.backbones.pe import block_numbers
+from pe_dense.backbones.base import Backbone, resolve_indices
 from pe_dense.utils.errors import InputError
 from pe_dense.visualization.foreground import foreground_masks, read_mask
 
@@ -38,19 +37,15 @@ def input_size(size: tuple[int, int], long_side: int, patch: int) -> tuple[int, 
     return width, height
 
 
-def native_side(tower: PETower) -> int:
-    """Side in pixels of the images that a tower was made for."""
-    return tower.transformer.rope_native_grid * tower.variant.patch_size
-
-
-def prepare(photo: Image.Image, tower: PETower, long_side: int) -> Tensor:
-    """A photo as a tower's input (1, 3, H, W), on the tower's device; see :func:`input_size`."""
-    size = input_size(photo.size, long_side, tower.variant.patch_size)
-    return to_input(photo.resize(size, Image.Resampling.BICUBIC)).to(tower.conv1.weight.device)
+def prepare(photo: Image.Image, tower: Backbone, long_side: int) -> Tensor:
+    """A photo as a backbone's input (1, 3, H, W), on the backbone's device; see :func:`input_size`."""
+    size = input_size(photo.size, long_side, tower.patch_size)
+    pixels = to_input(photo.resize(size, Image.Resampling.BICUBIC), tower.mean, tower.std)
+    return pixels.to(next(tower.parameters()).device)
 
 
 @torch.no_grad()
-def iter_maps(tower: PETower, images: Tensor, blocks: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+def iter_maps(tower: Backbone, images: Tensor, blocks: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
     """Give each block's map as soon as it is there, and keep none.
 
     Args:
@@ -61,10 +56,8 @@ def iter_maps(tower: PETower, images: Tensor, blocks: Sequence[int]) -> Iterator
     Yields:
         (block number from 0, (B, C, H / p, W / p) float32) in rising order of the blocks.
     """
-    grid = tower.grid_of(images)
-    for block, tokens in tower.iter_taps(images, block_numbers("blocks", blocks, tower.num_layers)):
-        patches = tokens[:, int(tower.variant.use_cls_token) :].float()
-        yield block, patches.transpose(1, 2).unflatten(2, grid)
+    for block, features in tower.iter_intermediates(images, resolve_indices("blocks", blocks, tower.num_layers)):
+        yield block, features.float()
 
 
 def token_at(point: tuple[float, float], size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
@@ -116,7 +109,7 @@ class Scene:
         FileNotFoundError: for a mask that does not exist.
     """
 
-    tower: PETower
+    tower: Backbone
     title: str
     names: Sequence[str]
     photos: Sequence[Image.Image]
@@ -137,7 +130,7 @@ class Scene:
 
     @property
     def patch(self) -> int:
-        return self.tower.variant.patch_size
+        return self.tower.patch_size
 
     def grid(self, number: int) -> tuple[int, int]:
         """Rows and columns of a photo's tokens."""
@@ -162,7 +155,7 @@ class Scene:
             yield taps[0][0], [features for _, features in taps]
 
     def _watched(self, number: int, blocks: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-        wanted = block_numbers("layers", blocks, self.tower.num_layers)
+        wanted = resolve_indices("layers", blocks, self.tower.num_layers)
         for block, features in iter_maps(self.tower, self.input(number), range(max(wanted) + 1)):
             self.advance(1)
             if block in wanted:
@@ -182,7 +175,15 @@ def crop_square(photo: Image.Image, size: int) -> Image.Image:
     return ImageOps.fit(photo, (size, size), Image.Resampling.BICUBIC)
 
 
-def to_input(photo: Image.Image) -> Tensor:
-    """(1, 3, H, W) as towers take it: RGB, ``(x / 255 - 0.5) / 0.5``."""
+def to_input(photo: Image.Image, mean: Sequence[float] = (127.5,) * 3, std: Sequence[float] = (127.5,) * 3) -> Tensor:
+    """Normalize an RGB photo.
+
+    Args:
+        photo: RGB.
+        mean, std: of values between 0 and 255, per channel; PE's by default.
+
+    Returns:
+        (1, 3, H, W).
+    """
     pixels = torch.from_numpy(np.array(photo, dtype=np.float32))
-    return ((pixels / 255 - 0.5) / 0.5).permute(2, 0, 1)[None]
+    return ((pixels - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)[None]

@@ -10,11 +10,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from pe_dense.backbones.pe import block_numbers
+from pe_dense.backbones.base import resolve_indices
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import write_png
 from pe_dense.utils.video import write_video
-from pe_dense.visualization.attention import block_attention
 from pe_dense.visualization.colors import feature_rgb
 from pe_dense.visualization.drawing import Cell, draw_sheet, enlarge, fit_photo, in_rows, join, lay_over, mark
 from pe_dense.visualization.features import Scene, centre_of, token_at
@@ -156,10 +155,10 @@ def draw_attention(
     Yields:
         a file per photo, when it is written.
     """
-    blocks = sorted(set(block_numbers("layers", blocks, scene.tower.num_layers)))
+    blocks = sorted(set(resolve_indices("layers", blocks, scene.tower.num_layers)))
     tokens = [None if point == CLASS_TOKEN else _token(scene, i, point) for i in range(len(scene.photos))]
     for number, name in enumerate(scene.names):
-        maps = block_attention(scene.tower, scene.input(number), tokens[number], blocks)
+        maps = scene.tower.attention_maps(scene.input(number), tokens[number], blocks)
         scene.advance(blocks[-1] + 1)
         heads = next(iter(maps.values())).shape[1]
         pictures = [(f"layer {block}, mean of {heads} heads", x[0].mean(dim=0)) for block, x in maps.items()]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pe_dense.backbones import PETower
+from pe_dense.backbones.base import Backbone
 from pe_dense.utils.video import frame_rate, read_video, write_video
 from pe_dense.visualization.colors import feature_rgb
 from pe_dense.visualization.drawing import draw_sheet, enlarge, fit_photo
@@ -29,7 +29,7 @@ def count_frames(path: Path) -> int:
 
 
 def draw_film(
-    tower: PETower, video: Path, out: Path, *, block: int, long_side: int, frames: int, advance: Callable[[int], None]
+    tower: Backbone, video: Path, out: Path, *, block: int, long_side: int, frames: int, advance: Callable[[int], None]
 ) -> Path:
     """Write a video with each frame beside the colours of its features.
 

@@ -100,7 +100,7 @@ def test_bad_fields(arch, message):
         (dict(global_blocks=(1,)), "no meaning without window_size"),
         (dict(out_indices=()), "out_indices is empty"),
         (dict(drop_path_schedule="cosine"), "'cosine' is not one of constant, linear"),
-        (dict(arch=dict(use_cls_token=True), window_size=2, with_cls_token=True), "exclude each other"),
+        (dict(arch=dict(use_cls_token=True), window_size=2, with_cls_token=True), "does not support a class token"),
     ],
 )
 def test_contradicting_arguments(options, message):
@@ -258,9 +258,9 @@ def test_other_poolings():
     assert torch.equal(tower.embed(image), tower.forward_features(image, norm=True).mean(1))
 
 
-def test_layer_index():
+def test_layer_id():
     tower = tiny(arch=dict(use_cls_token=True, pool_type="attn", output_dim=8))
-    depths = {name: tower.layer_index(name) for name, _ in tower.named_parameters()}
+    depths = {name: tower.layer_id(name) for name, _ in tower.named_parameters()}
     assert {name: depths[name] for name in ("conv1.weight", "class_embedding", "ln_pre.bias")} == {
         "conv1.weight": 0,
         "class_embedding": 0,
@@ -271,7 +271,7 @@ def test_layer_index():
     assert depths["transformer.resblocks.3.mlp.c_proj.bias"] == 4
     assert depths["ln_post.weight"] == depths["attn_pool.probe"] == depths["proj"] == 5
     with pytest.raises(KeyError, match="no parameter 'head.weight'"):
-        tower.layer_index("head.weight")
+        tower.layer_id("head.weight")
 
 
 @torch.no_grad()

@@ -75,7 +75,7 @@ def test_every_block():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(out_indices=(3,)), r"block 3 is out of range for 3 blocks, legal are -3\.\.2"),
+        (dict(out_indices=(3,)), r"block 3 is out of range for 3 blocks; allowed are -3\.\.2"),
         (dict(dtype="int8"), "int8"),
     ],
 )

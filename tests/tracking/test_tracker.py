@@ -112,7 +112,7 @@ def test_takes_the_tower_of_any_checkpoint():
         (dict(topk=0), "topk is 0, must be at least 1"),
         (dict(frames_per_pass=0), "frames_per_pass is 0, must be at least 1"),
         (dict(tower_dtype="half"), "tower_dtype 'half' is not one of float32, bfloat16, float16"),
-        (dict(out_indices=(3,)), "block 3 is out of range for 3 blocks, legal are -3..2"),
+        (dict(out_indices=(3,)), "block 3 is out of range for 3 blocks; allowed are -3..2"),
     ],
 )
 def test_bad_arguments(options, message):

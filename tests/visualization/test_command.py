@@ -166,7 +166,7 @@ def test_nothing_is_overwritten_unasked(folder, tmp_path):
         (["a.png"], dict(mode="correspondence"), "correspondence is between photos: give two or more"),
         (["absent.png"], dict(), "absent.png does not exist"),
         (["run.pth"], dict(), "run.pth is not a readable image"),
-        (["a.png"], dict(layers="3"), r"--layers: block 3 is out of range for 3 blocks, legal are -3\.\.2"),
+        (["a.png"], dict(layers="3"), r"--layers: block 3 is out of range for 3 blocks; allowed are -3\.\.2"),
         (["a.png"], dict(layers="last"), "--layers last: 'all', or numbers"),
         (["a.png"], dict(point="1,1"), "--point has no meaning for --mode pca"),
         (["a.png"], dict(mode="similarity", point="1"), "--point 1: x and y in pixels"),

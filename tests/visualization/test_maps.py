@@ -5,7 +5,7 @@ import torch
 from helpers.tiny_towers import ARCH, tiny_tower
 from PIL import Image
 
-from pe_dense.visualization.features import centre_of, input_size, iter_maps, native_side, prepare, token_at
+from pe_dense.visualization.features import centre_of, input_size, iter_maps, prepare, token_at
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_maps_equal_the_towers(options):
 
 def test_larger_inputs_give_finer_maps():
     tower = tiny_tower()
-    assert native_side(tower) == 16
+    assert tower.image_size == 16
     for side in (16, 64):
         ((_, features),) = iter_maps(tower, prepare(Image.new("RGB", (60, 30)), tower, side), [-1])
         assert features.shape == (1, 32, side // 8, side // 4)

@@ -11,7 +11,8 @@ from mmengine.logging import MMLogger
 from pe_dense.apps.explorer.app import is_loopback
 from pe_dense.apps.explorer.explorer import MIN_SIZE, Explorer
 from pe_dense.apps.explorer.server import ExplorerServer
-from pe_dense.backbones import VARIANTS, PETower
+from pe_dense.backbones import VARIANTS
+from pe_dense.backbones.base import TIMM_PREFIX, Backbone
 from pe_dense.backbones.build import choose_device, open_tower
 from pe_dense.utils.errors import ConfigError
 
@@ -58,8 +59,8 @@ def start(
     return server, f"http://{shown}:{server.address[1]}/"
 
 
-def _open(name: str, device: torch.device) -> PETower:
+def _open(name: str, device: torch.device) -> Backbone:
     arch, separator, weights = name.partition("=")
-    if arch in VARIANTS:
+    if arch in VARIANTS or arch.startswith(TIMM_PREFIX):
         return open_tower(arch, weights if separator else None, device=device)
     return open_tower(None, name, device=device)

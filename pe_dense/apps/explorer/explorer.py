@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from pe_dense.apps.explorer.job_queue import check_cancelled
-from pe_dense.backbones import PETower
+from pe_dense.backbones.base import Backbone
 from pe_dense.utils.image import as_rgb, decode
 from pe_dense.visualization.colors import feature_rgb
 from pe_dense.visualization.drawing import enlarge, fit_photo, lay_over, mark
-from pe_dense.visualization.features import centre_of, iter_maps, native_side, prepare, token_at
+from pe_dense.visualization.features import centre_of, iter_maps, prepare, token_at
 from pe_dense.visualization.pca import Basis, fit_basis
 from pe_dense.visualization.similarity import cosine_similarity, nearest_tokens
 
@@ -43,7 +43,7 @@ class Explorer:
         cache_bytes: memory limit of the feature maps in bytes; the least recently used are dropped.
     """
 
-    def __init__(self, towers: Mapping[str, PETower], *, max_size: int = 1024, cache_bytes: int = 4 << 30):
+    def __init__(self, towers: Mapping[str, Backbone], *, max_size: int = 1024, cache_bytes: int = 4 << 30):
         self.towers = dict(towers)
         self.max_size = max_size
         self.cache_bytes = cache_bytes
@@ -55,7 +55,7 @@ class Explorer:
     def describe(self) -> dict:
         """Backbones and limits for the page's controls, as values that JSON can represent."""
         towers = [
-            dict(name=name, layers=tower.num_layers, patch=tower.variant.patch_size, size=native_side(tower))
+            dict(name=name, layers=tower.num_layers, patch=tower.patch_size, size=tower.image_size)
             for name, tower in self.towers.items()
         ]
         return dict(towers=towers, min_size=MIN_SIZE, max_size=self.max_size)

@@ -12,7 +12,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from mmengine.registry import MODELS, OPTIM_WRAPPERS, OPTIMIZERS, init_default_scope
 from torch import nn
 
-from pe_dense.backbones import PETower
+from pe_dense.backbones.base import Backbone
 from pe_dense.engine.config_check import check_config
 from pe_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from pe_dense.utils.errors import ConfigError, InputError, library_errors
@@ -23,9 +23,8 @@ class LayerDecayConstructor:
     """Scale the learning rate of layer k of n by ``decay_rate ** (n - k)``.
 
     Source: the published detectors' recipe (BEiT's rule, arXiv 2106.08254). The tower tells each parameter's layer
-    (:meth:`~pe_dense.backbones.PETower.layer_index`); what is not in the tower comes after its last layer and learns
-    at the
-    full rate. Weight decay is the optimiser's for every parameter, norms and positions included.
+    (:meth:`~pe_dense.backbones.base.Backbone.layer_id`); what is not in the tower comes after its last layer and learns
+    at the full rate. Weight decay is the optimiser's for every parameter, norms and positions included.
 
     Args:
         optim_wrapper_cfg: ``dict(optimizer=..., type=...)`` as for MMEngine's default constructor.
@@ -58,7 +57,7 @@ class LayerDecayConstructor:
         """Group trainable parameters by layer.
 
         Args:
-            model: holds exactly one :class:`~pe_dense.backbones.PETower`.
+            model: contains exactly one :class:`~pe_dense.backbones.base.Backbone`.
             lr: learning rate of the last layer.
 
         Returns:
@@ -68,9 +67,11 @@ class LayerDecayConstructor:
             ValueError: if the model holds no tower or several.
         """
         model = model.module if is_model_wrapper(model) else model
-        towers = [(name, module) for name, module in model.named_modules() if isinstance(module, PETower)]
+        towers = [(name, module) for name, module in model.named_modules() if isinstance(module, Backbone)]
         if len(towers) != 1:
-            raise InputError(f"Layer decay needs a model with one PETower, got {len(towers)} in {type(model).__name__}")
+            raise InputError(
+                f"layer decay needs a model with one backbone, got {len(towers)} in {type(model).__name__}"
+            )
         prefix, tower = towers[0]
         prefix = f"{prefix}." if prefix else ""
         last = tower.num_layers + 1
@@ -78,7 +79,7 @@ class LayerDecayConstructor:
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
-            layer = tower.layer_index(name.removeprefix(prefix)) if name.startswith(prefix) else last
+            layer = tower.layer_id(name.removeprefix(prefix)) if name.startswith(prefix) else last
             scale = self.decay_rate ** (last - layer)
             group = groups.setdefault(layer, dict(params=[], names=[], layer=layer, lr=lr * scale))
             group["params"].append(parameter)

@@ -6,7 +6,6 @@ from helpers.tiny_towers import ARCH, tiny_tower
 from torch import nn
 
 from pe_dense.backbones.attention import Windows
-from pe_dense.visualization.attention import block_attention
 
 CASES = {
     "published": dict(),
@@ -36,7 +35,7 @@ def test_gives_what_the_block_adds_to_a_token(images, options, token):
         seen = {}
         block.attn.out_proj = nn.Identity()
         handle = block.register_forward_hook(lambda module, args, out, seen=seen: seen.update(x=args[0], rest=args[1:]))
-        weights = block_attention(tower, images, token, [number])[number]
+        weights = tower.attention_maps(images, token, [number])[number]
         handle.remove()
         assert weights.shape == (2, 2, 4, 6)
         with torch.no_grad():
@@ -63,7 +62,7 @@ def test_gives_what_the_block_adds_to_a_token(images, options, token):
 
 def test_tokens_of_other_windows_get_nothing(images):
     tower = tiny_tower(**CASES["windows"])
-    maps = block_attention(tower, images, (3, 4), [0, 1, -1])
+    maps = tower.attention_maps(images, (3, 4), [0, 1, -1])
     assert list(maps) == [0, 1, 2]
     inside = torch.zeros(4, 6, dtype=torch.bool)
     inside[2:4, 4:6] = True
@@ -78,15 +77,15 @@ def test_blocks_run_once_and_no_further_than_asked(images):
     tower, ran = tiny_tower(), []
     for number, block in enumerate(tower.transformer.resblocks):
         block.register_forward_hook(lambda *_, number=number: ran.append(number))
-    assert list(block_attention(tower, images, (0, 0), [1, 0])) == [0, 1]
+    assert list(tower.attention_maps(images, (0, 0), [1, 0])) == [0, 1]
     assert ran == [0, 1]
 
 
 def test_the_class_token_looks_too(images):
     tower = tiny_tower(**CASES["class token"])
-    weights = block_attention(tower, images, None)[2]
+    weights = tower.attention_maps(images, None)[2]
     assert weights.shape == (2, 2, 4, 6)
-    assert not torch.allclose(weights, block_attention(tower, images, (0, 0))[2])
+    assert not torch.allclose(weights, tower.attention_maps(images, (0, 0))[2])
     assert (weights.sum(dim=(2, 3)) < 1).all()
 
 
@@ -94,11 +93,11 @@ def test_the_class_token_looks_too(images):
     ("token", "blocks", "message"),
     [
         (None, [-1], "has no class token here"),
-        ((4, 0), [-1], r"token \(4, 0\) lies outside of the grid of 4 x 6"),
-        ((0, -1), [-1], r"token \(0, -1\) lies outside"),
-        ((0, 0), [3], r"legal are -3\.\.2"),
+        ((4, 0), [-1], r"token \(4, 0\) is outside of the grid of 4 x 6"),
+        ((0, -1), [-1], r"token \(0, -1\) is outside"),
+        ((0, 0), [3], r"allowed are -3\.\.2"),
     ],
 )
 def test_bad_input(images, token, blocks, message):
     with pytest.raises(ValueError, match=message):
-        block_attention(tiny_tower(), images, token, blocks)
+        tiny_tower().attention_maps(images, token, blocks)

@@ -1,0 +1,304 @@
+"""The backbone protocol: everything that code outside :mod:`pe_dense.backbones` may ask of a backbone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from pe_dense.utils.checkpoint import read_checkpoint
+from pe_dense.utils.errors import InputError
+
+TIMM_PREFIX = "timm/"
+
+
+class Backbone(BaseModule, ABC):
+    """A plain vision transformer that returns feature maps of any of its blocks.
+
+    Every head, probe, tracker, teacher, figure and page uses these members alone, so a new backbone is one subclass.
+    Names follow timm. In shapes N is the batch, H and W are an image's sides in pixels, h and w the sides of the grid
+    of patches, P the number of prefix tokens (class token and registers), C is ``embed_dim``.
+
+    Subclasses implement :meth:`iter_tokens`, :meth:`layer_id`, :meth:`fsdp_units`, :meth:`adapt_state_dict` and
+    :meth:`prune_intermediate_layers`, and set the attributes below.
+
+    Attributes:
+        name: published name, or a description.
+        label: short name for titles of figures and logs.
+        embed_dim: channels of every feature map.
+        num_layers: number of blocks.
+        patch_size: side of a patch in pixels.
+        num_prefix_tokens: tokens before those of the patches.
+        image_size: native side of the input in pixels.
+        mean, std: normalization of RGB values between 0 and 255, one value per channel.
+        out_indices: blocks whose maps :meth:`forward` returns, from 0.
+        pad_to_patch: pad images at the bottom and right to a multiple of the patch size instead of refusing them.
+    """
+
+    name: str
+    label: str
+    embed_dim: int
+    num_layers: int
+    patch_size: int
+    num_prefix_tokens: int
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    out_indices: tuple[int, ...]
+    pad_to_patch: bool = False
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of every map; the same as ``embed_dim``."""
+        return self.embed_dim
+
+    @abstractmethod
+    def iter_tokens(
+        self,
+        images: Tensor,
+        indices: Sequence[int],
+        *,
+        norm: bool = False,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Yield the tokens of each requested block as soon as they are computed.
+
+        Args:
+            images: (N, 3, H, W), normalized.
+            indices: block numbers from 0.
+            norm: apply the backbone's final norm.
+            mask: (N, h, w), bool: patches whose embedding is replaced by ``mask_token``.
+            mask_token: (C,).
+
+        Yields:
+            (block number, tokens (N, P + h * w, C)) in rising order of the blocks.
+
+        Raises:
+            RuntimeError: if weights were requested but are not loaded yet.
+            ValueError: if masks are not supported.
+        """
+
+    @abstractmethod
+    def layer_id(self, parameter_name: str) -> int:
+        """Depth of a parameter for layer-wise learning rates.
+
+        Args:
+            parameter_name: a name of ``named_parameters()``.
+
+        Returns:
+            0 for the embedding, i + 1 for block i, ``num_layers`` + 1 for what follows.
+
+        Raises:
+            KeyError: if there is no such parameter.
+        """
+
+    @abstractmethod
+    def fsdp_units(self) -> Iterable[nn.Module]:
+        """Modules that FSDP gathers one at a time: the blocks."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that the authors train without weight decay; empty by default."""
+        return set()
+
+    @abstractmethod
+    def adapt_state_dict(self, checkpoint: Mapping, source: str | Path) -> dict[str, Tensor]:
+        """Find this backbone's weights in a published file or in a checkpoint of a model around it.
+
+        Args:
+            checkpoint: content of the file.
+            source: how errors name the file.
+
+        Returns:
+            exactly the keys of ``state_dict()``, in its shapes.
+
+        Raises:
+            CheckpointError: if there are none, or they do not fit; both sides are named.
+        """
+
+    def load_pretrained(self, source: str | Path, content: Mapping | None = None, **options) -> None:
+        """Load weights strictly.
+
+        Args:
+            source: path or ``hf://`` name.
+            content: what :func:`~pe_dense.utils.read_checkpoint` returned for it, if it was read already.
+            options: of :meth:`adapt_state_dict`.
+
+        Raises:
+            FileNotFoundError, CheckpointError: for a file that is missing or does not fit.
+        """
+        content = read_checkpoint(source) if content is None else content
+        state = self.adapt_state_dict(content, source, **options)
+        # On the meta device there is no memory to copy to: the file's tensors become the parameters.
+        self.load_state_dict(state, assign=any(parameter.is_meta for parameter in self.parameters()))
+
+    @abstractmethod
+    def prune_intermediate_layers(self, last: int) -> None:
+        """Remove the blocks after block ``last`` (from 0), which are then neither kept nor run."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of the blocks in ``out_indices``.
+
+        Args:
+            images: (N, 3, H, W), normalized.
+
+        Returns:
+            one (N, C, h, w) per entry of ``out_indices``, in their order.
+        """
+        return tuple(self.forward_intermediates(images, self.out_indices))
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: Sequence[int],
+        *,
+        norm: bool = False,
+        output_fmt: str = "NCHW",
+        return_prefix_tokens: bool = False,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> list:
+        """Features of several blocks; named and formatted as in timm.
+
+        Args:
+            images: (N, 3, H, W), normalized.
+            indices: block numbers from 0; negative ones count from the end.
+            norm: apply the backbone's final norm.
+            output_fmt: 'NCHW' for (N, C, h, w) or 'NLC' for (N, h * w, C).
+            return_prefix_tokens: return (features, prefix tokens (N, P, C)) for each block.
+            mask, mask_token: as of :meth:`iter_tokens`.
+
+        Returns:
+            one entry per index, in the order of ``indices``.
+
+        Raises:
+            ValueError: for an index out of range or another format.
+        """
+        features = dict(
+            self.iter_intermediates(
+                images,
+                indices,
+                norm=norm,
+                output_fmt=output_fmt,
+                return_prefix_tokens=return_prefix_tokens,
+                mask=mask,
+                mask_token=mask_token,
+            )
+        )
+        return [features[index] for index in resolve_indices("indices", indices, self.num_layers)]
+
+    def iter_intermediates(
+        self,
+        images: Tensor,
+        indices: Sequence[int],
+        *,
+        norm: bool = False,
+        output_fmt: str = "NCHW",
+        return_prefix_tokens: bool = False,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> Iterator[tuple[int, Tensor | tuple[Tensor, Tensor]]]:
+        """As :meth:`forward_intermediates`, one block at a time, so that a sweep over all blocks keeps one map.
+
+        Yields:
+            (block number from 0, features) in rising order of the blocks.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise InputError(f"output_fmt {output_fmt!r} is not 'NCHW' or 'NLC'")
+        grid = self.grid_of(images)
+        wanted = sorted(set(resolve_indices("indices", indices, self.num_layers)))
+        for index, tokens in self.iter_tokens(images, wanted, norm=norm, mask=mask, mask_token=mask_token):
+            prefix, features = tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
+            if output_fmt == "NCHW":
+                features = features.transpose(1, 2).unflatten(2, grid)  # (N, C, h, w)
+            yield index, (features, prefix) if return_prefix_tokens else features
+
+    def forward_pooled(self, images: Tensor) -> Tensor:
+        """The pooled image embedding, not normalized.
+
+        Args:
+            images: (N, 3, H, W), normalized.
+
+        Returns:
+            (N, output channels).
+
+        Raises:
+            RuntimeError: if the backbone has no pooling.
+        """
+        raise RuntimeError(f"{self.name} has no pooled embedding")
+
+    def attention_maps(
+        self, images: Tensor, token: tuple[int, int] | None, indices: Sequence[int] = (-1,)
+    ) -> dict[int, Tensor]:
+        """Attention of blocks from one token to all patches.
+
+        Args:
+            images: (N, 3, H, W), normalized.
+            token: (row, column) of a patch; None for the class token.
+            indices: block numbers from 0; negative ones count from the end.
+
+        Returns:
+            for each block number from 0, weights (N, heads, h, w).
+
+        Raises:
+            ValueError: for an index or token out of range, or a backbone that does not expose its attention.
+        """
+        raise InputError(f"attention maps are not available for {self.name}: use a PETower")
+
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches of a batch (N, 3, H, W).
+
+        Raises:
+            ValueError: if the sides are not multiples of the patch size and ``pad_to_patch`` is not set.
+        """
+        p = self.patch_size
+        height, width = images.shape[-2:]
+        if not self.pad_to_patch and (height % p or width % p):
+            down = f"{max(height // p, 1) * p} x {max(width // p, 1) * p}"
+            raise InputError(
+                f"images of {height} x {width} px are not a multiple of the patch size {p}: resize them, for example "
+                f"to {down}, or build the backbone with pad_to_patch=True"
+            )
+        return -(-height // p), -(-width // p)
+
+    def pad_images(self, images: Tensor) -> Tensor:
+        """Pad images (N, 3, H, W) with zeros at the bottom and right to whole patches."""
+        (rows, columns), (height, width) = self.grid_of(images), images.shape[-2:]
+        bottom, right = rows * self.patch_size - height, columns * self.patch_size - width
+        return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
+
+
+def resolve_indices(argument: str, indices: Sequence[int] | None, num_layers: int) -> tuple[int, ...]:
+    """Resolve block numbers: from 0, negative ones from the end, None for all.
+
+    Raises:
+        ValueError: for a number out of range; the message gives the allowed one.
+    """
+    if indices is None:
+        return tuple(range(num_layers))
+    if not len(indices) and argument == "out_indices":
+        raise InputError("out_indices is empty: name at least one block")
+    for index in indices:
+        if not -num_layers <= index < num_layers:
+            raise InputError(
+                f"{argument}: block {index} is out of range for {num_layers} blocks; "
+                f"allowed are {-num_layers}..{num_layers - 1}"
+            )
+    return tuple(index % num_layers for index in indices)
+
+
+def backbone_config(arch: str | dict, **options) -> dict:
+    """Config of the backbone of that name.
+
+    Args:
+        arch: ``timm/<model name>`` for a :class:`~pe_dense.backbones.TimmTower`, anything else as of
+            :class:`~pe_dense.backbones.PETower`.
+        options: further arguments of the class.
+    """
+    if isinstance(arch, str) and arch.startswith(TIMM_PREFIX):
+        return dict(type="pe_dense.TimmTower", name=arch.removeprefix(TIMM_PREFIX), **options)
+    return dict(type="pe_dense.PETower", arch=arch, **options)

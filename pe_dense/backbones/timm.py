@@ -1,0 +1,239 @@
+"""Any plain vision transformer of timm as a backbone: DINOv2, DINOv3, SigLIP 2, TIPS, timm's own PE, ..."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from pe_dense.backbones.base import TIMM_PREFIX, Backbone, resolve_indices
+from pe_dense.registry import MODELS
+from pe_dense.utils.checkpoint import CheckpointError
+from pe_dense.utils.errors import InputError
+from pe_dense.utils.state_dict import require_match
+
+TIMM_HUB = "timm"
+_AFTER_BLOCKS = ("norm", "fc_norm", "attn_pool", "head_drop", "head")
+
+
+@MODELS.register_module()
+class TimmTower(Backbone):
+    """A vision transformer of timm under the backbone protocol.
+
+    Args:
+        name: name of a timm model, with or without the tag of its weights (``vit_small_patch16_dinov3.lvd1689m``).
+        out_indices: blocks whose maps :meth:`forward` returns; negative ones count from the end, None for all.
+        img_size: side in pixels of the images that learned positions are made for; the model's own by default. Models
+            with ``dynamic_img_size`` take other sizes, too; weights are resampled on load where needed.
+        drop_path_rate: stochastic depth, rising linearly over the blocks as in timm.
+        with_cp: checkpoint each block's activations in training.
+        frozen: no gradients, no training mode.
+        pad_to_patch: pad images at the bottom and right to whole patches instead of refusing them.
+        model_args: further arguments of ``timm.create_model``, such as ``dict(reg_tokens=4)``.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a path, an ``hf://`` name, or ``'timm'`` for the
+            weights that timm's configuration of the model names. Without it weights are random.
+
+    Raises:
+        ValueError: for an unknown model, or one that is not a plain vision transformer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        out_indices: Sequence[int] | None = (-1,),
+        img_size: int | None = None,
+        drop_path_rate: float = 0.0,
+        with_cp: bool = False,
+        frozen: bool = False,
+        pad_to_patch: bool = False,
+        model_args: dict | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        self.timm_name = name.removeprefix(TIMM_PREFIX)
+        self.name = self.label = f"{TIMM_PREFIX}{self.timm_name}"
+        self._options = dict(num_classes=0, drop_path_rate=drop_path_rate) | (model_args or {})
+        if img_size is not None:
+            self._options["img_size"] = img_size
+        self.model, self.dynamic = self._create()
+        config = self.model.pretrained_cfg
+        self.embed_dim = self.model.embed_dim
+        self.num_layers = len(self.model.blocks)
+        self.patch_size = self.model.patch_embed.patch_size[0]
+        self.num_prefix_tokens = self.model.num_prefix_tokens
+        self.image_size = img_size or config["input_size"][-1]
+        self.mean = tuple(255 * value for value in config["mean"])
+        self.std = tuple(255 * value for value in config["std"])
+        self.out_indices = resolve_indices("out_indices", out_indices, self.num_layers)
+        self.frozen = frozen
+        self.pad_to_patch = pad_to_patch
+        self.model.set_grad_checkpointing(with_cp)
+        self._awaits_weights = init_cfg is not None
+        self.register_load_state_dict_post_hook(_mark_loaded)
+        if frozen:
+            self.requires_grad_(False)
+        self.train()
+
+    def _create(self, **weights) -> tuple[nn.Module, bool]:
+        """The timm model, and whether it takes images of any size."""
+        import timm  # takes seconds, which runs of other backbones need not wait for
+
+        if not timm.is_model(self.timm_name):
+            close = ", ".join(timm.list_models(f"*{self.timm_name.split('.')[0]}*")[:5])
+            raise InputError(f"timm has no model {self.timm_name!r}" + (f"; similar names: {close}" if close else ""))
+        try:
+            model, dynamic = timm.create_model(self.timm_name, dynamic_img_size=True, **self._options, **weights), True
+        except TypeError:  # the constructor has no such argument
+            model, dynamic = timm.create_model(self.timm_name, **self._options, **weights), False
+        plain = ("blocks", "patch_embed", "num_prefix_tokens", "forward_intermediates", "embed_dim")
+        missing = [attribute for attribute in plain if not hasattr(model, attribute)]
+        if missing or len(set(model.patch_embed.patch_size)) != 1:
+            what = f"it has no {', '.join(missing)}" if missing else "its patches are not square"
+            raise InputError(f"timm's {self.timm_name} is not a plain vision transformer: {what}")
+        return model, dynamic
+
+    def init_weights(self) -> None:
+        """Load the weights that ``init_cfg`` names (MMEngine calls this before training).
+
+        Raises:
+            FileNotFoundError, CheckpointError: for a file that is missing or does not fit.
+        """
+        if self._is_init:
+            return
+        if self.init_cfg is not None:
+            if set(self.init_cfg) != {"type", "checkpoint"} or self.init_cfg["type"] != "Pretrained":
+                raise InputError(f"init_cfg must be dict(type='Pretrained', checkpoint=...), got {self.init_cfg}")
+            self.load_pretrained(self.init_cfg["checkpoint"])
+        self._is_init = True
+
+    def load_pretrained(self, source: str | Path, content: Mapping | None = None, **options) -> None:
+        """See :meth:`Backbone.load_pretrained`; ``'timm'`` stands for the weights that timm's configuration names."""
+        if source == TIMM_HUB:
+            self.load_state_dict(self._pretrained(dict(pretrained=True), source))
+        elif str(source).endswith(".npz"):  # JAX weights, which the model's class converts
+            overlay = dict(file=str(source), custom_load=True)
+            self.load_state_dict(self._pretrained(dict(pretrained=True, pretrained_cfg_overlay=overlay), source))
+        else:
+            super().load_pretrained(source, content, **options)
+
+    def _pretrained(self, weights: dict, source: str | Path) -> dict[str, Tensor]:
+        """State of the model with weights that timm loads, converted by its own filters."""
+        try:
+            model, _ = self._create(**weights)
+        except (RuntimeError, OSError, KeyError) as error:
+            reason = str(error).partition("\n")[0]
+            raise CheckpointError(f"{source} could not be loaded as weights of {self.name}: {reason}") from error
+        return {f"model.{key}": value for key, value in model.state_dict().items()}
+
+    def adapt_state_dict(self, checkpoint: Mapping, source: str | Path) -> dict[str, Tensor]:
+        """See :meth:`Backbone.adapt_state_dict`; published files go through timm's own conversion of the model."""
+        own = self.state_dict()
+        state = dict(checkpoint)
+        while isinstance(inner := next((state.get(key) for key in ("state_dict", "model")), None), Mapping):
+            state = dict(inner)
+        for prefix in ("", "backbone."):
+            part = {
+                key.removeprefix(prefix): value for key, value in state.items() if key.startswith(f"{prefix}model.")
+            }
+            if part:
+                require_match(own, part, str(source), self.name)
+                return part
+        if not state or not all(isinstance(value, Tensor) for value in state.values()):
+            raise CheckpointError(f"{source} is not a state dict of {self.name}")
+        convert = getattr(sys.modules[type(self.model).__module__], "checkpoint_filter_fn", None)
+        try:
+            state = convert(state, self.model) if convert else state
+        except (RuntimeError, KeyError, IndexError) as error:
+            raise CheckpointError(f"{source} does not fit {self.name}: {error}") from error
+        # timm itself loads without strictness once the classifier is left out, so the rest is compared here.
+        dropped = (*_classifiers(self.model.pretrained_cfg), "mask_token")
+        state = {f"model.{key}": value for key, value in state.items() if not key.startswith(dropped)}
+        require_match(own, state, str(source), self.name)
+        return state
+
+    def train(self, mode: bool = True) -> TimmTower:
+        """As of any module, but a frozen backbone stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
+
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        """See :meth:`Backbone.grid_of`; models without dynamic sizes take images of their native size only."""
+        grid = super().grid_of(images)
+        native = (self.image_size // self.patch_size,) * 2
+        if not self.dynamic and grid != native:
+            raise InputError(
+                f"{self.name} takes images of {self.image_size} x {self.image_size} px only, got "
+                f"{images.shape[-2]} x {images.shape[-1]}: resize them, or build it with another img_size"
+            )
+        return grid
+
+    def iter_tokens(
+        self,
+        images: Tensor,
+        indices: Sequence[int],
+        *,
+        norm: bool = False,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """See :meth:`Backbone.iter_tokens`. timm computes all requested blocks before the first one is yielded."""
+        if self._awaits_weights:
+            raise RuntimeError(f"weights of {self.name} are not loaded; call init_weights()")
+        if mask is not None:
+            raise InputError(f"{self.name} does not support masked patches: use a PETower as the student")
+        images = self.pad_images(images).to(next(self.model.parameters()).dtype)
+        indices = sorted(indices)
+        features = self.model.forward_intermediates(
+            images,
+            indices=indices,
+            norm=norm,
+            stop_early=True,
+            output_fmt="NLC",
+            intermediates_only=True,
+            return_prefix_tokens=self.num_prefix_tokens > 0,
+        )
+        for index, tokens in zip(indices, features, strict=True):
+            if self.num_prefix_tokens:
+                patches, prefix = tokens
+                tokens = torch.cat([prefix, patches], dim=1)
+            yield index, tokens
+
+    def forward_pooled(self, images: Tensor) -> Tensor:
+        """See :meth:`Backbone.forward_pooled`; pooling is the model's own."""
+        images = self.pad_images(images).to(next(self.model.parameters()).dtype)
+        return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
+
+    def layer_id(self, parameter_name: str) -> int:
+        """See :meth:`Backbone.layer_id`."""
+        try:
+            self.get_parameter(parameter_name)
+        except AttributeError as error:
+            raise KeyError(f"{self.name} has no parameter {parameter_name!r}") from error
+        part, *rest = parameter_name.removeprefix("model.").split(".")
+        if part == "blocks":
+            return int(rest[0]) + 1
+        return self.num_layers + 1 if part in _AFTER_BLOCKS else 0
+
+    def fsdp_units(self) -> Iterable[nn.Module]:
+        """See :meth:`Backbone.fsdp_units`."""
+        return self.model.blocks
+
+    def no_weight_decay(self) -> set[str]:
+        """See :meth:`Backbone.no_weight_decay`."""
+        return {f"model.{name}" for name in self.model.no_weight_decay()}
+
+    def prune_intermediate_layers(self, last: int) -> None:
+        """See :meth:`Backbone.prune_intermediate_layers`."""
+        self.model.prune_intermediate_layers([last], prune_norm=False, prune_head=False)
+
+
+def _classifiers(config: Mapping) -> tuple[str, ...]:
+    """Prefixes of the parameters of a model's classifier."""
+    names = config.get("classifier") or ()
+    return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
+
+
+def _mark_loaded(tower: TimmTower, _incompatible) -> None:
+    tower._awaits_weights = False
