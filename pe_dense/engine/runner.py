@@ -24,6 +24,7 @@ from pe_dense.engine.hooks.nan_loss import NaNLossHook
 from pe_dense.engine.hooks.stop import StopHook, after_update
 from pe_dense.engine.preflight import check_images, empty_error, is_empty
 from pe_dense.engine.resume import check_optimizer, check_training_state
+from pe_dense.engine.resume_schedule import ConfiguredSchedule, check_progress
 from pe_dense.engine.vis_backend import LocalVisBackend, is_local
 from pe_dense.engine.work_dir_lock import unlock_work_dir
 from pe_dense.registry import RUNNERS
@@ -221,11 +222,15 @@ class Runner(_Runner):
     ) -> None:
         """As MMEngine's, but read into the CPU's memory: a GPU has no room for a second model and optimizer.
 
+        Learning rates and schedule follow the config where it differs from the checkpoint's run.
+
         Raises:
+            ConfigError: if the run would end before the checkpoint's iteration.
             CheckpointError: if the file is damaged or its training state does not fit; names the newest undamaged
                 checkpoint beside it.
         """
         seed = self.seed
+        schedule = ConfiguredSchedule(self)
         try:
             super().resume(filename, resume_optimizer, resume_param_scheduler, map_location)
         except (UserError, OSError):
@@ -236,6 +241,13 @@ class Runner(_Runner):
                 f"{filename} cannot be resumed: its training state does not fit this run "
                 f"({type(error).__name__}: {reason})"
             ) from error
+        check_progress(self, str(filename))
+        if changes := schedule.changes():
+            self.logger.warning(
+                f"The config differs from the checkpoint's run in {', '.join(changes)}: from iteration {self.iter} on, "
+                "learning rates and schedule are those of an uninterrupted run of this config"
+            )
+            schedule.follow()
         if not fsdp.is_sharded(self.model):
             check_optimizer(self.optim_wrapper, str(filename))
         batches = self.train_loop.dataloader.batch_sampler

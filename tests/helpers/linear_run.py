@@ -32,7 +32,9 @@ class Numbers(torch.utils.data.Dataset):
         return dict(x=torch.full((4,), float(index)))
 
 
-def make_runner(tmp_path, max_iters=4, resume=None, optim_wrapper=None, max_keep_ckpts=-1, **options):
+def make_runner(
+    tmp_path, max_iters=4, resume=None, optim_wrapper=None, max_keep_ckpts=-1, param_scheduler=None, **options
+):
     """A training run in ``tmp_path / 'run'`` that saves every two steps; ``options`` of ``training_runner``."""
     config = Config(
         dict(
@@ -46,6 +48,7 @@ def make_runner(tmp_path, max_iters=4, resume=None, optim_wrapper=None, max_keep
             ),
             train_cfg=dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=1000),
             optim_wrapper=optim_wrapper or dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=0.1)),
+            param_scheduler=param_scheduler,
             default_hooks=dict(
                 checkpoint=dict(type="CheckpointHook", interval=2, by_epoch=False, max_keep_ckpts=max_keep_ckpts)
             ),

@@ -28,7 +28,7 @@ def test_resuming_goes_on(trained):
     options = [option for option in trained.options if "max_iters" not in option] + ["train_cfg.max_iters=6"]
     again = run_tool("train", CONFIG, "--work-dir", trained.work_dir, "--cfg-options", *options)
     assert again.returncode == 2
-    assert "already holds a run" in again.stderr
+    assert "already contains a run" in again.stderr
     done = run_tool("train", CONFIG, "--work-dir", trained.work_dir, "--resume", "--cfg-options", *options)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "resumed epoch: 0, iter: 4" in done.stdout + done.stderr
