@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pe_dense.apps.explorer.explorer import Explorer, InvalidRequest
 from pe_dense.apps.explorer.job_queue import JobCancelled, JobQueue, QueueFull
+from pe_dense.utils.image import ImageError
 
 MAX_BYTES = 32 << 20
 MAX_RUNS = 16  # requests that run a backbone or wait for it; a page has at most 8 at a time
@@ -90,7 +91,7 @@ class ExplorerApp:
             data = await _read_body(request)
             try:
                 name = await _unless_disconnected(request, self.images.run(self.explorer.add_image, data))
-            except ValueError as error:
+            except ImageError as error:
                 raise HTTPException(415, str(error)) from error
         return JSONResponse({"image": name})
 

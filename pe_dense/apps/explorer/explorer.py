@@ -14,14 +14,13 @@ from torch import Tensor
 
 from pe_dense.apps.explorer.job_queue import check_cancelled
 from pe_dense.backbones.base import Backbone
-from pe_dense.utils.image import as_rgb, decode
+from pe_dense.utils.image import read_photo
 from pe_dense.visualization.colors import feature_rgb
 from pe_dense.visualization.drawing import enlarge, fit_photo, lay_over, mark
 from pe_dense.visualization.features import centre_of, iter_maps, prepare, token_at
 from pe_dense.visualization.pca import Basis, fit_basis
 from pe_dense.visualization.similarity import cosine_similarity, nearest_tokens
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 DISPLAY_SIDE = 480  # px, longer side of the pictures on the page
 MIN_SIZE = 64  # px
 _MAX_IMAGES = 32
@@ -64,15 +63,15 @@ class Explorer:
         """Decode and store an image file.
 
         Args:
-            data: content of the file, in one of :data:`FORMATS`.
+            data: content of the file, in one of :data:`pe_dense.utils.image.FORMATS`.
 
         Returns:
             the image's id, a hash of the content.
 
         Raises:
-            ValueError: if the file cannot be decoded.
+            ImageError: if the file cannot be decoded, or has too many pixels.
         """
-        image = as_rgb(decode(io.BytesIO(data), "the file", formats=FORMATS))
+        image = read_photo(io.BytesIO(data), "the file")
         if max(image.size) > 2 * self.max_size:
             image = fit_photo(image, 2 * self.max_size)
         name = hashlib.sha256(data).hexdigest()[:16]
