@@ -10,10 +10,12 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import ConfigParsingError
 
+from pe_dense.backbones.base import TIMM_PREFIX
 from pe_dense.backbones.pe_configs import get_variant
 from pe_dense.engine.arguments import OptionText
 from pe_dense.engine.config_check import check_option, check_value
 from pe_dense.engine.option_values import parse
+from pe_dense.engine.replace_backbone import replace_backbone
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.package_files import find_config
 
@@ -25,7 +27,9 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
 
     Some values stand in many places of a config and are changed everywhere by their name at the top: ``data_root`` in
     all paths that begin with it, ``image_size`` in backbone, padding and pipelines, and ``tower``, a published one's
-    name, in model and weights. Other options then change single values (``model.backbone.with_cp``).
+    name, in model and weights; ``tower=timm/<model name>`` replaces the backbone by a model of timm, see
+    :func:`~pe_dense.engine.replace_backbone.replace_backbone`. Other options then change single values
+    (``model.backbone.with_cp``).
 
     Args:
         path: a config file, or a bare name as in :func:`~pe_dense.utils.package_files.find_config`.
@@ -36,6 +40,8 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     """
     config = _read_file(find_config(path))
     options = dict(options or {})
+    if str(options.get("tower", "")).startswith(TIMM_PREFIX):
+        replace_backbone(config, str(options.pop("tower")))
     for name, replaced in (("data_root", _replace_root), ("image_size", _replace_size), ("tower", _replace_tower)):
         if name in options:
             change_everywhere(config, name, _shared_value(config, name, options.pop(name)), replaced)

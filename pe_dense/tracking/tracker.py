@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -55,8 +55,8 @@ class LabelPropagator(BaseModel):
         temperature: float = 0.1,
         frames_per_pass: int = 4,
         tower_dtype: str = "float32",
-        mean: float = 127.5,
-        std: float = 127.5,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
     ):
         super().__init__(data_preprocessor=dict(type="BaseDataPreprocessor"))
         self.settings = dict(num_last_frames=num_last_frames, radius=radius, topk=topk, temperature=temperature)
@@ -67,7 +67,8 @@ class LabelPropagator(BaseModel):
             raise InputError(f"tower_dtype {tower_dtype!r} is not one of {', '.join(_DTYPES)}")
         self.backbone = MODELS.build(backbone).to(_DTYPES[tower_dtype])
         self.frames_per_pass = frames_per_pass
-        self.mean, self.std = mean, std
+        values = (self.backbone.mean if mean is None else mean, self.backbone.std if std is None else std)
+        self.mean, self.std = (torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1) for value in values)
 
     def from_published(self, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
         """Find the tower in the state of any model around one, and bring it to this model's names."""
@@ -123,7 +124,7 @@ class LabelPropagator(BaseModel):
     def _iter_features(self, frames: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Block numbers and (h, w, C), frames in order for each tap."""
         for images in frames.split(self.frames_per_pass):
-            images = (images.float() - self.mean) / self.std
+            images = (images.float() - self.mean.to(images.device)) / self.std.to(images.device)
             for layer, maps in self.backbone.iter_intermediates(images, self.backbone.out_indices):
                 for features in maps:
                     yield layer, features.permute(1, 2, 0)  # (h, w, C)

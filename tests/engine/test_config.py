@@ -108,3 +108,34 @@ def test_tower_reaches_model_and_weights():
     assert list(config.model.test_cfg.crop_size) == list(config.model.data_preprocessor.size) == [336, 336]
     assert config.train_dataloader.dataset.pipeline[3].crop_size == (336, 336)
     assert "448" not in text_of(config)
+
+
+TIMM = "timm/test_vit"
+
+
+def test_tower_of_timm_in_a_detector():
+    config = load_config(CONFIGS / "coco_maskrcnn_pe_b16.py", dict(tower=TIMM))
+    backbone = config.model.backbone
+    assert (backbone.type, backbone.name) == ("pe_dense.TimmTower", "test_vit")
+    assert backbone.init_cfg == dict(type="Pretrained", checkpoint="timm")
+    assert set(backbone) <= {"type", "name", "init_cfg", "out_indices", "drop_path_rate", "with_cp"}
+    assert config.model.neck.in_channels == 64
+    assert config.model.data_preprocessor.mean == config.model.data_preprocessor.std == [127.5] * 3
+    # ImageNet's mean and std, as the model's own configuration in timm says.
+    config = load_config(CONFIGS / "coco_maskrcnn_pe_b16.py", dict(tower="timm/vit_small_patch16_dinov3"))
+    assert config.model.data_preprocessor.mean == pytest.approx([123.675, 116.28, 103.53])
+    assert config.model.data_preprocessor.std == pytest.approx([58.395, 57.12, 57.375])
+
+
+@pytest.mark.parametrize("name", ["ade20k_linear_pe_b16", "nyu_dpt_pe_b16", "ade20k_sweep_pe_b16"])
+def test_tower_of_timm_in_a_probe(name):
+    config = load_config(CONFIGS / f"{name}.py", dict(tower=TIMM))
+    assert (config.model.backbone.type, config.model.backbone.arch) == ("pe_dense.FrozenTower", TIMM)
+    assert config.model.backbone.init_cfg.checkpoint == "timm"
+
+
+def test_tower_of_timm_where_it_cannot_be():
+    with pytest.raises(ConfigError, match="student of a distillation must be a PE tower"):
+        load_config(CONFIGS / "align_pe_spatial_b16.py", dict(tower=TIMM))
+    with pytest.raises(ValueError, match="timm has no model 'no_such_model'"):
+        load_config(CONFIGS / "coco_maskrcnn_pe_b16.py", dict(tower="timm/no_such_model"))

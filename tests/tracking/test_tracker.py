@@ -102,7 +102,7 @@ def test_takes_the_tower_of_any_checkpoint():
         found = model.from_published(state, "some.pth")
         model.load_state_dict(found)
         torch.testing.assert_close(model.backbone.conv1.weight, tower["conv1.weight"])
-    with pytest.raises(CheckpointError, match="some.pth holds no PE tower"):
+    with pytest.raises(CheckpointError, match="some.pth contains no PE tower"):
         model.from_published({"head.weight": torch.ones(3)}, "some.pth")
 
 
