@@ -91,6 +91,7 @@ TRANSFORMS = Registry(
         "pe_dense.datasets.transforms",
         "pe_dense.detection",
         "pe_dense.detection.deta",
+        "pe_dense.depth",
         "pe_dense.tracking",
     ],
 )

@@ -107,6 +107,23 @@ class FrozenTower(nn.Module):
         for index, features in self.tower.iter_intermediates(images, self.out_indices):
             yield index, features.float()
 
+    @torch.no_grad()
+    def maps_and_class_tokens(self, images: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Maps and class tokens of a backbone that has a class token.
+
+        Args:
+            images: (B, 3, H, W), normalized.
+
+        Returns:
+            per tap, in their order, a map (B, C, H / p, W / p) and the class token (B, C), float32.
+        """
+        grid = self.tower.grid_of(images)
+        taps = {
+            index: (tokens[:, 1:].transpose(1, 2).unflatten(2, grid).float(), tokens[:, 0].float())
+            for index, tokens in self.tower.iter_taps(images, self.out_indices)
+        }
+        return tuple(taps[index] for index in self.out_indices)
+
     def _apply(self, function, recurse: bool = True) -> FrozenTower:
         """Move with the model, but keep the dtype."""
         dtype = next(self.tower.parameters()).dtype

@@ -1,8 +1,22 @@
 """Monocular depth estimation on frozen backbones."""
 
+from pe_dense.depth.dinov2_head import DINOv2DepthHead
 from pe_dense.depth.dpt_head import DPTDepthHead
 from pe_dense.depth.inferencer import DepthPredictor
 from pe_dense.depth.linear_head import DepthProbe, DepthSweep, LinearDepthHead
 from pe_dense.depth.metric import DepthMetric
+from pe_dense.depth.sig_loss import SigLoss
+from pe_dense.depth.transforms import CropBox, GammaBrightnessColor
 
-__all__ = ["DPTDepthHead", "DepthMetric", "DepthPredictor", "DepthProbe", "DepthSweep", "LinearDepthHead"]
+__all__ = [
+    "CropBox",
+    "DINOv2DepthHead",
+    "DPTDepthHead",
+    "DepthMetric",
+    "DepthPredictor",
+    "DepthProbe",
+    "DepthSweep",
+    "GammaBrightnessColor",
+    "LinearDepthHead",
+    "SigLoss",
+]

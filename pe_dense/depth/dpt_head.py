@@ -11,49 +11,63 @@ from pe_dense.depth.linear_head import LOSS, DepthLoss
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
+STAGES = 4
+
+
+def stages(width: int, num_taps: int) -> dict:
+    """Arguments of mmseg's ``DPTHead`` for the maps of a backbone.
+
+    Args:
+        width: channels of a map, a multiple of 8.
+        num_taps: number of maps: 1, which all stages see, or 4.
+
+    Raises:
+        ValueError: for another number of maps.
+    """
+    if num_taps not in (1, STAGES):
+        raise InputError(f"A DPT head needs 1 or {STAGES} maps, got {num_taps}")
+    return dict(
+        embed_dims=width,
+        post_process_channels=[width // 8, width // 4, width // 2, width],
+        in_channels=[width] * STAGES,
+        in_index=list(range(STAGES)),
+        input_transform="multiple_select",
+        num_classes=1,
+        threshold=0.0,  # without effect here, but mmseg warns if it is left out
+        dropout_ratio=0.0,
+        init_cfg=None,
+    )
+
 
 @MODELS.register_module()
 class DPTDepthHead(DepthLoss, DPTHead):
     """mmseg's DPT head with depth for its output, on one map (seen by all four of its stages) or on four.
+
+    Depth is a sigmoid scaled to the range, the loss mmseg's SILog. For DINOv2's head and loss see
+    :class:`~pe_dense.depth.DINOv2DepthHead`.
 
     Source: DPT (arXiv 2103.13413); on one layer as in the Perception Encoder's appendix B.3.3.
 
     Args:
         width: channels of a map, a multiple of 8.
         num_taps: 1 or 4.
-        min_depth, max_depth: range of the output, in metres.
+        min_depth, max_depth: range of the output, in meters.
         channels: of the fusion stages.
 
     Raises:
         ValueError: for another number of maps.
     """
 
-    STAGES = 4
-
     def __init__(
         self, width: int, num_taps: int, min_depth: float = 1e-3, max_depth: float = 10.0, channels: int = 256
     ):
-        if num_taps not in (1, self.STAGES):
-            raise InputError(f"A DPT head needs 1 or {self.STAGES} maps, got {num_taps}")
-        super().__init__(
-            embed_dims=width,
-            post_process_channels=[width // 8, width // 4, width // 2, width],
-            in_channels=[width] * self.STAGES,
-            in_index=list(range(self.STAGES)),
-            input_transform="multiple_select",
-            channels=channels,
-            num_classes=1,
-            threshold=0.0,  # without a meaning here, but mmseg warns if it is left out
-            dropout_ratio=0.0,
-            loss_decode=LOSS,
-            init_cfg=None,
-        )
+        super().__init__(**stages(width, num_taps), channels=channels, loss_decode=LOSS)
         self.learn_depth(min_depth, max_depth)
         nn.init.normal_(self.conv_seg.weight, std=0.01)
         nn.init.zeros_(self.conv_seg.bias)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """One or four (B, width, h, w) -> metres (B, 1, 8 h, 8 w)."""
-        maps = list(inputs) * (self.STAGES // len(inputs))
+        """One or four (B, width, h, w) -> meters (B, 1, 8 h, 8 w)."""
+        maps = list(inputs) * (STAGES // len(inputs))
         share = super().forward([(feature_map, None) for feature_map in maps]).float().sigmoid()
         return self.min_depth + (self.max_depth - self.min_depth) * share

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from inspect import signature
 
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
@@ -19,20 +20,20 @@ LOSS = dict(type="mmseg.SiLogLoss")
 
 
 class DepthLoss:
-    """Mixin for mmseg's heads with :data:`LOSS` whose output is a map of metres.
+    """Mixin for mmseg's heads whose output is a depth map in meters.
 
-    The loss is taken at the size of the true map. Pixels without depth (0) do not count, nor
-    does an image that has no other.
+    The loss is computed at the size of the true map. Pixels of unknown depth (0) are left out, and so are images
+    without any pixel of known depth.
     """
 
     def learn_depth(self, min_depth: float, max_depth: float) -> None:
-        """Set the range of depth in metres, to be called after the head's constructor.
+        """Set the range of depth in meters, after the head's constructor.
 
         Raises:
-            ValueError: if it is no range of positive numbers.
+            ValueError: if it is not a range of positive depths.
         """
         if not 0.0 < min_depth < max_depth:
-            raise InputError(f"min_depth {min_depth} and max_depth {max_depth} are no range of positive depths")
+            raise InputError(f"min_depth {min_depth} and max_depth {max_depth} are not a range of positive depths")
         self.min_depth, self.max_depth = min_depth, max_depth
         self.num_classes = self.out_channels = 1
 
@@ -40,15 +41,16 @@ class DepthLoss:
         """Loss of a batch.
 
         Args:
-            seg_logits: predicted metres, (B, 1, h, w).
-            batch_data_samples: with ``gt_depth_map`` in metres, of one size.
+            seg_logits: predicted depth in meters, (B, 1, h, w).
+            batch_data_samples: with ``gt_depth_map`` in meters, of one size.
         """
+        name = self.loss_decode.loss_name
         truth = torch.stack([sample.gt_depth_map.data for sample in batch_data_samples])  # (B, 1, H, W)
         known = (truth > 0).flatten(1).any(1)
-        depth = resize(seg_logits[known], truth.shape[-2:], mode="bilinear", align_corners=False)
         if not known.any():
-            return dict(loss_silog=0.0 * seg_logits.sum())
-        return dict(loss_silog=self.loss_decode(depth, truth[known]))
+            return {name: 0.0 * seg_logits.sum()}
+        depth = resize(seg_logits[known], truth.shape[-2:], mode="bilinear", align_corners=False)
+        return {name: self.loss_decode(depth, truth[known])}
 
 
 _UPSAMPLING = 4
@@ -101,9 +103,38 @@ class LinearDepthHead(DepthLoss, BaseDecodeHead):
 
 @MODELS.register_module()
 class DepthProbe(LayerProbe, DepthEstimator):
-    """mmseg's ``DepthEstimator`` on a :class:`~pe_dense.probing.FrozenTower`, of which it asks the head's size."""
+    """mmseg's ``DepthEstimator`` on a :class:`~pe_dense.backbones.FrozenTower`, which determines the head's size.
+
+    With ``test_cfg=dict(mode='whole', flip=True)`` the prediction is averaged with that of the mirrored image. A head
+    with a ``class_token`` argument gets the class tokens of a backbone that has them, unless the argument is False.
+
+    Raises:
+        ValueError: if the head is to use a class token that the backbone does not have.
+    """
 
     test_modes = ("whole", "slide_flip")  # mmseg's 'slide' predicts the whole image at once, too
+
+    def _init_decode_head(self, decode_head: dict) -> None:
+        available = self.backbone.tower.variant.use_cls_token
+        if "class_token" in signature(MODELS.get(decode_head["type"])).parameters:
+            decode_head = {"class_token": available, **decode_head}
+        super()._init_decode_head(decode_head)
+        self._with_class_token = getattr(self.decode_head, "class_token", False)
+        if self._with_class_token and not available:
+            raise InputError(f"{self.backbone.label} has no class token: set model.decode_head.class_token=False")
+
+    def extract_feat(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> tuple:
+        """(B, 3, H, W) -> a map (B, C, h, w) per tap, or a pair of a map and a class token (B, C)."""
+        if self._with_class_token:
+            return self.backbone.maps_and_class_tokens(inputs)
+        return super().extract_feat(inputs, batch_img_metas)
+
+    def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """(B, 3, H, W) -> depth in meters (B, 1, H, W)."""
+        depth = super().inference(inputs, batch_img_metas)
+        if self.test_cfg.get("flip"):
+            depth = (depth + super().inference(inputs.flip(-1), batch_img_metas).flip(-1)) / 2
+        return depth
 
 
 @MODELS.register_module()

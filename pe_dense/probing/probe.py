@@ -43,6 +43,8 @@ class OnFrozenTower:
             if any(side % patch for side in size or ()):
                 raise InputError(f"{name} {tuple(size)} is no multiple of the tower's patches of {patch} px")
         self.data_preprocessor.test_cfg = dict(size_divisor=patch)
+        if getattr(self.data_preprocessor, "size", None) is None:
+            self.data_preprocessor.size_divisor = patch
 
     def init_weights(self) -> None:
         """Load the tower; heads start from what they were made with (MMEngine would draw parts of them anew)."""

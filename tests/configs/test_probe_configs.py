@@ -1,11 +1,16 @@
 """The configs of ADE20k and NYUv2, run for a step on made-up pictures in their layouts, with random weights."""
 
+import math
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
+from mmengine.registry import MODELS, PARAM_SCHEDULERS
+from mmseg.models.losses import SiLogLoss
 
+from pe_dense.depth import DPTDepthHead
 from pe_dense.engine import build_runner
 from pe_dense.engine.config import load_config
 from pe_dense.engine.inferencer import load_predictor
@@ -72,6 +77,47 @@ def test_ade20k(tmp_path):
     assert 0 <= plain["mIoU"] < 20
     assert plain.keys() == augmented.keys()
     assert plain != augmented
+
+
+def test_nyu_dpt(tmp_path):
+    """A step and a test with DINOv2's head, which gets the class token of the tower."""
+    root = tmp_path / "nyu"
+    write_nyu(root)
+    config = small("nyu_dpt_pe_t16", root, **{"model.decode_head.channels": 16})
+    assert config.model.test_cfg.flip
+    train(config, tmp_path / "run")
+    (best,) = (tmp_path / "run").glob("best_rmse_*.pth")
+    state = torch.load(best, weights_only=False)["state_dict"]
+    assert any("readout_projects" in key for key in state)
+    assert state["decode_head.loss_decode.steps"] == 1
+
+
+def test_nyu_dpt_with_the_head_of_mmseg(tmp_path):
+    config = small("nyu_dpt_pe_t16", tmp_path / "nyu", **{"model.decode_head.type": "pe_dense.DPTDepthHead"})
+    model = MODELS.build(config.model)
+    assert isinstance(model.decode_head, DPTDepthHead) and isinstance(model.decode_head.loss_decode, SiLogLoss)
+
+
+def test_nyu_dpt_recipe():
+    """DINOv2's: two images on each of 8 GPUs, a third of 38,400 steps for the warm-up, cosine, gradient norm 35."""
+    config = load_config(CONFIGS / "nyu_dpt_pe_g14.py")
+    assert (config.train_dataloader.batch_size, config.train_cfg.max_iters) == (2, 38_400)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    schedulers = [PARAM_SCHEDULERS.build(dict(cfg, optimizer=optimizer)) for cfg in config.param_scheduler]
+    for step in range(38_400):
+        if step % 3200 == 0:
+            expected = (1 + math.cos(math.pi * step / 38_400)) / 2 * (0.001 + 0.999 * min(step / 12_800, 1))
+            assert optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-4)
+        optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    assert (config.optim_wrapper.optimizer.lr, config.optim_wrapper.optimizer.weight_decay) == (1e-4, 0.01)
+    assert config.optim_wrapper.clip_grad == dict(max_norm=35, norm_type=2)
+    steps = {step.type: step for step in config.train_dataloader.dataset.pipeline}
+    assert steps["pe_dense.CropBox"].box == (43, 45, 608, 472)
+    assert (steps["RandomRotate"].prob, steps["RandomRotate"].degree) == (0.5, 2.5)
+    assert steps["RandomCrop"].crop_size == (416, 544)
+    assert "pe_dense.CropBox" not in [step.type for step in config.test_dataloader.dataset.pipeline]
 
 
 def test_nyu(tmp_path):

@@ -1,0 +1,31 @@
+"""Training images of depth."""
+
+import numpy as np
+import pytest
+
+from pe_dense.depth import CropBox, GammaBrightnessColor
+
+
+def test_crop_of_the_border():
+    image = np.stack(np.meshgrid(np.arange(480), np.arange(640), indexing="ij"), axis=-1)  # each pixel is its place
+    results = dict(img=image, gt_depth_map=image[..., 0], seg_fields=["gt_depth_map"], img_shape=(480, 640))
+    results = CropBox(box=(43, 45, 608, 472))(results)
+    assert results["img_shape"] == results["img"].shape[:2] == results["gt_depth_map"].shape == (427, 565)
+    assert results["img"][0, 0].tolist() == [45, 43] and results["img"][-1, -1].tolist() == [471, 607]
+    assert results["gt_depth_map"][0, 0] == 45
+    with pytest.raises(ValueError, match=r"a\.jpg is of 100 x 50 px, but is to be cropped to the box \(43, 45"):
+        CropBox(box=(43, 45, 608, 472))(dict(img=image[:50, :100], img_path="a.jpg"))
+
+
+def test_gamma_brightness_and_color():
+    np.random.seed(0)
+    image = np.full((2, 2, 3), 102, dtype=np.uint8)
+    transform = GammaBrightnessColor(prob=0.5)
+    drawn = np.stack([transform(dict(img=image))["img"][0, 0] for _ in range(2000)])
+    assert drawn.dtype == np.float32 and (image == 102).all()
+    changed = drawn[(drawn != 102).any(1)]
+    assert 0.45 < len(changed) / 2000 < 0.55
+    # 0.4 to the power of 1.1 or 0.9, darkest and brightest
+    assert changed.min() > 255 * 0.4**1.1 * 0.75 * 0.9 - 0.1 and changed.max() < 255 * 0.4**0.9 * 1.25 * 1.1 + 0.1
+    ratios = changed[:, 0] / changed[:, 1]
+    assert ratios.min() < 0.87 and ratios.max() > 1.15  # each channel has its own factor
