@@ -107,6 +107,17 @@ class Run:
     def output(self) -> str:
         return self.log.read_text()[self.start :]
 
+    def reached(self, number: int) -> bool:
+        return max(losses(self.work_dir), default=0) >= number
+
+    def writing(self) -> bool:
+        """Whether a checkpoint is being written: a file without a name in the work dir."""
+        descriptors = Path(f"/proc/{self.process.pid}/fd")
+        with contextlib.suppress(OSError):
+            targets = [os.readlink(descriptor) for descriptor in descriptors.iterdir()]
+            return any(name.startswith(f"{self.work_dir}/#") or name.endswith(".part") for name in targets)
+        return False
+
     def wait_for(self, condition, seconds: float = 300) -> bool:
         """Wait until a condition holds; whether it did before the run ended by itself."""
         end = time.monotonic() + seconds
@@ -147,12 +158,12 @@ def kill_moments(count: int, rng: random.Random) -> list:
     """(name, condition on a run, seconds to wait after it)."""
 
     def iteration(number):
-        return f"iteration {number}", lambda run: max(losses(run.work_dir), default=0) >= number, rng.random() * 0.2
+        return f"iteration {number}", lambda run: run.reached(number), rng.random() * 0.2
 
     all_moments = [
         iteration(rng.randint(5, 7)),
-        ("checkpoint", lambda run: any(run.work_dir.glob("*.tmp")) or any(run.work_dir.glob(".*.tmp*")), 0.0),
-        ("validation", lambda run: "Iter(val)" in run.output(), 0.0),
+        ("checkpoint", lambda run: run.writing() or run.reached(11), 0.0),
+        ("validation", lambda run: "Iter(val)" in run.output() or run.reached(15), 0.0),
         ("data loading", lambda run: "Advance dataloader" in run.output(), rng.random() * 0.5),
         iteration(rng.randint(18, 22)),
     ]

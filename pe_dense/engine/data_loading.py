@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -25,6 +26,7 @@ from pe_dense.utils.rng import fork_rng, sample_seed, seed_all
 from pe_dense.utils.signals import STOP
 
 TIMEOUT = 600  # seconds to wait for a batch, where the config gives no `timeout`
+_SECONDS_TO_END = 2.0  # of workers that are asked to
 _NOT_HANDED_OVER = 74  # exit status of a worker whose batch does not fit into shared memory
 _SHARED_MEMORY = "/dev/shm"
 _PR_SET_PDEATHSIG = 1
@@ -230,10 +232,24 @@ class DataLoader(_DataLoader):
         """End the workers of the last pass, persistent ones only where ``final``."""
         iterator = getattr(self, "_running", None)
         if iterator is not None and (final or not self.persistent_workers):
+            _end_quickly(iterator)
             iterator._shutdown_workers()
             self._running = None
             if final and self.persistent_workers:
                 self._iterator = None
+
+
+def _end_quickly(iterator) -> None:
+    """Ask all workers to end, and kill those that do not; PyTorch waits five seconds for each of them in turn."""
+    iterator._workers_done_event.set()
+    for queue in iterator._index_queues:
+        with contextlib.suppress(ValueError):  # closed
+            queue.put(None)
+    end = time.monotonic() + _SECONDS_TO_END
+    for worker in iterator._workers:
+        worker.join(max(0.0, end - time.monotonic()))
+        if worker.is_alive():
+            worker.kill()
 
 
 class _Batches:

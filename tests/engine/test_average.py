@@ -3,8 +3,10 @@
 import pytest
 import torch
 from helpers.linear_run import make_runner
-from mmengine.hooks import EMAHook, Hook
+from helpers.tiny_probe import build
+from mmengine.hooks import Hook
 
+from pe_dense.engine.hooks import EMAHook, ExponentialMovingAverage
 from pe_dense.utils import read_checkpoint
 from pe_dense.utils.errors import ConfigError
 
@@ -69,6 +71,28 @@ def test_a_run_without_average_gets_one_on_resuming(tmp_path):
     train(tmp_path)
     train(tmp_path, max_iters=6, ema=0.25, resume="auto")
     assert "ema_state_dict" in read_checkpoint(tmp_path / "run")
+
+
+def test_what_is_never_trained_is_not_copied(tmp_path):
+    """Modules that a model hides from its state, in whichever container, and parameters without gradients."""
+    runner = make_runner(tmp_path, ema=0.25, max_iters=2)
+    hidden = [torch.nn.Linear(2, 2) for _ in range(3)]
+    runner.model._one, runner.model._more = [hidden[0]], dict(a=(hidden[1],))
+    runner.model.linear._deep = [[hidden[2]]]
+    runner.model.linear.bias.requires_grad_(False)
+    runner.train()
+    hook = next(hook for hook in runner.hooks if isinstance(hook, EMAHook))
+    copied = hook.ema_model.module
+    assert copied is not runner.model and copied.linear.weight is not runner.model.linear.weight
+    assert copied.linear.bias is runner.model.linear.bias
+    assert [copied._one[0], copied._more["a"][0], copied.linear._deep[0][0]] == hidden
+
+
+def test_a_frozen_tower_is_shared():
+    model = build("segmentation", "Probe", (1,))
+    average = ExponentialMovingAverage(model, momentum=0.1)
+    assert average.module.backbone.tower is model.backbone.tower
+    assert average.module.decode_head is not model.decode_head
 
 
 @pytest.mark.parametrize("part", [0.0, 1.0, 5.0])

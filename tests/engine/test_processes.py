@@ -31,6 +31,20 @@ def environment(monkeypatch):
     return backends
 
 
+@pytest.mark.parametrize(
+    ("variable", "launcher"),
+    [("WORLD_SIZE", "pytorch"), ("SLURM_STEP_NUM_TASKS", "slurm"), ("OMPI_COMM_WORLD_SIZE", "mpi")],
+)
+def test_several_processes_without_launcher_are_refused(environment, variable, launcher, monkeypatch, tmp_path):
+    monkeypatch.setenv(variable, "2")
+    with pytest.raises(ConfigError, match=rf"{variable}=2.*separate run in the same folder: add --launcher {launcher}"):
+        make_runner(tmp_path)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # of a batch script that starts one process, without srun
+    make_runner(tmp_path)
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_processes_meet_without_a_gpu(environment, launcher, monkeypatch, tmp_path):
     for name, value in LAUNCHERS[launcher].items():

@@ -1,5 +1,8 @@
 """What a step draws depends on the seed, the step and the process alone."""
 
+import random
+
+import numpy as np
 import torch
 from helpers.linear_run import make_runner
 from mmengine.hooks import Hook
@@ -12,7 +15,7 @@ class Draws(Hook):
         self.drawn = {}
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        self.drawn[runner.iter] = torch.rand(1).item()
+        self.drawn[runner.iter] = (torch.rand(1).item(), np.random.rand(), random.random())
 
 
 def drawn(tmp_path, **options):

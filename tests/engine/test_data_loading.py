@@ -1,0 +1,215 @@
+"""Samples that depend on seed and place alone, and what is said of data workers that fail."""
+
+import os
+import random
+import signal
+
+import numpy as np
+import pytest
+import torch
+from helpers.linear_run import make_runner
+from mmengine.dataset import DefaultSampler
+from mmengine.registry import DATASETS
+from torch.utils.data import BatchSampler, Dataset
+from torch.utils.data import DataLoader as TorchLoader
+
+from pe_dense.engine import data_loading
+from pe_dense.engine.data_loading import DataLoader, DataWorkerError, SampleIndex, TrainBatches, check_shared_memory
+from pe_dense.engine.runner import Runner
+from pe_dense.utils.errors import ConfigError
+
+
+@DATASETS.register_module(name="DrawsForTests", force=True)
+class Draws(Dataset):
+    """Each sample: its index, and a draw of each RNG."""
+
+    metainfo = dict(classes=("a",))
+    shape = (4,)
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        draws = [random.random(), np.random.rand(), torch.rand(1).item()]
+        return dict(x=torch.tensor([index, *draws], dtype=torch.float64))
+
+    def get_cat_ids(self, index):
+        return [int(index == 0)]
+
+
+def loader(workers=0, sampler=None, seed=0, dataset=None, continues=True, **options):
+    config = dict(
+        dataset=dataset or dict(type="DrawsForTests"),
+        sampler=sampler or dict(type="InfiniteSampler", shuffle=True),
+        batch_size=3,
+        num_workers=workers,
+        **options,
+    )
+    built = Runner.build_dataloader(config, seed=seed)
+    built.batch_sampler.continues = continues
+    return built
+
+
+def batches(built, count, skip=0):
+    iterator = TrainBatches(built)
+    iterator.skip_iter(skip)
+    return [torch.stack(next(iterator)["x"]) for _ in range(count)]
+
+
+SAMPLERS = [
+    dict(type="InfiniteSampler", shuffle=True),
+    dict(type="pe_dense.RepeatFactorSampler", threshold=0.5),
+    dict(type="DefaultSampler", shuffle=True),  # ends after four batches, and begins anew
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler["type"])
+def test_batches_do_not_depend_on_workers_and_can_be_resumed(sampler, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # MMEngine's, after each pass
+    whole = torch.stack(batches(loader(sampler=sampler), 3))
+    rest = batches(loader(workers=2, sampler=sampler), 2, skip=1)
+    assert torch.equal(whole[1:], torch.stack(rest))
+    assert len(whole[..., 1:].unique()) == whole[..., 1:].numel()  # no draw comes twice
+    assert not torch.equal(whole, torch.stack(batches(loader(sampler=sampler, seed=1), 3)))
+
+
+def test_a_pass_that_ended_is_resumed(monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    sampler = dict(type="DefaultSampler", shuffle=True)
+    whole = batches(loader(sampler=sampler), 9)
+    assert [len(batch) for batch in whole] == [3, 3, 3, 1, 3, 3, 3, 1, 3]
+    for skip in (3, 4, 5, 8):
+        (batch,) = batches(loader(sampler=sampler), 1, skip=skip)
+        assert torch.equal(batch, whole[skip])
+    assert not torch.equal(whole[0], whole[4])
+
+
+def test_validation_begins_anew_with_each_pass():
+    built = loader(sampler=dict(type="DefaultSampler", shuffle=False), continues=False)
+    first, second = ([torch.stack(batch["x"]) for batch in built] for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_processes_take_turns_in_one_order(monkeypatch):
+    """Two processes load what one would load, with the same augmentation."""
+    alone = torch.cat(batches(loader(), 4))
+    for rank in (0, 1):
+        monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr("pe_dense.engine.runner.get_dist_info", lambda rank=rank: (rank, 2))
+        assert torch.equal(torch.cat(batches(loader(), 2)), alone[rank::2])
+
+
+def test_other_batch_samplers_are_resumed_without_loading(monkeypatch):
+    """As mmdet's that groups images by aspect ratio."""
+
+    class Pairs(BatchSampler):
+        def __iter__(self):
+            for index in self.sampler:
+                yield [index, (index + 1) % 10]
+
+    def build():
+        dataset = Draws()
+        plain = TorchLoader(dataset, batch_sampler=Pairs(DefaultSampler(dataset, shuffle=True, seed=1), 2, False))
+        built = DataLoader.seeded(plain, 0, 0, 1)
+        built.batch_sampler.continues = True
+        return built
+
+    whole = [batch["x"] for batch, _ in zip(build(), range(4), strict=False)]
+    resumed, loaded = build(), []
+    load = Draws.__getitem__
+    monkeypatch.setattr(Draws, "__getitem__", lambda self, index: loaded.append(index) or load(self, index))
+    iterator = TrainBatches(resumed)
+    iterator.skip_iter(3)
+    assert torch.equal(next(iterator)["x"], whole[3]) and len(loaded) == 2
+
+
+def test_the_main_process_keeps_its_rng():
+    built = loader()
+    torch.manual_seed(5), random.seed(5), np.random.seed(5)
+    expected = torch.rand(1), random.random(), np.random.rand()
+    torch.manual_seed(5), random.seed(5), np.random.seed(5)
+    assert built.dataset[SampleIndex(1, 7)]["x"][0] == 1
+    assert (torch.rand(1), random.random(), np.random.rand()) == expected
+    assert built.dataset.metainfo == dict(classes=("a",)) and len(built.dataset) == 10
+
+
+def test_a_run_without_a_seed_resumes_with_the_first_ones(tmp_path):
+    """The loader exists before the checkpoint is read, in which the seed is."""
+    runner = make_runner(tmp_path, max_iters=4, resume=None)
+    runner.train()
+    again = make_runner(tmp_path, max_iters=6, resume="auto")
+    again.cfg.randomness = again._randomness_cfg = dict(seed=None)
+    again._seed = 99
+    again._train_loop = again.build_train_loop(again._train_loop)
+    assert again.train_dataloader.batch_sampler.seed == 99
+    again.optim_wrapper = again.build_optim_wrapper(again.optim_wrapper)
+    again.load_or_resume()
+    assert again.train_dataloader.batch_sampler.seed == 0
+    assert again.train_dataloader.batch_sampler.sampler.seed == 0
+
+
+@DATASETS.register_module(name="KilledForTests", force=True)
+class Killed(Draws):
+    """Ends its worker, or does not answer."""
+
+    def __init__(self, how):
+        self.how = how
+
+    def __getitem__(self, index):
+        if self.how == "waits":
+            signal.pause()
+        if self.how == "unpicklable":
+            return lambda: None
+        if self.how == "raises":
+            raise RuntimeError("of its own")
+        os.kill(os.getpid(), self.how)
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        (signal.SIGKILL, r"was killed \(signal 9\), most likely by the system for want of memory.*num_workers=N"),
+        (signal.SIGBUS, r"could not hand over a batch in shared memory \(/dev/shm: .* MB free\).*--shm-size"),
+        (signal.SIGSEGV, "was killed by SIGSEGV. .*num_workers=0"),
+        ("unpicklable", "ended with status 1. .*num_workers=0"),
+        ("waits", "no batch came from 1 data workers in 1 s.*train_dataloader.timeout=SECONDS.*--shm-size"),
+    ],
+)
+def test_workers_that_fail(how, message):
+    built = loader(1, dataset=dict(type="KilledForTests", how=how), timeout=1 if how == "waits" else 30)
+    try:
+        with pytest.raises(DataWorkerError, match=message):
+            next(iter(built))
+    finally:
+        built.end_workers(final=True)
+
+
+def test_errors_of_a_data_set_stay_as_they_are():
+    built = loader(1, dataset=dict(type="KilledForTests", how="raises"))
+    with pytest.raises(RuntimeError, match="of its own") as caught:
+        next(iter(built))
+    assert not isinstance(caught.value, DataWorkerError)
+    built.end_workers(final=True)
+
+
+def test_workers_end_with_their_parent_and_ignore_its_signals():
+    built = loader(1, persistent_workers=True)
+    iterator = iter(built)
+    next(iterator)
+    (worker,) = built._running._workers
+    os.kill(worker.pid, signal.SIGTERM)
+    next(iterator)
+    assert worker.is_alive()
+    built.end_workers(final=True)
+    assert not worker.is_alive()
+
+
+def test_small_shared_memory_is_refused_before_the_run(monkeypatch):
+    # 3 samples of 32 bytes, 2 x 2 batches ahead and the one in use: 480 bytes
+    monkeypatch.setattr(data_loading, "free_shared_memory", lambda: 479)
+    with pytest.raises(ConfigError, match=r"/dev/shm has 0.0 MB free, but 2 data workers x 2 batches .*--shm-size"):
+        loader(2)
+    check_shared_memory(loader(0))
+    monkeypatch.setattr(data_loading, "free_shared_memory", lambda: 480)
+    check_shared_memory(loader(2))
