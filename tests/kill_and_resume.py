@@ -54,6 +54,8 @@ def main():
 
 def check(task: str, folder: Path, args) -> bool:
     """Train a task in one go and in pieces; print and return whether both are equal."""
+    folder = folder / task
+    folder.mkdir(parents=True, exist_ok=True)
     config = make_config(task, folder)
     whole, pieces = folder / f"{task}_whole", folder / f"{task}_pieces"
     start = time.monotonic()
