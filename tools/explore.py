@@ -15,8 +15,8 @@ def parse_args():
         "towers",
         nargs="+",
         metavar="TOWER",
-        help="a published backbone (PE-Spatial-B16-512), one with other weights (PE-Spatial-B16-512=FILE or "
-        "PE-Spatial-B16-512=random), or a checkpoint or work dir of a run",
+        help="a published backbone (PE-Spatial-B16-512) or one of timm (timm/NAME), either with other weights "
+        "(NAME=FILE or NAME=random), or a checkpoint or work dir of a run",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     parser.add_argument("--port", type=int, default=8765, help="port to listen on, 0 for any free one (8765)")
