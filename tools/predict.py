@@ -5,6 +5,7 @@ Objects, classes of pixels or depth, as the config's model has it.
 """
 
 import argparse
+from pathlib import Path
 
 from pe_dense.engine.arguments import ConfigOptions, number, path, text, whole_number
 
@@ -43,15 +44,15 @@ def main():
     from pe_dense.utils.errors import one_line_errors
 
     with one_line_errors():
-        from pe_dense.utils.image import find_images, split_readable
+        from pe_dense.utils.errors import ConfigError
+        from pe_dense.utils.image import find_images
         from pe_dense.utils.output_folder import check_output_folder
 
         check_output_folder(args.out, "--out")
-        images, unreadable = split_readable(find_images(args.images))
-        for path in unreadable:
-            print(f"left out {path}: not a readable image")
-        if not images:
-            raise FileNotFoundError("none of the files is a readable image")
+        for source in args.images:
+            if args.out.resolve() == Path(source).resolve():
+                raise ConfigError(f"--out {args.out} is the folder of the images: name another one")
+        images = find_images(args.images, exclude=[args.out], skip_outputs=True)
         if args.out.is_dir() and any(args.out.iterdir()) and not args.overwrite:
             raise FileExistsError(f"{args.out} is not empty: name another folder or pass --overwrite")
 
@@ -70,10 +71,11 @@ def main():
         from rich.progress import track
 
         pictures = predictor.predict_files(images, args.out, args.batch_size)
-        for _ in track(pictures, total=len(images), description="Predicting"):
-            pass
-    print(f"Pictures and JSON files: {args.out}")
-    return 1 if unreadable else 0
+        done = sum(1 for _ in track(pictures, total=len(images), description="Predicting"))
+    for _, reason in predictor.left_out:
+        print(f"left out: {reason}")
+    print(f"Pictures and JSON files of {done} of {len(images)} images: {args.out}")
+    return 1 if predictor.left_out else 0
 
 
 if __name__ == "__main__":

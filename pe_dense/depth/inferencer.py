@@ -23,6 +23,8 @@ class DepthPredictor(ProbePredictor):
     Beside the picture, ``<name>_depth.png`` holds millimetres in 16 bits, and the JSON file a summary in metres.
     """
 
+    endings = ("", "_depth")
+
     def write(self, stem: Path, pixels: np.ndarray, sample: SegDataSample) -> dict:
         """As of the base class."""
         import matplotlib

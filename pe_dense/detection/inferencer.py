@@ -6,26 +6,28 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 
-import mmcv
 import numpy as np
 import torch
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import FCNMaskHead, _do_paste_mask
 from mmdet.structures import DetDataSample
-from mmdet.visualization import DetLocalVisualizer
+from mmdet.visualization.palette import get_palette
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from pycocotools import mask as rle
 
 from pe_dense.datasets.annotations import compare_with_checkpoint
+from pe_dense.datasets.loading import image_reader, read_pixels, without_loading
 from pe_dense.engine.config import load_config
+from pe_dense.engine.inferencer import Predictor, transform
 from pe_dense.engine.runner import load_model_state
 from pe_dense.engine.tta import drop_pretrained, use_test_time_augmentation
 from pe_dense.registry import INFERENCERS
 from pe_dense.utils import read_checkpoint
-from pe_dense.utils.atomic_write import write_json
 from pe_dense.utils.errors import InputError
-from pe_dense.utils.image import output_names, write_png
+from pe_dense.utils.image import write_png
 from pe_dense.utils.state_dict import checkpoint_classes
+from pe_dense.visualization.drawing import DrawnObject, draw_objects
 
 Image = str | Path | np.ndarray
 
@@ -87,9 +89,9 @@ class Detector:
     def __init__(self, model: torch.nn.Module, pipeline: Sequence[dict], metainfo: dict):
         self.model = model
         self.metainfo = dict(metainfo)
-        steps = [step for step in pipeline if step["type"] not in ("LoadAnnotations", "LoadImageFromFile")]
-        self._from_file = Compose([dict(type="LoadImageFromFile"), *steps])
-        self._from_array = Compose([dict(type="mmdet.LoadImageFromNDArray"), *steps])
+        self._reader = image_reader(pipeline)
+        self._transforms = Compose(without_loading(pipeline))
+        self._paste_masks = _bound_mask_memory(model)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -119,103 +121,214 @@ class Detector:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}, must be at least 1")
         for start in range(0, len(images), batch_size):
-            data = [self._prepare(image, start + i) for i, image in enumerate(images[start : start + batch_size])]
-            yield self.model.test_step(pseudo_collate(data))
+            batch = [self.prepare(image, start + i)[0] for i, image in enumerate(images[start : start + batch_size])]
+            yield self.predict(batch)
 
-    def _prepare(self, image: Image, index: int) -> dict:
+    def prepare(self, image: Image, index: int = 0) -> tuple[dict, np.ndarray]:
+        """Read and transform an image.
+
+        Returns:
+            the model's input, and the image, (H, W, 3) uint8, RGB.
+
+        Raises:
+            ImageError: if a file cannot be used.
+            InputError: for an array of another form.
+        """
         if not isinstance(image, np.ndarray):
-            return self._from_file(dict(img_path=str(image), img_id=index))
+            results = read_pixels(self._reader, str(image), index)
+            pixels = np.ascontiguousarray(results["img"][..., ::-1]).astype(np.uint8, copy=False)
+            return transform(self._transforms, results, Path(image)), pixels
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise InputError(f"Image {index} is {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3) in RGB")
-        return self._from_array(dict(img=np.ascontiguousarray(image[..., ::-1]), img_id=index))
+        shape, stored = image.shape[:2], np.ascontiguousarray(image[..., ::-1])
+        stored = stored.astype(np.float32) if getattr(self._reader, "to_float32", False) else stored
+        results = dict(img=stored, img_id=index, img_path=None, img_shape=shape, ori_shape=shape)
+        return self._transforms(results), image
 
+    @torch.no_grad()
+    def predict(self, batch: list[dict], *, cropped: bool = False) -> list[DetDataSample]:
+        """Detect in prepared images.
 
-READABLE_SIDE = 480  # px; smaller images are enlarged before drawing
+        Args:
+            batch: of :meth:`prepare`.
+            cropped: give the masks of large images as :class:`MaskCrops`.
+        """
+        if self._paste_masks is not None:
+            self._paste_masks.cropped = cropped
+        return self.model.test_step(pseudo_collate(batch))
 
 
 @INFERENCERS.register_module()
-class DetectionPredictor:
-    """Draws detections, see :func:`predict_files`.
+class DetectionPredictor(Predictor):
+    """Draws boxes, masks, names and scores; the JSON file lists all objects.
 
     Args:
         config: of a detector.
         checkpoint: path, work dir or ``hf://`` name.
         device: as of :func:`~pe_dense.detection.load_detector`.
-        score_thr: draw objects from this score on.
+        score_thr: draw objects from this score on; the JSON file has all.
         tta: detect in several views of each image, as of :func:`~pe_dense.detection.load_detector`.
     """
 
     def __init__(
         self, config: Config, checkpoint: str, device: str | None = None, score_thr: float = 0.3, tta: bool = False
     ):
-        self.detector = load_detector(config, checkpoint, device=device, tta=tta)
-        self.score_thr = score_thr
+        self._set(load_detector(config, checkpoint, device=device, tta=tta), score_thr)
 
-    def predict_files(self, images: Sequence[Path], out_dir: Path, batch_size: int = 1) -> Iterator[Path]:
-        """As :func:`predict_files`."""
-        return predict_files(self.detector, images, out_dir, score_thr=self.score_thr, batch_size=batch_size)
+    @classmethod
+    def of(cls, detector: Detector, score_thr: float = 0.3) -> DetectionPredictor:
+        """Draw what a detector that is loaded already finds."""
+        predictor = cls.__new__(cls)
+        predictor._set(detector, score_thr)
+        return predictor
+
+    def _set(self, detector: Detector, score_thr: float) -> None:
+        super().__init__()
+        self.detector, self.score_thr = detector, score_thr
+        palette = detector.metainfo.get("palette") or "random"
+        self._colors = [tuple(map(int, color)) for color in get_palette(palette, len(detector.classes))]
+
+    def prepare(self, path: Path, index: int) -> tuple[dict, np.ndarray]:
+        """As of the base class."""
+        return self.detector.prepare(path, index)
+
+    def predict(self, batch: list[dict]) -> list[DetDataSample]:
+        """As of the base class."""
+        return self.detector.predict(batch, cropped=True)
+
+    def write(self, stem: Path, pixels: np.ndarray, sample: DetDataSample) -> dict:
+        """As of the base class."""
+        found = sample.pred_instances.numpy()
+        objects = [
+            DrawnObject(
+                box=tuple(map(float, box)),
+                text=f"{self.detector.classes[label]}: {100 * score:.1f}",
+                color=self._colors[label],
+                mask=mask,
+                corner=corner,
+            )
+            for box, label, score, (mask, corner) in zip(
+                found.bboxes, found.labels, found.scores, _crops(found, pixels.shape[:2]), strict=True
+            )
+            if score >= self.score_thr
+        ]
+        write_png(f"{stem}.png", draw_objects(pixels, objects, copy=False), reuse=True)
+        return dict(objects=as_json(sample, self.detector.classes))
 
 
 def predict_files(
     detector: Detector, images: Sequence[Path], out_dir: Path, *, score_thr: float = 0.3, batch_size: int = 1
 ) -> Iterator[Path]:
-    """Detect in image files and write ``<name>.png`` with boxes, masks and labels drawn, and ``<name>.json``.
+    """Detect in image files, see :meth:`pe_dense.engine.inferencer.Predictor.predict_files`.
 
     Args:
         detector: see :func:`~pe_dense.detection.load_detector`.
-        images: files that can be read.
-        out_dir: made if missing; names repeat no folder, so equal names of different folders get a number.
-        score_thr: draw objects from this score on; the JSON holds all.
-        batch_size: images that run together.
+        images, out_dir, batch_size: see there.
+        score_thr: draw objects from this score on; the JSON file has all.
 
     Yields:
-        the picture of each image, in order.
+        the picture of each image that could be read, in order.
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
-    visualizer = DetLocalVisualizer()
-    visualizer.dataset_meta = detector.metainfo
-    samples = (sample for batch in detector.iter_batches(images, batch_size) for sample in batch)
-    for image, name, sample in zip(images, output_names(images), samples, strict=True):
-        picture = out_dir / f"{name}.png"
-        pixels, drawn = enlarge(mmcv.imread(str(image), channel_order="rgb"), sample.cpu())
-        visualizer.add_datasample(name, pixels, drawn, draw_gt=False, pred_score_thr=score_thr)
-        write_png(picture, visualizer.get_image())
-        write_json(picture.with_suffix(".json"), as_json(sample, detector.classes, image))
-        yield picture
+    return DetectionPredictor.of(detector, score_thr).predict_files(images, out_dir, batch_size)
 
 
-def enlarge(pixels: np.ndarray, sample: DetDataSample) -> tuple[np.ndarray, DetDataSample]:
-    """Enlarge a small image and what was found in it by a whole factor, so that labels can be read.
+def as_json(sample: DetDataSample, classes: Sequence[str]) -> list[dict]:
+    """Detections in plain types; boxes are x1, y1, x2, y2 in pixels, masks COCO's run-length codes."""
+    found = sample.pred_instances.numpy()
+    crops = _crops(found, sample.ori_shape)
+    objects = []
+    for box, label, score, (mask, corner) in zip(found.bboxes, found.labels, found.scores, crops, strict=True):
+        item = dict(category=classes[label], label=int(label), score=float(score), bbox=[float(x) for x in box])
+        if mask is not None:
+            item["mask"] = run_lengths(mask, corner, sample.ori_shape)
+        objects.append(item)
+    return objects
+
+
+class MaskCrops(list):
+    """Masks of a large image, each as the part in which it was pasted, (h, w) bool, and the part's (row, column)."""
+
+
+def _crops(found, size: tuple[int, int]) -> Iterator[tuple[np.ndarray | None, tuple[int, int]]]:
+    """The parts of masks outside of which they are empty: they are pasted with one pixel of margin around boxes."""
+    if isinstance(found.get("masks"), MaskCrops):
+        yield from found.masks
+        return
+    for index, box in enumerate(found.bboxes):
+        left, top = (int(max(np.floor(value) - 1, 0)) for value in box[:2])
+        right, bottom = (int(min(np.ceil(value) + 1, side)) for value, side in zip(box[2:], size[::-1], strict=True))
+        yield (found.masks[index, top:bottom, left:right] if "masks" in found else None), (top, left)
+
+
+def run_lengths(mask: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> dict:
+    """COCO's compressed run-length code of a mask, given a part outside of which it is empty.
 
     Args:
-        pixels: (H, W, 3).
-        sample: detections in pixels of the image.
-
-    Returns:
-        image and detections with a longer side of at least 480 px.
+        mask: (h, w) bool, the part.
+        corner: row and column of its first pixel.
+        size: (H, W) of the whole mask.
     """
-    factor = -(-READABLE_SIDE // max(pixels.shape[:2]))
-    if factor == 1:
-        return pixels, sample
-    height, width = pixels.shape[:2]
-    sample = sample.clone()
-    found = sample.pred_instances = sample.pred_instances.clone()
-    found.bboxes = found.bboxes * factor
-    if "masks" in found:
-        found.masks = found.masks.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    return mmcv.imresize(pixels, (width * factor, height * factor), interpolation="bicubic"), sample
+    (height, width), (top, left), rows = size, corner, mask.shape[0] + 2
+    padded = np.zeros((mask.shape[1], rows), bool)  # column by column, with a gap between columns
+    padded[:, 1:-1] = mask.T
+    flat = padded.ravel()
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    changes = (left + changes // rows) * height + top + changes % rows - 1  # starts and ends, in turn
+    starts, ends = changes[::2], changes[1::2]
+    joined = ends[:-1] == starts[1:]  # from the bottom of a column to the top of the next
+    starts, ends = starts[np.r_[True, ~joined][: len(starts)]], ends[np.r_[~joined, True][: len(ends)]]
+    counts = np.diff(np.stack([starts, ends], 1).ravel(), prepend=0, append=height * width).tolist()
+    code = rle.frPyObjects(dict(size=[int(height), int(width)], counts=counts), int(height), int(width))
+    return dict(size=[int(height), int(width)], counts=code["counts"].decode())
 
 
-def as_json(sample: DetDataSample, classes: Sequence[str], image: Path) -> dict:
-    """A detection result in plain types; boxes are x1, y1, x2, y2 in pixels, masks COCO's run lengths."""
-    found = sample.pred_instances.cpu().numpy()
-    height, width = sample.ori_shape
-    objects = [
-        dict(category=classes[label], label=int(label), score=float(score), bbox=[float(x) for x in box])
-        for label, score, box in zip(found.labels, found.scores, found.bboxes, strict=True)
-    ]
-    if "masks" in found:
-        for item, mask in zip(objects, found.masks, strict=True):
-            encoded = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
-            item["mask"] = dict(size=encoded["size"], counts=encoded["counts"].decode())
-    return dict(image=str(image), width=int(width), height=int(height), objects=objects)
+_DENSE_BYTES = 64 << 20  # masks of an image that are made the usual way
+
+
+class _PasteMasks:
+    """A mask head's ``_predict_by_feat_single`` that takes little memory for large images.
+
+    MMDetection fills N masks of the image's size, 1.2 GB for 50 objects in a photo of 24 million pixels. Here they are
+    pasted box by box on the CPU, with the same result.
+
+    Attributes:
+        cropped: give :class:`MaskCrops` instead of a tensor (N, H, W), whose memory is used where boxes are.
+    """
+
+    def __init__(self, head: FCNMaskHead):
+        self._dense = type(head)._predict_by_feat_single.__get__(head)
+        self._class_agnostic = head.class_agnostic
+        self.cropped = False
+
+    def __call__(
+        self, mask_preds, bboxes, labels, img_meta, rcnn_test_cfg, rescale=False, activate_map=False
+    ) -> torch.Tensor | MaskCrops:
+        height, width = img_meta["ori_shape"][:2]
+        threshold = rcnn_test_cfg.mask_thr_binary
+        count = len(mask_preds)
+        if not rescale or activate_map or threshold < 0 or count * height * width <= _DENSE_BYTES:
+            return self._dense(mask_preds, bboxes, labels, img_meta, rcnn_test_cfg, rescale, activate_map)
+        bboxes /= bboxes.new_tensor(img_meta["scale_factor"]).repeat((1, 2))  # in place, as the caller expects
+        if not self._class_agnostic:
+            mask_preds = mask_preds[range(count), labels][:, None]
+        probabilities, boxes = mask_preds.sigmoid().cpu(), bboxes.cpu()
+        # The system hands out zeros on first use.
+        masks = MaskCrops() if self.cropped else torch.from_numpy(np.zeros((count, height, width), bool))
+        for index in range(count):
+            one = slice(index, index + 1)
+            pasted, (rows, columns) = _do_paste_mask(probabilities[one], boxes[one], height, width, skip_empty=True)
+            inside = pasted[0] >= threshold
+            if self.cropped:
+                masks.append((inside.numpy(), (int(rows.start), int(columns.start))))
+            else:
+                masks[index, rows, columns] = inside
+        return masks
+
+
+def _bound_mask_memory(model: torch.nn.Module) -> _PasteMasks | None:
+    model = getattr(model, "module", model)
+    head = getattr(getattr(model, "roi_head", None), "mask_head", None)
+    if not isinstance(head, FCNMaskHead):
+        return None
+    head._predict_by_feat_single = _PasteMasks(head)
+    return head._predict_by_feat_single

@@ -1,30 +1,127 @@
-"""From a config to what draws its model's predictions."""
+"""Draw the predictions of a config's model on image files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Protocol
 
+import numpy as np
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from pe_dense.backbones.build import choose_device
 from pe_dense.engine.config_check import check_config
 from pe_dense.engine.preflight import check_weights
 from pe_dense.engine.tta import drop_pretrained
 from pe_dense.registry import INFERENCERS
-from pe_dense.utils.errors import ConfigError, library_errors
+from pe_dense.utils.atomic_write import write_json
+from pe_dense.utils.errors import ConfigError, InputError, library_errors
+from pe_dense.utils.image import ImageError, output_names
 
 # Of configs that name none.
 DETECTION = dict(type="pe_dense.DetectionPredictor")
 
 
-class Predictor(Protocol):
-    """A trained model that draws on image files."""
+class Predictor(ABC):
+    """A trained model that draws its predictions on image files; a base class.
+
+    Attributes:
+        endings: of the names of the files that :meth:`write` writes for an image.
+        left_out: of the last call of :meth:`predict_files`, the files that could not be used, with the reason.
+    """
+
+    endings: Sequence[str] = ("",)
+
+    def __init__(self) -> None:
+        self.left_out: list[tuple[Path, str]] = []
+
+    @abstractmethod
+    def prepare(self, path: Path, index: int) -> tuple[dict, np.ndarray]:
+        """Read and transform an image.
+
+        Returns:
+            the model's input, and the image, (H, W, 3) uint8, RGB.
+
+        Raises:
+            ImageError: if the file cannot be used.
+        """
+
+    @abstractmethod
+    def predict(self, batch: list[dict]) -> list:
+        """Run the model on prepared images; gives a data sample for each."""
+
+    @abstractmethod
+    def write(self, stem: Path, pixels: np.ndarray, sample) -> dict:
+        """Write the picture of an image, ``<stem>.png``, and what else there is to show.
+
+        Args:
+            stem: path without an ending.
+            pixels: (H, W, 3) uint8, RGB.
+            sample: with the prediction.
+
+        Returns:
+            what to write to the JSON file, beside ``image``, ``width`` and ``height``.
+        """
 
     def predict_files(self, images: Sequence[Path], out_dir: Path, batch_size: int = 1) -> Iterator[Path]:
-        """Write a picture, and the prediction as data, for each image; give the picture's path, in order."""
+        """Write ``<name>.png`` with the prediction drawn, ``<name>.json``, and what :meth:`write` adds, for each image.
+
+        A file that cannot be used does not end the run: it is added to ``left_out``, and logged.
+
+        Args:
+            images: files. Two never share an output, and no output replaces one of them: names get numbers.
+            out_dir: made if missing.
+            batch_size: images that run together.
+
+        Yields:
+            the picture of each image that could be used, in order.
+
+        Raises:
+            InputError: for a batch size below 1.
+            WriteError: if an output cannot be written.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}, must be at least 1")
+        self.left_out = []
+        named = list(zip(images, output_names(images, self.endings, out_dir), strict=True))
+        for start in range(0, len(named), batch_size):
+            usable = []
+            for index, (path, name) in enumerate(named[start : start + batch_size], start):
+                try:
+                    usable.append((path, name, *self.prepare(path, index)))
+                except (ImageError, FileNotFoundError) as error:
+                    self.left_out.append((path, str(error)))
+                    print_log(f"left out: {error}", "current", logging.WARNING)
+            if not usable:
+                continue
+            samples = self.predict([data for _, _, data, _ in usable])
+            for (path, name, _, pixels), sample in zip(usable, samples, strict=True):
+                stem = out_dir / name
+                told = self.write(stem, pixels, sample.cpu())
+                height, width = pixels.shape[:2]
+                # The beginning of this file is how :func:`pe_dense.utils.image.is_output` recognizes its pictures.
+                write_json(f"{stem}.json", dict(image=str(path), width=width, height=height, **told))
+                yield Path(f"{stem}.png")
+
+
+def transform(pipeline: Callable[[dict], dict], results: dict, path: Path) -> dict:
+    """Run the part of a pipeline after reading; its errors name the image.
+
+    Raises:
+        ImageError: with the image's path and size.
+    """
+    height, width = results["ori_shape"]
+    try:
+        return pipeline(results)
+    except Exception as error:  # an image of 1 px by 100,000 px breaks OpenCV and Pillow in ways of their own
+        reason = (str(error).strip().splitlines() or [""])[-1]
+        raise ImageError(
+            f"{path} ({width} x {height} px) cannot be processed by this config's pipeline: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
 
 
 def load_predictor(config: Config, checkpoint: str, *, device: str | None = None, **options) -> Predictor:

@@ -23,14 +23,16 @@ class SegmentationPredictor(ProbePredictor):
     file the share of each class.
     """
 
+    endings = ("", "_labels")
+
     def write(self, stem: Path, pixels: np.ndarray, sample: SegDataSample) -> dict:
         """As of the base class."""
         labels = sample.pred_sem_seg.data[0].numpy()  # (H, W)
         names, palette = self.metainfo["classes"], np.asarray(self.metainfo["palette"], np.uint8)
         present, counts = np.unique(labels, return_counts=True)
         order = np.argsort(-counts)
-        grey = pixels.mean(axis=2, keepdims=True)  # so that colours are the classes'
-        drawn = grey + _OPACITY * (palette[labels] - grey)
+        gray = pixels.mean(axis=2, keepdims=True, dtype=np.float32)  # so that colors are those of the classes
+        drawn = gray + np.float32(_OPACITY) * (palette[labels] - gray)
         entries = [(names[label], tuple(map(int, palette[label]))) for label in present[order]]
         write_png(f"{stem}.png", with_legend(beside(pixels, np.rint(drawn).astype(np.uint8)), entries))
         write_png(f"{stem}_labels.png", labels.astype(np.uint8 if len(names) <= 256 else np.uint16))

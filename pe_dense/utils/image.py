@@ -17,7 +17,7 @@ import numpy as np
 from mmengine.logging import print_log
 from PIL import Image, UnidentifiedImageError
 
-from pe_dense.utils.atomic_write import atomic_write, write_bytes
+from pe_dense.utils.atomic_write import write_bytes
 from pe_dense.utils.errors import InputError
 
 # Pillow opens far more, EPS by starting Ghostscript among them.
@@ -290,29 +290,55 @@ def is_output(file: Path) -> bool:
     return False
 
 
-def output_names(images: Sequence[Path], endings: Sequence[str] = ("",)) -> list[str]:
+def output_names(images: Sequence[Path], endings: Sequence[str] = ("",), folder: str | Path | None = None) -> list[str]:
     """Distinct names for the outputs of images: their stems, numbered where outputs would share a file.
 
     Args:
         images: paths.
         endings: what is appended to a name for each of an image's outputs, such as ``_labels``.
+        folder: where outputs, PNG and JSON files, are written; names that would replace one of the images are not used.
 
     Returns:
-        a name for each image, such that no two outputs differ only by case.
+        a name for each image, such that no two outputs have the same name, or names that differ only by case.
     """
     names: list[str] = []
     stems = {image.stem.casefold() for image in images}
+    inputs = {os.path.abspath(image) for image in images} if folder is not None else set()
     taken: set[str] = set()
     for image in images:
         name, count = image.stem, 1
-        while taken & (files := {f"{name}{ending}".casefold() for ending in endings}) or (
-            count > 1 and name.casefold() in stems
+        while (
+            taken & (files := {f"{name}{ending}".casefold() for ending in endings})
+            or (count > 1 and name.casefold() in stems)
+            or (inputs and any(os.path.abspath(Path(folder, f"{name}{ending}.png")) in inputs for ending in endings))
         ):
             count += 1
             name = f"{image.stem}_{count}"
         taken |= files
         names.append(name)
     return names
+
+
+def write_png(path: str | Path, picture: Image.Image | np.ndarray, *, reuse: bool = False) -> None:
+    """Write an image as PNG, compressed fast. A file there is replaced.
+
+    Args:
+        path: of the file.
+        picture: an image, or pixels: (H, W, 3) RGB or (H, W), uint8 or uint16.
+        reuse: the picture's memory may be overwritten, which saves a copy.
+
+    Raises:
+        WriteError: if it cannot be written.
+    """
+    picture = stored = np.asarray(picture)
+    if picture.ndim == 3:
+        stored = picture if reuse and picture.flags.writeable else picture.copy()
+        for start in range(0, len(stored), 64):
+            stored[start : start + 64] = stored[start : start + 64, :, ::-1]  # OpenCV takes BGR
+    written, code = cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not written:
+        raise InputError(f"cannot encode {picture.shape} {picture.dtype} as {path}")
+    write_bytes(path, code)
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
@@ -324,32 +350,4 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     written, code = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     if not written:
         raise InputError(f"cannot encode {picture.shape} {picture.dtype} as {path}")
-    write_bytes(path, code.tobytes(), overwrite=False)
-
-
-def write_png(path: str | Path, picture: Image.Image | np.ndarray) -> None:
-    """Write a picture as PNG; replaces a file that exists.
-
-    Args:
-        path: the file to write.
-        picture: an image, or an array of pixels: grayscale (H, W) uint8 or uint16, or RGB (H, W, 3) uint8.
-
-    Raises:
-        WriteError: if the disk is full, the folder not writable, ...
-    """
-    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    with atomic_write(path) as file:
-        image.save(file, format="PNG")
-
-
-def split_readable(images: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """Split files into those that decode as images and those that do not."""
-    good: list[Path] = []
-    bad: list[Path] = []
-    for path in images:
-        try:
-            decode(path)
-            good.append(path)
-        except (OSError, ImageError):
-            bad.append(path)
-    return good, bad
+    write_bytes(path, code, overwrite=False)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pe_dense.visualization.fonts import font_for
+
+READABLE_SIDE = 480  # px; smaller images are enlarged before drawing
 MARGIN = 12  # px
 TITLE_WIDTH = 240  # px that a title may take beside a narrow picture
 INK, PAPER = (30, 30, 30), (255, 255, 255)
@@ -101,7 +106,8 @@ def draw_sheet(rows: Sequence[Sequence[Cell]], heading: str = "") -> Image.Image
     """
     columns = [[row[i] for row in rows if i < len(row)] for i in range(max(map(len, rows)))]
     widths = [max(picture.width for _, picture in column) for column in columns]
-    font = ImageFont.load_default(size=min(max(13, round(max(widths) / 20)), 22))
+    titles = "".join(title for row in rows for title, _ in row) + heading
+    font, _ = font_for(titles, min(max(13, round(max(widths) / 20)), 22))
     titles = [math.ceil(max(font.getlength(title) for title, _ in column)) for column in columns]
     widths = [max(width, min(title, TITLE_WIDTH)) for width, title in zip(widths, titles, strict=True)]
     lefts = [MARGIN + sum(widths[:i]) + i * MARGIN for i in range(len(widths))]
@@ -138,7 +144,6 @@ def fit_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     return "…"
 
 
-READABLE_SIDE = 480  # px; smaller images are enlarged before drawing
 _LINE, _MARGIN = 22, 6  # px
 _BAR = 280  # px, a colour bar's length
 
@@ -158,10 +163,10 @@ def beside(pixels: np.ndarray, drawn: np.ndarray) -> Image.Image:
 
 
 def with_legend(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Image.Image:
-    """Add rows of names with their colours below."""
-    font = ImageFont.load_default(size=14)
+    """Add rows of names, in any script, with their colors below."""
+    names = [font_for(name, 14) for name, _ in entries]
     places, x, row = [], _MARGIN, 0
-    for name, _ in entries:
+    for font, name in names:
         width = int(font.getlength(name)) + _LINE + 2 * _MARGIN
         if x + width > picture.width and x > _MARGIN:
             x, row = _MARGIN, row + 1
@@ -169,7 +174,7 @@ def with_legend(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, in
         x += width
     canvas = _extended(picture, (row + 1) * _LINE + 2 * _MARGIN)
     draw = ImageDraw.Draw(canvas)
-    for (name, colour), (x, y) in zip(entries, places, strict=True):
+    for (_, colour), (font, name), (x, y) in zip(entries, names, places, strict=True):
         draw.rectangle((x, y + 2, x + 14, y + 16), fill=tuple(colour), outline="black")
         draw.text((x + _LINE, y), name, fill="black", font=font)
     return canvas
@@ -197,3 +202,89 @@ def _extended(picture: Image.Image, height: int) -> Image.Image:
     canvas = Image.new("RGB", (picture.width, picture.height + height), "white")
     canvas.paste(picture)
     return canvas
+
+
+_MASK_OPACITY = 0.5
+_MIN_FONT, _MAX_FONT = 13, 72  # px
+
+
+@dataclass(frozen=True)
+class DrawnObject:
+    """A detected object.
+
+    Attributes:
+        box: x1, y1, x2, y2 in pixels.
+        text: what is written at its box, in any script.
+        color: RGB.
+        mask: (h, w) bool, the part of its mask from ``corner`` on; None for no mask.
+        corner: row and column of the mask's first pixel.
+    """
+
+    box: tuple[float, float, float, float]
+    text: str
+    color: tuple[int, int, int]
+    mask: np.ndarray | None = None
+    corner: tuple[int, int] = (0, 0)
+
+
+def draw_objects(pixels: np.ndarray, objects: Sequence[DrawnObject], *, copy: bool = True) -> np.ndarray:
+    """Draw masks with their outlines, boxes and texts over an image; large objects first, texts last.
+
+    A mask is blended within its own part of the image only, so that time and memory do not grow with the number of
+    objects times the image's size.
+
+    Args:
+        pixels: (H, W, 3) uint8, RGB.
+        objects: best first; their texts lie on top.
+        copy: leave ``pixels`` as they are.
+
+    Returns:
+        (h, w, 3) uint8, RGB; images whose longer side is below 480 px are enlarged by a whole factor.
+    """
+    factor = max(-(-READABLE_SIDE // max(pixels.shape[:2])), 1)
+    height, width = (factor * side for side in pixels.shape[:2])
+    if factor > 1:
+        drawn = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC)
+    else:
+        drawn = pixels.copy() if copy or not pixels.flags.writeable else pixels
+    thick = max(2, round(max(height, width) / 700))
+    boxes = [np.asarray(item.box, np.float64) * factor for item in objects]
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in boxes]
+    for index in np.argsort(areas)[::-1]:
+        item = objects[index]
+        if item.mask is not None and item.mask.size:
+            _blend_mask(drawn, item, factor, thick)
+        left, top, right, bottom = (int(round(value)) for value in boxes[index])
+        cv2.rectangle(drawn, (left, top), (right, bottom), item.color, thick, cv2.LINE_AA)
+    size = int(np.clip(round(max(height, width) / 60), _MIN_FONT, _MAX_FONT))
+    for item, box in reversed(list(zip(objects, boxes, strict=True))):
+        _write_text(drawn, item, box, size)
+    return drawn
+
+
+def _blend_mask(drawn: np.ndarray, item: DrawnObject, factor: int, thick: int) -> None:
+    mask = item.mask.astype(np.uint8)
+    if factor > 1:
+        mask = mask.repeat(factor, 0).repeat(factor, 1)
+    top, left = (factor * value for value in item.corner)
+    part = drawn[top : top + mask.shape[0], left : left + mask.shape[1]]  # a view
+    color = np.full_like(part, item.color)
+    blended = cv2.addWeighted(part, 1 - _MASK_OPACITY, color, _MASK_OPACITY, 0)
+    part[:] = cv2.copyTo(blended, mask, part.copy())
+    outlines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(drawn, outlines, -1, item.color, max(1, thick // 2), cv2.LINE_AA, offset=(left, top))
+
+
+def _write_text(drawn: np.ndarray, item: DrawnObject, box: np.ndarray, size: int) -> None:
+    """Write a text on a patch of its object's color, inside of the box's upper left corner or as near as possible."""
+    height, width = drawn.shape[:2]
+    font, text = font_for(item.text, size)
+    pad = max(2, size // 6)
+    text = fit_text(text, font, max(width - 2 * pad, 1))
+    ascent, descent = font.getmetrics()
+    wide, high = min(math.ceil(font.getlength(text)) + 2 * pad, width), min(ascent + descent + pad, height)
+    left, top = int(np.clip(box[0], 0, width - wide)), int(np.clip(box[1], 0, height - high))
+    luminance = np.dot(item.color, (0.299, 0.587, 0.114))
+    patch = Image.new("RGB", (wide, high), tuple(map(int, item.color)))
+    ImageDraw.Draw(patch).text((pad, pad // 2), text, (0, 0, 0) if luminance > 140 else (255, 255, 255), font)
+    drawn[top : top + high, left : left + wide] = np.asarray(patch)

@@ -52,7 +52,7 @@ def test_predicting_draws_and_writes(trained):
     arguments = (CONFIG, trained.work_dir, *images, broken, "--out", out, "--score-thr", "0.1")
     done = run_tool("predict", *arguments)
     assert done.returncode == 1, done.stderr[-2000:]  # one file could not be read
-    assert f"left out {broken}: not a readable image" in done.stdout
+    assert f"left out: {broken} is not a readable image" in done.stdout
     assert str(out) in done.stdout
     for image in images:
         assert Image.open(out / f"{image.stem}.png").size == (512, 512)  # 128 px, enlarged by 4 to be readable
