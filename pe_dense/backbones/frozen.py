@@ -109,7 +109,7 @@ class FrozenTower(nn.Module):
 
     @torch.no_grad()
     def maps_and_class_tokens(self, images: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Maps and class tokens of a backbone that has a class token.
+        """Maps and class tokens of a backbone whose first prefix token is a class token.
 
         Args:
             images: (B, 3, H, W), normalized.
@@ -117,12 +117,8 @@ class FrozenTower(nn.Module):
         Returns:
             per tap, in their order, a map (B, C, H / p, W / p) and the class token (B, C), float32.
         """
-        grid = self.tower.grid_of(images)
-        taps = {
-            index: (tokens[:, 1:].transpose(1, 2).unflatten(2, grid).float(), tokens[:, 0].float())
-            for index, tokens in self.tower.iter_taps(images, self.out_indices)
-        }
-        return tuple(taps[index] for index in self.out_indices)
+        pairs = self.tower.forward_intermediates(images, self.out_indices, return_prefix_tokens=True)
+        return tuple((features.float(), prefix[:, 0].float()) for features, prefix in pairs)
 
     def _apply(self, function, recurse: bool = True) -> FrozenTower:
         """Move with the model, but keep the dtype."""

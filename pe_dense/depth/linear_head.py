@@ -115,7 +115,7 @@ class DepthProbe(LayerProbe, DepthEstimator):
     test_modes = ("whole", "slide_flip")  # mmseg's 'slide' predicts the whole image at once, too
 
     def _init_decode_head(self, decode_head: dict) -> None:
-        available = self.backbone.tower.variant.use_cls_token
+        available = self.backbone.tower.num_prefix_tokens > 0
         if "class_token" in signature(MODELS.get(decode_head["type"])).parameters:
             decode_head = {"class_token": available, **decode_head}
         super()._init_decode_head(decode_head)
