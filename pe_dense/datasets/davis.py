@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 
 import numpy as np
 from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
 from PIL import Image
 
 from pe_dense.registry import DATASETS
 from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import InputError
-from pe_dense.utils.image import EXTENSIONS
+from pe_dense.utils.image import EXTENSIONS, ImageError, decode, image_size
 
 VOID = 255  # pixels of no known object; DAVIS's evaluation of tracking from a first mask takes them for background
 
@@ -32,19 +35,24 @@ def read_mask(path: str | Path) -> np.ndarray:
     """Object numbers (H, W) uint8; void pixels are background.
 
     Raises:
-        ValueError: if the image has colours of its own instead of numbers, or can't be read.
+        InputError: if the image has colors of its own instead of numbers, or can't be read.
     """
-    try:
-        with Image.open(path) as image:
-            mode, numbers = image.mode, np.array(image)
-    except (OSError, SyntaxError) as error:
-        raise InputError(f"mask {path} can't be read: {error}") from error
-    if mode not in ("P", "L"):
-        raise InputError(
-            f"mask {path} is an image of mode {mode}; it must have a palette (P) or be grey (L), its values the objects"
-        )
+    numbers = _read_numbers(path)
     numbers[numbers == VOID] = 0
     return numbers
+
+
+def _read_numbers(path: str | Path) -> np.ndarray:
+    try:
+        image = decode(path, ignore_orientation=True)
+    except (ImageError, FileNotFoundError) as error:
+        raise InputError(f"mask {path} can't be read: {error}") from error
+    if image.mode not in ("P", "L"):
+        raise InputError(
+            f"mask {path} is an image of mode {image.mode}; it must have a palette (P) or be gray (L), its values the "
+            "objects"
+        )
+    return np.array(image)
 
 
 def write_mask(path: Path, numbers: np.ndarray) -> None:
@@ -93,7 +101,7 @@ class DavisDataset(BaseDataset):
         super().__init__(data_root=data_root, ann_file=ann_file, data_prefix=prefix, test_mode=True, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Videos in the list's order: ``video``, ``frames`` and ``masks`` (paths), ``size`` (H, W), ``num_objects``."""
+        """Videos in the list's order: ``video``, ``frames`` and ``masks`` (paths), ``size`` (H, W), ``object_ids``."""
         names = [line.strip() for line in Path(self.ann_file).read_text().splitlines()]
         names = [name for name in names if name]
         if not names:
@@ -101,7 +109,16 @@ class DavisDataset(BaseDataset):
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"{self.ann_file} names videos more than once: {', '.join(repeated)}")
         self._metainfo["videos"] = tuple(names)
-        return [self._video(name) for name in names]
+        self._void: list[Path] = []
+        videos = [self._video(name) for name in names]
+        if self._void:
+            print_log(
+                f"{len(self._void)} masks have pixels of value {VOID}, which is void and counts as background; the "
+                f"first is {self._void[0]}",
+                "current",
+                logging.WARNING,
+            )
+        return videos
 
     def _video(self, name: str) -> dict:
         frames, masks = (_files(Path(self.data_prefix[kind]) / name, name) for kind in ("img", "mask"))
@@ -122,52 +139,71 @@ class DavisDataset(BaseDataset):
                 )
         size = _common_size(name, frames)
         used = [masks[stem] for stem in (stems if self.with_truth else stems[:1])]
-        objects = _count_objects(name, used, size)
+        objects = self._object_ids(name, used, size)
         return dict(
             video=name,
             frames=[str(path) for path in frames.values()],
             masks=[str(path) for path in used],
             size=size,
-            num_objects=objects,
+            object_ids=objects,
+            num_objects=len(objects),
         )
+
+    def _object_ids(self, name: str, masks: list[Path], size: tuple[int, int]) -> tuple[int, ...]:
+        """Numbers of the objects in the first mask, which may have gaps; the other masks must have no others."""
+        ids: set[int] = set()
+        for path in masks:
+            numbers = _read_numbers(path)
+            if numbers.shape != size:
+                raise InputError(f"video {name}: mask {path} is of {numbers.shape}, the frames are of {size}")
+            present = set(np.unique(numbers).tolist()) - {0}
+            if VOID in present:
+                self._void.append(path)
+            present.discard(VOID)
+            if path is masks[0]:
+                ids = present
+                if not ids:
+                    void = f": its only value beside 0 is {VOID}, which is void; number objects from 1"
+                    raise InputError(
+                        f"video {name}: the first mask, {path}, has no object to track{void if self._void else ''}"
+                    )
+            elif extra := sorted(present - ids):
+                raise InputError(
+                    f"video {name}: mask {path} has object {extra[0]}, the first mask has objects "
+                    f"{', '.join(map(str, sorted(ids)))} only"
+                )
+        return tuple(sorted(ids))
 
 
 def _files(folder: Path, name: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise InputError(f"video {name}: folder {folder} does not exist")
-    files = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in EXTENSIONS}
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir(), key=_by_number):
+        if path.suffix.lower() not in EXTENSIONS:
+            continue
+        if path.stem in files:
+            raise InputError(f"video {name}: {files[path.stem]} and {path.name} are of the same frame")
+        files[path.stem] = path
     if not files:
-        raise InputError(f"video {name}: folder {folder} holds no image ({', '.join(EXTENSIONS)})")
+        raise InputError(f"video {name}: folder {folder} contains no image ({', '.join(EXTENSIONS)})")
     return files
+
+
+def _by_number(path: Path) -> tuple:
+    """Sort 2.jpg before 10.jpg."""
+    parts = re.split(r"([0-9]+)", path.stem)
+    return tuple(int(part) if index % 2 else part for index, part in enumerate(parts)), path.name
 
 
 def _common_size(name: str, frames: dict[str, Path]) -> tuple[int, int]:
     sizes = {}
     for stem, path in frames.items():
         try:
-            with Image.open(path) as image:  # reads the header only
-                sizes.setdefault(image.size[::-1], stem)
-        except OSError as error:
+            sizes.setdefault(image_size(path, ignore_orientation=True)[::-1], stem)
+        except (ImageError, FileNotFoundError) as error:
             raise InputError(f"video {name}: frame {path} can't be read: {error}") from error
     if len(sizes) > 1:
         told = ", ".join(f"{height} x {width} from frame {stem} on" for (height, width), stem in sizes.items())
         raise InputError(f"video {name} has frames of {len(sizes)} sizes: {told}")
     return next(iter(sizes))
-
-
-def _count_objects(name: str, masks: list[Path], size: tuple[int, int]) -> int:
-    count = 0
-    for path in masks:
-        numbers = read_mask(path)
-        if numbers.shape != size:
-            raise InputError(f"video {name}: mask {path} is of {numbers.shape}, the frames are of {size}")
-        highest = int(numbers.max())
-        if path is masks[0]:
-            count = highest
-            if not count:
-                raise InputError(f"video {name}: the first mask, {path}, has no object to track")
-        elif highest > count:
-            raise InputError(
-                f"video {name}: mask {path} has object {highest}, the first mask has objects 1..{count} only"
-            )
-    return count

@@ -1,14 +1,17 @@
-"""Label and depth maps: reading them, and what they must hold."""
+"""Read and check label and depth maps."""
 
 from __future__ import annotations
 
-import mmcv
+import io
+from collections import Counter
+
 import numpy as np
 from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations, LoadDepthAnnotation
 
 from pe_dense.registry import TRANSFORMS
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.image import ImageError, decode
 
 
 class MapError(InputError):
@@ -28,63 +31,161 @@ class LoadLabelMap(LoadAnnotations):
     Args:
         num_classes: of the data set, after its label map and without a zero label that is left out.
         ignore_index: label of pixels without a class.
+        value_map: what the values of pixels in the files mean, where they are not the labels themselves:
+            ``{0: 0, 255: 1}`` for binary masks of 0 and 255. All values that occur must be listed; ``ignore_index`` may
+            be among the labels.
 
     Raises:
+        InputError: for a ``value_map`` with other values than 0 to 65535, or labels that are no class.
         MapError: with file, sizes or labels.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255):
+    def __init__(self, num_classes: int, ignore_index: int = 255, value_map: dict[int, int] | None = None):
         super().__init__()
         self.num_classes = num_classes
         self.ignore_index = ignore_index
+        self.value_map = _checked_value_map(value_map) if value_map else None
 
     def _load_seg_map(self, results: dict) -> None:
         path = results["seg_map_path"]
-        raw = mmcv.imfrombytes(fileio.get(path), flag="unchanged", backend=self.imdecode_backend)
-        if raw.squeeze().ndim != 2:
-            raise MapError(f"label map {path} is of shape {raw.shape}: it must have one channel of labels")
-        if raw.max() > 255:
-            raise MapError(f"label map {path} holds label {raw.max()}, more than the 255 of 8 bits")
-        super()._load_seg_map(results)
-        labels = results["gt_seg_map"]
-        _check_size(labels, results, "label map", path)
+        values = _read_map(path)
+        if values.ndim != 2:
+            raise MapError(f"label map {path} is of shape {values.shape}: it must have one channel of labels")
+        _check_size(values, results, "label map", path)
+        if self.value_map is not None:
+            values = self._translate(values, path)
+        if values.max(initial=0) > 255 or values.min(initial=0) < 0:
+            raise MapError(
+                f"label map {path} has values {values.min()}..{values.max()}, outside of the 0..255 of 8 bits; "
+                "value_map of pe_dense.LoadLabelMap says what values mean"
+            )
+        results["gt_seg_map"] = labels = self._reduce(values.astype(np.uint8), results)
+        results["seg_fields"].append("gt_seg_map")
         present = np.unique(labels)
         wrong = present[(present >= self.num_classes) & (present != self.ignore_index)]
         if len(wrong):
             reduced = ", counted without the zero label" if results["reduce_zero_label"] else ""
             raise MapError(
-                f"label map {path} holds labels {', '.join(map(str, wrong[:8]))}{reduced}: legal are "
-                f"0..{self.num_classes - 1}, and {self.ignore_index} for pixels without a class"
+                f"label map {path} has labels {', '.join(map(str, wrong[:8]))}{reduced}: legal are "
+                f"0..{self.num_classes - 1}, and {self.ignore_index} for pixels without a class; if its values mean "
+                "something else, set value_map of pe_dense.LoadLabelMap"
             )
+
+    def _translate(self, values: np.ndarray, path: str) -> np.ndarray:
+        present = np.unique(values)
+        if unknown := [int(value) for value in present if int(value) not in self.value_map]:
+            raise MapError(
+                f"label map {path} has values {', '.join(map(str, unknown[:8]))} that value_map does not list: "
+                f"it has {', '.join(map(str, sorted(self.value_map)))}"
+            )
+        labels = np.array([self.value_map[int(value)] for value in present])
+        return labels[np.searchsorted(present, values)]
+
+    def _reduce(self, labels: np.ndarray, results: dict) -> np.ndarray:
+        """Leave out the zero label and select classes, as mmseg does."""
+        if results["reduce_zero_label"]:
+            labels = np.where((labels == 0) | (labels == 255), 255, labels - 1).astype(np.uint8)
+        if results.get("label_map"):
+            selected = labels.copy()
+            for old, new in results["label_map"].items():
+                selected[labels == old] = new
+            labels = selected
+        return labels
+
+
+def _checked_value_map(value_map: dict) -> dict[int, int]:
+    try:
+        numbers = {int(value): int(label) for value, label in value_map.items()}  # keys of JSON are text
+    except (TypeError, ValueError, AttributeError):
+        numbers = None
+    if not numbers or not all(0 <= value <= 65535 and 0 <= label <= 255 for value, label in numbers.items()):
+        raise InputError(f"value_map is {value_map!r}: it maps values of pixels (0..65535) to labels (0..255)")
+    return numbers
+
+
+def _read_map(path: str) -> np.ndarray:
+    """Values of a map's pixels as stored; (H, W), or with channels."""
+    file = io.BytesIO(fileio.get(path)) if "://" in path else path
+    try:
+        return np.array(decode(file, path, ignore_orientation=True))
+    except (ImageError, FileNotFoundError) as error:
+        raise MapError(f"map {path} can't be read: {error}") from error
+
+
+def check_label_values(dataset) -> None:
+    """Make sure that a training set's label maps have pixels of at least two classes.
+
+    A few maps settle it for usual data; only where they do not, all are read.
+
+    Args:
+        dataset: of mmseg's form, with :class:`LoadLabelMap` in its pipeline.
+
+    Raises:
+        MapError: with the values found and their counts.
+    """
+    reader = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadLabelMap)), None)
+    if reader is None or reader.num_classes < 2:
+        return
+    values, classes, maps = Counter(), Counter(), 0
+    last = len(dataset) - 1
+    spread = list(dict.fromkeys(round(last * i / 15) for i in range(16)))
+    for index in dict.fromkeys([*spread, *range(len(dataset))]):
+        item = dataset.get_data_info(index)
+        path = item["seg_map_path"]
+        raw = _read_map(path)
+        results = dict(item, ori_shape=raw.shape[:2], seg_fields=[])
+        reader._load_seg_map(results)
+        maps += 1
+        for counter, array in ((values, raw), (classes, results["gt_seg_map"])):
+            numbers, counts = np.unique(array, return_counts=True)
+            counter.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+        if len(classes.keys() - {reader.ignore_index}) >= 2:
+            return
+    found = ", ".join(f"{value} ({count:,} pixels)" for value, count in sorted(values.items())[:8])
+    known = sorted(classes.keys() - {reader.ignore_index})
+    what = f"only class {known[0]}" if known else f"no class: all pixels are ignored ({reader.ignore_index})"
+    binary = (
+        " Binary masks of 0 and 255 need value_map={0: 0, 255: 1} in pe_dense.LoadLabelMap."
+        if (set(values) <= {0, 255} and 255 in values)
+        else " If the values mean something else, set value_map of pe_dense.LoadLabelMap."
+    )
+    raise MapError(f"All {maps} label maps have the values {found}: that is {what}, nothing to learn.{binary}")
 
 
 @TRANSFORMS.register_module()
 class LoadDepthMap(LoadDepthAnnotation):
-    """As mmseg's ``LoadDepthAnnotation``, but the map must have its image's size and hold no NaN or negative depth.
+    """As mmseg's ``LoadDepthAnnotation``, but the map must have its image's size and contain no NaN or negative depth.
 
     Args:
-        depth_rescale_factor: metres of the file's unit: 1e-3 for millimetres.
+        depth_rescale_factor: meters of the file's unit: 1e-3 for millimeters.
         decode_backend: 'cv2' for images, 'numpy' for arrays.
 
     Raises:
+        InputError: for another backend.
         MapError: with file, sizes or values.
     """
 
     def __init__(self, depth_rescale_factor: float, decode_backend: str = "cv2"):
+        if decode_backend not in ("cv2", "numpy"):  # mmseg has 'pickle', too, which would run code of the file
+            raise InputError(f"decode_backend is {decode_backend!r}, must be 'cv2' or 'numpy'")
         super().__init__(decode_backend=decode_backend, depth_rescale_factor=depth_rescale_factor)
 
     def transform(self, results: dict) -> dict:
-        """Read the map to ``gt_depth_map`` (H, W), float32, in metres; 0 where nothing is known."""
-        results = super().transform(results)
+        """Read the map to ``gt_depth_map`` (H, W), float32, in meters; 0 where nothing is known."""
+        if self.decode_backend == "cv2":
+            depth = _read_map(results["depth_map_path"]).astype(np.float32)
+            results["gt_depth_map"] = depth * np.float32(self.depth_rescale_factor)
+            results["seg_fields"].append("gt_depth_map")
+            results["depth_rescale_factor"] = self.depth_rescale_factor
+        else:
+            results = super().transform(results)
         path, depth = results["depth_map_path"], results["gt_depth_map"]
         _check_size(depth, results, "depth map", path)
         finite = np.isfinite(depth)
         if not finite.all():
-            raise MapError(
-                f"depth map {path} holds {np.count_nonzero(~finite)} pixels of NaN or infinity: 0 is unknown"
-            )
+            raise MapError(f"depth map {path} has {np.count_nonzero(~finite)} pixels of NaN or infinity: 0 is unknown")
         if depth.min() < 0:
-            raise MapError(f"depth map {path} holds negative depths, down to {depth.min():g} m")
+            raise MapError(f"depth map {path} has negative depths, down to {depth.min():g} m")
         return results
 
 

@@ -190,13 +190,17 @@ def _check_some_maps(dataset) -> None:
         return
     from mmcv.transforms import LoadImageFromFile
 
-    from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap
+    from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap, check_label_values
 
     readers = (LoadImageFromFile, LoadLabelMap, LoadDepthMap)
     steps = [step for step in dataset.pipeline.transforms if isinstance(step, readers)]
     for item in _some_entries(dataset):
         for step in steps:
             item = step(item)
+            if item is None:  # an image that is skipped
+                break
+    if dataset.get_data_info(0).get("seg_map_path"):
+        check_label_values(dataset)
 
 
 def _some_entries(dataset, count: int = 16) -> Iterator[dict]:

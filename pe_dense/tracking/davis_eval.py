@@ -130,8 +130,8 @@ class DavisMetric(BaseMetric):
 
         Args:
             data_batch: not used.
-            data_samples: each with ``video``, ``masks`` (paths, of all frames), ``num_objects`` and ``labels``, for
-                each tap (T, H, W).
+            data_samples: each with ``video``, ``masks`` (paths, of all frames), ``object_ids`` (or ``num_objects``, for
+                1 to that number) and ``labels``, for each tap (T, H, W).
         """
         for sample in data_samples:
             frames = len(next(iter(sample["labels"].values())))
@@ -142,12 +142,13 @@ class DavisMetric(BaseMetric):
                 )
             truth = np.stack([read_mask(path) for path in sample["masks"]])
             copied = np.broadcast_to(truth[0], truth.shape)
-            count = sample["num_objects"]
+            ids = sample.get("object_ids") or range(1, sample["num_objects"] + 1)
             self.results.append(
                 dict(
                     video=sample["video"],
-                    layers={layer: measure(labels, truth, count) for layer, labels in sample["labels"].items()},
-                    copied=measure(copied, truth, count),
+                    ids=tuple(ids),
+                    layers={layer: measure(labels, truth, ids) for layer, labels in sample["labels"].items()},
+                    copied=measure(copied, truth, ids),
                 )
             )
 
@@ -158,10 +159,10 @@ class DavisMetric(BaseMetric):
         self._warn_of_missing(videos)
         layers = next(iter(videos.values()))["layers"]
         self.by_object = [
-            dict(layer=layer, video=name, object=index + 1, **_values(*measures))
+            dict(layer=layer, video=name, object=number, **_values(*measures))
             for layer in layers
             for name, video in videos.items()
-            for index, measures in enumerate(video["layers"][layer])
+            for number, measures in zip(video["ids"], video["layers"][layer], strict=True)
         ]
         self.by_layer = [
             dict(layer=layer, **_mean([row for row in self.by_object if row["layer"] == layer])) for layer in layers
@@ -185,20 +186,20 @@ class DavisMetric(BaseMetric):
             )
 
 
-def measure(labels: np.ndarray, truth: np.ndarray, num_objects: int) -> np.ndarray:
+def measure(labels: np.ndarray, truth: np.ndarray, ids: Sequence[int]) -> np.ndarray:
     """J and F of each object in each frame that counts.
 
     Args:
         labels, truth: (T, H, W) object numbers.
-        num_objects: O.
+        ids: numbers of the O objects that exist.
 
     Returns:
         (O, 2, T - 2), J and F.
     """
-    values = np.empty((num_objects, 2, len(truth) - 2))
+    values = np.empty((len(ids), 2, len(truth) - 2))
     for frame, (found, wanted) in enumerate(zip(labels[1:-1], truth[1:-1], strict=True)):
-        for index in range(num_objects):
-            masks = found == index + 1, wanted == index + 1
+        for index, number in enumerate(ids):
+            masks = found == number, wanted == number
             values[index, :, frame] = region_similarity(*masks), contour_accuracy(*masks)
     return values
 

@@ -95,30 +95,34 @@ class LabelPropagator(BaseModel):
         if mode != "predict":
             raise InputError(f"LabelPropagator only predicts, asked for mode {mode!r}")
         for frames, sample in zip(inputs, data_samples, strict=True):
-            sample.labels = self.track(frames, sample.first_mask, sample.num_objects)
+            sample.labels = self.track(frames, sample.first_mask)
         return data_samples
 
     @torch.no_grad()
-    def track(self, frames: Tensor, first_mask: np.ndarray, num_objects: int) -> dict[int, np.ndarray]:
+    def track(self, frames: Tensor, first_mask: np.ndarray, num_objects: int | None = None) -> dict[int, np.ndarray]:
         """Track the objects of one video.
 
         Args:
             frames: (T, 3, H, W), values 0 to 255.
-            first_mask: of the first frame, of any size, uint8 up to ``num_objects``.
-            num_objects: at least 1.
+            first_mask: of the first frame, of any size, uint8 object numbers; 0 is background.
+            num_objects: objects are 1 to this number; by default those that the mask has, which may have gaps.
 
         Returns:
             for each tap's block number (T, \\*first_mask.shape) uint8; the first is the given one.
         """
+        # The propagation numbers classes without gaps: a class without pixels would cost time, and could win somewhere.
+        ids = np.unique(first_mask[first_mask > 0]) if num_objects is None else np.arange(1, num_objects + 1)
+        numbers = np.concatenate([[0], ids]).astype(np.uint8)
+        classes = np.searchsorted(numbers, first_mask).astype(np.uint8)
         runs: dict[int, LabelPropagation] = {}
         labels = {layer: [first_mask] for layer in dict.fromkeys(self.backbone.out_indices)}
         for layer, features in self._iter_features(frames):
             if layer not in runs:
-                shares = share_labels(first_mask, 1 + num_objects, tuple(features.shape[:2])).to(features.device)
+                shares = share_labels(classes, len(numbers), tuple(features.shape[:2])).to(features.device)
                 runs[layer] = LabelPropagation(features, shares, **self.settings)
                 continue
             pixels = harden_labels(runs[layer].step(features), self.backbone.patch_size)
-            labels[layer].append(resize_nearest(pixels.numpy(force=True), first_mask.shape))
+            labels[layer].append(numbers[resize_nearest(pixels.numpy(force=True), first_mask.shape)])
         return {layer: np.stack(masks) for layer, masks in labels.items()}
 
     def _iter_features(self, frames: Tensor) -> Iterator[tuple[int, Tensor]]:

@@ -10,6 +10,7 @@ from mmengine.structures import BaseDataElement
 from pe_dense.datasets.davis import read_mask
 from pe_dense.registry import TRANSFORMS
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.image import ImageError, read_photo
 
 
 @TRANSFORMS.register_module()
@@ -53,12 +54,12 @@ class LoadVideo:
 
 
 def read_frame(path: str) -> np.ndarray:
-    """Read a frame, RGB (H, W, 3) uint8.
+    """Read a frame as stored, RGB (H, W, 3) uint8; its masks are of the stored pixels.
 
     Raises:
-        ValueError: if it can't be read.
+        InputError: if it can't be read, or is cut short.
     """
-    image = cv2.imread(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise InputError(f"frame {path} can't be read")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    try:
+        return np.asarray(read_photo(path, ignore_orientation=True))
+    except (ImageError, FileNotFoundError) as error:
+        raise InputError(f"frame {path} can't be read: {error}") from error

@@ -61,9 +61,9 @@ def test_zero_label_is_reduced(tmp_path):
 @pytest.mark.parametrize(
     ("values", "options", "message"),
     [
-        (labels(3), {}, r"holds labels 3: legal are 0\.\.2, and 255"),
-        (labels(5), dict(reduce_zero_label=True), r"holds labels 4, counted without the zero label: legal are 0\.\.2"),
-        (labels(300, dtype=np.uint16), {}, "holds label 300, more than the 255 of 8 bits"),
+        (labels(3), {}, r"has labels 3: legal are 0\.\.2, and 255"),
+        (labels(5), dict(reduce_zero_label=True), r"has labels 4, counted without the zero label: legal are 0\.\.2"),
+        (labels(300, dtype=np.uint16), {}, r"has values 300\.\.300, outside of the 0\.\.255"),
         (labels(0, (6, 9)), {}, r"0\.png is of 6 x 9 px, but its image .*0\.jpg of 6 x 8"),
         (labels(0, (6, 8, 3)), {}, r"of shape \(6, 8, 3\): it must have one channel"),
     ],
@@ -80,11 +80,12 @@ def test_an_error_in_a_data_worker_is_one_line(tmp_path):
     loader = torch.utils.data.DataLoader(segmentation_data(write(tmp_path, [labels(3)])), num_workers=1)
     with pytest.raises(MapError) as error:
         next(iter(loader))
-    assert str(error.value).startswith(f"label map {tmp_path}/maps/0.png holds labels 3: legal are 0..2")
+    assert str(error.value).startswith(f"label map {tmp_path}/maps/0.png has labels 3: legal are 0..2")
 
 
 def test_a_wrong_map_among_many_is_found_when_it_is_read(tmp_path):
     maps = [labels(0) for _ in range(40)]
+    maps[0][0] = 1
     maps[1] = labels(7)
     data = segmentation_data(write(tmp_path, maps))
     check_images(data)  # 16 of them, spread: 0, 2, 5, ...
@@ -119,7 +120,7 @@ def test_depth_in_metres(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(np.nan, "holds 1 pixels of NaN or infinity: 0 is unknown"), (-2.0, "negative depths, down to -2 m")],
+    [(np.nan, "has 1 pixels of NaN or infinity: 0 is unknown"), (-2.0, "negative depths, down to -2 m")],
 )
 def test_depth_that_is_none(tmp_path, value, message):
     depth = np.ones((6, 8), np.float32)
@@ -162,3 +163,95 @@ def test_messages_without_a_worker_stay_whole():
     assert str(MapError("label map a.png: wrong")) == "label map a.png: wrong"
     with pytest.raises(TypeError):
         LoadLabelMap()
+
+
+# --- what values mean, and maps with nothing to learn ---
+
+
+def half(first, second, dtype=np.uint8):
+    values = labels(first, dtype=dtype)
+    values[:, 4:] = second
+    return values
+
+
+def reader(**options):
+    return [dict(type="pe_dense.LoadImage"), dict(type="pe_dense.LoadLabelMap", num_classes=3, **options)]
+
+
+@pytest.mark.parametrize(
+    ("maps", "options", "message"),
+    [
+        ([half(0, 255)] * 3, {}, r"All 3 label maps have the values 0 \(72 pixels\), 255 \(72 pixels\).*only class 0.*"
+         r"value_map=\{0: 0, 255: 1\}"),
+        ([labels(255)] * 2, {}, r"All 2 label maps have the values 255 \(96 pixels\): that is no class"),
+        ([labels(2)] * 20, {}, r"All 20 label maps have the values 2 \(960 pixels\): that is only class 2"),
+        ([labels(0)] * 2, dict(reduce_zero_label=True), r"values 0 \(96 pixels\): that is no class: all pixels are"),
+        ([labels(1)] * 2, dict(reduce_zero_label=True), "that is only class 0"),
+    ],
+)  # fmt: skip
+def test_nothing_to_learn_is_an_error_with_the_values(tmp_path, maps, options, message):
+    with pytest.raises(MapError, match=message):
+        check_images(segmentation_data(write(tmp_path, maps), **options))
+
+
+def test_classes_that_only_a_map_outside_of_the_sample_has(tmp_path):
+    maps = [labels(0) for _ in range(40)]
+    maps[1] = half(0, 2)
+    check_images(segmentation_data(write(tmp_path, maps)))
+
+
+@pytest.mark.parametrize(
+    ("value_map", "values", "expected"),
+    [
+        ({0: 0, 255: 1}, half(0, 255), half(0, 1)),
+        ({"0": 0, "255": 1}, half(0, 255), half(0, 1)),  # from JSON
+        ({7: 0, 24: 2, 0: 255}, half(7, 24), half(0, 2)),
+        ({0: 255, 1000: 1}, half(0, 1000, np.uint16), half(255, 1)),
+        ({10: 1, 20: 1}, half(10, 20), half(1, 1)),
+    ],
+    ids=range(5),
+)
+def test_values_mean_what_the_option_says(tmp_path, value_map, values, expected):
+    data = segmentation_data(write(tmp_path, [values]), pipeline=reader(value_map=value_map))
+    assert np.array_equal(data[0]["gt_seg_map"], expected)
+
+
+def test_values_that_the_option_does_not_list(tmp_path):
+    data = segmentation_data(write(tmp_path, [half(0, 9)]), pipeline=reader(value_map={0: 0, 255: 1}))
+    with pytest.raises(MapError, match=r"0\.png has values 9 that value_map does not list: it has 0, 255"):
+        data[0]
+
+
+@pytest.mark.parametrize("value_map", [{"a": 1}, {0: -1}, {-1: 0}, {0: 256}, [1, 2]])
+def test_options_that_map_nothing(value_map):
+    with pytest.raises(ValueError, match="maps values of pixels"):
+        LoadLabelMap(num_classes=2, value_map=value_map)
+
+
+def test_label_maps_are_read_as_stored(tmp_path):
+    """Palette, gray and 1-bit files give their numbers; a FIFO does not block, a broken file is named."""
+    import os
+
+    from PIL import Image
+
+    values = half(0, 1)
+    write(tmp_path, [values] * 4)
+    palette = Image.fromarray(values)
+    palette.putpalette([250, 0, 0, 0, 250, 0])
+    palette.save(tmp_path / "maps/0.png")
+    Image.fromarray(values.astype(bool)).save(tmp_path / "maps/1.png")
+    data = segmentation_data(tmp_path)
+    for index in range(2):
+        assert np.array_equal(data[index]["gt_seg_map"], values)
+    (tmp_path / "maps/2.png").unlink()
+    os.mkfifo(tmp_path / "maps/2.png")
+    (tmp_path / "maps/3.png").write_bytes(b"")
+    with pytest.raises(MapError, match=r"2\.png is a FIFO"):
+        data[2]
+    with pytest.raises(MapError, match=r"3\.png is not a readable image"):
+        data[3]
+
+
+def test_depth_maps_never_run_code():
+    with pytest.raises(ValueError, match="decode_backend is 'pickle'"):
+        LoadDepthMap(depth_rescale_factor=1.0, decode_backend="pickle")

@@ -129,3 +129,13 @@ def test_frames_that_are_no_multiple_of_the_patch(video):
     frames, mask, count = video
     with pytest.raises(ValueError, match="60 x 64 px are not a multiple of the patch size 8"):
         build().track(frames[:, :, :60], mask, count)
+
+
+def test_numbers_with_gaps_are_tracked_as_such(video):
+    """The propagation sees as many classes as there are objects."""
+    frames, mask, count = video
+    numbers = np.arange(0, 60 * count + 1, 60).astype(np.uint8)
+    (plain,) = build().track(frames, mask).values()
+    np.testing.assert_array_equal(plain, build().track(*video)[2])
+    (gaps,) = build().track(frames, numbers[mask]).values()
+    np.testing.assert_array_equal(gaps, numbers[plain])
