@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader as _DataLoader
 
 from pe_dense.engine import fsdp
+from pe_dense.engine.checked_building import CheckedBuilding
 from pe_dense.engine.data_loading import DataLoader, SeededBatchSampler, TrainBatches, check_shared_memory
 from pe_dense.engine.hooks.checkpoint import CheckpointHook
 from pe_dense.engine.hooks.ema import EMAHook
@@ -88,7 +89,7 @@ def load_model_state(model, checkpoint, source: str) -> None:
 
 
 @RUNNERS.register_module()
-class Runner(_Runner):
+class Runner(CheckedBuilding):
     """As MMEngine's, but checkpoints must fit, are read safely and written whole, and missing images are named.
 
     A config with ``fsdp=True`` trains sharded, see :mod:`pe_dense.engine.fsdp`; its checkpoints are whole ones.

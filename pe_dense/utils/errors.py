@@ -75,19 +75,25 @@ def library_errors(what: str) -> Iterator[None]:
         what: begins the message.
 
     Raises:
-        ConfigError: for a ``ValueError``, ``TypeError``, ``KeyError`` or ``AssertionError`` of a library.
+        ConfigError: for any other exception that a library raises, except errors of the system and lack of memory.
     """
     try:
         yield
-    except UserError:
+    except (UserError, OSError, MemoryError, ImportError, torch_memory_error()):
         raise
-    except (ValueError, TypeError, KeyError, AssertionError) as error:
+    except Exception as error:
         module = _raised_in(error)
         if module.partition(".")[0] == __name__.partition(".")[0]:
             raise
         raise ConfigError(
             f"{what}: {type(error).__name__}: {_one_line(error)[:500]} (in {module}; PE_DENSE_TRACEBACK=1 shows where)"
         ) from error
+
+
+def torch_memory_error() -> type[BaseException]:
+    """PyTorch's error of a full GPU, without importing PyTorch for it."""
+    torch = sys.modules.get("torch")
+    return MemoryError if torch is None else torch.OutOfMemoryError
 
 
 def _raised_in(error: BaseException) -> str:

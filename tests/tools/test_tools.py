@@ -1,6 +1,7 @@
 """The tools, run as a user runs them."""
 
 import json
+import subprocess
 
 import pytest
 from helpers.tool_runs import CONFIG, ROOT, run_tool
@@ -14,6 +15,15 @@ def test_help(name):
     done = run_tool(name, "--help")
     assert done.returncode == 0
     assert "usage" in done.stdout
+
+
+def test_tools_are_executable():
+    """README and docs call them by their path; git keeps the mode."""
+    listed = subprocess.run(["git", "ls-files", "-s", "tools"], cwd=ROOT, capture_output=True, text=True).stdout
+    if not listed:
+        pytest.skip("not a git checkout")
+    modes = {line.split()[3]: line.split()[0] for line in listed.splitlines() if line.endswith(".py")}
+    assert set(modes.values()) == {"100755"}, modes
 
 
 def test_training_leaves_checkpoints_and_says_where(trained):
@@ -73,6 +83,8 @@ def test_predicting_draws_and_writes(trained):
         ("train", [CONFIG, "--cfg-options", "model.backbone.out_indices=[6]"], "allowed are -4..3"),
         ("train", [CONFIG, "--cfg-options", "model.backbone.arch=PE-Spatial-G15"], "Known towers: PE-Core-T16-384"),
         ("test", [CONFIG, "absent.pth"], "absent.pth does not exist"),
+        ("train", [CONFIG, "--cfg-options", "train_cfg.max_iter=2"], "has no 'max_iter'; did you mean max_iters"),
+        ("predict", [CONFIG, "a.pth", "README.md", "--out", "README.md"], "--out README.md is a file: name a folder"),
         ("predict", [CONFIG, "absent.pth", "absent.jpg", "--out", "x"], "image absent.jpg does not exist"),
         ("predict", [CONFIG, "absent.pth", "pe_dense", "--out", "x"], "folder pe_dense contains no image"),
     ],

@@ -10,7 +10,7 @@ import torch
 
 from pe_dense.datasets.label_maps import MapError
 from pe_dense.utils.checkpoint import CheckpointError
-from pe_dense.utils.errors import ConfigError, InputError, UserError, one_line_errors, user_message
+from pe_dense.utils.errors import ConfigError, InputError, UserError, library_errors, one_line_errors, user_message
 
 
 def ended_by(error, capsys):
@@ -110,3 +110,18 @@ def test_characters_that_the_terminal_lacks():
 def test_a_file_system_encoding_without_the_characters():
     error = UnicodeEncodeError("ascii", "caf\u00e9", 3, 4, "ordinal not in range(128)")
     assert user_message(error).endswith("that the encoding ascii does not have: set PYTHONUTF8=1")
+
+
+def test_errors_of_libraries_while_building():
+    message = r"^model: ValueError: optimizer got an empty parameter list \(in torch"
+    with pytest.raises(ConfigError, match=message), library_errors("model"):
+        torch.optim.SGD([], lr=1)
+    with pytest.raises(CheckpointError), library_errors("model"):
+        raise CheckpointError("damaged")
+
+
+def test_a_fault_in_own_code_while_building():
+    from pe_dense.backbones.pe_configs import get_variant
+
+    with pytest.raises(ZeroDivisionError), library_errors("model"):
+        get_variant(dict(patch_size=0, width=8, layers=1, heads=2, mlp_ratio=4.0))
