@@ -158,6 +158,8 @@ def _find(config: Config, names: list[str], place: str, kind):
         if callable(kind):
             return kind
         raise ConfigError(f"{place}.type is {kind!r}, not the name of a class")
+    if not all(part.isidentifier() for part in kind.split(".")):
+        raise ConfigError(f"{place}.type {kind!r} is not the name of a class")
     candidates = _registries(names)
     if not candidates:
         return None

@@ -94,6 +94,7 @@ def test_values(option, value):
             "optim_wrapper.optimizer.type=Adamm",
             "'Adamm' is not among the registered optimizer classes; did you mean Adam",
         ),
+        ("model.neck.type=.", "model.neck.type '.' is not the name of a class"),
         ("model.type=MaskRCNNN", "'MaskRCNNN' is not among the registered model classes"),
         ("default_hooks.checkpoint.max_keep_ckpt=1", "has no 'max_keep_ckpt'; did you mean max_keep_ckpts"),
         ("train_dataloader.dataset.pipeline.2.probability=1", "has no 'probability'"),
@@ -148,7 +149,9 @@ def test_tower_of_a_probe():
 def test_a_users_own_config(tmp_path):
     config = load_config(SHAPES)
     config.model.rpn_head.num_conv = 2
-    with pytest.raises(ConfigError, match=r"model\.rpn_head \(RPNHead\) has no 'num_conv'; did you mean num_convs"):
+    with pytest.raises(
+        ConfigError, match=r"model\.rpn_head \((pe_dense\.)?RPNHead\) has no 'num_conv'; did you mean num_convs"
+    ):
         check_config(config)
     config = load_config(SHAPES)
     config.env_cfg.mp_cfg.start = "fork"

@@ -187,7 +187,7 @@ def stubs(seen: dict):
     def build_inferencer(given):
         seen["config"], seen["score_thr"] = given["config"], given.get("score_thr")
         build_parts(given["config"])
-        return SimpleNamespace(predict_files=lambda *_: [])
+        return SimpleNamespace(predict_files=lambda *_: [], left_out=[])
 
     def open_tower(arch, weights=None, device=None):
         get_variant(arch) if arch else build.read_checkpoint(weights)
