@@ -150,7 +150,7 @@ def test_a_users_own_config(tmp_path):
     config = load_config(SHAPES)
     config.model.rpn_head.num_conv = 2
     with pytest.raises(
-        ConfigError, match=r"model\.rpn_head \((pe_dense\.)?RPNHead\) has no 'num_conv'; did you mean num_convs"
+        ConfigError, match=r"rpn_head \((pe_dense\.)?RPNHead\) has no 'num_conv'; did you mean num_convs"
     ):
         check_config(config)
     config = load_config(SHAPES)
