@@ -11,6 +11,7 @@ from PIL import Image
 
 from pe_dense.datasets import Objects365Dataset
 from pe_dense.detection.custom_dataset import use_data
+from pe_dense.detection.inferencer import Detector
 from pe_dense.engine.config import load_config
 from pe_dense.engine.optimizers.layer_decay import parameter_groups
 from pe_dense.engine.preflight import check_files, check_images
@@ -191,6 +192,10 @@ def test_exif_orientation_is_ignored(tmp_path, image_size, fits):
     data = dataset[0]
     assert data["data_samples"].ori_shape == (20, 30)
     assert data["inputs"].shape[2] > data["inputs"].shape[1]
+    # A detector reads files as the config's tests do, and draws on the same pixels.
+    detector = Detector(torch.nn.Identity(), config.test_dataloader.dataset.pipeline, dict(classes=("a",)))
+    prepared, pixels = detector.prepare(str(folder / "val" / "1.jpg"))
+    assert prepared["data_samples"].ori_shape == pixels.shape[:2] == (20, 30)
 
 
 def write_coco_folder(root, size):
