@@ -140,7 +140,9 @@ def _check_resampled(state: dict[str, Tensor], source: str | Path) -> None:
             raise CheckpointError(f"{source}: {key} is of shape {shape}, not (1, positions, channels)")
 
 
-def save_state(state: Mapping[str, Tensor], path: str | Path, *, overwrite: bool = False) -> Path:
+def save_state(
+    state: Mapping[str, Tensor], path: str | Path, *, overwrite: bool = False, meta: Mapping | None = None
+) -> Path:
     """Write a state dict.
 
     Tensors may be mapped from the file that is replaced: the new file is written beside it, see
@@ -150,6 +152,8 @@ def save_state(state: Mapping[str, Tensor], path: str | Path, *, overwrite: bool
         state: tensors by name.
         path: ends in ``.safetensors`` or, for PyTorch's format, in ``.pt`` or ``.pth``.
         overwrite: replace a file that exists.
+        meta: plain values that ``.pt`` and ``.pth`` files then contain under ``meta``, with the state dict under
+            ``state_dict``.
 
     Returns:
         the path.
@@ -166,5 +170,5 @@ def save_state(state: Mapping[str, Tensor], path: str | Path, *, overwrite: bool
     if path.suffix == ".safetensors":
         write_safetensors(path, state, overwrite=overwrite)
     else:
-        write_checkpoint(path, state, overwrite=overwrite)
+        write_checkpoint(path, state if meta is None else dict(state_dict=state, meta=meta), overwrite=overwrite)
     return path

@@ -1,0 +1,21 @@
+"""A CLIP model small enough for a test."""
+
+import torch
+
+from pe_dense.language import CLIP
+
+VISION = dict(
+    patch_size=8, width=32, layers=2, heads=2, mlp_ratio=2.0, image_size=32, use_cls_token=True, output_dim=16
+)
+TEXT = dict(context_length=16, width=32, heads=2, layers=2, output_dim=16)
+
+
+def tiny_clip(**changes):
+    """Random weights of a fixed seed, biases included; ``changes`` are fields of the image tower."""
+    torch.manual_seed(0)
+    model = CLIP(dict(VISION, **changes), TEXT).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.2)
+    return model
