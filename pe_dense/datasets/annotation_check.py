@@ -175,7 +175,8 @@ def _check_links(findings: Findings, content: dict) -> np.ndarray:
     sides = {
         image["id"]: (image["width"], image["height"])
         for image in content["images"]
-        if all(type(image.get(field)) is int for field in ("id", "width", "height"))
+        if type(image.get("id")) is int
+        and all(type(image.get(side)) is int and 0 < image[side] <= _MAX_SIDE for side in ("width", "height"))
     }
     unknown_size = (math.nan, math.nan)
     found = [
