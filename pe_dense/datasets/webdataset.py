@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
+import random
+import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from pe_dense.registry import DATASETS
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import EXTENSIONS
 
+MAX_MEMBER_BYTES = 256 << 20
 PATIENCE = 10_000  # samples in a row; shards of something else would be searched without end
 
 
@@ -48,8 +51,7 @@ class WebImages(IterableDataset):
         ]
         if missing:
             raise FileNotFoundError(f"{len(missing)} of {len(names)} shards do not exist, the first is {missing[0]}")
-        shards = webdataset.WebDataset(names, resampled=True, shardshuffle=False, handler=_note)
-        self._samples = shards.shuffle(buffer) if buffer > 1 else shards
+        self._names, self._buffer = list(names), buffer
         self._read = ImageReader(pipeline, min_side)
 
     def __len__(self) -> int:
@@ -60,14 +62,20 @@ class WebImages(IterableDataset):
         """Give samples as :class:`~pe_dense.datasets.image_folder.ImageFolder` does.
 
         Raises:
-            UnusableImageError: after 10,000 samples without an image that can be used.
+            UnusableImageError: if a full pass over all shards finds no image, or after 10,000 samples in a row without
+                an image that can be used; with the shard's name.
         """
+        import webdataset
+
+        samples = self._draw()
+        if self._buffer > 1:
+            samples = webdataset.shuffle(self._buffer)(samples)
         skipped: list[str] = []
         in_vain = 0
-        for sample in self._samples:
+        for sample in samples:
             in_vain += 1
             for name, content in sample.items():
-                if f".{name.rpartition('.')[2].lower()}" not in EXTENSIONS:
+                if not _is_image(name):
                     continue
                 path = f"{sample['__url__']}/{sample['__key__']}.{name}"
                 try:
@@ -79,11 +87,59 @@ class WebImages(IterableDataset):
                 skipped, in_vain = [], 0
             if in_vain >= PATIENCE:
                 names = ", ".join(name for name in sample if not name.startswith("__"))
-                why = skipped[0] if skipped else f"the last holds {names}, no image ({', '.join(EXTENSIONS)})"
+                why = skipped[0] if skipped else f"the last has {names}, no image ({', '.join(EXTENSIONS)})"
                 raise UnusableImageError(f"None of {in_vain:,} samples in {sample['__url__']} can be used: {why}")
+
+    def _draw(self) -> Iterator[dict]:
+        """Samples of shards that are drawn at random.
+
+        As soon as many shards as there are were drawn without an image, each is read once, in order: random draws could
+        miss the only good one.
+        """
+        from webdataset.tariterators import group_by_keys
+
+        rng, count, in_vain = random.Random(), len(self._names), 0
+        while in_vain < 2 * count:
+            url = rng.choice(self._names) if in_vain < count else self._names[in_vain - count]
+            found = False
+            for sample in group_by_keys(_members(url), handler=_note):
+                found = found or any(map(_is_image, sample))
+                yield sample
+            in_vain = 0 if found else in_vain + 1
+        raise UnusableImageError(
+            f"None of {count} shards has an image ({', '.join(EXTENSIONS)}) that can be read, from {self._names[0]} to "
+            f"{self._names[-1]}"
+        )
+
+
+def _members(url: str) -> Iterator[dict]:
+    """Files of a shard as webdataset's ``group_by_keys`` takes them.
+
+    A shard that cannot be opened, is cut short, or has a member of more than 256 MB, is logged; what comes after is
+    left out. In a stream the rest of a member must be read to reach the next one, so that 1 TB would take for ever.
+    """
+    from webdataset.gopen import gopen
+
+    try:
+        with gopen(url) as stream, tarfile.open(fileobj=stream, mode="r|*") as shard:
+            for info in shard:
+                shard.members = []  # tarfile keeps the headers of all members
+                if not info.isreg() or (info.name.startswith("__") and info.name.endswith("__")):
+                    continue
+                if info.size > MAX_MEMBER_BYTES:
+                    raise InputError(
+                        f"{info.name} has {info.size:,} bytes, more than the {MAX_MEMBER_BYTES:,} that are allowed"
+                    )
+                yield dict(fname=info.name, data=shard.extractfile(info).read(), __url__=url)
+    except Exception as error:  # tarfile.ReadError, zlib.error, errors of the network, ...
+        print_log(f"Skipped shard {url} or the rest of it: {error}", "current", logging.WARNING)
+
+
+def _is_image(name: str) -> bool:
+    return not name.startswith("__") and f".{name.rpartition('.')[2].lower()}" in EXTENSIONS
 
 
 def _note(error: Exception) -> bool:
-    """What can't be opened is told and left out."""
-    print_log(f"Skipped a shard or a part of it: {error!r}", "current", logging.WARNING)
+    """Log what webdataset cannot group, and leave it out."""
+    print_log(f"Skipped a part of a shard: {error!r}", "current", logging.WARNING)
     return True

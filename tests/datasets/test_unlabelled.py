@@ -123,7 +123,64 @@ def test_shards(tmp_path, monkeypatch):
     assert len(batch["image"]) == len(batch["path"]) == len(batch["skipped"]) == 2
     monkeypatch.setattr("pe_dense.datasets.webdataset.EXTENSIONS", (".tif",))
     monkeypatch.setattr("pe_dense.datasets.webdataset.PATIENCE", 5)
-    with pytest.raises(UnusableImageError, match=r"None of 5 samples in .*000000.tar can .*: the last holds jpg"):
+    with pytest.raises(UnusableImageError, match=r"None of 5 samples in .*000000.tar can .*: the last has jpg"):
         next(iter(data))
     with pytest.raises(FileNotFoundError, match="2 of 3 shards do not exist, the first is .*shard-000001.tar"):
         DATASETS.build(dict(config, urls=f"{tmp_path}/shard-{{000000..000002}}.tar"))
+
+
+def write_shard(path, files):
+    with tarfile.open(path, "w") as shard:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            shard.addfile(info, io.BytesIO(content))
+    return path
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:560])
+
+
+def declares(size):
+    def spoil(path):
+        info = tarfile.TarInfo("a.png")
+        info.size = size
+        path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + encoded((1, 2, 3)))
+
+    return spoil
+
+
+SPOILT = {
+    "empty": lambda path: path.write_bytes(b""),
+    "no tar file": lambda path: path.write_bytes(b"<html>404</html>" * 100),
+    "cut short": cut_short,
+    "no member": lambda path: write_shard(path, {}),
+    "no image": lambda path: write_shard(path, {"a.txt": b"text", "b.json": b"{}"}),
+    "1 TB": declares(1 << 40),
+    "a member larger than allowed": declares((256 << 20) + 1),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_shards_without_a_sample_end_with_their_name(tmp_path, kind):
+    """They were drawn again and again, for ever."""
+    pytest.importorskip("webdataset")
+    paths = [write_shard(tmp_path / f"{index}.tar", {"a.png": encoded((1, 2, 3))}) for index in range(2)]
+    for path in paths:
+        SPOILT[kind](path)
+    data = DATASETS.build(
+        dict(type="pe_dense.WebImages", urls="::".join(map(str, paths)), pipeline=PIPELINE, buffer=100)
+    )
+    with pytest.raises(UnusableImageError, match=r"None of 2 shards has an image .* from .*0\.tar to .*1\.tar"):
+        next(iter(data))
+
+
+def test_one_good_shard_among_bad_ones_is_found(tmp_path):
+    pytest.importorskip("webdataset")
+    paths = [write_shard(tmp_path / f"{index}.tar", {"a.txt": b"text"}) for index in range(12)]
+    write_shard(paths[7], {"a.png": encoded((1, 2, 3)), "b.png": encoded((4, 5, 6))})
+    data = DATASETS.build(dict(type="pe_dense.WebImages", urls="::".join(map(str, paths)), pipeline=PIPELINE, buffer=1))
+    samples = iter(data)
+    for _ in range(6):
+        assert "7.tar" in next(samples)["path"]
