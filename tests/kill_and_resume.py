@@ -30,20 +30,21 @@ from mmengine.config import Config
 from pe_dense.engine.config import load_config
 
 TASKS = ("maskrcnn", "deta", "probe", "sweep", "alignment")
-ITERATIONS, INTERVAL, VAL_INTERVAL = 24, 4, 12
 FLIPS = dict(type="RandomFlip", prob=[0.25, 0.25], direction=["horizontal", "vertical"])
 
 
-def main():
+def main(arguments: list[str] | None = None) -> bool:
+    """Run the comparisons; whether any task differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
-    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--kills", type=int, default=5, choices=range(1, 6))
+    parser.add_argument("--iterations", type=int, default=24, help="a checkpoint is written after every sixth part")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2, help="data workers of the killed run; the other one has 2")
     parser.add_argument("--signal", choices=["KILL", "TERM", "INT"], default="KILL")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--folder", type=Path, help="for data and runs; a temporary one by default")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     with contextlib.ExitStack() as stack:
         folder = args.folder or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,12 +57,12 @@ def check(task: str, folder: Path, args) -> bool:
     """Train a task in one go and in pieces; print and return whether both are equal."""
     folder = folder / task
     folder.mkdir(parents=True, exist_ok=True)
-    config = make_config(task, folder)
+    config = make_config(task, folder, args.iterations)
     whole, pieces = folder / f"{task}_whole", folder / f"{task}_pieces"
     start = time.monotonic()
     run = Run(config, whole, args.processes)
     assert run.process.wait() == 0, run.output()
-    moments = kill_moments(args.kills, random.Random(args.seed))
+    moments = kill_moments(args.kills, args.iterations, random.Random(args.seed))
     done = []
     for name, condition, delay in moments:
         run = Run(config, pieces, args.processes, f"train_dataloader.num_workers={args.workers}")
@@ -76,7 +77,7 @@ def check(task: str, folder: Path, args) -> bool:
         done.append(f"{name} (iteration {max(losses(pieces), default=0)}{'' if reached else ', missed'})")
     run = Run(config, pieces, args.processes)
     assert run.process.wait() == 0, run.output()
-    differences = compare(whole, pieces)
+    differences = compare(whole, pieces, args.iterations)
     print(
         f"{task}, {args.processes} process(es), ended by SIG{args.signal} at {'; '.join(done)}: "
         f"{len(losses(pieces))} losses, {'; '.join(differences) or 'all equal'}, {time.monotonic() - start:.0f} s",
@@ -156,23 +157,23 @@ class Run:
             time.sleep(0.1)
 
 
-def kill_moments(count: int, rng: random.Random) -> list:
+def kill_moments(count: int, iterations: int, rng: random.Random) -> list:
     """(name, condition on a run, seconds to wait after it)."""
 
     def iteration(number):
         return f"iteration {number}", lambda run: run.reached(number), rng.random() * 0.2
 
     all_moments = [
-        iteration(rng.randint(5, 7)),
-        ("checkpoint", lambda run: run.writing() or run.reached(11), 0.0),
-        ("validation", lambda run: "Iter(val)" in run.output() or run.reached(15), 0.0),
+        iteration(rng.randint(iterations // 5 + 1, iterations // 3 - 1)),
+        ("checkpoint", lambda run: run.writing() or run.reached(iterations // 2 - 1), 0.0),
+        ("validation", lambda run: "Iter(val)" in run.output() or run.reached(iterations * 5 // 8), 0.0),
         ("data loading", lambda run: "Advance dataloader" in run.output(), rng.random() * 0.5),
-        iteration(rng.randint(18, 22)),
+        iteration(rng.randint(iterations * 3 // 4, iterations - 2)),
     ]
-    return all_moments[:count] if count <= 5 else all_moments + [iteration(23)] * (count - 5)
+    return all_moments[:count]
 
 
-def make_config(task: str, folder: Path) -> Path:
+def make_config(task: str, folder: Path, iterations: int) -> Path:
     """The small config of a task, with augmentation that draws from all RNGs."""
     if task == "maskrcnn":
         path = write_config(folder, name=task, validate=True)
@@ -199,9 +200,9 @@ def make_config(task: str, folder: Path) -> Path:
         loader.update(batch_size=2, num_workers=2 if split == "train" else 1, persistent_workers=True)
         if "generator" in loader.dataset and task not in ("probe", "sweep"):
             loader.dataset.generator = dict(num_train=8, num_val=4)
-    config.train_cfg.update(max_iters=ITERATIONS, val_interval=VAL_INTERVAL)
+    config.train_cfg.update(max_iters=iterations, val_interval=iterations // 2)
     config.default_hooks.logger.interval = 1
-    config.default_hooks.checkpoint.update(interval=INTERVAL, max_keep_ckpts=-1)
+    config.default_hooks.checkpoint.update(interval=iterations // 6, max_keep_ckpts=-1)
     config.default_hooks.checkpoint.pop("save_best", None)
     config.log_processor.window_size = 1
     path = folder / f"{task}.py"
@@ -261,14 +262,14 @@ def losses(work_dir: Path) -> dict[int, dict]:
     return steps
 
 
-def compare(whole: Path, pieces: Path) -> list[str]:
+def compare(whole: Path, pieces: Path, iterations: int) -> list[str]:
     """What differs."""
     differences = []
     expected, found = losses(whole), losses(pieces)
     bad = [step for step in expected if expected[step] != found.get(step)]
-    if bad or len(expected) != ITERATIONS:
+    if bad or len(expected) != iterations:
         differences.append(f"{len(bad)} of {len(expected)} losses differ, the first at iteration {min(bad, default=0)}")
-    name = f"iter_{ITERATIONS}.pth"
+    name = f"iter_{iterations}.pth"
     states = [torch.load(path / name, map_location="cpu", weights_only=False) for path in (whole, pieces)]
     for part in ("state_dict", "optimizer"):
         a, b = (dict(tensors(state[part])) for state in states)
