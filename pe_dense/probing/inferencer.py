@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmseg.models.segmentors import DepthEstimator
 
 from pe_dense.datasets.annotations import compare_with_checkpoint
 from pe_dense.datasets.loading import image_reader, read_pixels, without_loading
@@ -48,8 +49,11 @@ class ProbePredictor(Predictor):
             raise ConfigError(f"{config.filename} is of many probes: draw one of them by the config of a single layer")
         load_model_state(model, content, str(checkpoint))
         dataset = config.test_dataloader.dataset
-        usual = dataset.get("metainfo") or DATASETS.get(dataset.type).METAINFO
-        num_classes = model.decode_head.num_classes if "classes" in usual else None
+        with DATASETS.switch_scope_and_registry(None) as registry:  # data sets of the default scope
+            usual = dataset.get("metainfo") or registry.get(dataset.type).METAINFO
+        # NYU's classes are kinds of scenes, which a depth head does not predict.
+        has_classes = "classes" in usual and not isinstance(model, DepthEstimator)
+        num_classes = model.decode_head.num_classes if has_classes else None
         self.metainfo = dict(checkpoint_classes(content, str(checkpoint), num_classes) or usual)
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         self._reader = image_reader(dataset.pipeline)
