@@ -61,7 +61,9 @@ def draw(
     check_output_folder(out, "--out")
     if out.exists() and any(out.iterdir()) and not overwrite:
         raise FileExistsError(f"{out} is not empty: name another folder or pass --overwrite")
-    files = find_images(stills)
+    files = find_images(stills, exclude=[out])
+    if any(file.resolve().parent == out.resolve() for file in [*files, *films]):
+        raise ConfigError(f"--out {out} is the folder of the images, which pictures might replace: name another one")
     photos = [read_photo(file) for file in files]
     lengths = [_length(film) for film in films]
 

@@ -8,6 +8,7 @@ from helpers.tiny_towers import ARCH, tiny_tower
 from mmengine.config import Config
 from PIL import Image
 
+from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.video import read_video, write_video
 from pe_dense.visualization import feature_rgb, fit_basis
 from pe_dense.visualization.cli import draw, parse_layers
@@ -196,3 +197,20 @@ def test_layers():
     assert parse_layers("all", 3) == [0, 1, 2]
     assert parse_layers("-1", 3) == [2]
     assert parse_layers("1,-1,1", 3) == [1, 2]
+
+
+def test_pictures_are_neither_read_again_nor_written_over_photos(folder, tmp_path):
+    (tmp_path / "in").mkdir()
+    photo = (folder / "a.png").read_bytes()
+    (tmp_path / "in" / "a.png").write_bytes(photo)
+    out = tmp_path / "in" / "out"
+    for _ in range(2):
+        paths = draw(
+            [str(tmp_path / "in")], **DEFAULTS | dict(weights=str(folder / "run.pth"), out=out, overwrite=True)
+        )
+        assert [path.name for path in paths] == ["a.png"]
+    for source in ("in", "in/a.png"):
+        options = dict(weights=str(folder / "run.pth"), out=tmp_path / "in", overwrite=True)
+        with pytest.raises((ConfigError, FileNotFoundError)):
+            list(draw([str(tmp_path / source)], **DEFAULTS | options))
+    assert (tmp_path / "in" / "a.png").read_bytes() == photo
