@@ -24,6 +24,7 @@ COMMANDS = {
     "train": Command("train", "train a model from a config"),
     "test": Command("test", "evaluate a checkpoint"),
     "predict": Command("predict", "draw and save predictions for images"),
+    "zeroshot": Command("zeroshot", "classify images and videos by words"),
     "visualize": Command("visualize_features", "draw features: PCA, similarity, correspondence, attention"),
     "explore": Command("explore", "explore features in a local web page"),
     "export": Command("export_tower", "write a trained backbone in the published format"),

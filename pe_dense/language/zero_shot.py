@@ -1,0 +1,328 @@
+"""Zero-shot classification by prompt ensembles, and text-to-image and image-to-text retrieval."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor
+
+from pe_dense.language.clip import CLIP
+from pe_dense.language.tokenizer import get_text_tokenizer
+from pe_dense.language.transforms import VIDEO_FRAMES, get_image_transform, video_frame_indices
+from pe_dense.utils.errors import ConfigError, InputError
+from pe_dense.utils.image import ImageError, read_photo
+from pe_dense.utils.video import EXTENSIONS, read_video
+
+PHOTO = ("a photo of a {}.",)
+TEMPLATES = ("photo", "imagenet", "vild", "none")
+_TEXTS_PER_BATCH = 256
+
+
+def get_templates(templates: str | Sequence[str]) -> list[str]:
+    """Prompt templates by name, or checked as given.
+
+    Args:
+        templates: 'photo' ("a photo of a {}."), 'imagenet' (CLIP's 80 templates), 'vild' (ViLD's 14), 'none' (the word
+            alone), or templates with one ``{}`` each.
+
+    Raises:
+        ValueError: for an unknown name, no template, or one without exactly one ``{}``.
+    """
+    if isinstance(templates, str):
+        if templates == "photo":
+            return list(PHOTO)
+        if templates == "none":
+            return ["{}"]
+        if templates in TEMPLATES:
+            from mmseg.utils import get_predefined_templates
+
+            return list(get_predefined_templates(templates))
+        templates = [templates]
+    templates = list(templates)
+    if not templates:
+        raise InputError("no prompt template: give at least one, such as 'a photo of a {}.'")
+    for template in templates:
+        if not isinstance(template, str) or template.count("{}") != 1:
+            raise InputError(f"{template!r} is not one of {', '.join(TEMPLATES)} or a template with one {{}}")
+    return templates
+
+
+def parse_words(words: str | Iterable[str]) -> list[str]:
+    """Class names from a comma-separated line or a sequence.
+
+    Args:
+        words: such as "a cat, a dog".
+
+    Returns:
+        the names without surrounding spaces.
+
+    Raises:
+        ConfigError: if there is none, one is empty, or two are equal (letter case is not distinguished).
+    """
+    names = words.split(",") if isinstance(words, str) else list(words)
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise ConfigError(f"a class name is a str, got {wrong[0]!r}")
+    names = [" ".join(name.split()) for name in names]
+    if not any(names):
+        raise ConfigError("the list of words is empty: give class names separated by commas, such as 'a cat, a dog'")
+    if "" in names:
+        raise ConfigError(f"word {names.index('') + 1} of {len(names)} is empty: remove a comma")
+    lower = [name.lower() for name in names]
+    if double := sorted({name for name in lower if lower.count(name) > 1}):
+        raise ConfigError(f"class names are given twice: {', '.join(double)}")
+    return names
+
+
+@torch.no_grad()
+def class_embeddings(model: CLIP, names: Sequence[str], templates: str | Sequence[str] = "photo") -> Tensor:
+    """Embed classes by an ensemble of prompts.
+
+    The embedding of a class is the normalized mean of the normalized embeddings of its prompts, as in CLIP.
+
+    Args:
+        model: both towers.
+        names: K class names.
+        templates: as of :func:`get_templates`.
+
+    Returns:
+        (K, D), of unit length.
+
+    Raises:
+        ValueError: as :func:`get_templates`, and for no name at all.
+    """
+    templates = get_templates(templates)
+    if not names:
+        raise InputError("no class names: give at least one")
+    prompts = [template.replace("{}", name) for name in names for template in templates]
+    embeddings = encode_texts(model, prompts).unflatten(0, (len(names), len(templates)))
+    return F.normalize(embeddings.mean(dim=1), dim=-1)
+
+
+@torch.no_grad()
+def encode_texts(model: CLIP, texts: Sequence[str]) -> Tensor:
+    """Normalized embeddings (N, D) of texts, computed in batches.
+
+    Raises:
+        ValueError: if there is no text.
+    """
+    tokens = get_text_tokenizer(model.context_length)(texts).to(model.logit_scale.device)
+    return torch.cat([model.encode_text(batch, normalize=True) for batch in tokens.split(_TEXTS_PER_BATCH)])
+
+
+@torch.no_grad()
+def encode_files(
+    model: CLIP,
+    files: Sequence[str | Path],
+    *,
+    batch_size: int = 16,
+    num_frames: int = VIDEO_FRAMES,
+    normalize_frames: bool = False,
+    left_out: list | None = None,
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Embed image and video files.
+
+    Args:
+        model: both towers.
+        files: images, and videos by their ending.
+        batch_size: images that run together; a video runs alone.
+        num_frames: frames of a video, see :func:`~pe_dense.language.transforms.video_frame_indices`.
+        normalize_frames: of videos, average normalized frame embeddings and do not normalize the mean, as in the
+            published retrieval; by default the mean of the raw ones is normalized, as in the published classification.
+        left_out: (number, reason) of a file that cannot be read is appended here instead of raising.
+
+    Yields:
+        numbers of files and their embeddings (len(numbers), D), of unit length unless ``normalize_frames``.
+
+    Raises:
+        FileNotFoundError, ImageError, ValueError: for a file that cannot be read, without ``left_out``.
+    """
+    transform = get_image_transform(model.image_size)
+    parameter = model.logit_scale  # for its device and data type
+    numbers, images = [], []
+
+    def run() -> tuple[list[int], Tensor]:
+        batch = torch.stack(images).to(parameter)
+        done = list(numbers), model.encode_image(batch, normalize=True)
+        numbers.clear()
+        images.clear()
+        return done
+
+    for number, file in enumerate(files):
+        try:
+            if Path(file).suffix.lower() in EXTENSIONS:
+                video = torch.stack([transform(frame) for frame in sample_frames(file, num_frames)])[None].to(parameter)
+                embedding = model.encode_video(video, normalize=normalize_frames)
+                yield [number], embedding if normalize_frames else F.normalize(embedding, dim=-1)
+                continue
+            images.append(transform(read_photo(file)))
+            numbers.append(number)
+        except (ImageError, InputError, OSError) as error:
+            if left_out is None:
+                raise
+            left_out.append((number, str(error)))
+            continue
+        if len(images) == batch_size:
+            yield run()
+    if images:
+        yield run()
+
+
+def sample_frames(path: str | Path, count: int = VIDEO_FRAMES) -> list:
+    """Evenly spaced frames of a video as PIL images; the video is decoded twice, so that one frame at a time is kept.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`~pe_dense.utils.video.read_video`.
+    """
+    from PIL import Image
+
+    total = sum(1 for _ in read_video(path))
+    wanted = video_frame_indices(total, count)
+    frames = {i: Image.fromarray(frame) for i, frame in enumerate(read_video(path)) if i in set(wanted)}
+    return [frames[i] for i in wanted]
+
+
+def recall_at_k(scores: Tensor, positives: Tensor, ks: Sequence[int] = (1, 5, 10), reweight: bool = False) -> dict:
+    """Share of queries with at least one positive among the k items of highest score.
+
+    Args:
+        scores: (queries, items) similarities.
+        positives: (queries, items), bool.
+        ks: numbers of items; larger ones than there are items count all.
+        reweight: multiply scores by their softmax over all queries, as PE's published evaluation does by default. It
+            uses the whole test set at once (transductive), so that its figures are not comparable with others'.
+
+    Returns:
+        recall by k.
+
+    Raises:
+        ValueError: if shapes differ, or a query has no positive.
+    """
+    if scores.shape != positives.shape or scores.dim() != 2:
+        raise InputError(f"scores {tuple(scores.shape)} and positives {tuple(positives.shape)} are of different shapes")
+    if not positives.any(dim=1).all():
+        raise InputError(f"query {int((~positives.any(dim=1)).nonzero()[0])} has no positive item")
+    if reweight:
+        scores = scores * scores.softmax(dim=0)
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    hits = positives.gather(1, order)
+    return {k: hits[:, :k].any(dim=1).float().mean().item() for k in ks}
+
+
+def classification_accuracy(logits: Tensor, labels: Tensor) -> dict[str, float]:
+    """Top-1 and top-5 accuracy and the mean of the classes' recalls.
+
+    Args:
+        logits: (N, K).
+        labels: (N,) class numbers.
+    """
+    ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices
+    hits = ranked == labels[:, None]
+    recalls = [hits[labels == label, 0].float().mean() for label in labels.unique()]
+    return dict(
+        top1=hits[:, 0].float().mean().item(),
+        top5=hits.any(dim=1).float().mean().item(),
+        mean_per_class_recall=torch.stack(recalls).mean().item(),
+    )
+
+
+def read_labels(path: str | Path, column: str) -> tuple[list[Path], list[str]]:
+    """Read a CSV file with the columns ``file`` and ``label`` or ``caption``.
+
+    Args:
+        path: the CSV file; files are relative to its folder.
+        column: 'label' or 'caption'.
+
+    Returns:
+        files and their labels. Rows without one are left out with one warning that counts them and names the first.
+
+    Raises:
+        ConfigError: if a column is missing or no row is left.
+        FileNotFoundError: if the CSV file or a file that it names does not exist.
+    """
+    import csv
+
+    path = Path(path)
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as content:
+            reader = csv.DictReader(content)
+            rows = list(reader)
+            columns = reader.fieldnames or []
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path} is not a CSV file in UTF-8: {error}") from error
+    if missing := [name for name in ("file", column) if name not in columns]:
+        found = ", ".join(columns) or "none"
+        raise ConfigError(f"{path} lacks the column {', '.join(missing)}; found: {found}")
+    empty = [row["file"] for row in rows if not (row[column] or "").strip()]
+    if empty:
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        print_log(f"{path}: no {column} for {empty[0]}{more}, left out", logger="current", level=logging.WARNING)
+    kept = [(path.parent / (row["file"] or ""), row[column].strip()) for row in rows if (row[column] or "").strip()]
+    if not kept:
+        raise ConfigError(f"{path} contains no row with a {column}")
+    absent = [file for file, _ in kept if not file.is_file()]
+    if absent:
+        raise FileNotFoundError(f"{len(absent)} of {len(kept)} files of {path} do not exist, such as {absent[0]}")
+    return [file for file, _ in kept], [label for _, label in kept]
+
+
+def embed_all(model: CLIP, files: Sequence[Path], track: Callable = iter, **options) -> Tensor:
+    """Embeddings (N, D) of all files in their order; arguments as of :func:`encode_files`."""
+    batches = list(track(encode_files(model, files, **options)))
+    order = [number for numbers, _ in batches for number in numbers]
+    embeddings = torch.cat([embedding for _, embedding in batches])
+    return embeddings[torch.tensor(order, device=embeddings.device).argsort()]
+
+
+def evaluate_classification(
+    model: CLIP, labels_file: str | Path, templates: str | Sequence[str] = "photo", **options
+) -> dict[str, float]:
+    """Zero-shot classification of the images or videos of a CSV file with the columns ``file`` and ``label``.
+
+    Args:
+        model: both towers.
+        labels_file: as of :func:`read_labels`; its distinct labels are the classes.
+        templates: as of :func:`get_templates`.
+        options: of :func:`encode_files`.
+
+    Returns:
+        as :func:`classification_accuracy`.
+    """
+    files, labels = read_labels(labels_file, "label")
+    classes = sorted(set(labels))
+    embeddings = embed_all(model, files, **options)
+    logits = embeddings @ class_embeddings(model, classes, templates).T
+    return classification_accuracy(logits.cpu(), torch.tensor([classes.index(label) for label in labels]))
+
+
+def evaluate_retrieval(model: CLIP, captions_file: str | Path, ks: Sequence[int] = (1, 5, 10), **options) -> dict:
+    """Retrieval between the images or videos and the captions of a CSV file with the columns ``file`` and ``caption``.
+
+    A file may occur in several rows. Equal captions of different files are positives of each other.
+
+    Args:
+        model: both towers.
+        captions_file: as of :func:`read_labels`.
+        ks: as of :func:`recall_at_k`.
+        options: of :func:`encode_files`.
+
+    Returns:
+        recalls by name (``text_to_image_r1``, ...), plain and ``_reweighted`` as in :func:`recall_at_k`.
+    """
+    rows, texts = read_labels(captions_file, "caption")
+    files, captions = list(dict.fromkeys(rows)), list(dict.fromkeys(texts))
+    positives = torch.zeros(len(captions), len(files), dtype=torch.bool)
+    for file, text in zip(rows, texts, strict=True):
+        positives[captions.index(text), files.index(file)] = True
+    images = embed_all(model, files, normalize_frames=True, **options)
+    scores = (encode_texts(model, captions) @ images.T).float().cpu()
+    results = {}
+    for suffix, reweight in (("", False), ("_reweighted", True)):
+        for name, (s, p) in dict(text_to_image=(scores, positives), image_to_text=(scores.T, positives.T)).items():
+            recalls = recall_at_k(s, p, ks, reweight)
+            results |= {f"{name}_r{k}{suffix}": recall for k, recall in recalls.items()}
+    return results

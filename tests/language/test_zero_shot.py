@@ -1,0 +1,183 @@
+"""Zero-shot classification and retrieval: prompts, figures, files, the tool, clip-benchmark's adapter."""
+
+import json
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers.tiny_clip import tiny_clip
+from helpers.tiny_towers import photo_file
+from helpers.tool_runs import run_tool
+from PIL import Image
+
+from pe_dense.language import get_image_transform, get_text_tokenizer, save_clip
+from pe_dense.language.zero_shot import (
+    class_embeddings,
+    classification_accuracy,
+    encode_files,
+    evaluate_classification,
+    evaluate_retrieval,
+    get_templates,
+    parse_words,
+    read_labels,
+    recall_at_k,
+)
+from pe_dense.utils.video import write_video
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_clip()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, model):
+    folder = tmp_path_factory.mktemp("photos")
+    for i in range(3):
+        (folder / f"{i}.png").write_bytes(photo_file(seed=i))
+    rng = np.random.default_rng(0)
+    write_video(folder / "clip.mp4", [rng.integers(0, 256, (32, 32, 3), np.uint8) for _ in range(5)], 5)
+    (folder / "labels.csv").write_text("file,label\n0.png,dog\n1.png,cat\n2.png,\nclip.mp4,dog\n")
+    (folder / "captions.csv").write_text("file,caption\n0.png,a dog\n0.png,a pet\n1.png,a pet\nclip.mp4,a film\n")
+    save_clip(model, folder / "clip.pt")
+    return folder
+
+
+@torch.no_grad()
+def test_prompt_ensemble(model):
+    prompts = [["a photo of a cat.", "the cat"], ["a photo of a dog.", "the dog"]]
+    tokenize = get_text_tokenizer(16)
+    expected = [F.normalize(F.normalize(model.encode_text(tokenize(p)), dim=1).mean(0), dim=0) for p in prompts]
+    embeddings = class_embeddings(model, ["cat", "dog"], ["a photo of a {}.", "the {}"])
+    torch.testing.assert_close(embeddings, torch.stack(expected))
+    # Results do not depend on the other classes.
+    torch.testing.assert_close(class_embeddings(model, ["dog"], ["a photo of a {}.", "the {}"])[0], embeddings[1])
+
+
+def test_templates():
+    assert get_templates("photo") == ["a photo of a {}."] and get_templates("none") == ["{}"]
+    assert len(get_templates("imagenet")) == 80 and len(get_templates("vild")) == 14
+    for wrong in ("imagnet", "a {} and a {}", []):
+        with pytest.raises(ValueError, match="template"):
+            get_templates(wrong)
+
+
+def test_words():
+    assert parse_words(" a cat,a  dog ") == ["a cat", "a dog"]
+    for words, message in (
+        ("", "the list of words is empty"),
+        (" , ", "the list of words is empty"),
+        ("cat,,dog", "word 2 of 3 is empty"),
+        ("cat, dog, Cat", "class names are given twice: cat"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            parse_words(words)
+
+
+def test_figures():
+    logits = torch.tensor([[3.0, 2, 1], [3, 2, 1], [1, 2, 3], [1, 3, 2]])
+    figures = classification_accuracy(logits, torch.tensor([0, 0, 2, 2]))
+    assert figures == dict(top1=0.75, top5=1.0, mean_per_class_recall=0.75)
+    figures = classification_accuracy(logits, torch.tensor([0, 0, 0, 2]))
+    assert figures["top1"] == 0.5 and figures["mean_per_class_recall"] == pytest.approx(1 / 3)
+
+    scores = torch.tensor([[0.9, 0.8, 0.1], [0.9, 0.2, 0.1]])
+    positives = torch.tensor([[False, True, False], [True, False, True]])
+    assert recall_at_k(scores, positives, (1, 2, 5)) == {1: 0.5, 2: 1.0, 5: 1.0}
+    # The softmax over queries moves the second item of the first query up.
+    sharp = scores * 10
+    assert recall_at_k(sharp, positives, (1,)) == {1: 0.5} and recall_at_k(sharp, positives, (1,), True) == {1: 1.0}
+    with pytest.raises(ValueError, match="query 1 has no positive"):
+        recall_at_k(scores, torch.tensor([[True, False, False], [False] * 3]))
+
+
+def test_files_alone_or_in_a_batch(model, folder):
+    files = [folder / name for name in ("0.png", "clip.mp4", "1.png", "missing.png", "2.png")]
+    left_out = []
+    batched = {}
+    for numbers, rows in encode_files(model, files, batch_size=2, left_out=left_out):
+        batched |= dict(zip(numbers, rows, strict=True))
+    assert sorted(batched) == [0, 1, 2, 4] and left_out[0][0] == 3 and "missing.png" in left_out[0][1]
+    for number in batched:
+        ((_, (alone,)),) = encode_files(model, [files[number]])
+        torch.testing.assert_close(alone, batched[number])
+    with pytest.raises(FileNotFoundError, match="missing.png"):
+        list(encode_files(model, files))
+
+
+def test_evaluation_of_a_labels_file(model, folder):
+    figures = evaluate_classification(model, folder / "labels.csv")
+    transform = get_image_transform(32)
+    image = torch.stack([transform(Image.open(folder / f"{i}.png")) for i in range(2)])
+    with torch.no_grad():
+        ranked = (model.encode_image(image, True) @ class_embeddings(model, ["cat", "dog"]).T).argmax(1).tolist()
+    right = (ranked[0] == 1) + (ranked[1] == 0)
+    assert figures["top1"] * 3 - right == pytest.approx(0, abs=1e-5) or figures["top1"] * 3 - right == pytest.approx(1)
+    figures = evaluate_retrieval(model, folder / "captions.csv", (1, 3))
+    assert set(figures) == {
+        f"{name}_r{k}{suffix}"
+        for name in ("text_to_image", "image_to_text")
+        for k in (1, 3)
+        for suffix in ("", "_reweighted")
+    }
+    assert figures["text_to_image_r3"] == figures["image_to_text_r3"] == 1
+
+
+def test_labels_files_that_are_not_usable(tmp_path, folder, monkeypatch):
+    lines = []
+    monkeypatch.setattr("pe_dense.language.zero_shot.print_log", lambda line, **_: lines.append(line))
+    assert read_labels(folder / "labels.csv", "label")[1] == ["dog", "cat", "dog"]
+    assert lines == [f"{folder}/labels.csv: no label for 2.png, left out"]
+    for content, message in (
+        ("file,caption\na.png,x\n", "lacks the column label; found: file, caption"),
+        ("", "lacks the column file, label; found: none"),
+        ("file,label\na.png,\n", "no row with a label"),
+        ("file,label\na.png,x\n", "1 of 1 files of .* do not exist, such as .*a.png"),
+    ):
+        (tmp_path / "x.csv").write_text(content)
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            read_labels(tmp_path / "x.csv", "label")
+
+
+def test_tool(folder, tmp_path):
+    out = tmp_path / "out.json"
+    words = ["--words", "a cat, a dog", "--device", "cpu"]
+    ended = run_tool("zeroshot", folder / "clip.pt", folder, folder / "clip.mp4", *words, "--json", out)
+    assert ended.returncode == 0, ended.stderr
+    results = json.loads(out.read_text())
+    assert len(results) == 4 and len(ended.stdout.splitlines()) == 4
+    assert all(sum(row.values()) == pytest.approx(1) for row in results.values())
+
+
+def write_webdataset(root, count=6):
+    (root / "test").mkdir(parents=True)
+    (root / "test/nshards.txt").write_text("1")
+    (root / "classnames.txt").write_text("cat\ndog")
+    (root / "zeroshot_classification_templates.txt").write_text("a photo of a {c}.\na {c}")
+    with tarfile.open(root / "test/0.tar", "w") as shard:
+        for i in range(count):
+            for ending, content in (("png", photo_file(seed=i)), ("cls", str(i % 2).encode())):
+                path = root / f"{i}.{ending}"
+                path.write_bytes(content)
+                shard.add(path, f"{i:04d}.{ending}")
+
+
+def test_clip_benchmark(model, folder, tmp_path, monkeypatch):
+    """Zero-shot classification of a web data set end to end by the package, with this project's own figures."""
+    pytest.importorskip("clip_benchmark")
+    from pe_dense.language import clip_benchmark
+
+    write_webdataset(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--dataset", "wds/shapes", "--dataset_root", str(tmp_path / "data"), "--task=zeroshot_classification"]
+    arguments += ["--model", str(folder / "clip.pt"), "--pretrained", "tiny", "--batch_size=4", "--num_workers=0"]
+    clip_benchmark.main(["eval", *arguments, "--output", str(tmp_path / "out.json"), "--no_amp"])
+    metrics = json.loads((tmp_path / "out.json").read_text())["metrics"]
+
+    rows = "".join(f"data/{i}.png,{('cat', 'dog')[i % 2]}\n" for i in range(6))
+    (tmp_path / "labels.csv").write_text("file,label\n" + rows)
+    expected = evaluate_classification(model, tmp_path / "labels.csv", ["a photo of a {}.", "a {}"])
+    assert metrics["acc1"] == pytest.approx(expected["top1"])
+    assert metrics["mean_per_class_recall"] == pytest.approx(expected["mean_per_class_recall"])

@@ -1,0 +1,104 @@
+#!/usr/bin/env python
+"""Classify images and videos by words: tools/zeroshot.py MODEL IMAGE|VIDEO|FOLDER... --words "a cat, a dog"
+
+MODEL is the name of a PE Core model (PE-Core-B16-224), a file with both of its towers, or hf://<owner>/<repo>/<file>.
+Instead of --words, --labels and --captions evaluate classification and retrieval on the files of a CSV file.
+"""
+
+import argparse
+
+from pe_dense.engine.arguments import path, text, whole_number
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=text, help="name, path or hf:// name of a PE Core model")
+    parser.add_argument("images", nargs="*", type=text, metavar="IMAGE", help="images, folders of them, or videos")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--words", metavar="WORD,WORD", help="class names separated by commas")
+    task.add_argument(
+        "--labels", type=path, metavar="CSV", help="evaluate classification: a file with the columns file and label"
+    )
+    task.add_argument(
+        "--captions", type=path, metavar="CSV", help="evaluate retrieval: a file with the columns file and caption"
+    )
+    parser.add_argument(
+        "--templates",
+        nargs="+",
+        default=["photo"],
+        type=text,
+        metavar="NAME|TEMPLATE",
+        help="photo, imagenet (80 prompts), vild, none, or templates such as 'a sketch of a {}.' (photo)",
+    )
+    parser.add_argument("--top", type=whole_number(1, 1000), default=5, help="words printed for an image (5)")
+    parser.add_argument("--json", type=path, metavar="FILE", help="write all probabilities or figures there")
+    parser.add_argument("--overwrite", action="store_true", help="replace that file")
+    parser.add_argument("--batch-size", type=whole_number(1, 100_000), default=16, help="images that run together (16)")
+    parser.add_argument("--device", type=text, help="cuda, cuda:1, cpu, ... (a GPU where there is one)")
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from pe_dense.utils.errors import one_line_errors
+
+    with one_line_errors():
+        return run(args)
+
+
+def run(args):
+    from pathlib import Path
+
+    from pe_dense.language.zero_shot import get_templates, parse_words
+    from pe_dense.utils.errors import ConfigError
+    from pe_dense.utils.image import find_images
+    from pe_dense.utils.video import EXTENSIONS
+
+    # Everything that can be wrong on the command line is checked before weights are read.
+    templates = get_templates(args.templates[0] if len(args.templates) == 1 else args.templates)
+    if args.json and args.json.exists() and not args.overwrite:
+        raise FileExistsError(f"{args.json} exists: name another file or pass --overwrite")
+    if args.words is not None:
+        words = parse_words(args.words)
+        if not args.images:
+            raise ConfigError("no images: name image files, videos or folders")
+        files = []
+        for source in args.images:
+            is_video = Path(source).suffix.lower() in EXTENSIONS and Path(source).is_file()
+            files += [Path(source)] if is_video else find_images([source])
+    elif args.images:
+        raise ConfigError("--labels and --captions name the files themselves: leave the images out")
+
+    from pe_dense.backbones.build import choose_device
+    from pe_dense.language import load_clip
+    from pe_dense.language.zero_shot import class_embeddings, encode_files, evaluate_classification, evaluate_retrieval
+    from pe_dense.utils.atomic_write import write_json
+
+    model = load_clip(args.model, device=choose_device(args.device))
+    left_out = []
+    if args.words is not None:
+        embeddings, scale = class_embeddings(model, words, templates), model.logit_scale.detach().exp()
+        results = {}
+        batches = encode_files(model, files, batch_size=args.batch_size, left_out=left_out)
+        for numbers, images in batches:
+            for number, row in zip(numbers, (scale * images @ embeddings.T).softmax(dim=-1).tolist(), strict=True):
+                ranked = sorted(zip(words, row, strict=True), key=lambda pair: -pair[1])
+                results[str(files[number])] = dict(ranked)
+                shown = ", ".join(f"{word} {probability:.1%}" for word, probability in ranked[: args.top])
+                print(f"{files[number]}: {shown}")
+        for number, reason in left_out:
+            print(f"left out: {files[number]}: {reason}")
+    else:
+        if args.labels:
+            results = evaluate_classification(model, args.labels, templates, batch_size=args.batch_size)
+        else:
+            results = evaluate_retrieval(model, args.captions, batch_size=args.batch_size)
+        for name, value in results.items():
+            print(f"{name}: {value:.2%}")
+    if args.json:
+        write_json(args.json, results, indent=1, overwrite=args.overwrite)
+    return 1 if left_out else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
