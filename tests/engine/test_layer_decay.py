@@ -66,7 +66,7 @@ def test_bad_settings(settings, message):
 
 
 def test_model_needs_one_tower():
-    with pytest.raises(ValueError, match="one PETower, got 0 in Linear"):
+    with pytest.raises(ValueError, match="one backbone, got 0 in Linear"):
         build()(nn.Linear(2, 2))
     model = Model()
     model.teacher = PETower(ARCH)

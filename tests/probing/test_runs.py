@@ -66,7 +66,7 @@ def test_sweep_reports_every_validation(sweep):
         assert all(0 <= float(row["mIoU"]) <= 100 for row in rows)
         content = json.loads((path / "layers.json").read_text())
         assert content["best"]["mIoU"] == max(row["mIoU"] for row in content["rows"])
-        assert content["title"] == "Shapes, linear probe, 4 blocks, 128 wide"
+        assert content["title"] == "Shapes, linear probe, 4 blocks, 128 channels"
         assert Image.open(path / "layers.png").size == (1120, 700)
         logs = logged(sweep, "best_layer", "mIoU", "mIoU/layer_3-0")[step]
         assert logs[:2] == [content["best"]["layer"], pytest.approx(content["best"]["mIoU"])]
