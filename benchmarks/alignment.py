@@ -38,7 +38,7 @@ def make_run(kind: str, options: dict):
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-    from pe_dense.distillation.preprocessor import SAM_COLOURS, resize
+    from pe_dense.distillation.preprocessor import SAM_MEAN_STD, resize
     from pe_dense.distillation.teachers import SAMTeacher
     from pe_dense.distillation.teachers.sam import build_sam
 
@@ -54,7 +54,7 @@ def make_run(kind: str, options: dict):
 
         def encode():
             with torch.inference_mode(), autocast:
-                return teacher.embed(resize(images, SIDE, SAM_COLOURS))
+                return teacher.embed(resize(images, SIDE, SAM_MEAN_STD))
 
         return encode
     sam = build_sam(options["size"], None).to(device)
@@ -106,7 +106,7 @@ def main() -> None:
     options = vars(parser.parse_args())
     os.environ["OMP_NUM_THREADS"] = str(options["threads"])
 
-    from measure import in_turns, peak_memory, summary, write_table
+    from utils import in_turns, peak_memory, summary, write_table
 
     runs = {kind: make_run(kind, options) for kind in ROWS}
     tokens, expected = runs["direct"](), runs["long way"]()

@@ -12,7 +12,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from measure import in_turns, summary, write_table
+from utils import in_turns, summary, write_table
 
 
 def make_photos(folder: Path, count: int) -> list[Path]:

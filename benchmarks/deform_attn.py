@@ -33,7 +33,7 @@ def main():
     parser.add_argument("--output", type=Path, default=Path("work_dirs/benchmarks/deform_attn.json"))
     args = parser.parse_args()
 
-    from measure import in_turns, peak_memory, summary, write_table
+    from utils import in_turns, peak_memory, summary, write_table
 
     case = (args.size, args.dtype, args.device, args.threads)
     names = [name for name in ROWS if name != "triton" or args.device != "cpu"]

@@ -12,7 +12,7 @@ import argparse
 from contextlib import contextmanager
 from pathlib import Path
 
-from measure import in_turns, peak_memory, summary, write_table
+from utils import in_turns, peak_memory, summary, write_table
 
 # kind, row, tower options, windows partitioned in every block, compiled
 ROWS = [
@@ -53,9 +53,9 @@ def make_run(kind: str, options: dict, compiled: bool, args):
     device, dtype = torch.device(args.device), getattr(torch, args.dtype)
     config = Config.fromfile(Path(__file__).parents[1] / "configs" / "coco_maskrcnn_pe_b16.py")
     init_default_scope(config.default_scope)
-    from pe_dense.backbones import get_variant
+    from pe_dense.backbones import get_pe_config
 
-    variant = get_variant(args.arch)
+    variant = get_pe_config(args.arch)
     quarter = variant.layers // 4
     config.model.merge(
         dict(

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from measure import write_table
+from utils import write_table
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers.metric_data import as_results, make_ground_truth, make_predictions

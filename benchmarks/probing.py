@@ -11,7 +11,7 @@ import argparse
 from functools import partial
 from pathlib import Path
 
-from measure import in_turns, summary, write_table
+from utils import in_turns, summary, write_table
 
 ONE = "one layer"
 
@@ -51,7 +51,7 @@ def make_step(kind: str, taps, mmsegs_loss: bool, args):
     if mmsegs_loss:
         for head in [module for module in model.modules() if isinstance(module, LinearHead)]:
             head.loss_by_feat = partial(BaseDecodeHead.loss_by_feat, head)
-    constructor = "pe_dense.SweepConstructor" if kind == "Sweep" else "DefaultOptimWrapperConstructor"
+    constructor = "pe_dense.SweepOptimWrapperConstructor" if kind == "Sweep" else "DefaultOptimWrapperConstructor"
     wrapper = OPTIM_WRAPPER_CONSTRUCTORS.build(
         dict(type=constructor, optim_wrapper_cfg=dict(optimizer=dict(type="AdamW", lr=1e-3)))
     )(model)
@@ -85,12 +85,12 @@ def main():
     from mmengine.registry import init_default_scope
 
     import pe_dense  # noqa: F401
-    from pe_dense.backbones import get_variant
+    from pe_dense.backbones import get_pe_config
 
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
     init_default_scope("mmseg")
-    layers = get_variant(args.arch).layers
+    layers = get_pe_config(args.arch).layers
     runs = {
         "tower alone": make_tower(args),
         ONE: make_step("Probe", (-1,), False, args),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from measure import in_turns, peak_memory, summary, write_table
+from utils import in_turns, peak_memory, summary, write_table
 
 # Name, grid, width; all pairs at 8 px take some 4 GB.
 CASES = [

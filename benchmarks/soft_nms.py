@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from measure import in_turns, summary, write_table
+from utils import in_turns, summary, write_table
 
 CASES = [(2000, 91, 150), (2000, 91, 20), (2000, 1, 2), (10_000, 91, 100)]  # boxes, classes, objects
 

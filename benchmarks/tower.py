@@ -13,7 +13,7 @@ import os
 import sys
 from pathlib import Path
 
-from measure import in_turns, peak_memory, summary, synchronize, write_table
+from utils import in_turns, peak_memory, summary, synchronize, write_table
 
 TASKS = ("forward", "training")
 SIZES = {"T16": "tiny", "S16": "small", "B16": "base", "L14": "large", "G14": "gigantic"}
@@ -35,8 +35,8 @@ def make_tower(kind: str, arch: str):
 
         _, family, size, image_size = arch.removesuffix("-Tiling").split("-")
         other = timm.create_model(f"vit_pe_{family.lower()}_{SIZES[size]}_patch{size[1:]}_{image_size}")
-        if image_size != str(tower.variant.image_size):
-            raise ValueError(f"timm has no {arch} of {tower.variant.image_size} px")
+        if image_size != str(tower.config.image_size):
+            raise ValueError(f"timm has no {arch} of {tower.config.image_size} px")
         other.load_state_dict(checkpoint_filter_fn(tower.state_dict(), other))
         return other
     sys.path.insert(0, os.environ["PERCEPTION_MODELS"])
@@ -81,9 +81,9 @@ def make_run(kind: str, task: str, compiled: bool, options: dict):
 
 def flops(arch: str, size: int, batch: int) -> float:
     """Floating point operations of a forward pass, matrix products only."""
-    from pe_dense.backbones import get_variant
+    from pe_dense.backbones import get_pe_config
 
-    variant = get_variant(arch)
+    variant = get_pe_config(arch)
     tokens = (size // variant.patch_size) ** 2 + int(variant.use_cls_token)
     width, hidden = variant.width, variant.mlp_width
     block = 2 * tokens * (4 * width**2 + 2 * width * hidden) + 4 * tokens**2 * width
@@ -122,14 +122,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("work_dirs/benchmarks/tower.json"))
     args = parser.parse_args()
 
-    from pe_dense.backbones import get_variant
+    from pe_dense.backbones import get_pe_config
 
     kinds = ["pe_dense", "timm", *(["reference"] if os.environ.get("PERCEPTION_MODELS") else [])]
     on_gpu = args.device != "cpu"
     peak = matmul_rate(args.dtype, args.device) if on_gpu else None
     rows = []
     for arch in args.arch:
-        size = args.size or get_variant(arch).image_size
+        size = args.size or get_pe_config(arch).image_size
         options = dict(
             arch=arch, size=size, batch=args.batch, device=args.device, dtype=args.dtype, threads=args.threads
         )

@@ -8,7 +8,7 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.shapes_probe import *
 
-min_depth, max_depth = 0.5, 12.0  # metres
+min_depth, max_depth = 0.5, 12.0  # meters
 model.merge(
     dict(
         type="pe_dense.DepthProbe",

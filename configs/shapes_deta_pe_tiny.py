@@ -41,7 +41,7 @@ test_evaluator = val_evaluator
 optim_wrapper.merge(
     dict(
         optimizer=dict(lr=6e-4),
-        constructor="pe_dense.DeformableConstructor",
+        constructor="pe_dense.DETAOptimWrapperConstructor",
         paramwise_cfg=dict(decay_rate=0.9, offsets_rate=1.0),  # at a tenth the offsets would stay where they begin
     )
 )

@@ -74,5 +74,5 @@ val_evaluator = dict(
 )
 test_evaluator = val_evaluator
 
-optim_wrapper.merge(dict(constructor="pe_dense.LayerDecayConstructor", paramwise_cfg=dict(decay_rate=0.9)))
+optim_wrapper.merge(dict(constructor="pe_dense.LayerDecayOptimWrapperConstructor", paramwise_cfg=dict(decay_rate=0.9)))
 custom_hooks = [*custom_hooks, dict(type="EMAHook", momentum=0.01)]

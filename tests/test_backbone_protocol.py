@@ -19,7 +19,7 @@ from pe_dense.apps.explorer import Explorer
 from pe_dense.datasets.synthetic.video import draw_video
 from pe_dense.engine.config import load_config
 from pe_dense.registry import MODELS
-from pe_dense.visualization.features import Scene
+from pe_dense.visualization.features import FigureInputs
 from pe_dense.visualization.figures import draw_correspondence, draw_pca, draw_similarity
 
 ROOT = Path(__file__).parents[1]
@@ -137,7 +137,7 @@ def photos():
 
 
 def test_figures(model_args, photos, tmp_path):
-    scene = Scene(build(model_args), "test", ["a", "b"], photos, long_side=96)
+    scene = FigureInputs(build(model_args), "test", ["a", "b"], photos, long_side=96)
     written = [
         *draw_pca(scene, [0, 2], tmp_path),
         *draw_similarity(scene, [2], tmp_path, point=(10.0, 10.0)),

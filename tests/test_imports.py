@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from pe_dense.backbones import Backbone, PETower, get_variant
+from pe_dense.backbones import Backbone, PETower, get_pe_config
 
 ROOT = Path(__file__).parents[1] / "pe_dense"
 # A package imports from lower floors only, or from a package of its own floor that stands before it.
@@ -80,7 +80,7 @@ def test_importing_the_package_is_light():
 
 def test_only_the_backbone_protocol_is_used():
     """No file outside of `backbones` asks a backbone for what only PETower has."""
-    arch = dict(get_variant("PE-Core-T16-384").__dict__, layers=1)
+    arch = dict(get_pe_config("PE-Core-T16-384").__dict__, layers=1)
     with torch.device("meta"):
         tower = PETower(arch)
     shared = set(dir(nn.Module)) | set(dir(Backbone)) | set(Backbone.__annotations__) | {"training", "init_cfg"}

@@ -44,7 +44,7 @@ def main():
     with STOP.handled(), one_line_errors():
         from pe_dense.engine.build_runner import testing_runner
         from pe_dense.engine.config import load_config
-        from pe_dense.engine.distributed import leave_processes
+        from pe_dense.engine.distributed import destroy_distributed
 
         config = load_config(args.config, args.cfg_options)
         if args.data or args.val_ann or args.images:
@@ -53,7 +53,7 @@ def main():
             use_data(config, args.data, splits=("val",), val_ann=args.val_ann, images=args.images)
         runner = testing_runner(config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher, tta=args.tta)
         runner.test()
-        leave_processes()
+        destroy_distributed()
     print(f"Metrics and logs: {runner.log_dir}")
 
 

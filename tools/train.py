@@ -25,7 +25,7 @@ def parse_args():
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision (bfloat16) if the config has it not")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--fsdp", action="store_true", help="share parameters and optimiser out among the processes")
+    parser.add_argument("--fsdp", action="store_true", help="share parameters and optimizer out among the processes")
     parser.add_argument(
         "--ema",
         nargs="?",
@@ -66,7 +66,7 @@ def main():
     with STOP.handled(), one_line_errors():
         from pe_dense.engine.build_runner import training_runner
         from pe_dense.engine.config import load_config
-        from pe_dense.engine.distributed import leave_processes
+        from pe_dense.engine.distributed import destroy_distributed
 
         config = load_config(args.config, args.cfg_options)
         if args.data or args.train_ann or args.val_ann or args.images:
@@ -90,9 +90,9 @@ def main():
         try:
             runner.train()
         except StopRun:
-            leave_processes()
+            destroy_distributed()
             raise
-        leave_processes()
+        destroy_distributed()
     print(f"Checkpoints: {runner.work_dir}\nLogs: {runner.log_dir}")
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Draw what a tower sees: tools/visualize_features.py IMAGE... --arch PE-Spatial-G14-448 --out DIR
 
-  --mode pca             principal components as colours (the default); videos give MP4
+  --mode pca             principal components as colors (the default); videos give MP4
   --mode correspondence  parts of the first image joined to those of the others that are mutually nearest
   --mode similarity      how alike all tokens are to the one at --point of the first image
   --mode attention       where the token at --point looks, by the tower's own queries and keys

@@ -1,4 +1,4 @@
-"""The published optimiser and schedule: 24,000 updates by batches of 12,288 images.
+"""The published optimizer and schedule: 24,000 updates by batches of 12,288 images.
 
 MMEngine counts batches, not updates: all that is counted in iterations goes with `accumulative_counts`. On other
 machines change the first two numbers here, all else follows. The decay of the learning rate is not published; here it

@@ -1,5 +1,5 @@
 """What makes a depth probe of one layer a sweep over all."""
 
 sweep = dict(type="pe_dense.DepthSweep", backbone=dict(out_indices=None))
-sweep_constructor = "pe_dense.SweepConstructor"
+sweep_constructor = "pe_dense.SweepOptimWrapperConstructor"
 sweep_hook = dict(type="pe_dense.SweepHook", title="NYUv2 depth, linear", unit="m", best_over_time=True)

@@ -42,8 +42,8 @@ model = dict(
     ),
     num_queries=900,
     train_cfg=dict(
-        first_stage=dict(type="pe_dense.OverlapAssigner", pos_iou_thr=0.7, max_positives=128),
-        second_stage=dict(type="pe_dense.OverlapAssigner", pos_iou_thr=0.6, max_positives=0.25),
+        first_stage=dict(type="pe_dense.DETAAssigner", pos_iou_thr=0.7, max_positives=128),
+        second_stage=dict(type="pe_dense.DETAAssigner", pos_iou_thr=0.6, max_positives=0.25),
     ),
     test_cfg=dict(pre_nms=10_000, nms=dict(type="nms", iou_threshold=0.7), max_per_img=100),
 )
@@ -52,7 +52,7 @@ model = dict(
 # to all of them together; the two smaller sizes contribute boxes of more than 64 x 64 px only. The published code notes
 # that `quad_scale` 0.4 may be needed for 66.0 AP, its default 0.5 gives 65.9.
 tta_model = dict(
-    type="pe_dense.TestTimeDETA",
+    type="pe_dense.DETATTAModel",
     min_sides=(0, 0, 64, 64),
     num_queries=2000,
     pre_nms=2000,
@@ -63,7 +63,7 @@ optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=2e-4, weight_decay=1e-4),
     clip_grad=dict(max_norm=0.1, norm_type=2),
-    constructor="pe_dense.DeformableConstructor",
+    constructor="pe_dense.DETAOptimWrapperConstructor",
     paramwise_cfg=dict(decay_rate=0.9),
 )
 custom_hooks = [dict(type="pe_dense.ClassCheckHook")]

@@ -9,7 +9,7 @@ optim_wrapper = dict(
     type="AmpOptimWrapper",
     dtype="bfloat16",
     optimizer=dict(type="AdamW", lr=5e-5, betas=(0.9, 0.999), weight_decay=0.1),
-    constructor="pe_dense.LayerDecayConstructor",
+    constructor="pe_dense.LayerDecayOptimWrapperConstructor",
     paramwise_cfg=dict(decay_rate=0.9),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=64)

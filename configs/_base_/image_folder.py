@@ -1,7 +1,7 @@
 """Images without labels, in a folder and below. Everything hangs on `data_root`.
 
 Each is seen once, as one crop, by student and teachers, who shrink it to their own sizes. How much of an image a crop
-holds is not published; aspect, colours and flips are the recipe's.
+holds is not published; aspect, colors and flips are the recipe's.
 """
 
 from mmengine.config import read_base

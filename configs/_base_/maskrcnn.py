@@ -113,4 +113,4 @@ model = dict(
     ),
 )
 custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
-tta_model = dict(type="pe_dense.TestTimeMaskRCNN")  # for `--tta`
+tta_model = dict(type="pe_dense.MaskRCNNTTAModel")  # for `--tta`

@@ -4,9 +4,9 @@ data_root = "data/nyu"
 data_source = dict(
     name="NYU depth v2 (BTS's selection)",
     url="https://github.com/cleinc/bts (mmsegmentation's docs/en/user_guides/2_dataset_prepare.md has a packed copy)",
-    layout="images/{train,test}/*.jpg and annotations/{train,test}/*.png, 16 bits, in millimetres",
+    layout="images/{train,test}/*.jpg and annotations/{train,test}/*.png, 16 bits, in millimeters",
 )
-min_depth, max_depth = 1e-3, 10.0  # metres
+min_depth, max_depth = 1e-3, 10.0  # meters
 crop_size = (448, 560)  # of 480 x 640; whole patches of 14 and of 16 px
 UNBOUNDED = 100_000  # the long side of a resized image, in px
 

@@ -1,7 +1,7 @@
 """What makes a linear probe of one layer a sweep over all."""
 
 sweep = dict(type="pe_dense.SegmentationSweep", backbone=dict(out_indices=None))
-sweep_constructor = "pe_dense.SweepConstructor"
+sweep_constructor = "pe_dense.SweepOptimWrapperConstructor"
 sweep_evaluator = dict(
     type="pe_dense.LayerMetric",
     metric=dict(type="pe_dense.IoUMetric", class_table=False),

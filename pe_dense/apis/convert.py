@@ -10,7 +10,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from pe_dense.detection.convert_detectron2 import classifier_outputs, has_layer_scale, is_detectron2
 from pe_dense.detection.deta.convert import is_deta
-from pe_dense.engine.runner import bare_state, model_state
+from pe_dense.engine.runner import model_state, strip_wrappers
 from pe_dense.utils import CheckpointError
 from pe_dense.utils.checkpoint import write_checkpoint
 
@@ -29,7 +29,7 @@ def published_config(checkpoint, source: str) -> str:
     Raises:
         CheckpointError: for any other file.
     """
-    state = bare_state(checkpoint, source)
+    state = strip_wrappers(checkpoint, source)
     if is_deta(state):
         return "coco_deta_pe_g14_1824.py"
     data = _DATA.get(classifier_outputs(state)) if is_detectron2(state) else None

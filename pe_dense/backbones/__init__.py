@@ -5,7 +5,7 @@ from pe_dense.backbones.build import load_tower, save_weights
 from pe_dense.backbones.checkpoint import load_weights, save_state
 from pe_dense.backbones.frozen import FrozenTower
 from pe_dense.backbones.pe import PETower
-from pe_dense.backbones.pe_configs import VARIANTS, Variant, get_variant
+from pe_dense.backbones.pe_configs import PE_CONFIGS, PEConfig, get_pe_config
 from pe_dense.backbones.timm import TimmTower
 
 __all__ = [
@@ -13,9 +13,9 @@ __all__ = [
     "FrozenTower",
     "PETower",
     "TimmTower",
-    "VARIANTS",
-    "Variant",
-    "get_variant",
+    "PE_CONFIGS",
+    "PEConfig",
+    "get_pe_config",
     "load_tower",
     "load_weights",
     "save_state",

@@ -1,7 +1,7 @@
 """Two-dimensional rotary position embedding.
 
 Source: RoPE-2D as in the published towers: half of a head's channels turn with the column, half with the row, pairs
-of neighbouring channels ``(a, b)`` become ``(a cos - b sin, b cos + a sin)`` and frequencies fall from 1 as
+of neighboring channels ``(a, b)`` become ``(a cos - b sin, b cos + a sin)`` and frequencies fall from 1 as
 ``10000 ** (-2 j / (head_dim / 2))``.
 """
 
@@ -61,8 +61,8 @@ def rotary_table(rows: Tensor, columns: Tensor, head_dim: int, *, with_cls_token
     return RotaryTable(angles.cos(), angles.sin())
 
 
-def rotate(x: Tensor, table: RotaryTable) -> Tensor:
-    """Turn neighbouring channel pairs by their token's angles.
+def apply_rope(x: Tensor, table: RotaryTable) -> Tensor:
+    """Turn neighboring channel pairs by their token's angles.
 
     Args:
         x: (B, N, ..., head_dim) queries or keys; half precision is turned in float32, as in the reference.
@@ -108,7 +108,7 @@ class Windows:
         """Whether windows divide the grid, so that no token is added."""
         return self.padded == (self.height, self.width)
 
-    def split(self, x: Tensor) -> Tensor:
+    def window_partition(self, x: Tensor) -> Tensor:
         """(B, 1, H * W, C) -> (B, windows, size * size, C)."""
         batch, _, _, channels = x.shape
         (height, width), size = self.padded, self.size
@@ -118,7 +118,7 @@ class Windows:
         x = x.view(batch, height // size, size, width // size, size, channels).transpose(2, 3)
         return x.reshape(batch, -1, size * size, channels)
 
-    def merge(self, x: Tensor) -> Tensor:
+    def window_unpartition(self, x: Tensor) -> Tensor:
         """(B, windows, size * size, C) -> (B, 1, H * W, C), without the added tokens."""
         batch, _, _, channels = x.shape
         (height, width), size = self.padded, self.size

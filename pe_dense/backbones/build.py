@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from pe_dense.backbones.base import TIMM_PREFIX, Backbone
-from pe_dense.backbones.checkpoint import load_weights, save_state, tower_state
+from pe_dense.backbones.checkpoint import extract_backbone_state, load_weights, save_state
 from pe_dense.backbones.frozen import FrozenTower
 from pe_dense.backbones.pe import PETower
-from pe_dense.backbones.pe_configs import VARIANTS, Variant
+from pe_dense.backbones.pe_configs import PE_CONFIGS, PEConfig
 from pe_dense.backbones.timm import TIMM_HUB, TimmTower
 from pe_dense.registry import MODELS
-from pe_dense.utils import CheckpointError, read_checkpoint, require_match
+from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
 from pe_dense.utils.errors import InputError
-from pe_dense.utils.rng import drawn_alike
+from pe_dense.utils.rng import fork_rng_at_initial_seed
 from pe_dense.utils.state_dict import unwrap_state
 
 
@@ -43,7 +43,7 @@ def export_tower(source: str | Path, path: str | Path, *, fold: bool = False, ov
         FileExistsError, ValueError: as :func:`~pe_dense.backbones.save_state`; ValueError for folding what is not
         there.
     """
-    state = tower_state(read_checkpoint(source), source)
+    state = extract_backbone_state(read_checkpoint(source), source)
     if fold:
         state = fold_layer_scale(state)
     save_state(state, path, overwrite=overwrite)
@@ -80,7 +80,7 @@ def fitting_names(state: dict[str, Tensor]) -> list[str]:
     shapes = {key: value.shape for key, value in state.items()}
     width, layers = len(state["conv1.weight"]), sum(key.endswith(".ln_1.weight") for key in state)
     names = []
-    for name, variant in VARIANTS.items():
+    for name, variant in PE_CONFIGS.items():
         if (variant.width, variant.layers) != (width, layers):
             continue
         with torch.device("meta"):
@@ -139,7 +139,7 @@ def open_tower(arch: str | None, weights: str | Path | None = None, *, device: s
 
 
 def _open_timm(arch: str, weights: str | Path | None) -> TimmTower:
-    with drawn_alike():
+    with fork_rng_at_initial_seed():
         tower = TimmTower(arch)
     if weights != RANDOM:
         tower.load_pretrained(weights or TIMM_HUB)
@@ -253,7 +253,7 @@ def _build_frozen(backbone: dict, options: dict, checkpoint: dict, source: str |
         )
     options.pop("dtype", None)
     frozen = FrozenTower(**options, init_cfg=dict(type="Pretrained", checkpoint=published))
-    require_match(frozen.state_dict(), part, str(source), "its frozen tower")
+    match_state_dict(frozen.state_dict(), part, str(source), "its frozen tower")
     frozen.load_state_dict(part)
     return frozen.tower
 
@@ -268,13 +268,13 @@ def _allowed_options(backbone: dict, source: str | Path) -> dict:
     options = {key: value for key, value in backbone.items() if key not in ("type", "init_cfg")}
     for key, value in options.items():
         if key == "arch" and isinstance(value, dict):
-            names = {field.name for field in fields(Variant)}
+            names = {field.name for field in fields(PEConfig)}
             base = value.get("base")
-            good = base is None or isinstance(base, str) and base in VARIANTS
+            good = base is None or isinstance(base, str) and base in PE_CONFIGS
             values = {name: item for name, item in value.items() if name != "base"}
             good = good and all(name in names and _is_allowed(name, item) for name, item in values.items())
         elif key == "arch":
-            good = isinstance(value, str) and value in VARIANTS
+            good = isinstance(value, str) and value in PE_CONFIGS
         else:
             good = key in known and _is_allowed(key, value)
         if not good:
@@ -301,7 +301,7 @@ def _is_allowed(name: str, value) -> bool:
 def load_tower(arch: str | dict, weights: str | Path | None = None, *, device="cpu", dtype=torch.float32, **options):
     """A tower with its weights, ready to use.
 
-    Nothing is initialised only to be overwritten: peak memory is the tower's own plus the file's pages in use.
+    Nothing is initialized only to be overwritten: peak memory is the tower's own plus the file's pages in use.
 
     Args:
         arch: as of :class:`~pe_dense.backbones.PETower`.

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from pe_dense.backbones.pos_embed import resample_patch_embedding, resample_positions, split_cls_entry
-from pe_dense.utils import CheckpointError, read_checkpoint, require_match
+from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
 from pe_dense.utils.checkpoint import write_checkpoint, write_safetensors
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.state_dict import unwrap_state
@@ -33,18 +33,20 @@ def load_weights(tower, source: str | Path, *, add_layer_scale: bool = False) ->
     Args:
         tower: a :class:`~pe_dense.backbones.PETower`.
         source: path or ``hf://`` name, see :func:`~pe_dense.utils.read_checkpoint`.
-        add_layer_scale: as of :func:`fit_state`.
+        add_layer_scale: as of :func:`adapt_backbone_state`.
 
     Raises:
         CheckpointError: if the file holds no tower, more than one, or one that does not fit; names the keys, the file
             and the tower.
         FileNotFoundError: if there is no such file.
     """
-    state = fit_state(tower, tower_state(read_checkpoint(source), source), source, add_layer_scale=add_layer_scale)
+    state = adapt_backbone_state(
+        tower, extract_backbone_state(read_checkpoint(source), source), source, add_layer_scale=add_layer_scale
+    )
     tower.load_state_dict(state, assign=any(p.is_meta for p in tower.parameters()))
 
 
-def tower_state(checkpoint, source: str | Path = "checkpoint") -> dict[str, Tensor]:
+def extract_backbone_state(checkpoint, source: str | Path = "checkpoint") -> dict[str, Tensor]:
     """Find the tower in a checkpoint and give its state dict in the published names.
 
     Args:
@@ -73,7 +75,7 @@ def tower_state(checkpoint, source: str | Path = "checkpoint") -> dict[str, Tens
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def fit_state(
+def adapt_backbone_state(
     tower, state: dict[str, Tensor], source: str | Path = "checkpoint", *, add_layer_scale: bool = False
 ) -> dict[str, Tensor]:
     """Bring a published state dict to the form of a tower.
@@ -91,37 +93,37 @@ def fit_state(
     Raises:
         CheckpointError: listing keys that are missing, left over or of another shape.
     """
-    variant = tower.variant
+    config = tower.config
     state = {key: value for key, value in state.items() if key.rpartition(".")[2] not in _ROTARY_BUFFERS}
     _check_resampled(state, source)
     if not tower.has_head:
         state = {key: value for key, value in state.items() if key.partition(".")[0] not in _HEAD}
     table = state.get("positional_embedding")
-    if table is not None and variant.use_abs_posemb:
+    if table is not None and config.use_abs_posemb:
         try:
             cls_entry, grid = split_cls_entry(table)
         except InputError as error:
             raise CheckpointError(f"{source}: {error}") from error
-        if not variant.use_cls_token:
+        if not config.use_cls_token:
             state.pop("class_embedding", None)
             cls_entry = cls_entry[:0]
-        if len(grid) != variant.grid_size**2:
-            grid = resample_positions(grid, variant.grid_size)
-            print_log(f"{source}: positions resampled to {variant.grid_size} x {variant.grid_size}", "current")
+        if len(grid) != config.grid_size**2:
+            grid = resample_positions(grid, config.grid_size)
+            print_log(f"{source}: positions resampled to {config.grid_size} x {config.grid_size}", "current")
         state["positional_embedding"] = torch.cat([cls_entry, grid])
     weight = state.get("conv1.weight")
-    if weight is not None and weight.shape[-1] != variant.patch_size:
-        state["conv1.weight"] = resample_patch_embedding(weight, variant.patch_size)
-        print_log(f"{source}: patches resampled from {weight.shape[-1]} to {variant.patch_size} px", "current")
+    if weight is not None and weight.shape[-1] != config.patch_size:
+        state["conv1.weight"] = resample_patch_embedding(weight, config.patch_size)
+        print_log(f"{source}: patches resampled from {weight.shape[-1]} to {config.patch_size} px", "current")
 
     own = tower.state_dict()
     if add_layer_scale:
         added = [key for key in own if key.rpartition(".")[2] == _LAYER_SCALE and key not in state]
         state.update({key: own[key] for key in added})
         if added:
-            initial = tower.variant.ls_init_value
+            initial = tower.config.ls_init_value
             print_log(f"{source}: LayerScale of {initial} added in {len(added)} places: {added[0]}, ...", "current")
-    require_match(own, state, str(source), tower.name)
+    match_state_dict(own, state, str(source), tower.name)
     return state
 
 

@@ -11,7 +11,7 @@ from pe_dense.backbones.base import Backbone, backbone_config
 from pe_dense.registry import MODELS
 from pe_dense.utils import CheckpointError
 from pe_dense.utils.errors import InputError
-from pe_dense.utils.rng import drawn_alike
+from pe_dense.utils.rng import fork_rng_at_initial_seed
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -20,7 +20,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class FrozenTower(nn.Module):
     """A frozen :class:`~pe_dense.backbones.base.Backbone` under a model that trains on its features.
 
-    It runs without autograd, and its parameters are none of the model's: no optimiser sees them and no checkpoint
+    It runs without autograd, and its parameters are none of the model's: no optimizer sees them and no checkpoint
     repeats them (a probe of the largest tower is saved in megabytes, not in gigabytes). A checkpoint holds instead
     which taps were used and one weight of each of the tower's tensors; loading it loads the tower, too, and compares.
 
@@ -47,7 +47,7 @@ class FrozenTower(nn.Module):
         if dtype not in DTYPES:
             raise InputError(f"dtype {dtype!r} is not one of {', '.join(DTYPES)}")
         options = dict(tower, out_indices=out_indices, init_cfg=init_cfg, frozen=True)
-        with drawn_alike():
+        with fork_rng_at_initial_seed():
             frozen: Backbone = MODELS.build(backbone_config(arch, **options))
         # In a list, which hides it from the model's parameters and state.
         self._hidden = [frozen.to(DTYPES[dtype])]
@@ -99,7 +99,7 @@ class FrozenTower(nn.Module):
         """Give each tap's map as soon as it is there, and keep none.
 
         Args:
-            images: (B, 3, H, W), normalised.
+            images: (B, 3, H, W), normalized.
 
         Yields:
             (block number, (B, C, H / p, W / p) float32) in rising order of the blocks.

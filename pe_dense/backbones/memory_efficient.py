@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules import module as nn_module
 
-from pe_dense.backbones.attention import RotaryTable, rotate
+from pe_dense.backbones.attention import RotaryTable, apply_rope
 
 _COMPLEX = {torch.float32: torch.complex64, torch.float64: torch.complex128}
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
 
 
-def project_and_turn(
+def qkv_with_rope(
     x: Tensor, weight: Tensor, bias: Tensor, heads: int, table: RotaryTable | None, *, memory_efficient: bool = True
 ) -> tuple[Tensor, ...]:
-    """Project tokens to queries, keys and values, and rotate queries and keys by their token's angles.
+    """Project tokens to queries, keys and values, and apply_rope queries and keys by their token's angles.
 
     Args:
         x: (B, N, C).
@@ -44,7 +44,7 @@ def project_and_turn(
         return _ProjectAndTurn.apply(x, weight, bias, heads, *table)
     qkv = _split(F.linear(x, weight, bias), heads)
     if table is not None:
-        qkv = torch.cat([rotate(qkv[:, :, :2], table), qkv[:, :, 2:]], dim=2)
+        qkv = torch.cat([apply_rope(qkv[:, :, :2], table), qkv[:, :, 2:]], dim=2)
     return qkv.permute(2, 0, 3, 1, 4).unbind()
 
 
@@ -126,7 +126,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
     Pairs are multiplied as complex numbers in the precisions that have a complex type.
     """
     if x.dtype not in _COMPLEX:
-        out.copy_(rotate(x, RotaryTable(cos, sin)))
+        out.copy_(apply_rope(x, RotaryTable(cos, sin)))
         return
     shape = (x.shape[1],) + (1,) * (x.dim() - 3) + (x.shape[-1] // 2,)
     factors = torch.complex(cos, sin).to(_COMPLEX[x.dtype]).view(shape)

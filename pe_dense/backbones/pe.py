@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from pe_dense.backbones.attention import Windows
 from pe_dense.backbones.base import Backbone, resolve_indices
-from pe_dense.backbones.checkpoint import fit_state, tower_state
-from pe_dense.backbones.pe_configs import VARIANTS, Variant, get_variant
+from pe_dense.backbones.checkpoint import adapt_backbone_state, extract_backbone_state
+from pe_dense.backbones.pe_configs import PE_CONFIGS, PEConfig, get_pe_config
 from pe_dense.backbones.pos_embed import POSITION_MODES, resize_positions
-from pe_dense.backbones.transformer import DROP_PATH_SCHEDULES, LAYER_NORM_EPS, Attention, AttentionPooling, Transformer
+from pe_dense.backbones.transformer import DROP_PATH_SCHEDULES, LAYER_NORM_EPS, Attention, AttentionPool, Transformer
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
@@ -26,11 +26,12 @@ class PETower(Backbone):
     """A Perception Encoder tower that gives feature maps from any of its blocks.
 
     With no window and no resampling it is the published tower, with its parameter names. With windows it is the tower
-    of the published detectors. Images are RGB, normalised by ``(x / 255 - 0.5) / 0.5``; in shapes B is the batch,
+    of the published detectors. Images are RGB, normalized by ``(x / 255 - 0.5) / 0.5``; in shapes B is the batch,
     H and W an image's sides, p the patch size, C the width, N the number of tokens.
 
     Args:
-        arch: a name of :data:`~pe_dense.backbones.VARIANTS`, or a dict of :class:`~pe_dense.backbones.Variant` fields
+        arch: a name of :data:`~pe_dense.backbones.PE_CONFIGS`, or a dict of :class:`~pe_dense.backbones.PEConfig`
+        fields
             (``dict(base=<name>, ls_init_value=0.1)`` changes a published one).
         out_indices: blocks whose maps :meth:`forward` returns; negative ones count from the end, None for all.
         img_size: side in pixels of the image that ``rope_reference_grid`` spans; the native one by default.
@@ -62,7 +63,7 @@ class PETower(Backbone):
 
     def __init__(
         self,
-        arch: str | dict | Variant,
+        arch: str | dict | PEConfig,
         out_indices: Sequence[int] | None = (-1,),
         img_size: int | None = None,
         patch_size: int | None = None,
@@ -82,8 +83,8 @@ class PETower(Backbone):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
-        variant = get_variant(arch)
-        self.name = arch if isinstance(arch, str) else f"a tower of {variant}"
+        config = get_pe_config(arch)
+        self.name = arch if isinstance(arch, str) else f"a tower of {config}"
         if pos_embed not in POSITION_MODES:
             raise InputError(f"pos_embed {pos_embed!r} is not one of {', '.join(POSITION_MODES)}")
         if global_blocks and window_size is None:
@@ -95,56 +96,54 @@ class PETower(Backbone):
                 f"drop_path_schedule {drop_path_schedule!r} is not one of {', '.join(DROP_PATH_SCHEDULES)}"
             )
         keep_cls = not windowed if with_cls_token is None else with_cls_token
-        if windowed and keep_cls and variant.use_cls_token:
+        if windowed and keep_cls and config.use_cls_token:
             raise InputError(
                 "window attention does not support a class token: set with_cls_token=False or window_size=None"
             )
-        patch_size = patch_size or variant.patch_size
-        self.variant = variant = replace(
-            variant,
+        patch_size = patch_size or config.patch_size
+        self.config = config = replace(
+            config,
             patch_size=patch_size,
-            image_size=(grid_size or variant.grid_size) * patch_size,
-            use_cls_token=variant.use_cls_token and keep_cls,
-            drop_path=variant.drop_path if drop_path_rate is None else drop_path_rate,
+            image_size=(grid_size or config.grid_size) * patch_size,
+            use_cls_token=config.use_cls_token and keep_cls,
+            drop_path=config.drop_path if drop_path_rate is None else drop_path_rate,
             # Pooling by a class token that was dropped can't be asked for; `has_head` is then False.
-            pool_type="none" if variant.pool_type == "tok" and not keep_cls else variant.pool_type,
+            pool_type="none" if config.pool_type == "tok" and not keep_cls else config.pool_type,
         )
         self.has_head = not windowed if with_head is None else with_head
-        self.out_indices = resolve_indices("out_indices", out_indices, variant.layers)
+        self.out_indices = resolve_indices("out_indices", out_indices, config.layers)
         self.pos_embed = pos_embed
         self.frozen = frozen
         self.pad_to_patch = pad_to_patch
-        self.label = self.name if self.name in VARIANTS else f"{variant.layers} blocks, {variant.width} channels"
-        self.embed_dim, self.num_layers, self.patch_size = variant.width, variant.layers, patch_size
-        self.num_prefix_tokens = int(variant.use_cls_token)
-        self.image_size = (img_size or variant.image_size) // patch_size * patch_size
+        self.label = self.name if self.name in PE_CONFIGS else f"{config.layers} blocks, {config.width} channels"
+        self.embed_dim, self.num_layers, self.patch_size = config.width, config.layers, patch_size
+        self.num_prefix_tokens = int(config.use_cls_token)
+        self.image_size = (img_size or config.image_size) // patch_size * patch_size
         self.mean = self.std = (127.5, 127.5, 127.5)
 
-        width, entries = variant.width, int(variant.use_cls_token)
+        width, entries = config.width, int(config.use_cls_token)
         self.conv1 = nn.Conv2d(3, width, patch_size, stride=patch_size, bias=False)
-        if variant.use_cls_token:
+        if config.use_cls_token:
             self.class_embedding = nn.Parameter(torch.empty(width))
-        if variant.use_abs_posemb:
-            self.positional_embedding = nn.Parameter(torch.empty(entries + variant.grid_size**2, width))
-        self.ln_pre = nn.LayerNorm(width, eps=LAYER_NORM_EPS) if variant.use_ln_pre else nn.Identity()
+        if config.use_abs_posemb:
+            self.positional_embedding = nn.Parameter(torch.empty(entries + config.grid_size**2, width))
+        self.ln_pre = nn.LayerNorm(width, eps=LAYER_NORM_EPS) if config.use_ln_pre else nn.Identity()
         self.transformer = Transformer(
-            variant,
+            config,
             window_size=window_size,
-            global_blocks=resolve_indices("global_blocks", global_blocks, variant.layers),
+            global_blocks=resolve_indices("global_blocks", global_blocks, config.layers),
             rope_reference_grid=rope_reference_grid,
-            rope_native_grid=(img_size or variant.image_size) // patch_size,
+            rope_native_grid=(img_size or config.image_size) // patch_size,
             with_cp=with_cp,
             drop_path_schedule=drop_path_schedule,
             memory_efficient=memory_efficient,
         )
         self.ln_post = (
-            nn.LayerNorm(width, eps=LAYER_NORM_EPS) if variant.use_ln_post and self.has_head else nn.Identity()
+            nn.LayerNorm(width, eps=LAYER_NORM_EPS) if config.use_ln_post and self.has_head else nn.Identity()
         )
-        if self.has_head and variant.pool_type == "attn":
-            self.attn_pool = AttentionPooling(width, variant.attn_pooler_heads)
-        self.proj = (
-            nn.Parameter(torch.empty(width, variant.output_dim)) if self.has_head and variant.output_dim else None
-        )
+        if self.has_head and config.pool_type == "attn":
+            self.attn_pool = AttentionPool(width, config.attn_pooler_heads)
+        self.proj = nn.Parameter(torch.empty(width, config.output_dim)) if self.has_head and config.output_dim else None
         self._reset_parameters()
         self._awaits_weights = init_cfg is not None
         self.register_load_state_dict_post_hook(_weights_arrived)
@@ -154,7 +153,7 @@ class PETower(Backbone):
 
     def _reset_parameters(self) -> None:
         """Random weights for training from nothing: CLIP's (arXiv 2103.00020), which scale with width and depth."""
-        width, layers = self.variant.width, self.variant.layers
+        width, layers = self.config.width, self.config.layers
         residual = width**-0.5 * (2 * layers) ** -0.5
         for block in self.transformer.resblocks:
             for weight, std in (
@@ -216,8 +215,11 @@ class PETower(Backbone):
     def adapt_state_dict(
         self, checkpoint: Mapping, source: str | Path, *, add_layer_scale: bool = False
     ) -> dict[str, Tensor]:
-        """See :meth:`Backbone.adapt_state_dict`; ``add_layer_scale`` as of :func:`~.checkpoint.fit_state`."""
-        return fit_state(self, tower_state(checkpoint, source), source, add_layer_scale=add_layer_scale)
+        """See :meth:`Backbone.adapt_state_dict`; ``add_layer_scale`` as of
+        :func:`~.checkpoint.adapt_backbone_state`."""
+        return adapt_backbone_state(
+            self, extract_backbone_state(checkpoint, source), source, add_layer_scale=add_layer_scale
+        )
 
     def prune_intermediate_layers(self, last: int) -> None:
         """See :meth:`Backbone.prune_intermediate_layers`."""
@@ -246,7 +248,7 @@ class PETower(Backbone):
         """
         (layer,) = resolve_indices("layer_idx", [layer_idx], self.num_layers)
         ((_, tokens),) = self.iter_tokens(images, [layer], norm=norm, mask=mask, mask_token=mask_token)
-        return tokens[:, 1:] if strip_cls_token and self.variant.use_cls_token else tokens
+        return tokens[:, 1:] if strip_cls_token and self.config.use_cls_token else tokens
 
     def forward_pooled(self, images: Tensor) -> Tensor:
         """The pooled embedding of a Core tower, not normalized.
@@ -260,15 +262,15 @@ class PETower(Backbone):
         Raises:
             RuntimeError: if the tower has no pooling.
         """
-        if not self.has_head or self.variant.pool_type == "none":
+        if not self.has_head or self.config.pool_type == "none":
             raise RuntimeError(
                 f"{self.name} has no pooled embedding here: use a Core tower, without windows and with its head"
             )
         tokens = self.forward_features(images, norm=True)
-        if self.variant.pool_type == "attn":
+        if self.config.pool_type == "attn":
             pooled = self.attn_pool(tokens)
         else:
-            pooled = tokens[:, 0] if self.variant.pool_type == "tok" else tokens.mean(dim=1)
+            pooled = tokens[:, 0] if self.config.pool_type == "tok" else tokens.mean(dim=1)
         return pooled if self.proj is None else pooled @ self.proj
 
     embed = forward_pooled  # former name
@@ -287,7 +289,7 @@ class PETower(Backbone):
             raise RuntimeError(f"weights of {self.init_cfg['checkpoint']} are not loaded; call init_weights()")
         grid = self.grid_of(images)
         embedded = self._embed_patches(images, grid, mask, mask_token)
-        for index, tokens in self.transformer.iter_taps(embedded, grid, indices):
+        for index, tokens in self.transformer.iter_intermediates(embedded, grid, indices):
             yield index, self.ln_post(tokens) if norm else tokens
 
     @torch.no_grad()
@@ -311,7 +313,7 @@ class PETower(Backbone):
         maps: dict[int, Tensor] = {}
 
         def keep(attention: Attention, arguments: tuple, block: int) -> None:
-            queries, keys, _ = attention.queries_keys_values(*arguments)
+            queries, keys, _ = attention.qkv(*arguments)
             windowed = size is not None and block not in self.transformer.global_blocks
             windows = Windows(*grid, size) if windowed else None
             maps[block] = _attention_from_token(
@@ -337,10 +339,10 @@ class PETower(Backbone):
         x = self.conv1(images.to(dtype)).to(dtype).flatten(2).transpose(1, 2)  # (B, N, C)
         if mask is not None:
             x = torch.where(mask.flatten(1)[..., None], mask_token.to(x.dtype), x)
-        if self.variant.use_cls_token:
+        if self.config.use_cls_token:
             x = torch.cat([self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
-        if self.variant.use_abs_posemb:
-            entries = int(self.variant.use_cls_token)
+        if self.config.use_abs_posemb:
+            entries = int(self.config.use_cls_token)
             cls_entry, positions = self.positional_embedding[:entries], self.positional_embedding[entries:]
             x = x + torch.cat([cls_entry, resize_positions(positions, grid, self.pos_embed)]).to(x.dtype)
         return self.ln_pre(x)
@@ -352,13 +354,13 @@ def _attention_from_token(
     """Weights (B, heads, H, W) from queries and keys (B * G, heads, N, d) and the number of a token in the image."""
     queries, keys = (x.float().unflatten(0, (batch, -1)) for x in (queries, keys))  # (B, G, heads, N, d)
     order = torch.arange(1, first + grid[0] * grid[1] + 1, device=queries.device).view(1, 1, -1, 1)
-    order = order if windows is None else windows.split(order)  # (1, G, N, 1); 0 fills up
+    order = order if windows is None else windows.window_partition(order)  # (1, G, N, 1); 0 fills up
     _, group, place, _ = (order == number + 1).nonzero()[0]
     query = queries[:, group, :, place, None]  # (B, heads, 1, d)
     weights = (query @ keys[:, group].transpose(2, 3) * query.shape[-1] ** -0.5).softmax(dim=-1)
     spread = weights.new_zeros(batch, order.shape[1], order.shape[2], weights.shape[1])  # (B, G, N, heads)
     spread[:, group] = weights[:, :, 0].transpose(1, 2)
-    whole = spread if windows is None else windows.merge(spread)  # (B, 1, tokens, heads)
+    whole = spread if windows is None else windows.window_unpartition(spread)  # (B, 1, tokens, heads)
     return whole[:, 0, first:].transpose(1, 2).unflatten(2, grid)
 
 

@@ -15,7 +15,7 @@ POOL_TYPES = ("attn", "tok", "avg", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Variant:
+class PEConfig:
     """One tower's architecture.
 
     Args:
@@ -94,16 +94,16 @@ _SIZES = {
 }
 
 
-def _core(size: str, image_size: int, output_dim: int) -> Variant:
-    return Variant(**_SIZES[size], image_size=image_size, output_dim=output_dim)
+def _core(size: str, image_size: int, output_dim: int) -> PEConfig:
+    return PEConfig(**_SIZES[size], image_size=image_size, output_dim=output_dim)
 
 
-def _headless(size: str, image_size: int, **changes) -> Variant:
+def _headless(size: str, image_size: int, **changes) -> PEConfig:
     """Lang and Spatial towers end with their last block."""
-    return Variant(**{**_SIZES[size], **changes}, image_size=image_size, use_ln_post=False, pool_type="none")
+    return PEConfig(**{**_SIZES[size], **changes}, image_size=image_size, use_ln_post=False, pool_type="none")
 
 
-VARIANTS: dict[str, Variant] = {
+PE_CONFIGS: dict[str, PEConfig] = {
     "PE-Core-T16-384": _core("T16", 384, 512),
     "PE-Core-S16-384": _core("S16", 384, 512),
     "PE-Core-B16-224": _core("B16", 224, 1024),
@@ -121,33 +121,33 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def get_variant(arch: str | dict | Variant) -> Variant:
+def get_pe_config(arch: str | dict | PEConfig) -> PEConfig:
     """Look up a published tower by name, or make one of the reference's fields.
 
     Args:
-        arch: a name of :data:`VARIANTS`, a dict of :class:`Variant` fields (with ``base=<name>`` the fields change
+        arch: a name of :data:`PE_CONFIGS`, a dict of :class:`PEConfig` fields (with ``base=<name>`` the fields change
             that published tower), or a variant.
 
     Raises:
         ValueError: for an unknown name or unknown or missing fields; the message lists the known ones.
     """
-    if isinstance(arch, Variant):
+    if isinstance(arch, PEConfig):
         return arch
     if isinstance(arch, str):
-        if arch not in VARIANTS:
-            close = get_close_matches(arch, VARIANTS, n=1, cutoff=0.6)
+        if arch not in PE_CONFIGS:
+            close = get_close_matches(arch, PE_CONFIGS, n=1, cutoff=0.6)
             hint = f" Did you mean {close[0]}?" if close else ""
-            raise InputError(f"Unknown tower {arch!r}.{hint} Known towers: {', '.join(VARIANTS)}")
-        return VARIANTS[arch]
+            raise InputError(f"Unknown tower {arch!r}.{hint} Known towers: {', '.join(PE_CONFIGS)}")
+        return PE_CONFIGS[arch]
 
     given = dict(arch)
     base = given.pop("base", None)
-    known = [field.name for field in fields(Variant)]
+    known = [field.name for field in fields(PEConfig)]
     if unknown := sorted(set(given) - set(known)):
         raise InputError(f"Unknown tower fields {', '.join(unknown)}. Known fields: {', '.join(known)}")
     if base is not None:
-        return replace(get_variant(base), **given)
+        return replace(get_pe_config(base), **given)
     required = ("patch_size", "width", "layers", "heads", "mlp_ratio")
     if missing := [name for name in required if name not in given]:
         raise InputError(f"A tower given by fields lacks {', '.join(missing)}; got {', '.join(sorted(given))}")
-    return Variant(**given)
+    return PEConfig(**given)

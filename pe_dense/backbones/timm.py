@@ -13,7 +13,7 @@ from pe_dense.backbones.base import TIMM_PREFIX, Backbone, resolve_indices
 from pe_dense.registry import MODELS
 from pe_dense.utils.checkpoint import CheckpointError
 from pe_dense.utils.errors import InputError
-from pe_dense.utils.state_dict import require_match
+from pe_dense.utils.state_dict import match_state_dict
 
 TIMM_HUB = "timm"
 _AFTER_BLOCKS = ("norm", "fc_norm", "attn_pool", "head_drop", "head")
@@ -139,7 +139,7 @@ class TimmTower(Backbone):
                 key.removeprefix(prefix): value for key, value in state.items() if key.startswith(f"{prefix}model.")
             }
             if part:
-                require_match(own, part, str(source), self.name)
+                match_state_dict(own, part, str(source), self.name)
                 return part
         if not state or not all(isinstance(value, Tensor) for value in state.values()):
             raise CheckpointError(f"{source} is not a state dict of {self.name}")
@@ -151,7 +151,7 @@ class TimmTower(Backbone):
         # timm itself loads without strictness once the classifier is left out, so the rest is compared here.
         dropped = (*_classifiers(self.model.pretrained_cfg), "mask_token")
         state = {f"model.{key}": value for key, value in state.items() if not key.startswith(dropped)}
-        require_match(own, state, str(source), self.name)
+        match_state_dict(own, state, str(source), self.name)
         return state
 
     def train(self, mode: bool = True) -> TimmTower:

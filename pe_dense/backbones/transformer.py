@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pe_dense.backbones.attention import RotaryTable, Windows, axis_positions, rotary_table
-from pe_dense.backbones.memory_efficient import gelu_linear, project_and_turn
-from pe_dense.backbones.pe_configs import Variant
+from pe_dense.backbones.memory_efficient import gelu_linear, qkv_with_rope
+from pe_dense.backbones.pe_configs import PEConfig
 
 LAYER_NORM_EPS = 1e-5
 DROP_PATH_SCHEDULES = ("constant", "linear")
@@ -48,12 +48,12 @@ class Attention(nn.Module):
         Returns:
             (B, G, N, C).
         """
-        q, k, v = self.queries_keys_values(x, rope)
+        q, k, v = self.qkv(x, rope)
         out = F.scaled_dot_product_attention(q, k, v)
         out = out.transpose(1, 2).reshape(x.shape)
         return self.out_proj(out)
 
-    def queries_keys_values(self, x: Tensor, rope: RotaryTable | None) -> tuple[Tensor, ...]:
+    def qkv(self, x: Tensor, rope: RotaryTable | None) -> tuple[Tensor, ...]:
         """Queries, keys and values; queries and keys are rotated by the positions of their tokens.
 
         Args:
@@ -62,7 +62,7 @@ class Attention(nn.Module):
         Returns:
             three (B * G, heads, N, head_dim).
         """
-        return project_and_turn(
+        return qkv_with_rope(
             x.flatten(0, 1),
             self.in_proj_weight,
             self.in_proj_bias,
@@ -124,19 +124,19 @@ class Block(nn.Module):
     """Attention and MLP, each with LayerNorm before and LayerScale and stochastic depth after.
 
     Args:
-        variant: the tower's architecture.
+        config: the tower's architecture.
         drop_path: rate of stochastic depth of this block, drawn separately for its two branches.
         memory_efficient: as of :class:`Attention` and :class:`MLP`.
     """
 
-    def __init__(self, variant: Variant, drop_path: float, memory_efficient: bool = True):
+    def __init__(self, config: PEConfig, drop_path: float, memory_efficient: bool = True):
         super().__init__()
-        width, scale = variant.width, variant.ls_init_value
+        width, scale = config.width, config.ls_init_value
         self.ln_1 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.attn = Attention(width, variant.heads, memory_efficient)
+        self.attn = Attention(width, config.heads, memory_efficient)
         self.ls_1 = nn.Identity() if scale is None else LayerScale(width, scale)
         self.ln_2 = nn.LayerNorm(width, eps=LAYER_NORM_EPS)
-        self.mlp = MLP(width, variant.mlp_width, memory_efficient)
+        self.mlp = MLP(width, config.mlp_width, memory_efficient)
         self.ls_2 = nn.Identity() if scale is None else LayerScale(width, scale)
         self.drop_path = DropPath(drop_path)
 
@@ -151,7 +151,11 @@ class Block(nn.Module):
             (B, G, N, C).
         """
         y = self.ln_1(x)
-        y = self.attn(y, rope) if windows is None else windows.merge(self.attn(windows.split(y), rope))
+        y = (
+            self.attn(y, rope)
+            if windows is None
+            else windows.window_unpartition(self.attn(windows.window_partition(y), rope))
+        )
         x = x + self.drop_path(self.ls_1(y))
         return x + self.drop_path(self.ls_2(self.mlp(self.ln_2(x))))
 
@@ -160,20 +164,20 @@ class Transformer(nn.Module):
     """Blocks, windowed or global.
 
     Args:
-        variant: the tower's architecture.
+        config: the tower's architecture.
         window_size: side of a window in tokens; None for global attention everywhere.
         global_blocks: numbers of the blocks that attend globally all the same.
         rope_reference_grid: range of rotary positions in patches, None for integers.
         rope_native_grid: patches along an axis that span that range in global blocks.
         with_cp: checkpoint each block's activations in training.
-        drop_path_schedule: 'constant' for the variant's rate in every block, 'linear' for a rate that rises from 0 in
-            the first block to the variant's in the last.
+        drop_path_schedule: 'constant' for the config's rate in every block, 'linear' for a rate that rises from 0 in
+            the first block to the config's in the last.
         memory_efficient: as of :class:`Block`.
     """
 
     def __init__(
         self,
-        variant: Variant,
+        config: PEConfig,
         *,
         window_size: int | None,
         global_blocks: Collection[int],
@@ -184,11 +188,11 @@ class Transformer(nn.Module):
         memory_efficient: bool,
     ):
         super().__init__()
-        rates = [variant.drop_path] * variant.layers
+        rates = [config.drop_path] * config.layers
         if drop_path_schedule == "linear":
-            rates = [rate * i / max(variant.layers - 1, 1) for i, rate in enumerate(rates)]
-        self.resblocks = nn.ModuleList(Block(variant, rate, memory_efficient) for rate in rates)
-        self.variant = variant
+            rates = [rate * i / max(config.layers - 1, 1) for i, rate in enumerate(rates)]
+        self.resblocks = nn.ModuleList(Block(config, rate, memory_efficient) for rate in rates)
+        self.config = config
         self.window_size = window_size
         self.global_blocks = frozenset(global_blocks)
         self.rope_reference_grid = rope_reference_grid
@@ -196,7 +200,9 @@ class Transformer(nn.Module):
         self.with_cp = with_cp
         self._tables: OrderedDict[tuple, RotaryTable] = OrderedDict()
 
-    def iter_taps(self, x: Tensor, grid: tuple[int, int], taps: Collection[int]) -> Iterator[tuple[int, Tensor]]:
+    def iter_intermediates(
+        self, x: Tensor, grid: tuple[int, int], taps: Collection[int]
+    ) -> Iterator[tuple[int, Tensor]]:
         """Run the blocks and give each tap as soon as it is there; blocks after the last tap do not run.
 
         Args:
@@ -218,20 +224,20 @@ class Transformer(nn.Module):
             # Windows that divide the grid are entered and left once for a run of windowed blocks. Others fill the
             # grid up, and only the attention should pay for the added tokens.
             if windowed and windows.fits and not in_windows:
-                x, in_windows = windows.split(x), True
+                x, in_windows = windows.window_partition(x), True
             elif not windowed and in_windows:
-                x, in_windows = windows.merge(x), False
+                x, in_windows = windows.window_unpartition(x), False
             arguments = (x, tables[windowed], windows if windowed and not in_windows else None)
             if self.with_cp and self.training and torch.is_grad_enabled():
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
                 x = block(*arguments)
             if index in taps:
-                yield index, (windows.merge(x) if in_windows else x)[:, 0]
+                yield index, (windows.window_unpartition(x) if in_windows else x)[:, 0]
 
     def _rotary_table(self, grid: tuple[int, int], windowed: bool, device: torch.device) -> RotaryTable | None:
         """Table of the tokens that attend to each other: those of a window, or of the grid."""
-        if not self.variant.use_rope2d:
+        if not self.config.use_rope2d:
             return None
         if torch.compiler.is_compiling():  # part of the graph, where sizes may be symbols
             return self._make_table(grid, windowed, device)
@@ -245,7 +251,7 @@ class Transformer(nn.Module):
         return self._tables[key]
 
     def _make_table(self, grid: tuple[int, int], windowed: bool, device: torch.device) -> RotaryTable:
-        with_cls = self.variant.use_cls_token
+        with_cls = self.config.use_cls_token
         rows, columns = (
             axis_positions(
                 length,
@@ -255,11 +261,11 @@ class Transformer(nn.Module):
             )
             for length in ((self.window_size, self.window_size) if windowed else grid)
         )
-        table = rotary_table(rows, columns, self.variant.head_dim, with_cls_token=with_cls)
+        table = rotary_table(rows, columns, self.config.head_dim, with_cls_token=with_cls)
         return RotaryTable(*(t.to(device) for t in table))
 
 
-class AttentionPooling(nn.Module):
+class AttentionPool(nn.Module):
     """One learned query gathers all tokens, an MLP follows (published parameter names).
 
     Args:

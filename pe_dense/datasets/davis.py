@@ -20,15 +20,15 @@ VOID = 255  # pixels of no known object; DAVIS's evaluation of tracking from a f
 
 
 def palette() -> np.ndarray:
-    """Colours (256, 3) uint8 by object number, as in PASCAL VOC and DAVIS: 0 is black."""
+    """Colors (256, 3) uint8 by object number, as in PASCAL VOC and DAVIS: 0 is black."""
     numbers = np.arange(256, dtype=np.uint8)
-    colours = np.zeros((256, 3), np.uint8)
+    colors = np.zeros((256, 3), np.uint8)
     for bit in range(8):
         for channel in range(3):  # bits 0, 1, 2, 3, ... of a number go to red, green, blue, red, ..., highest first
             source = 3 * bit + channel
             if source < 8:
-                colours[:, channel] |= (numbers >> source & 1) << (7 - bit)
-    return colours
+                colors[:, channel] |= (numbers >> source & 1) << (7 - bit)
+    return colors
 
 
 def read_mask(path: str | Path) -> np.ndarray:

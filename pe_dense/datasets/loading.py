@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 
 from pe_dense.registry import TRANSFORMS
 from pe_dense.utils.errors import InputError
-from pe_dense.utils.image import ImageError, read_photo
+from pe_dense.utils.image import ImageError, read_image
 
 ON_ERROR = ("raise", "skip")
 
@@ -23,7 +23,7 @@ class LoadImage(LoadImageFromFile):
     """Read an image as every part of this project does, and compare it with its annotation.
 
     The EXIF orientation of JPEG, PNG, WebP and TIFF is applied, transparency is composed on white, more than 8 bits are
-    scaled to 8; see :func:`pe_dense.utils.image.read_photo`. Where the annotation has ``width`` and ``height``, the
+    scaled to 8; see :func:`pe_dense.utils.image.read_image`. Where the annotation has ``width`` and ``height``, the
     image
     must have that size.
 
@@ -89,7 +89,7 @@ class LoadImage(LoadImageFromFile):
             ImageError, FileNotFoundError: if it cannot be read.
         """
         file = io.BytesIO(fileio.get(path, self.backend_args)) if self.backend_args or "://" in path else path
-        image = read_photo(file, path, ignore_orientation=self.ignore_orientation, white_level=self.white_level)
+        image = read_image(file, path, ignore_orientation=self.ignore_orientation, white_level=self.white_level)
         return np.ascontiguousarray(np.asarray(image)[..., ::-1])
 
     def _check_size(self, results: dict, path: str, size: tuple[int, int]) -> None:

@@ -10,17 +10,17 @@ from mmseg.structures import SegDataSample
 from pe_dense.probing.inferencer import ProbePredictor
 from pe_dense.registry import INFERENCERS
 from pe_dense.utils.image import write_png
-from pe_dense.visualization.drawing import beside, with_bar
+from pe_dense.visualization.drawing import add_colorbar, beside
 
-_COLOURS = "magma_r"  # the near is bright
-_PERCENTILES = (1, 99)  # of an image's depth, at the ends of the colours
+_COLORS = "magma_r"  # the near is bright
+_PERCENTILES = (1, 99)  # of an image's depth, at the ends of the colors
 
 
 @INFERENCERS.register_module()
 class DepthPredictor(ProbePredictor):
-    """Draws depth in colours.
+    """Draws depth in colors.
 
-    Beside the picture, ``<name>_depth.png`` holds millimetres in 16 bits, and the JSON file a summary in metres.
+    Beside the picture, ``<name>_depth.png`` holds millimeters in 16 bits, and the JSON file a summary in meters.
     """
 
     endings = ("", "_depth")
@@ -29,12 +29,12 @@ class DepthPredictor(ProbePredictor):
         """As of the base class."""
         import matplotlib
 
-        depth = sample.pred_depth_map.data[0].numpy()  # (H, W), metres
-        colours = np.rint(255 * matplotlib.colormaps[_COLOURS](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
+        depth = sample.pred_depth_map.data[0].numpy()  # (H, W), meters
+        colors = np.rint(255 * matplotlib.colormaps[_COLORS](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
         near, far = np.percentile(depth, _PERCENTILES)
         share = np.clip((depth - near) / max(far - near, 1e-6), 0, 1)
-        drawn = colours[np.rint(255 * share).astype(int)]
-        write_png(f"{stem}.png", with_bar(beside(pixels, drawn), colours, f"{near:.2f} m", f"{far:.2f} m"))
-        millimetres = np.clip(np.rint(1000 * depth), 0, np.iinfo(np.uint16).max).astype(np.uint16)
-        write_png(f"{stem}_depth.png", millimetres)
+        drawn = colors[np.rint(255 * share).astype(int)]
+        write_png(f"{stem}.png", add_colorbar(beside(pixels, drawn), colors, f"{near:.2f} m", f"{far:.2f} m"))
+        millimeters = np.clip(np.rint(1000 * depth), 0, np.iinfo(np.uint16).max).astype(np.uint16)
+        write_png(f"{stem}_depth.png", millimeters)
         return dict(depth=dict(min=float(depth.min()), median=float(np.median(depth)), max=float(depth.max())))

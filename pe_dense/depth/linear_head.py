@@ -54,7 +54,7 @@ class DepthLoss:
 
 
 _UPSAMPLING = 4
-# Of every bin before normalisation: no pixel is left without a gradient.
+# Of every bin before normalization: no pixel is left without a gradient.
 _FLOOR = 0.1
 
 
@@ -68,7 +68,7 @@ class LinearDepthHead(DepthLoss, BaseDecodeHead):
     Args:
         width: channels of a map.
         num_taps: maps that are put together.
-        min_depth, max_depth: centres of the first and the last bin, in metres.
+        min_depth, max_depth: centers of the first and the last bin, in meters.
         num_bins: number of bins.
     """
 
@@ -90,14 +90,14 @@ class LinearDepthHead(DepthLoss, BaseDecodeHead):
         nn.init.zeros_(self.conv_seg.bias)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """One (B, width, h, w) per tap -> metres (B, 1, 4 h, 4 w)."""
+        """One (B, width, h, w) per tap -> meters (B, 1, 4 h, 4 w)."""
         logits = self.conv_seg(self.norm(torch.cat(list(inputs), dim=1))).float()
         size = [_UPSAMPLING * side for side in logits.shape[-2:]]
         # Bins last in memory: each pixel's lie together for the sums.
         logits = logits.contiguous(memory_format=torch.channels_last)
         shares = resize(logits, size, mode="bilinear", align_corners=False).relu() + _FLOOR  # (B, bins, 4 h, 4 w)
-        centres = torch.linspace(self.min_depth, self.max_depth, shares.shape[1], device=shares.device)
-        sums = shares.movedim(1, -1) @ torch.stack([centres, torch.ones_like(centres)], dim=1)  # (B, 4 h, 4 w, 2)
+        centers = torch.linspace(self.min_depth, self.max_depth, shares.shape[1], device=shares.device)
+        sums = shares.movedim(1, -1) @ torch.stack([centers, torch.ones_like(centers)], dim=1)  # (B, 4 h, 4 w, 2)
         return (sums[..., 0] / sums[..., 1])[:, None]
 
 

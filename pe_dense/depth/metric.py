@@ -34,7 +34,7 @@ class DepthMetric(_DepthMetric):
         """Average images.
 
         Returns:
-            ``rmse`` in metres, ``rmse_log``, ``abs_rel``, ``sq_rel``, ``log10``, ``silog`` and the shares ``d1``,
+            ``rmse`` in meters, ``rmse_log``, ``abs_rel``, ``sq_rel``, ``log10``, ``silog`` and the shares ``d1``,
             ``d2``, ``d3`` of pixels that are off by less than a factor of 1.25, 1.25^2, 1.25^3.
 
         Raises:

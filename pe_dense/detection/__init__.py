@@ -6,7 +6,7 @@ from pe_dense.detection.mask_rcnn import MaskRCNN, MaxIoUAssigner
 from pe_dense.detection.num_classes_hook import ClassCheckHook
 from pe_dense.detection.rcnn_heads import RoIHead, RPNHead
 from pe_dense.detection.transforms import FixedSizeCrop
-from pe_dense.detection.tta import TestTimeMaskRCNN
+from pe_dense.detection.tta import MaskRCNNTTAModel
 
 __all__ = [
     "ClassCheckHook",
@@ -18,6 +18,6 @@ __all__ = [
     "MaxIoUAssigner",
     "RPNHead",
     "RoIHead",
-    "TestTimeMaskRCNN",
+    "MaskRCNNTTAModel",
     "load_detector",
 ]

@@ -6,7 +6,7 @@ import re
 
 from torch import Tensor, nn
 
-from pe_dense.backbones.checkpoint import fit_state
+from pe_dense.backbones.checkpoint import adapt_backbone_state
 from pe_dense.utils import CheckpointError
 
 # Patterns of Detectron2's keys and what they become; None is left out: it is remade from the annotations.
@@ -74,7 +74,7 @@ def from_detectron2(state: dict[str, Tensor], model: nn.Module, source: str) -> 
             f"{source} is in Detectron2's layout, but {len(unknown)} keys are of no known part: "
             f"{', '.join(unknown[:6])}{', ...' if len(unknown) > 6 else ''}"
         )
-    tower = fit_state(model.backbone, tower, source)
+    tower = adapt_backbone_state(model.backbone, tower, source)
     return {**{f"backbone.{key}": value for key, value in tower.items()}, **mapped}
 
 

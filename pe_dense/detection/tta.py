@@ -25,8 +25,8 @@ class _View:
     found: list[InstanceData]
 
 
-@MODELS.register_module()
-class TestTimeMaskRCNN(BaseTTAModel):
+@MODELS.register_module(name=["MaskRCNNTTAModel", "TestTimeMaskRCNN"])
+class MaskRCNNTTAModel(BaseTTAModel):
     """Detects in several views of an image, merges their boxes by NMS and averages the masks that all give for these.
 
     Threshold, NMS and the number of detections are those of the detector's ``test_cfg``, for each view and for all.

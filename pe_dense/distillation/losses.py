@@ -86,7 +86,7 @@ def similarities(tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def effective_rank(tokens: Tensor, count: int = 256) -> Tensor:
-    """How many directions tokens take up: exp of the entropy of their normalised singular values.
+    """How many directions tokens take up: exp of the entropy of their normalized singular values.
 
     Source: Roy and Vetterli, The effective rank (EUSIPCO 2007), as used for features in RankMe (arXiv 2210.02885).
 

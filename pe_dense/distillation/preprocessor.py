@@ -13,15 +13,15 @@ from pe_dense.backbones.base import Backbone
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
-# By which (x - mean) / std a source sees colours between 0 and 1.
-SAM_COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# By which (x - mean) / std a source sees colors between 0 and 1.
+SAM_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @MODELS.register_module()
 class ImagePreprocessor(BaseDataPreprocessor):
-    """Bring a batch of images to the model's device, colours between 0 and 1.
+    """Bring a batch of images to the model's device, colors between 0 and 1.
 
-    Student and teachers see the same image, each in its own size and by its own colours: see :func:`resize`.
+    Student and teachers see the same image, each in its own size and by its own colors: see :func:`resize`.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -43,20 +43,20 @@ class ImagePreprocessor(BaseDataPreprocessor):
         return dict(images=self.cast_data(torch.stack(list(images))).float() / 255)
 
 
-def resize(images: Tensor, side: int, colours: Sequence[Sequence[float]]) -> Tensor:
-    """Bring images to a source's size and colours.
+def resize(images: Tensor, side: int, colors: Sequence[Sequence[float]]) -> Tensor:
+    """Bring images to a source's size and colors.
 
     Args:
         images: (B, 3, H, W), RGB between 0 and 1.
         side: S in pixels; images are smoothed on shrinking.
-        colours: mean and standard deviation of R, G and B.
+        colors: mean and standard deviation of R, G and B.
 
     Returns:
         (B, 3, S, S).
     """
     if images.shape[-2:] != (side, side):
         images = F.interpolate(images, size=(side, side), mode="bilinear", antialias=True, align_corners=False)
-    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in colours)
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in colors)
     return (images - mean) / std
 
 

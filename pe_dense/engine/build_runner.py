@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 
 from pe_dense.engine.config_check import check_config
-from pe_dense.engine.distributed import check_launcher, is_main_process, join_processes
+from pe_dense.engine.distributed import check_launcher, init_distributed, is_main_process
 from pe_dense.engine.preflight import check_files, check_pictures, check_weights
 from pe_dense.engine.resume import set_resume
 from pe_dense.engine.tta import drop_pretrained, use_test_time_augmentation
@@ -38,7 +38,7 @@ def training_runner(
         resume: 'auto' goes on from the work dir's last checkpoint, a path from that one, None starts anew.
         amp: train in mixed precision (bfloat16).
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
-        fsdp: share parameters, gradients and optimiser out among the processes, see :mod:`pe_dense.engine.fsdp`.
+        fsdp: share parameters, gradients and optimizer out among the processes, see :mod:`pe_dense.engine.fsdp`.
         ema: evaluate and save the moving average of the weights that each step brings nearer to them by this part;
             None for the weights themselves.
 
@@ -126,7 +126,7 @@ def _launch(config: Config, launcher: str) -> None:
     config.launcher = launcher
     check_launcher(launcher)
     if launcher != "none":
-        join_processes(config, launcher)
+        init_distributed(config, launcher)
 
 
 def _set_sharding(config: Config, launcher: str, ema: float | None) -> None:

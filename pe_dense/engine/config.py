@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import ConfigParsingError
 
 from pe_dense.backbones.base import TIMM_PREFIX
-from pe_dense.backbones.pe_configs import get_variant
+from pe_dense.backbones.pe_configs import get_pe_config
 from pe_dense.engine.arguments import OptionText
 from pe_dense.engine.config_check import check_option, check_value
 from pe_dense.engine.option_values import parse
@@ -44,7 +44,7 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         replace_backbone(config, str(options.pop("tower")))
     for name, replaced in (("data_root", _replace_root), ("image_size", _replace_size), ("tower", _replace_tower)):
         if name in options:
-            change_everywhere(config, name, _shared_value(config, name, options.pop(name)), replaced)
+            replace_everywhere(config, name, _shared_value(config, name, options.pop(name)), replaced)
     for name in sorted(options, key=lambda name: name.count(".")):
         _set(config, name, check_option(config, name, options[name]))
     return config
@@ -108,11 +108,11 @@ def _shared_value(config: Config, name: str, value):
     if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
         raise ConfigError(f"option {name}={value!r}: must be a name, as {old!r}")
     if name == "tower":
-        get_variant(str(value))
+        get_pe_config(str(value))
     return str(value)
 
 
-def change_everywhere(config: Config, name: str, value, replaced: Callable) -> None:
+def replace_everywhere(config: Config, name: str, value, replaced: Callable) -> None:
     """Set a top-level value and every copy of it below."""
     if name not in config:
         raise ConfigError(f"{config.filename} has no {name} to change")

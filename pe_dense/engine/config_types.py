@@ -19,7 +19,7 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from torch import nn
 
-from pe_dense.backbones.pe_configs import Variant
+from pe_dense.backbones.pe_configs import PEConfig
 from pe_dense.registry import INFERENCERS, RUNNERS
 from pe_dense.utils.errors import ConfigError
 
@@ -82,7 +82,7 @@ def arguments_of(config: Config, path: tuple[str, ...], item: Mapping) -> Argume
     """
     names = [part for part in path if not part.isdigit()]
     if names[-1:] == ["arch"]:
-        fields = _signature(Variant)
+        fields = _signature(PEConfig)
         return Arguments(fields.owner, {**fields.annotations, "base": str})
     if not names or any(name in _OTHERS for name in names):
         return None

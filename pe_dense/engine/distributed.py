@@ -44,7 +44,7 @@ def check_launcher(launcher: str) -> None:
             )
 
 
-def join_processes(config: Config, launcher: str) -> None:
+def init_distributed(config: Config, launcher: str) -> None:
     """Set a config up for the processes of a launcher, and meet them where there is no GPU.
 
     Args:
@@ -82,7 +82,7 @@ def is_main_process(launcher: str) -> bool:
     return launcher == "none" or os.environ.get(_NAMES[launcher][0]) == "0"
 
 
-def leave_processes() -> None:
+def destroy_distributed() -> None:
     """Part from the other processes when all is done, before the interpreter ends."""
     if torch.distributed.is_initialized():
         # Gloo's threads let go of the last tensors under Python's lock. One that still waits for the lock when the

@@ -1,4 +1,4 @@
-"""Fully sharded training: every process holds a part of each parameter, its gradient and its optimiser state."""
+"""Fully sharded training: every process holds a part of each parameter, its gradient and its optimizer state."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def shard(model: nn.Module) -> nn.Module:
     return model.to(device)
 
 
-def share_of(model: nn.Module) -> tuple[int, int]:
+def local_numel(model: nn.Module) -> tuple[int, int]:
     """How many parameters (numbers, not tensors) of a sharded model are here, and in all processes together."""
     parameters = list(model.parameters())
     return sum(p.to_local().numel() for p in parameters), sum(p.numel() for p in parameters)
@@ -56,7 +56,7 @@ def is_sharded(model: nn.Module) -> bool:
     return isinstance(model, FSDPModule)
 
 
-def gather(state, keep: bool):
+def full_state_dict(state, keep: bool):
     """Put tensors together on the CPU. All processes must call this.
 
     Args:
@@ -74,7 +74,7 @@ def gather(state, keep: bool):
     return apply_to(state, torch.is_tensor, whole)
 
 
-def share_out(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def distribute_state_dict(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Cut whole tensors as a model's are. All processes must call this; the tensors of rank 0 count.
 
     Args:
@@ -85,8 +85,8 @@ def share_out(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor
     return {key: _cut(value, own[key]) for key, value in state.items()}
 
 
-def load_whole_states(optimizer: Optimizer) -> None:
-    """Let the optimiser of a sharded model load states of whole parameters."""
+def accept_full_optimizer_state(optimizer: Optimizer) -> None:
+    """Let the optimizer of a sharded model load states of whole parameters."""
     optimizer.register_load_state_dict_pre_hook(_share_out_optimizer)
 
 

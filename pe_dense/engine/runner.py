@@ -29,7 +29,7 @@ from pe_dense.engine.resume_schedule import ConfiguredSchedule, check_progress
 from pe_dense.engine.vis_backend import LocalVisBackend, is_local
 from pe_dense.engine.work_dir_lock import unlock_work_dir
 from pe_dense.registry import RUNNERS
-from pe_dense.utils import CheckpointError, read_checkpoint, require_match
+from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
 from pe_dense.utils.atomic_write import write_text
 from pe_dense.utils.checkpoint import (
     DamagedCheckpointError,
@@ -44,7 +44,7 @@ from pe_dense.utils.signals import STOP, StopRun
 from pe_dense.utils.state_dict import unwrap_state
 
 
-def bare_state(checkpoint, source: str) -> dict[str, Tensor]:
+def strip_wrappers(checkpoint, source: str) -> dict[str, Tensor]:
     """Find a model's state in a checkpoint: the dict itself, or the one under ``state_dict`` or ``model``.
 
     Args:
@@ -65,7 +65,7 @@ def model_state(model, checkpoint, source: str) -> dict[str, Tensor]:
 
     Args:
         model: a model, on any device.
-        checkpoint: see :func:`bare_state`.
+        checkpoint: see :func:`strip_wrappers`.
         source: how errors name the file.
 
     Returns:
@@ -74,10 +74,10 @@ def model_state(model, checkpoint, source: str) -> dict[str, Tensor]:
     Raises:
         CheckpointError: for a file of something else, or keys that do not fit (both sides named).
     """
-    state = bare_state(checkpoint, source)
+    state = strip_wrappers(checkpoint, source)
     if hasattr(model, "from_published"):
         state = model.from_published(state, source)
-    require_match(model.state_dict(), state, source, f"this config's {type(model).__name__}")
+    match_state_dict(model.state_dict(), state, source, f"this config's {type(model).__name__}")
     return state
 
 
@@ -85,7 +85,7 @@ def load_model_state(model, checkpoint, source: str) -> None:
     """Load what :func:`model_state` finds into a model, wrapped or sharded for distributed training or not."""
     model = model.module if is_model_wrapper(model) else model
     model = model.module if isinstance(model, BaseTTAModel) else model  # it has no weights of its own
-    model.load_state_dict(fsdp.share_out(model_state(model, checkpoint, source), model))
+    model.load_state_dict(fsdp.distribute_state_dict(model_state(model, checkpoint, source), model))
 
 
 @RUNNERS.register_module()
@@ -105,7 +105,7 @@ class Runner(CheckedBuilding):
             return super().wrap_model(model_wrapper_cfg, model)
         model.init_weights()
         model = fsdp.shard(model)
-        here, total = fsdp.share_of(model)
+        here, total = fsdp.local_numel(model)
         self.logger.info(f"Shared out among {self.world_size} processes: {here:,} of {total:,} parameters are here")
         return model
 
@@ -117,7 +117,7 @@ class Runner(CheckedBuilding):
         """As MMEngine's."""
         built = super().build_optim_wrapper(optim_wrapper)
         if built is not optim_wrapper and fsdp.is_sharded(self.model):
-            fsdp.load_whole_states(built.optimizer)
+            fsdp.accept_full_optimizer_state(built.optimizer)
         return built
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
@@ -319,7 +319,7 @@ class Runner(CheckedBuilding):
         state = dict(state_dict=model.state_dict(), message_hub=self.message_hub.state_dict())
         if save_optimizer:
             state["optimizer"] = self.optim_wrapper.state_dict()
-        state = fsdp.gather(state, keep=self.rank == 0)
+        state = fsdp.full_state_dict(state, keep=self.rank == 0)
         if self.rank != 0:
             return
         now = dict(epoch=self.epoch + int(by_epoch), iter=self.iter + int(not by_epoch))

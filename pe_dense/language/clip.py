@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pe_dense.backbones import PETower, Variant, save_state
-from pe_dense.backbones.checkpoint import fit_state
-from pe_dense.backbones.pe_configs import VARIANTS
+from pe_dense.backbones import PEConfig, PETower, save_state
+from pe_dense.backbones.checkpoint import adapt_backbone_state
+from pe_dense.backbones.pe_configs import PE_CONFIGS
 from pe_dense.language.open_clip import LANDMARK, from_open_clip, to_open_clip
 from pe_dense.language.text_tower import TEXT_CONFIGS, TextConfig, TextTower, check_has_text_tower, get_text_config
-from pe_dense.utils import CheckpointError, read_checkpoint, require_match
+from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.state_dict import checkpoint_meta, unwrap_state
 
@@ -45,7 +45,7 @@ class CLIP(TextTower):
 
     def __init__(
         self,
-        vision: str | dict | Variant,
+        vision: str | dict | PEConfig,
         text: str | dict | TextConfig | None = None,
         vision_options: dict | None = None,
     ):
@@ -163,7 +163,7 @@ class CLIP(TextTower):
 
 def load_clip(
     source: str | Path,
-    vision: str | dict | Variant | None = None,
+    vision: str | dict | PEConfig | None = None,
     text: str | dict | TextConfig | None = None,
     *,
     device: str | torch.device = "cpu",
@@ -193,7 +193,7 @@ def load_clip(
         FileNotFoundError: if there is no such file.
     """
     source = str(source)
-    if source in VARIANTS or source.startswith("PE-") and not Path(source).exists():
+    if source in PE_CONFIGS or source.startswith("PE-") and not Path(source).exists():
         check_has_text_tower(source)
         vision, source = vision or source, f"hf://facebook/{source}"
     elif source.startswith("hf://timm/") and source.count("/") == 3:
@@ -237,12 +237,12 @@ def clip_state(checkpoint, source: str = "checkpoint") -> dict[str, Tensor]:
 def _fit(model: CLIP, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Check a state dict in the published layout against a model; resample the image tower's positions if necessary."""
     visual = {key.removeprefix(_VISUAL): value for key, value in state.items() if key.startswith(_VISUAL)}
-    visual = fit_state(model.visual, visual, source)
+    visual = adapt_backbone_state(model.visual, visual, source)
     state = {key: value for key, value in state.items() if not key.startswith(_VISUAL)}
     own = {key: value for key, value in model.state_dict().items() if not key.startswith(_VISUAL)}
     if "logit_scale" in state and state["logit_scale"].numel() == 1:
         state["logit_scale"] = state["logit_scale"].reshape(())
-    require_match(own, state, source, f"the text tower of {model.name}")
+    match_state_dict(own, state, source, f"the text tower of {model.name}")
     return state | {_VISUAL + key: value for key, value in visual.items()}
 
 
@@ -252,7 +252,7 @@ def _find_configs(checkpoint, state: Mapping[str, Tensor], source: str) -> tuple
     if recorded is not None:
         return _recorded_configs(recorded, source)
     for name, text in TEXT_CONFIGS.items():
-        variant = VARIANTS[name]
+        variant = PE_CONFIGS[name]
         conv1, positions = state["visual.conv1.weight"], state.get("positional_embedding")
         if (
             conv1.shape == (variant.width, 3, variant.patch_size, variant.patch_size)
@@ -268,7 +268,7 @@ def _find_configs(checkpoint, state: Mapping[str, Tensor], source: str) -> tuple
     )
 
 
-def _recorded_configs(recorded, source: str) -> tuple[Variant, TextConfig]:
+def _recorded_configs(recorded, source: str) -> tuple[PEConfig, TextConfig]:
     """Configs from a checkpoint, which may come from anywhere: plain bounded values of known fields only."""
     towers = [recorded.get(key) if isinstance(recorded, dict) else None for key in ("vision", "text")]
     plain = all(
@@ -286,7 +286,7 @@ def _recorded_configs(recorded, source: str) -> tuple[Variant, TextConfig]:
     try:
         if not plain:
             raise InputError("its values are not plain numbers")
-        return Variant(**towers[0]), get_text_config(towers[1])
+        return PEConfig(**towers[0]), get_text_config(towers[1])
     except (InputError, TypeError) as error:
         raise CheckpointError(f"{source}: meta.{_META} does not describe two towers: {error}") from error
 
@@ -315,7 +315,7 @@ def save_clip(model: CLIP, path: str | Path, *, layout: str = "pe", overwrite: b
     state = model.state_dict()
     if layout == "open_clip":
         state = to_open_clip(state)
-    published = model.name in TEXT_CONFIGS and model.vision_config == VARIANTS[model.name]
+    published = model.name in TEXT_CONFIGS and model.vision_config == PE_CONFIGS[model.name]
     path = Path(path)
     if published or layout == "open_clip" or path.suffix not in (".pt", ".pth"):
         return save_state(state, path, overwrite=overwrite)

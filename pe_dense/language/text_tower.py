@@ -108,7 +108,7 @@ class CausalAttention(Attention):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, L, C) -> (N, L, C)."""
-        q, k, v = self.queries_keys_values(x[:, None], None)
+        q, k, v = self.qkv(x[:, None], None)
         out = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (N, heads, L, head_dim)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 

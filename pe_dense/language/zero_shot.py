@@ -15,7 +15,7 @@ from pe_dense.language.clip import CLIP
 from pe_dense.language.tokenizer import get_text_tokenizer
 from pe_dense.language.transforms import VIDEO_FRAMES, get_image_transform, video_frame_indices
 from pe_dense.utils.errors import ConfigError, InputError
-from pe_dense.utils.image import ImageError, read_photo
+from pe_dense.utils.image import ImageError, read_image
 from pe_dense.utils.video import EXTENSIONS, read_video
 
 PHOTO = ("a photo of a {}.",)
@@ -159,7 +159,7 @@ def encode_files(
                 embedding = model.encode_video(video, normalize=normalize_frames)
                 yield [number], embedding if normalize_frames else F.normalize(embedding, dim=-1)
                 continue
-            images.append(transform(read_photo(file)))
+            images.append(transform(read_image(file)))
             numbers.append(number)
         except (ImageError, InputError, OSError) as error:
             if left_out is None:

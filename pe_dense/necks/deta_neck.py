@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
-GROUPS = 32  # of the normalisation of every level
+GROUPS = 32  # of the normalization of every level
 
 
 @MODELS.register_module()

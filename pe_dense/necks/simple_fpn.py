@@ -15,7 +15,7 @@ from pe_dense.utils.errors import InputError
 
 @MODELS.register_module()
 class LayerNorm2d(nn.LayerNorm):
-    """Normalise every pixel of a (B, C, H, W) map over its channels, in float32 or wider.
+    """Normalize every pixel of a (B, C, H, W) map over its channels, in float32 or wider.
 
     Source: ViTDet's detectors (arXiv 2203.16527), where it stands after every convolution, with eps 1e-6.
     In configs it is ``norm_cfg=dict(type='pe_dense.LayerNorm2d')``.

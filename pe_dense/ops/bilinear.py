@@ -7,7 +7,7 @@ from torch import Tensor
 def corners(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """The four pixels around each point, and their weights.
 
-    Pixel centres lie at integers. Points up to one pixel outside of the map take the value at its border; points
+    Pixel centers lie at integers. Points up to one pixel outside of the map take the value at its border; points
     further out weigh nothing (RoIAlign in Detectron2 and mmcv).
 
     Args:

@@ -1,7 +1,7 @@
 """Deformable attention's kernels in Triton, for GPUs; :mod:`pe_dense.ops.deform_attn` tells the shapes' letters.
 
 A program takes some rows, each a query's head, and all channels of them. It sums in float32, in registers: nothing is
-written but the result. Neighbouring rows are the heads of a query, which look at tokens near to each other.
+written but the result. Neighboring rows are the heads of a query, which look at tokens near to each other.
 """
 
 import torch

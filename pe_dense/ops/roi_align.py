@@ -35,7 +35,7 @@ def roi_align_forward(
         spatial_scale: size of the map relative to the image.
         sampling_ratio: samples per bin and direction; 0 for one per px of the map, at least.
         pool_mode: 0 keeps the maximum of a bin's samples, 1 their average.
-        aligned: takes pixel centres at half px (Detectron2's correction); else a region is 1 px wide, at least.
+        aligned: takes pixel centers at half px (Detectron2's correction); else a region is 1 px wide, at least.
 
     Raises:
         ValueError: for another mode.

@@ -3,14 +3,14 @@
 from pe_dense.probing.preprocessor import ProbePreprocessor
 from pe_dense.probing.probe import LayerProbe, save_probe
 from pe_dense.probing.report_hook import LayerMetric, SweepHook
-from pe_dense.probing.sweep import LayerSweep, SweepConstructor
+from pe_dense.probing.sweep import LayerSweep, SweepOptimWrapperConstructor
 
 __all__ = [
     "LayerMetric",
     "LayerProbe",
     "LayerSweep",
     "ProbePreprocessor",
-    "SweepConstructor",
+    "SweepOptimWrapperConstructor",
     "SweepHook",
     "save_probe",
 ]

@@ -12,7 +12,7 @@ def settle(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     """Compute a loss's gradients now and keep nothing else of what led to it.
 
     The result is worth the loss, and its backward pass hands the gradients out. So the losses of many heads can be
-    summed up for one ordinary backward pass (with whatever wraps model and optimiser), while the activations of one
+    summed up for one ordinary backward pass (with whatever wraps model and optimizer), while the activations of one
     head at a time are in memory.
 
     Args:

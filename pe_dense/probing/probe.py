@@ -14,11 +14,11 @@ from pe_dense.probing.sliding_window import complete_windows, windows_of
 from pe_dense.utils import CheckpointError, read_checkpoint
 from pe_dense.utils.checkpoint import write_checkpoint
 from pe_dense.utils.errors import InputError
-from pe_dense.utils.rng import drawn_alike
+from pe_dense.utils.rng import fork_rng_at_initial_seed
 from pe_dense.utils.state_dict import checkpoint_meta, unwrap_state
 
 
-class OnFrozenTower:
+class FrozenBackboneMixin:
     """Mixin for mmseg's models on a :class:`FrozenTower`: sizes follow from the tower, and are checked.
 
     Images to test are filled up to whole patches; those of a batch may differ in size.
@@ -66,11 +66,11 @@ def sized(head: dict, tower: FrozenTower, num_taps: int) -> dict:
 PROBES, HEAD, TAPS = "probes.", "decode_head.", "backbone.taps"
 
 
-class LayerProbe(OnFrozenTower):
+class LayerProbe(FrozenBackboneMixin):
     """Mixin for mmseg's models: one head on the tower's taps, which also finds its weights in a sweep's checkpoint."""
 
     def _init_decode_head(self, decode_head: dict) -> None:
-        with drawn_alike():
+        with fork_rng_at_initial_seed():
             super()._init_decode_head(sized(decode_head, self.backbone, len(self.backbone.out_indices)))
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:

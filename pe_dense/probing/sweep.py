@@ -11,14 +11,14 @@ from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 
 from pe_dense.probing.early_backward import settle
-from pe_dense.probing.probe import OnFrozenTower, probe_name, sized
+from pe_dense.probing.probe import FrozenBackboneMixin, probe_name, sized
 from pe_dense.probing.sliding_window import windows_of
 from pe_dense.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from pe_dense.utils.errors import ConfigError, InputError
-from pe_dense.utils.rng import drawn_alike
+from pe_dense.utils.rng import fork_rng_at_initial_seed
 
 
-class LayerSweep(OnFrozenTower):
+class LayerSweep(FrozenBackboneMixin):
     """Mixin for mmseg's models: a head on every tap of the tower, each with its own loss.
 
     A tap's map goes to its heads as soon as the tower has it, and their gradients are computed at once, so that
@@ -27,7 +27,7 @@ class LayerSweep(OnFrozenTower):
 
     Args:
         learning_rates, weight_decays: each layer gets a probe for every pair of them; by default one, with the
-            optimiser's.
+            optimizer's.
 
     Raises:
         ValueError: if either is no list or empty, or a layer is named twice.
@@ -55,7 +55,7 @@ class LayerSweep(OnFrozenTower):
         self.probes = nn.ModuleDict()
         for layer in layers:
             for number in range(len(self.settings)):
-                with drawn_alike():
+                with fork_rng_at_initial_seed():
                     head = MODELS.build(sized(decode_head, self.backbone, num_taps=1))
                 self.probes[probe_name(layer, number)] = head
         self.align_corners = self.decode_head.align_corners
@@ -145,12 +145,12 @@ class LayerSweep(OnFrozenTower):
         return sample
 
 
-@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class SweepConstructor:
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module(name=["SweepOptimWrapperConstructor", "SweepConstructor"])
+class SweepOptimWrapperConstructor:
     """Give each probe of a :class:`~pe_dense.probing.LayerSweep` a group with its setting's learning rate and decay.
 
     Args:
-        optim_wrapper_cfg: ``dict(optimizer=..., type=...)`` as for MMEngine's default constructor. The optimiser must
+        optim_wrapper_cfg: ``dict(optimizer=..., type=...)`` as for MMEngine's default constructor. The optimizer must
             treat each parameter by itself, as Adam and SGD do.
         paramwise_cfg: None; the sweep's own arguments take its place.
 
@@ -172,7 +172,7 @@ class SweepConstructor:
         self.optim_wrapper_cfg = dict(optim_wrapper_cfg)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimiser wrapper for a sweep."""
+        """Build the optimizer wrapper for a sweep."""
         model = model.module if is_model_wrapper(model) else model
         groups = [
             dict(params=list(head.parameters()), layer=layer, **setting)

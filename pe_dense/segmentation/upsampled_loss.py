@@ -26,7 +26,7 @@ def upsampled_cross_entropy(
     But upsampled logits and their gradient, for 16 images of 512 px and 150 classes 2.5 GB each, exist piece by piece
     only; gradients are computed along with the value.
 
-    How: between four neighbouring entries of the map, pixels are weighted sums of these four, with weights that are
+    How: between four neighboring entries of the map, pixels are weighted sums of these four, with weights that are
     the same everywhere. So all pixels are one product of a small matrix with the corners of such cells.
 
     Args:

@@ -53,7 +53,7 @@ def contour_accuracy(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def contour(mask: np.ndarray) -> np.ndarray:
-    """Pixels (H, W) bool that differ from their right, lower, or lower right neighbour.
+    """Pixels (H, W) bool that differ from their right, lower, or lower right neighbor.
 
     Pixels of the last row and column have but one of these, and the corner has none.
     """
@@ -86,7 +86,7 @@ def summarize(values: np.ndarray) -> tuple[float, float, float]:
 
     Returns:
         the mean, the share of frames above 0.5, and how much higher the mean of the first quarter is than the last's;
-        neighbouring quarters share a frame.
+        neighboring quarters share a frame.
     """
     # 0.25, 0.5, ... of the way, rounded half up.
     ends = np.floor(np.linspace(1, len(values), 5) + 0.5 + 1e-10).astype(int) - 1

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pe_dense.utils.errors import InputError
 
-# Side of the squares of patches that look for their neighbours together. They share the keys around the square, so
+# Side of the squares of patches that look for their neighbors together. They share the keys around the square, so
 # larger ones compare more patches that are too far apart, smaller ones copy more keys and start more often.
 _TILE = 16
 
@@ -27,7 +27,7 @@ class LabelPropagation:
 
     Context of a frame are the first frame and the last ones before it, with the soft maps that were found for them.
     Every patch takes the labels of the patches that are most like it: affinity is ``exp(cos / temperature)``, zero
-    outside of the neighbourhood; what is below the patch's ``topk``-th largest one in all context frames together is
+    outside of the neighborhood; what is below the patch's ``topk``-th largest one in all context frames together is
     dropped, the rest weighted to a sum of 1.
 
     Args:
@@ -151,7 +151,7 @@ def _around(part: slice, radius: int, length: int) -> slice:
 
 
 def share_labels(labels: np.ndarray, classes: int, grid: tuple[int, int]) -> Tensor:
-    """Soft labels of a mask: each patch wholly of the class at its centre.
+    """Soft labels of a mask: each patch wholly of the class at its center.
 
     Args:
         labels: (H, W) uint8, below ``classes``.
@@ -185,6 +185,6 @@ def harden_labels(soft: Tensor, patch_size: int) -> Tensor:
 
 
 def resize_nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (H, W) uint8 to (h, w) by Pillow: where centres fall between two pixels, its choice is the protocol's."""
+    """Resize (H, W) uint8 to (h, w) by Pillow: where centers fall between two pixels, its choice is the protocol's."""
     resized = Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST)
     return np.array(resized)

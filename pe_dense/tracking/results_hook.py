@@ -27,7 +27,7 @@ _GAP = 8  # px between the frames of a strip
 
 
 def overlay(frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Draw objects over a frame, in the colours of their numbers.
+    """Draw objects over a frame, in the colors of their numbers.
 
     Args:
         frame: RGB (H, W, 3) uint8.

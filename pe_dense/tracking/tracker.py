@@ -39,7 +39,7 @@ class LabelPropagator(BaseModel):
         frames_per_pass: frames of a video that go through the tower together.
         tower_dtype: of the tower's weights and activations, 'float32', 'bfloat16' or 'float16'; the propagation
             computes in float32.
-        mean, std: of all channels; frames are normalised by ``(x - mean) / std``.
+        mean, std: of all channels; frames are normalized by ``(x - mean) / std``.
 
     Raises:
         ValueError: for numbers out of range or an unknown ``tower_dtype``.

@@ -10,7 +10,7 @@ from mmengine.structures import BaseDataElement
 from pe_dense.datasets.davis import read_mask
 from pe_dense.registry import TRANSFORMS
 from pe_dense.utils.errors import InputError
-from pe_dense.utils.image import ImageError, read_photo
+from pe_dense.utils.image import ImageError, read_image
 
 
 @TRANSFORMS.register_module()
@@ -60,6 +60,6 @@ def read_frame(path: str) -> np.ndarray:
         InputError: if it can't be read, or is cut short.
     """
     try:
-        return np.asarray(read_photo(path, ignore_orientation=True))
+        return np.asarray(read_image(path, ignore_orientation=True))
     except (ImageError, FileNotFoundError) as error:
         raise InputError(f"frame {path} can't be read: {error}") from error

@@ -5,9 +5,9 @@ import importlib
 _MODULES = dict(
     CheckpointError="pe_dense.utils.checkpoint",
     read_checkpoint="pe_dense.utils.checkpoint",
-    require_match="pe_dense.utils.state_dict",
+    match_state_dict="pe_dense.utils.state_dict",
 )
-__all__ = ["CheckpointError", "read_checkpoint", "require_match"]
+__all__ = ["CheckpointError", "read_checkpoint", "match_state_dict"]
 
 
 def __getattr__(name: str):

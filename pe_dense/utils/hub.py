@@ -15,7 +15,7 @@ def fetch(uri: str) -> str:
 
     Args:
         uri: ``hf://<owner>/<repo>[@<revision>][/<file>]``; the file is ``<repo>.pt`` where none is named, as in the
-            towers' repositories. ``HF_HUB_OFFLINE=1``, ``HF_HOME`` and ``HF_TOKEN`` are honoured.
+            towers' repositories. ``HF_HUB_OFFLINE=1``, ``HF_HOME`` and ``HF_TOKEN`` are honored.
 
     Raises:
         ValueError: if the name does not have that form.

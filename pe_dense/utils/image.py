@@ -54,7 +54,7 @@ class ImageError(InputError):
         super().__init__(re.sub(r"^(\w+\.)+\w*Error: ", "", message.strip().splitlines()[-1]))
 
 
-def read_photo(
+def read_image(
     path: str | Path | BinaryIO,
     name: str | None = None,
     *,

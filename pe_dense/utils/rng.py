@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 
 
 @contextmanager
-def drawn_alike() -> Iterator[None]:
+def fork_rng_at_initial_seed() -> Iterator[None]:
     """Draw random numbers of the CPU as at the start of the run, and go on afterwards as if none had been drawn.
 
     So a probe starts from the same weights whether it is alone in its model or one of many.

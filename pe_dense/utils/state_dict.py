@@ -103,7 +103,7 @@ def _is_palette(palette, count: int) -> bool:
     return len(colors) == len(palette) >= count and good
 
 
-def require_match(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str, target: str) -> None:
+def match_state_dict(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str, target: str) -> None:
     """Make sure that a state dict has exactly the keys, shapes and kinds of numbers of a model, all of them finite.
 
     Args:

@@ -71,7 +71,7 @@ def write_video(path: str | Path, pictures: Iterable[np.ndarray], fps: float, *,
         stream = None
         for picture in pictures:
             height, width = picture.shape[:2]
-            # Colours are stored for 2 x 2 pixels, so sides are even.
+            # Colors are stored for 2 x 2 pixels, so sides are even.
             even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             if stream is None:
                 options = dict(crf="18") if codec == "libx264" else dict(qscale="3")

@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 
 from pe_dense.utils import video
 from pe_dense.utils.errors import ConfigError
-from pe_dense.utils.image import find_images, output_names, read_photo
+from pe_dense.utils.image import find_images, output_names, read_image
 from pe_dense.utils.output_folder import check_output_folder
 
 MODES = ("pca", "correspondence", "similarity", "attention")
@@ -64,13 +64,13 @@ def draw(
     files = find_images(stills, exclude=[out])
     if any(file.resolve().parent == out.resolve() for file in [*files, *films]):
         raise ConfigError(f"--out {out} is the folder of the images, which pictures might replace: name another one")
-    photos = [read_photo(file) for file in files]
+    photos = [read_image(file) for file in files]
     lengths = [_length(film) for film in films]
 
     from pe_dense.backbones.build import choose_device, open_tower, title_of
     from pe_dense.visualization import figures
-    from pe_dense.visualization.features import Scene
-    from pe_dense.visualization.video import SAMPLES, draw_film
+    from pe_dense.visualization.features import FigureInputs
+    from pe_dense.visualization.video import SAMPLES, draw_feature_video
 
     # What is logged about a file on its way is for training logs; here it would break into the progress.
     MMLogger.get_current_instance().setLevel(logging.WARNING)
@@ -80,7 +80,9 @@ def draw(
         raise ConfigError(f"videos show one layer, --layers {layers} names {len(blocks)}")
     long_side = tower.image_size if size is None else size
     masks = "auto" if mask == ["auto"] else mask
-    scene = Scene(tower, title_of(tower, weights), output_names(files), photos, long_side, masks) if photos else None
+    inputs = (
+        FigureInputs(tower, title_of(tower, weights), output_names(files), photos, long_side, masks) if photos else None
+    )
     options = {"pca": dict(per_image=per_image), "correspondence": {}}.get(mode, dict(point=place))
     drawer = getattr(figures, f"draw_{mode}")
 
@@ -89,13 +91,13 @@ def draw(
 
     out.mkdir(parents=True, exist_ok=True)
     with Progress(transient=True, console=Console(stderr=True)) as progress:
-        if scene:
+        if inputs:
             task = progress.add_task("Running blocks", total=len(photos) * (max(blocks) + 1))
-            scene.advance = lambda count: progress.advance(task, count)
-            yield from drawer(scene, blocks, out, **options)
+            inputs.advance = lambda count: progress.advance(task, count)
+            yield from drawer(inputs, blocks, out, **options)
         for film, length, name in zip(films, lengths, output_names(films), strict=True):
             task = progress.add_task(f"Frames of {film.name}", total=length + min(length, SAMPLES))
-            yield draw_film(
+            yield draw_feature_video(
                 tower,
                 film,
                 out / f"{name}_features.mp4",

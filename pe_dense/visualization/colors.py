@@ -1,4 +1,4 @@
-"""From feature maps to colours."""
+"""From feature maps to colors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from pe_dense.utils.errors import InputError
 from pe_dense.visualization.pca import Basis, fit_basis
 
-# Ranges of lightness and chroma that nearly all hues have in sRGB; beyond, colours would be clipped and hues bent.
+# Ranges of lightness and chroma that nearly all hues have in sRGB; beyond, colors would be clipped and hues bent.
 LIGHTNESS = (35.0, 95.0)
 CHROMA = (5.0, 55.0)
 BACKGROUND = 255
@@ -18,14 +18,14 @@ BACKGROUND = 255
 def feature_rgb(
     features: Tensor, mask: Tensor | None = None, *, per_image: bool = False, basis: Basis | None = None
 ) -> np.ndarray:
-    """Colours of features: three principal components as lightness, chroma and hue (arXiv 2504.13181, B.3.2).
+    """Colors of features: three principal components as lightness, chroma and hue (arXiv 2504.13181, B.3.2).
 
-    Like parts of all images get like colours; they depend neither on the images' order nor on chance.
+    Like parts of all images get like colors; they depend neither on the images' order nor on chance.
 
     Args:
         features: (N, C, H, W), C at least 3.
-        mask: (N, H, W) bool, the tokens to look at and to colour; the others become white.
-        per_image: principal components of each image by itself, for more contrast; colours then can't be compared.
+        mask: (N, H, W) bool, the tokens to look at and to color; the others become white.
+        per_image: principal components of each image by itself, for more contrast; colors then can't be compared.
         basis: use these components, as for the frames of a video; ``fit_basis`` of the features by default.
 
     Returns:
@@ -47,7 +47,7 @@ def feature_rgb(
 
 
 def unit_to_rgb(unit: Tensor) -> np.ndarray:
-    """Colours of three scores in 0..1.
+    """Colors of three scores in 0..1.
 
     Args:
         unit: (N, 3, H, W) for lightness, chroma and hue. The first two are clipped to 0..1; the hue is an angle, for
@@ -71,7 +71,7 @@ def unit_to_rgb(unit: Tensor) -> np.ndarray:
 
 
 def lch_to_rgb(lch: np.ndarray) -> np.ndarray:
-    """CIE LCh (D65) to sRGB; colours that sRGB lacks are clipped.
+    """CIE LCh (D65) to sRGB; colors that sRGB lacks are clipped.
 
     Args:
         lch: (..., 3): lightness 0..100, chroma from 0, hue in radians.

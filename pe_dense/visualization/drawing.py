@@ -18,7 +18,7 @@ TITLE_WIDTH = 240  # px that a title may take beside a narrow picture
 INK, PAPER = (30, 30, 30), (255, 255, 255)
 Cell = tuple[str, Image.Image]  # a picture and the title above it
 
-# Distinct under the common colour deficiencies: Okabe and Ito's palette, without its black.
+# Distinct under the common color deficiencies: Okabe and Ito's palette, without its black.
 MARKS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
 
@@ -34,7 +34,7 @@ def enlarge(picture: np.ndarray, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
 
 
-def lay_over(photo: Image.Image, values: np.ndarray) -> Image.Image:
+def overlay_heatmap(photo: Image.Image, values: np.ndarray) -> Image.Image:
     """Draw a map over a photo, smoothly, from dark violet (0) to yellow (1).
 
     Args:
@@ -49,7 +49,7 @@ def lay_over(photo: Image.Image, values: np.ndarray) -> Image.Image:
 
 
 def mark(picture: Image.Image, places: Sequence[tuple[float, float]], *, numbered: bool = False) -> Image.Image:
-    """Mark places (x, y in pixels) with rings, of one colour or numbered and each of its own.
+    """Mark places (x, y in pixels) with rings, of one color or numbered and each of its own.
 
     Near the border rings move inwards as far as it takes to see them whole.
     """
@@ -59,9 +59,9 @@ def mark(picture: Image.Image, places: Sequence[tuple[float, float]], *, numbere
     font = ImageFont.load_default(size=round(radius * 1.6))
     for number, (x, y) in enumerate(places):
         x, y = (_within(place, radius + 2, side) for place, side in zip((x, y), picture.size, strict=True))
-        colour = MARKS[number % len(MARKS)] if numbered else (255, 255, 255)
+        color = MARKS[number % len(MARKS)] if numbered else (255, 255, 255)
         draw.ellipse((x - radius - 2, y - radius - 2, x + radius + 2, y + radius + 2), fill=(0, 0, 0))
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
         if numbered:
             draw.text((x, y), str(number + 1), (0, 0, 0), font, anchor="mm")
         else:
@@ -145,7 +145,7 @@ def fit_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 _LINE, _MARGIN = 22, 6  # px
-_BAR = 280  # px, a colour bar's length
+_BAR = 280  # px, a color bar's length
 
 
 def beside(pixels: np.ndarray, drawn: np.ndarray) -> Image.Image:
@@ -174,25 +174,25 @@ def with_legend(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, in
         x += width
     canvas = _extended(picture, (row + 1) * _LINE + 2 * _MARGIN)
     draw = ImageDraw.Draw(canvas)
-    for (_, colour), (font, name), (x, y) in zip(entries, names, places, strict=True):
-        draw.rectangle((x, y + 2, x + 14, y + 16), fill=tuple(colour), outline="black")
+    for (_, color), (font, name), (x, y) in zip(entries, names, places, strict=True):
+        draw.rectangle((x, y + 2, x + 14, y + 16), fill=tuple(color), outline="black")
         draw.text((x + _LINE, y), name, fill="black", font=font)
     return canvas
 
 
-def with_bar(picture: Image.Image, colours: np.ndarray, low: str, high: str) -> Image.Image:
-    """Add a colour bar below.
+def add_colorbar(picture: Image.Image, colors: np.ndarray, low: str, high: str) -> Image.Image:
+    """Add a color bar below.
 
     Args:
         picture: any.
-        colours: (N, 3) uint8, from ``low`` to ``high``.
+        colors: (N, 3) uint8, from ``low`` to ``high``.
         low, high: what stands at the bar's ends.
     """
     font = ImageFont.load_default(size=14)
     canvas = _extended(picture, _LINE + 2 * _MARGIN)
     draw = ImageDraw.Draw(canvas)
     x, y = 2 * _MARGIN + int(font.getlength(low)), picture.height + _MARGIN
-    canvas.paste(Image.fromarray(colours[None]).resize((_BAR, _LINE - 4)), (x, y))
+    canvas.paste(Image.fromarray(colors[None]).resize((_BAR, _LINE - 4)), (x, y))
     draw.text((_MARGIN, y), low, fill="black", font=font)
     draw.text((x + _BAR + _MARGIN, y), high, fill="black", font=font)
     return canvas

@@ -79,7 +79,7 @@ def token_at(point: tuple[float, float], size: tuple[int, int], grid: tuple[int,
     return int(point[1] * grid[0] / size[1]), int(point[0] * grid[1] / size[0])
 
 
-def centre_of(token: tuple[int, int], size: tuple[int, int], grid: tuple[int, int]) -> tuple[float, float]:
+def center_of(token: tuple[int, int], size: tuple[int, int], grid: tuple[int, int]) -> tuple[float, float]:
     """The middle (x, y) of a token (row, column) in a photo of size (width, height)."""
     return (token[1] + 0.5) * size[0] / grid[1], (token[0] + 0.5) * size[1] / grid[0]
 
@@ -92,7 +92,7 @@ def _nothing(_blocks: int) -> None:
 
 
 @dataclass
-class Scene:
+class FigureInputs:
     """What the modes of drawing have in common.
 
     Attributes:

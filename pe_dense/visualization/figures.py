@@ -1,4 +1,4 @@
-"""What `tools/visualize_features.py` draws: one function per mode, from a scene to files."""
+"""What `tools/visualize_features.py` draws: one function per mode, from a inputs to files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import write_png
 from pe_dense.utils.video import write_video
 from pe_dense.visualization.colors import feature_rgb
-from pe_dense.visualization.drawing import Cell, draw_sheet, enlarge, fit_photo, in_rows, join, lay_over, mark
-from pe_dense.visualization.features import Scene, centre_of, token_at
+from pe_dense.visualization.drawing import Cell, draw_sheet, enlarge, fit_photo, in_rows, join, mark, overlay_heatmap
+from pe_dense.visualization.features import FigureInputs, center_of, token_at
 from pe_dense.visualization.pca import Basis, fit_basis
 from pe_dense.visualization.similarity import cosine_similarity, mutual_matches, nearest_tokens
 
@@ -26,11 +26,11 @@ ANIMATION_FPS = 4
 CLASS_TOKEN = "cls"
 
 
-def draw_pca(scene: Scene, blocks: Sequence[int], out: Path, *, per_image: bool = False) -> Iterator[Path]:
-    """Draw features' principal components as colours, a sheet per photo; several blocks also as an animation.
+def draw_pca(inputs: FigureInputs, blocks: Sequence[int], out: Path, *, per_image: bool = False) -> Iterator[Path]:
+    """Draw features' principal components as colors, a sheet per photo; several blocks also as an animation.
 
     Args:
-        scene: tower, photos, and masks if there are any.
+        inputs: tower, photos, and masks if there are any.
         blocks: block numbers.
         out: an existing folder; files in it are replaced.
         per_image: components of each photo by itself instead of all together.
@@ -38,40 +38,40 @@ def draw_pca(scene: Scene, blocks: Sequence[int], out: Path, *, per_image: bool 
     Yields:
         each file, when it is written.
     """
-    count = len(scene.photos)
+    count = len(inputs.photos)
     groups = [[number] for number in range(count)] if per_image else [list(range(count))]
     tiles: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(count)]
     before: list[list[Tensor] | None] = [None] * len(groups)
-    for block, maps in scene.iter_maps(blocks):
-        masks = scene.token_masks(maps) or [None] * count
+    for block, maps in inputs.iter_maps(blocks):
+        masks = inputs.token_masks(maps) or [None] * count
         for place, group in enumerate(groups):
             chosen, chosen_masks = [maps[i] for i in group], [masks[i] for i in group]
             basis = fit_basis(chosen, chosen_masks)
-            if before[place] is not None:  # or colours would flip from block to block
+            if before[place] is not None:  # or colors would flip from block to block
                 basis = basis.turned_like([basis.scores(x) for x in chosen], before[place])
             before[place] = [basis.scores(x) for x in chosen]
-            for number, rgb in zip(group, _coloured(chosen, chosen_masks, basis), strict=True):
+            for number, rgb in zip(group, _colored(chosen, chosen_masks, basis), strict=True):
                 tiles[number].append((block, rgb))
-    for number, name in enumerate(scene.names):
+    for number, name in enumerate(inputs.names):
         side = LARGE if len(tiles[number]) <= FEW else SMALL
-        photo = fit_photo(scene.photos[number], side)
+        photo = fit_photo(inputs.photos[number], side)
         cells = [(name, photo)] + [(f"layer {block}", enlarge(rgb, photo.size)) for block, rgb in tiles[number]]
-        yield _save(_sheet(scene, cells), out / f"{name}.png")
+        yield _save(_sheet(inputs, cells), out / f"{name}.png")
         if len(tiles[number]) > 1:
-            photo = fit_photo(scene.photos[number], LARGE)
+            photo = fit_photo(inputs.photos[number], LARGE)
             frames = (
-                np.asarray(_sheet(scene, [(name, photo), (f"layer {block}", enlarge(rgb, photo.size))]))
+                np.asarray(_sheet(inputs, [(name, photo), (f"layer {block}", enlarge(rgb, photo.size))]))
                 for block, rgb in tiles[number]
             )
             write_video(out / f"{name}_layers.mp4", frames, ANIMATION_FPS, overwrite=True)
             yield out / f"{name}_layers.mp4"
 
 
-def draw_correspondence(scene: Scene, blocks: Sequence[int], out: Path, *, count: int = 8) -> Iterator[Path]:
-    """Join parts of the first photo to the parts of each other one that are mutually nearest, above common colours.
+def draw_correspondence(inputs: FigureInputs, blocks: Sequence[int], out: Path, *, count: int = 8) -> Iterator[Path]:
+    """Join parts of the first photo to the parts of each other one that are mutually nearest, above common colors.
 
     Args:
-        scene, blocks, out: as of :func:`draw_pca`.
+        inputs, blocks, out: as of :func:`draw_pca`.
         count: how many parts at most.
 
     Yields:
@@ -80,112 +80,112 @@ def draw_correspondence(scene: Scene, blocks: Sequence[int], out: Path, *, count
     Raises:
         ValueError: if there is a single photo.
     """
-    if len(scene.photos) < 2:
+    if len(inputs.photos) < 2:
         raise InputError("correspondence is between photos: give two or more")
-    photos = [fit_photo(photo, LARGE) for photo in scene.photos]
-    for block, maps in scene.iter_maps(blocks):
-        masks = scene.token_masks(maps)
-        rgb = _coloured(maps, masks or [None] * len(maps), fit_basis(maps, masks))
-        colours = [enlarge(x, photo.size) for x, photo in zip(rgb, photos, strict=True)]
+    photos = [fit_photo(photo, LARGE) for photo in inputs.photos]
+    for block, maps in inputs.iter_maps(blocks):
+        masks = inputs.token_masks(maps)
+        rgb = _colored(maps, masks or [None] * len(maps), fit_basis(maps, masks))
+        colors = [enlarge(x, photo.size) for x, photo in zip(rgb, photos, strict=True)]
         for other in range(1, len(maps)):
             chosen = None if masks is None else (masks[0][0], masks[other][0])
             matches = mutual_matches(maps[0][0], maps[other][0], count, masks=chosen)
             pairs = [
                 (
-                    centre_of(match.source, photos[0].size, scene.grid(0)),
-                    centre_of(match.target, photos[other].size, scene.grid(other)),
+                    center_of(match.source, photos[0].size, inputs.grid(0)),
+                    center_of(match.target, photos[other].size, inputs.grid(other)),
                 )
                 for match in matches
             ]
             cosines = [match.similarity for match in matches]
             told = f", cosine {min(cosines):.2f} to {max(cosines):.2f}" if cosines else ""
-            names = f"{scene.names[0]} and {scene.names[other]}"
+            names = f"{inputs.names[0]} and {inputs.names[other]}"
             rows = [
                 [(f"{names}, layer {block}{told}", join(photos[0], photos[other], pairs))],
-                [("principal components of all photos together", join(colours[0], colours[other], []))],
+                [("principal components of all photos together", join(colors[0], colors[other], []))],
             ]
-            path = out / f"{scene.names[0]}_{scene.names[other]}_layer{block}.png"
-            yield _save(draw_sheet(rows, _heading(scene)), path)
+            path = out / f"{inputs.names[0]}_{inputs.names[other]}_layer{block}.png"
+            yield _save(draw_sheet(rows, _heading(inputs)), path)
 
 
 def draw_similarity(
-    scene: Scene, blocks: Sequence[int], out: Path, *, point: tuple[float, float] | None = None, count: int = 3
+    inputs: FigureInputs, blocks: Sequence[int], out: Path, *, point: tuple[float, float] | None = None, count: int = 3
 ) -> Iterator[Path]:
     """Draw how alike all tokens of all photos are to one of the first photo, nearest parts of the others marked.
 
     Args:
-        scene, blocks, out: as of :func:`draw_pca`.
+        inputs, blocks, out: as of :func:`draw_pca`.
         point: x and y in pixels of the first photo; its middle by default.
         count: how many parts are marked.
 
     Yields:
         the file, when it is written.
     """
-    side = LARGE if len(scene.photos) <= FEW else SMALL
-    photos = [fit_photo(photo, side) for photo in scene.photos]
-    token = _token(scene, 0, point)
-    place = centre_of(token, photos[0].size, scene.grid(0))
-    rows = [[(name, photo) for name, photo in zip(scene.names, photos, strict=True)]]
-    rows[0][0] = (scene.names[0], mark(photos[0], [place]))
-    for block, maps in scene.iter_maps(blocks):
+    side = LARGE if len(inputs.photos) <= FEW else SMALL
+    photos = [fit_photo(photo, side) for photo in inputs.photos]
+    token = _token(inputs, 0, point)
+    place = center_of(token, photos[0].size, inputs.grid(0))
+    rows = [[(name, photo) for name, photo in zip(inputs.names, photos, strict=True)]]
+    rows[0][0] = (inputs.names[0], mark(photos[0], [place]))
+    for block, maps in inputs.iter_maps(blocks):
         query = maps[0][0, :, token[0], token[1]]
         similar = [cosine_similarity(x, query)[0].cpu() for x in maps]
         low, high = min(float(x.min()) for x in similar), max(float(x.max()) for x in similar)
         row = []
         for number, (photo, values) in enumerate(zip(photos, similar, strict=True)):
             found = [token] if number == 0 else nearest_tokens(values, count)
-            places = [centre_of(token, photo.size, scene.grid(number)) for token in found]
-            heat = lay_over(photo, ((values - low) / max(high - low, 1e-6)).numpy())
+            places = [center_of(token, photo.size, inputs.grid(number)) for token in found]
+            heat = overlay_heatmap(photo, ((values - low) / max(high - low, 1e-6)).numpy())
             title = f"layer {block}: cosine {float(values.min()):.2f} to {float(values.max()):.2f}"
             row.append((title, mark(heat, places, numbered=number > 0)))
         rows.append(row)
-    yield _save(draw_sheet(rows, _heading(scene)), out / f"{scene.names[0]}_similarity.png")
+    yield _save(draw_sheet(rows, _heading(inputs)), out / f"{inputs.names[0]}_similarity.png")
 
 
 def draw_attention(
-    scene: Scene, blocks: Sequence[int], out: Path, *, point: tuple[float, float] | str | None = None
+    inputs: FigureInputs, blocks: Sequence[int], out: Path, *, point: tuple[float, float] | str | None = None
 ) -> Iterator[Path]:
     """Draw where a token looks: the mean over the heads of several blocks, or of one block also each head.
 
     Args:
-        scene, blocks, out: as of :func:`draw_pca`.
+        inputs, blocks, out: as of :func:`draw_pca`.
         point: x and y in pixels of the first photo, taken in proportion in the others; the middle by default, or
             'cls' for the class token.
 
     Yields:
         a file per photo, when it is written.
     """
-    blocks = sorted(set(resolve_indices("layers", blocks, scene.tower.num_layers)))
-    tokens = [None if point == CLASS_TOKEN else _token(scene, i, point) for i in range(len(scene.photos))]
-    for number, name in enumerate(scene.names):
-        maps = scene.tower.attention_maps(scene.input(number), tokens[number], blocks)
-        scene.advance(blocks[-1] + 1)
+    blocks = sorted(set(resolve_indices("layers", blocks, inputs.tower.num_layers)))
+    tokens = [None if point == CLASS_TOKEN else _token(inputs, i, point) for i in range(len(inputs.photos))]
+    for number, name in enumerate(inputs.names):
+        maps = inputs.tower.attention_maps(inputs.input(number), tokens[number], blocks)
+        inputs.advance(blocks[-1] + 1)
         heads = next(iter(maps.values())).shape[1]
         pictures = [(f"layer {block}, mean of {heads} heads", x[0].mean(dim=0)) for block, x in maps.items()]
         if len(blocks) == 1:
             pictures += [(f"head {head}", x) for head, x in enumerate(maps[blocks[0]][0])]
-        photo = fit_photo(scene.photos[number], LARGE if len(pictures) <= FEW else SMALL)
+        photo = fit_photo(inputs.photos[number], LARGE if len(pictures) <= FEW else SMALL)
         cells: list[Cell] = [(name, photo)]
-        cells += [(title, lay_over(photo, _to_peak(values))) for title, values in pictures]
+        cells += [(title, overlay_heatmap(photo, _to_peak(values))) for title, values in pictures]
         if tokens[number] is not None:
-            place = centre_of(tokens[number], photo.size, scene.grid(number))
+            place = center_of(tokens[number], photo.size, inputs.grid(number))
             cells = [(title, mark(picture, [place])) for title, picture in cells]
-        yield _save(_sheet(scene, cells), out / f"{name}_attention.png")
+        yield _save(_sheet(inputs, cells), out / f"{name}_attention.png")
 
 
-def _coloured(maps: Sequence[Tensor], masks: Sequence[Tensor | None], basis: Basis) -> list[np.ndarray]:
-    """Colours (H, W, 3) of maps (1, C, H, W)."""
+def _colored(maps: Sequence[Tensor], masks: Sequence[Tensor | None], basis: Basis) -> list[np.ndarray]:
+    """Colors (H, W, 3) of maps (1, C, H, W)."""
     return [feature_rgb(x, mask, basis=basis)[0] for x, mask in zip(maps, masks, strict=True)]
 
 
-def _token(scene: Scene, number: int, point: tuple[float, float] | None) -> tuple[int, int]:
+def _token(inputs: FigureInputs, number: int, point: tuple[float, float] | None) -> tuple[int, int]:
     """The token of a photo under a point of the first one."""
-    first = scene.photos[0].size
+    first = inputs.photos[0].size
     if point is None:
         point = first[0] / 2, first[1] / 2
-    token_at(point, first, scene.grid(0))  # to refuse a point outside
-    size = scene.photos[number].size
-    return token_at((point[0] * size[0] / first[0], point[1] * size[1] / first[1]), size, scene.grid(number))
+    token_at(point, first, inputs.grid(0))  # to refuse a point outside
+    size = inputs.photos[number].size
+    return token_at((point[0] * size[0] / first[0], point[1] * size[1] / first[1]), size, inputs.grid(number))
 
 
 def _to_peak(weights: Tensor) -> np.ndarray:
@@ -194,15 +194,15 @@ def _to_peak(weights: Tensor) -> np.ndarray:
     return values / max(float(np.quantile(values, 0.995)), 1e-12)
 
 
-def _heading(scene: Scene) -> str:
-    return f"{scene.title}, run at {scene.long_side} px in patches of {scene.patch} px"
+def _heading(inputs: FigureInputs) -> str:
+    return f"{inputs.title}, run at {inputs.long_side} px in patches of {inputs.patch} px"
 
 
-def _sheet(scene: Scene, cells: Sequence[Cell]) -> Image.Image:
+def _sheet(inputs: FigureInputs, cells: Sequence[Cell]) -> Image.Image:
     """One row of few cells, or rows that make a sheet about as wide as a screen."""
     width, height = cells[0][1].size
     columns = len(cells) if len(cells) <= FEW + 1 else math.ceil(math.sqrt(len(cells) * 1.6 * height / width))
-    return draw_sheet(in_rows(cells, min(columns, len(cells))), _heading(scene))
+    return draw_sheet(in_rows(cells, min(columns, len(cells))), _heading(inputs))
 
 
 def _save(sheet: Image.Image, path: Path) -> Path:

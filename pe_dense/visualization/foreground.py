@@ -41,11 +41,11 @@ def foreground_masks(features: Sequence[Tensor]) -> list[Tensor]:
 
 def _share_of_border(masks: Sequence[Tensor]) -> float:
     """How much of the outermost tokens is in the masks."""
-    borders = [mask[:, ring(*mask.shape[1:]).to(mask.device)].flatten() for mask in masks]
+    borders = [mask[:, border_mask(*mask.shape[1:]).to(mask.device)].flatten() for mask in masks]
     return float(torch.cat(borders).float().mean())
 
 
-def ring(height: int, width: int) -> Tensor:
+def border_mask(height: int, width: int) -> Tensor:
     """The outermost tokens of a grid (H, W), bool."""
     outside = torch.ones(height, width, dtype=torch.bool)
     outside[1:-1, 1:-1] = False
@@ -75,9 +75,9 @@ def read_mask(path: str | Path, photo_size: tuple[int, int], grid: tuple[int, in
             f"mask {path} is {image.width} x {image.height} px and its photo {photo_size[0]} x {photo_size[1]}: "
             "a mask may have another size, but not other proportions"
         )
-    colourful = image.mode not in ("1", "L", "P", "I", "I;16", "F")
-    values = np.asarray(image.convert("L") if colourful else image)
-    # Grey masks are white where they are set; files of class or object numbers have small ones, or a palette.
+    colorful = image.mode not in ("1", "L", "P", "I", "I;16", "F")
+    values = np.asarray(image.convert("L") if colorful else image)
+    # Gray masks are white where they are set; files of class or object numbers have small ones, or a palette.
     inside = values > (127 if image.mode != "P" and values.max() == 255 else 0)
     covered = Image.fromarray(inside.astype(np.float32)).resize((grid[1], grid[0]), Image.Resampling.BOX)
     mask = torch.from_numpy(np.array(covered) >= 0.5)[None]

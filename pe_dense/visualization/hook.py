@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pe_dense.registry import HOOKS
 from pe_dense.utils.errors import ConfigError
-from pe_dense.utils.image import find_images, read_photo
+from pe_dense.utils.image import find_images, read_image
 from pe_dense.visualization.colors import feature_rgb
 from pe_dense.visualization.drawing import draw_sheet, enlarge, fit_photo
 from pe_dense.visualization.features import crop_square, to_input
@@ -54,7 +54,7 @@ class FeaturePictureHook(Hook):
             raise ConfigError(f"interval and size are at least 1, got interval={interval}, size={size}")
         try:
             files = find_images([images] if isinstance(images, str | Path) else images)
-            self.photos = [crop_square(read_photo(file), size) for file in files]
+            self.photos = [crop_square(read_image(file), size) for file in files]
         except (FileNotFoundError, ValueError) as error:
             raise ConfigError(f"FeaturePictureHook: {error}") from error
         if not self.photos:

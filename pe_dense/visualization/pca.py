@@ -28,11 +28,11 @@ def low_pass(maps: Tensor) -> Tensor:
     Returns:
         (N, C, H, W).
     """
-    side, centre = math.exp(-1 / (2 * SIGMA**2)), 1.0
-    side, centre = side / (2 * side + centre), centre / (2 * side + centre)
+    side, center = math.exp(-1 / (2 * SIGMA**2)), 1.0
+    side, center = side / (2 * side + center), center / (2 * side + center)
     padded = F.pad(maps, (1, 1, 1, 1), mode="replicate")
-    rows = side * (padded[..., :-2, :] + padded[..., 2:, :]) + centre * padded[..., 1:-1, :]
-    return 0.5 * maps + 0.5 * (side * (rows[..., :-2] + rows[..., 2:]) + centre * rows[..., 1:-1])
+    rows = side * (padded[..., :-2, :] + padded[..., 2:, :]) + center * padded[..., 1:-1, :]
+    return 0.5 * maps + 0.5 * (side * (rows[..., :-2] + rows[..., 2:]) + center * rows[..., 1:-1])
 
 
 COUNT = 3

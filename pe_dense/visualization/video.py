@@ -1,4 +1,4 @@
-"""Features of a video: the same colours for like parts from the first frame to the last."""
+"""Features of a video: the same colors for like parts from the first frame to the last."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def count_frames(path: Path) -> int:
     return sum(1 for _ in read_video(path))
 
 
-def draw_film(
+def draw_feature_video(
     tower: Backbone, video: Path, out: Path, *, block: int, long_side: int, frames: int, advance: Callable[[int], None]
 ) -> Path:
-    """Write a video with each frame beside the colours of its features.
+    """Write a video with each frame beside the colors of its features.
 
     Principal components are found once, from 16 frames spread evenly over the video.
 
@@ -40,7 +40,7 @@ def draw_film(
         video: a file.
         out: the MP4 to write; replaced if it exists.
         block: block number.
-        long_side: as of :class:`~pe_dense.visualization.features.Scene`.
+        long_side: as of :class:`~pe_dense.visualization.features.FigureInputs`.
         frames: of the video, see :func:`count_frames`.
         advance: called with the number of frames that went through the tower.
     """
@@ -56,8 +56,8 @@ def draw_film(
     def sheets():
         for frame in read_video(video):
             photo = fit_photo(Image.fromarray(frame), SIDE)
-            colours = enlarge(feature_rgb(features(frame), basis=basis)[0], photo.size)
-            yield np.asarray(draw_sheet([[("", photo), ("", colours)]]))
+            colors = enlarge(feature_rgb(features(frame), basis=basis)[0], photo.size)
+            yield np.asarray(draw_sheet([[("", photo), ("", colors)]]))
 
     write_video(out, sheets(), frame_rate(video), overwrite=True)
     return out

@@ -15,7 +15,7 @@ from helpers.tiny_towers import photo_file, tiny_tower
 
 from pe_dense.apps.explorer import Explorer
 from pe_dense.apps.explorer.app import MAX_BYTES, MAX_RUNS
-from pe_dense.apps.explorer.job_queue import JobCancelled, JobQueue, QueueFull, check_cancelled
+from pe_dense.apps.explorer.job_queue import JobCanceled, JobQueue, QueueFull, check_canceled
 from pe_dense.apps.explorer.server import SECURITY_HEADERS
 
 
@@ -106,7 +106,7 @@ def test_full_queue_answers_503(server, image, held_tower):
     assert len(held_tower.sizes) <= MAX_RUNS
 
 
-def test_abandoned_requests_are_cancelled(server, image, held_tower):
+def test_abandoned_requests_are_canceled(server, image, held_tower):
     """Neither the rest of the run that an abandoned request began is computed, nor what abandoned ones waited for."""
     query = dict(tower="tower", layer=0, image=image)
     abandoned = [open_request(server, "/colors", size=size, **query) for size in (300, 332, 364)]
@@ -152,7 +152,7 @@ def test_job_queue():
         def endless():
             entered.set()
             while True:
-                check_cancelled()
+                check_canceled()
 
         async def run(function, *args):
             with queue.place():
@@ -167,19 +167,19 @@ def test_job_queue():
         first.cancel()
         assert await others[1] == 1
         assert order == [1]
-        assert first.cancelled() and others[0].cancelled()
+        assert first.canceled() and others[0].canceled()
         with pytest.raises(ZeroDivisionError):
             await run(lambda: 1 / 0)
         entered.clear()
         last = asyncio.create_task(run(endless))
         await asyncio.to_thread(entered.wait)
         queue.close()
-        with pytest.raises(JobCancelled):
+        with pytest.raises(JobCanceled):
             await last
-        with pytest.raises(JobCancelled):
+        with pytest.raises(JobCanceled):
             await run(job, 9)
 
-    check_cancelled()  # does nothing outside of a queue
+    check_canceled()  # does nothing outside of a queue
     asyncio.run(main())
 
 

@@ -30,7 +30,7 @@ def test_gives_what_the_block_adds_to_a_token(images, options, token):
     that fill up a window, are the rest to 1, and the values there are known.
     """
     tower = tiny_tower(**options)
-    entries = int(tower.variant.use_cls_token)
+    entries = int(tower.config.use_cls_token)
     for number, block in enumerate(tower.transformer.resblocks):
         seen = {}
         block.attn.out_proj = nn.Identity()
@@ -41,13 +41,13 @@ def test_gives_what_the_block_adds_to_a_token(images, options, token):
         with torch.no_grad():
             x, (rope, windows) = seen["x"], seen["rest"]
             normed = block.ln_1(x)
-            out = block.attn(normed if windows is None else windows.split(normed), rope)
+            out = block.attn(normed if windows is None else windows.window_partition(normed), rope)
             values = normed @ block.attn.in_proj_weight[64:].T + block.attn.in_proj_bias[64:]
             if x.shape[1] > 1:  # tokens travel in windows that fit
                 values = Windows(4, 6, tower.transformer.window_size).merge(values)
                 out = Windows(4, 6, tower.transformer.window_size).merge(out)
             elif windows is not None:
-                out = windows.merge(out)
+                out = windows.window_unpartition(out)
             values = values[:, 0].unflatten(2, (2, 16))  # (B, tokens, heads, 16)
             maps = weights.flatten(2)  # (B, heads, tokens)
             expected = torch.einsum("bhn,bnhd->bhd", maps, values[:, entries:])

@@ -4,7 +4,7 @@ import torch
 from helpers.recordings import Recording, by_recording
 
 from pe_dense.backbones import PETower
-from pe_dense.backbones.checkpoint import fit_state, tower_state
+from pe_dense.backbones.checkpoint import adapt_backbone_state, extract_backbone_state
 from pe_dense.backbones.pos_embed import resample_patch_embedding, resample_positions
 from pe_dense.necks import SimpleFeaturePyramid
 
@@ -16,7 +16,7 @@ TOLERANCE = dict(atol=1e-5, rtol=0)
 def test_golden_tower(path):
     golden = Recording(path)
     tower = PETower(golden.config, out_indices=range(golden.config["layers"])).eval()
-    tower.load_state_dict(fit_state(tower, tower_state(golden.state)))
+    tower.load_state_dict(adapt_backbone_state(tower, extract_backbone_state(golden.state)))
 
     inputs = sorted({name.split("/")[0] for name in golden.names if name.startswith("in")})
     assert inputs
@@ -39,7 +39,7 @@ def test_golden_tower(path):
 def test_golden_state_is_written_back_unchanged(path):
     golden = Recording(path)
     tower = PETower(golden.config)
-    tower.load_state_dict(fit_state(tower, golden.state))
+    tower.load_state_dict(adapt_backbone_state(tower, golden.state))
     state = tower.state_dict()
     assert set(state) == set(golden.state)
     assert all(torch.equal(state[key], value) for key, value in golden.state.items())
@@ -92,7 +92,7 @@ def test_golden_detection_tower_and_pyramid(path):
     golden = Recording(path)
     size = golden.config["img_size"]
     tower = detection_tower(golden.config).eval()
-    tower.load_state_dict(fit_state(tower, tower_state(golden.state)))
+    tower.load_state_dict(adapt_backbone_state(tower, extract_backbone_state(golden.state)))
     pyramid = SimpleFeaturePyramid(golden.config["vit"]["embed_dim"], golden.config["fpn_channels"])
     levels = {k.removeprefix("backbone."): v for k, v in golden.state.items() if k.startswith("backbone.simfp_")}
     pyramid.load_state_dict(levels)

@@ -8,8 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize, prune
 
 from pe_dense.backbones import PETower
-from pe_dense.backbones.attention import RotaryTable, rotate
-from pe_dense.backbones.memory_efficient import gelu_linear, project_and_turn
+from pe_dense.backbones.attention import RotaryTable, apply_rope
+from pe_dense.backbones.memory_efficient import gelu_linear, qkv_with_rope
 
 ARCH = dict(
     patch_size=4, width=32, layers=2, heads=2, mlp_ratio=4.0, image_size=32, use_ln_post=False, pool_type="none"
@@ -46,17 +46,17 @@ def test_project_and_turn(frozen):
     table = RotaryTable(angles.cos(), angles.sin())
 
     q, k, v = F.linear(*inputs).view(2, 5, 3, 2, 4).unbind(2)
-    expected = [part.transpose(1, 2) for part in (rotate(q, table), rotate(k, table), v)]
-    for ours, theirs in zip(project_and_turn(*inputs, 2, table), expected, strict=True):
+    expected = [part.transpose(1, 2) for part in (apply_rope(q, table), apply_rope(k, table), v)]
+    for ours, theirs in zip(qkv_with_rope(*inputs, 2, table), expected, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-14, rtol=0)
-    assert torch.autograd.gradcheck(lambda *inputs: project_and_turn(*inputs, 2, table), inputs)
+    assert torch.autograd.gradcheck(lambda *inputs: qkv_with_rope(*inputs, 2, table), inputs)
 
 
 def test_gradients_of_any_layout():
     """A sum's gradient is one number repeated, without a memory of its own."""
     x, weight, bias = torch.randn(1, 5, 8), torch.randn(24, 8, requires_grad=True), torch.randn(24)
     table = RotaryTable(torch.ones(5, 2), torch.zeros(5, 2))
-    sum(part.sum() for part in project_and_turn(x, weight, bias, 2, table)).backward()
+    sum(part.sum() for part in qkv_with_rope(x, weight, bias, 2, table)).backward()
     torch.testing.assert_close(weight.grad, x.sum((0, 1)).expand(24, 8))
 
 

@@ -5,7 +5,7 @@ import timm
 import torch
 from timm.models.eva import checkpoint_filter_fn
 
-from pe_dense.backbones import VARIANTS, PETower, get_variant
+from pe_dense.backbones import PE_CONFIGS, PETower, get_pe_config
 
 SIZES = {"T16": "tiny", "S16": "small", "B16": "base", "L14": "large", "G14": "gigantic"}
 
@@ -15,7 +15,7 @@ def timm_name(arch):
     return f"vit_pe_{kind.lower()}_{SIZES[size]}_patch{size[1:]}_{image_size}"
 
 
-@pytest.mark.parametrize("arch", VARIANTS)
+@pytest.mark.parametrize("arch", PE_CONFIGS)
 @torch.no_grad()
 def test_equals_timm(arch):
     generator = torch.Generator().manual_seed(0)
@@ -26,7 +26,7 @@ def test_equals_timm(arch):
     other = timm.create_model(timm_name(arch), depth=depth).eval()
     other.load_state_dict(checkpoint_filter_fn(tower.state_dict(), other))
 
-    side = get_variant(arch).image_size
+    side = get_pe_config(arch).image_size
     image = torch.randn(1, 3, side, side, generator=generator)
     torch.testing.assert_close(
         tower.forward_features(image, norm=True), other.forward_features(image), atol=1e-5, rtol=0

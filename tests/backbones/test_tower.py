@@ -1,4 +1,4 @@
-"""Behaviour of the tower that no recording shows."""
+"""Behavior of the tower that no recording shows."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import MODELS as ROOT
 from mmengine.registry import DefaultScope
 
-from pe_dense.backbones import VARIANTS, PETower
+from pe_dense.backbones import PE_CONFIGS, PETower
 from pe_dense.backbones.transformer import MAX_ROTARY_TABLES
 from pe_dense.registry import MODELS
 
@@ -74,7 +74,7 @@ def test_block_out_of_range_prints_the_legal_range(argument, index):
 def test_unknown_arch_lists_the_names():
     with pytest.raises(ValueError, match="Did you mean PE-Spatial-G14-448") as error:
         PETower("PE-Spatial-G14-44")
-    assert all(name in str(error.value) for name in VARIANTS)
+    assert all(name in str(error.value) for name in PE_CONFIGS)
 
 
 @pytest.mark.parametrize(

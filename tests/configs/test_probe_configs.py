@@ -33,8 +33,8 @@ def write_nyu(root):
     for split in ("train", "test"):
         for index in range(2):
             write(root / f"images/{split}/kitchen_{index:05d}.jpg", RNG.integers(0, 256, (480, 640, 3)))
-            millimetres = RNG.integers(0, 9000, (480, 640)).astype(np.uint16)
-            write(root / f"annotations/{split}/kitchen_{index:05d}.png", millimetres)
+            millimeters = RNG.integers(0, 9000, (480, 640)).astype(np.uint16)
+            write(root / f"annotations/{split}/kitchen_{index:05d}.png", millimeters)
 
 
 def write(path, values):

@@ -109,7 +109,7 @@ def depth_item(path, shape=(6, 8)):
     return dict(depth_map_path=str(path), img_path="0.jpg", ori_shape=shape, seg_fields=[])
 
 
-def test_depth_in_metres(tmp_path):
+def test_depth_in_meters(tmp_path):
     cv2.imwrite(str(tmp_path / "0.png"), labels(1500, dtype=np.uint16))
     item = LoadDepthMap(depth_rescale_factor=1e-3)(depth_item(tmp_path / "0.png"))
     assert item["gt_depth_map"].dtype == np.float32
@@ -154,7 +154,7 @@ def test_shapes_give_their_scenes_classes_and_depth(tmp_path):
             **options,
         )
     )
-    assert np.abs(depth[3]["gt_depth_map"] - scene.depth).max() < 0.000502  # half a millimetre
+    assert np.abs(depth[3]["gt_depth_map"] - scene.depth).max() < 0.000502  # half a millimeter
     check_images(classes)
     check_images(depth)
 

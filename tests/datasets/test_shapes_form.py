@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pe_dense.datasets.synthetic.shapes import CLASSES, TEXTURES, draw_colour, draw_texture, rasterize
+from pe_dense.datasets.synthetic.shapes import CLASSES, TEXTURES, draw_color, draw_texture, rasterize
 
 UNIT_AREAS = dict(
     circle=np.pi,
@@ -14,7 +14,7 @@ UNIT_AREAS = dict(
 
 
 def draw(name, **changes):
-    arguments = dict(centre=(33.3, 30.6), diameter=48.0, angle=0.4, image_size=64)
+    arguments = dict(center=(33.3, 30.6), diameter=48.0, angle=0.4, image_size=64)
     return rasterize(CLASSES.index(name), **{**arguments, **changes})
 
 
@@ -39,29 +39,29 @@ def test_ring_is_hollow_and_crescent_bitten():
 
 def test_every_argument_moves_the_form():
     drawn = draw("star")
-    changes = [dict(centre=(30.3, 30.6)), dict(diameter=40.0), dict(angle=0.5)]
+    changes = [dict(center=(30.3, 30.6)), dict(diameter=40.0), dict(angle=0.5)]
     for change in changes:
         assert not np.array_equal(drawn, draw("star", **change))
     assert draw("star", image_size=80).shape == (80, 80)
     np.testing.assert_array_equal(draw("star", image_size=80)[:64, :64], drawn)
 
 
-def test_centre_moves_by_whole_pixels():
-    np.testing.assert_array_equal(draw("heart")[2:-3, 2:-4], draw("heart", centre=(35.3, 31.6))[3:-2, 4:-2])
+def test_center_moves_by_whole_pixels():
+    np.testing.assert_array_equal(draw("heart")[2:-3, 2:-4], draw("heart", center=(35.3, 31.6))[3:-2, 4:-2])
 
 
-def test_colours_stay_in_their_ranges():
+def test_colors_stay_in_their_ranges():
     rng = np.random.default_rng(0)
-    colours = np.stack([draw_colour(rng, saturation=(0.4, 0.6), value=(0.5, 0.8)) for _ in range(200)])
-    value = colours.max(axis=1)
-    saturation = 1 - colours.min(axis=1) / value
+    colors = np.stack([draw_color(rng, saturation=(0.4, 0.6), value=(0.5, 0.8)) for _ in range(200)])
+    value = colors.max(axis=1)
+    saturation = 1 - colors.min(axis=1) / value
     assert value.min() >= 0.5 and value.max() <= 0.8
     assert saturation.min() > 0.39 and saturation.max() < 0.61
-    assert set(colours.argmax(axis=1)) == {0, 1, 2}
+    assert set(colors.argmax(axis=1)) == {0, 1, 2}
 
 
 @pytest.mark.parametrize("kind", TEXTURES)
-def test_texture_lies_between_its_colours(kind):
+def test_texture_lies_between_its_colors(kind):
     first, second = np.zeros(3, np.float32), np.array([1.0, 0.5, 0.25], np.float32)
     texture = draw_texture(np.random.default_rng(0), kind, (first, second), 64)
     assert texture.shape == (3, 64, 64) and texture.dtype == np.float32

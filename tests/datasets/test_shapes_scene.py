@@ -83,11 +83,11 @@ def test_classes_are_long_tailed(scenes):
     assert np.polyfit(np.arange(len(CLASSES)), np.log(counts), 1)[0] == pytest.approx(-0.22, abs=0.06)
 
 
-def test_colour_does_not_tell_the_class(scenes):
+def test_color_does_not_tell_the_class(scenes):
     labels = np.concatenate([scene.labels for scene in scenes])
-    colours = np.stack([scene.image[mask].mean(axis=0) for scene in scenes for mask in scene.masks])
+    colors = np.stack([scene.image[mask].mean(axis=0) for scene in scenes for mask in scene.masks])
     depths = np.concatenate([[scene.depth[mask][0] for mask in scene.masks] for scene in scenes])
-    for values in (*colours.T, depths):
+    for values in (*colors.T, depths):
         error = values.std() / np.bincount(labels) ** 0.5
         offset = np.bincount(labels, weights=values) / np.bincount(labels) - values.mean()
         assert (np.abs(offset) < 4 * error).all()
@@ -96,8 +96,8 @@ def test_colour_does_not_tell_the_class(scenes):
 def test_image_changes_at_the_edges_of_masks(scenes):
     def edge_strength(image, mask):
         edges = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3))) > 0
-        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
-        return np.hypot(cv2.Sobel(grey, -1, 1, 0), cv2.Sobel(grey, -1, 0, 1))[edges].mean()
+        gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        return np.hypot(cv2.Sobel(gray, -1, 1, 0), cv2.Sobel(gray, -1, 0, 1))[edges].mean()
 
     at_edges, beside = [], []
     for scene in scenes:

@@ -30,7 +30,7 @@ def evaluate(samples, size=None):
 
 def test_errors_are_averaged_over_images():
     found = evaluate([FIRST, SECOND])
-    # off by (-1, 0) and (1, 0) metres of (2, 4) and (4, 3)
+    # off by (-1, 0) and (1, 0) meters of (2, 4) and (4, 3)
     assert found["rmse"] == pytest.approx(math.sqrt(1 / 2))
     assert found["abs_rel"] == pytest.approx((1 / 2 / 2 + 1 / 4 / 2) / 2)
     assert found["d1"] == pytest.approx((0.5 + 0.5) / 2)  # a factor of 1.25 is not less than 1.25

@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from torchvision.transforms.functional import resize as torchvision_resize
 
-from pe_dense.detection.deta import OverlapAssigner
+from pe_dense.detection.deta import DETAAssigner
 from pe_dense.detection.deta.assigner import choose_proposals
 from pe_dense.detection.deta.transforms import DETAJitter, DETAResize, DETAView, detr_size
 from pe_dense.engine.tta import drop_pretrained
@@ -113,7 +113,7 @@ class TestAssigner:
 
     def pairs(self, objects=None, **options):
         options = dict(pos_iou_thr=0.7, max_positives=10) | options
-        found = OverlapAssigner(**options)(self.candidates, self.objects if objects is None else objects)
+        found = DETAAssigner(**options)(self.candidates, self.objects if objects is None else objects)
         return list(zip(*(x.tolist() for x in found), strict=True))
 
     def test_threshold_and_best_of_an_object(self):
@@ -138,7 +138,7 @@ class TestAssigner:
 
     def test_nothing_to_match(self):
         assert self.pairs(torch.zeros(0, 4)) == []
-        none = OverlapAssigner(0.7, 10)(torch.zeros(0, 4), self.objects)
+        none = DETAAssigner(0.7, 10)(torch.zeros(0, 4), self.objects)
         assert [len(x) for x in none] == [0, 0]
 
 
@@ -351,7 +351,7 @@ class TestTimeAugmentation:
         return item
 
     def model(self, **options):
-        config = dict(type="pe_dense.TestTimeDETA", module=tiny(), min_sides=[0, 30])
+        config = dict(type="pe_dense.DETATTAModel", module=tiny(), min_sides=[0, 30])
         init_default_scope("mmdet")
         return MODELS.build(config | options)
 

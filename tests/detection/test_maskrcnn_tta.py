@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 import pe_dense  # noqa: F401  before mmdet
-from pe_dense.detection import TestTimeMaskRCNN, load_detector
+from pe_dense.detection import MaskRCNNTTAModel, load_detector
 from pe_dense.engine.config import load_config
 from pe_dense.engine.inferencer import load_predictor
 from pe_dense.engine.runner import load_model_state
@@ -111,8 +111,8 @@ def test_takes_a_detectors_checkpoint(config, checkpoint):
 
 def test_drawing_takes_the_flag(config, checkpoint):
     predictor = load_predictor(config, str(checkpoint), device="cpu", tta=True)
-    assert isinstance(predictor.detector.model, TestTimeMaskRCNN)
-    assert not isinstance(load_predictor(config, str(checkpoint), device="cpu").detector.model, TestTimeMaskRCNN)
+    assert isinstance(predictor.detector.model, MaskRCNNTTAModel)
+    assert not isinstance(load_predictor(config, str(checkpoint), device="cpu").detector.model, MaskRCNNTTAModel)
 
 
 def test_a_loaded_config_stays_as_it_is(config, checkpoint):

@@ -40,7 +40,7 @@ def test_classes_and_files_reach_every_place(tmp_path, name, federated):
         init_default_scope("mmdet")
         built = DATASETS.build(config[f"{split}_dataloader"].dataset)
         assert built.metainfo["classes"] == PARTS
-        assert len(get_palette(built.metainfo["palette"], 100)) == 100  # mmdet's own would be 80 colours
+        assert len(get_palette(built.metainfo["palette"], 100)) == 100  # mmdet's own would be 80 colors
         inner = built if hasattr(built, "ann_file") else built.dataset
         assert type(inner).__name__ == ("LVISDataset" if federated else "CocoDataset")
         assert inner.ann_file == str(root / f"annotations/parts_{file}.json")

@@ -53,7 +53,7 @@ def test_coco_ids():
 
 @torch.no_grad()
 def test_classifier_of_80_or_91_outputs(golden, model):
-    """Both give the scores of the published outputs, labelled 0..79."""
+    """Both give the scores of the published outputs, labeled 0..79."""
     ids = list(COCO_IDS)
     maps = model.neck(model.backbone(golden["image"]))
     whole = build(golden, num_classes=80, class_ids=ids).eval()
@@ -79,10 +79,10 @@ def test_class_ids_train_the_published_outputs(golden, model):
     plain = build(golden).train()
     counted = sample(golden)
     counted.gt_instances.labels = torch.tensor([70, 1, 6, 90, 84, 23])
-    labelled = sample(golden)
-    labelled.gt_instances.labels = torch.tensor([COCO_IDS.index(i) for i in (70, 1, 6, 90, 84, 23)])
+    labeled = sample(golden)
+    labeled.gt_instances.labels = torch.tensor([COCO_IDS.index(i) for i in (70, 1, 6, 90, 84, 23)])
     with torch.no_grad():
-        expected, ours = plain.loss(golden["image"], [counted]), whole.loss(golden["image"], [labelled])
+        expected, ours = plain.loss(golden["image"], [counted]), whole.loss(golden["image"], [labeled])
     assert {name: value.item() for name, value in ours.items()} == {k: v.item() for k, v in expected.items()}
 
 

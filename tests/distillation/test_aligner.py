@@ -99,12 +99,12 @@ def test_masked_patches_are_not_seen(core):
 
 
 def test_the_mask_token_stands_for_a_patchs_embedding(core):
-    """Before positions and ``ln_pre``: a grey patch's embedding, in all places, gives a grey image's tokens."""
+    """Before positions and ``ln_pre``: a gray patch's embedding, in all places, gives a gray image's tokens."""
     model = make_aligner(core).eval()
-    grey = torch.full((1, 3, 64, 64), 0.3)
-    token = model.backbone.conv1(grey * 2 - 1)[0, :, 0, 0]
+    gray = torch.full((1, 3, 64, 64), 0.3)
+    token = model.backbone.conv1(gray * 2 - 1)[0, :, 0, 0]
     hidden = model.tokens(photos(1), mask=torch.ones(1, 4, 4, dtype=torch.bool), mask_token=token)
-    torch.testing.assert_close(hidden, model.tokens(grey), rtol=0, atol=1e-5)
+    torch.testing.assert_close(hidden, model.tokens(gray), rtol=0, atol=1e-5)
 
 
 def test_a_seed_repeats_a_step(core):

@@ -28,7 +28,7 @@ def test_odd_grids_are_covered_by_cut_blocks(grid):
     assert corners.flatten(1).sum(1).tolist() == [round(0.75 * rows * columns)] * 400
     assert torch.equal(corners.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, : grid[0], : grid[1]], mask)
     often = mask.float().mean(0)
-    assert (often - round(0.75 * rows * columns) / (rows * columns)).abs().max() < 0.1  # no place is favoured
+    assert (often - round(0.75 * rows * columns) / (rows * columns)).abs().max() < 0.1  # no place is favored
 
 
 def test_block_size_and_ratio():

@@ -134,15 +134,15 @@ def test_configs_come_to_the_published_recipe():
 def test_students_have_their_teachers_grid_and_the_published_form(path):
     from mmengine.registry import MODELS
 
-    from pe_dense.backbones import VARIANTS, PETower, get_variant
+    from pe_dense.backbones import PE_CONFIGS, PETower, get_pe_config
 
     config = Config.fromfile(path)
     with torch.device("meta"):
         model = MODELS.build(config.model)
         size = path.stem.split("_")[3].upper()
-        published = PETower(next(name for name in VARIANTS if name.startswith(f"PE-Spatial-{size}-")))
+        published = PETower(next(name for name in PE_CONFIGS if name.startswith(f"PE-Spatial-{size}-")))
         assert model.grid == published.grid_of(torch.empty(0, 3, model.image_size, model.image_size)) == (32, 32)
-        assert get_variant(config.model.init_cfg.checkpoint.rpartition("/")[2]).width == published.out_channels
+        assert get_pe_config(config.model.init_cfg.checkpoint.rpartition("/")[2]).width == published.out_channels
     ours = {key: value.shape for key, value in model.backbone.state_dict().items() if not key.endswith("gamma")}
     theirs = {key: value.shape for key, value in published.state_dict().items() if not key.endswith("gamma")}
     assert ours == theirs
@@ -162,13 +162,13 @@ def test_a_sharded_student_learns_the_same(tmp_path):
                 model = fsdp.shard(model)
                 assert not any(fsdp.is_sharded(module) for module in model.teachers["core"].modules())
             optimizer = OPTIMIZERS.build(dict(type="pe_dense.Lamb", params=model.parameters(), lr=1e-2))
-            start = deepcopy(fsdp.gather(model.state_dict(), keep=True))
+            start = deepcopy(fsdp.full_state_dict(model.state_dict(), keep=True))
             for step in range(2):
                 torch.manual_seed(step)
                 optimizer.zero_grad()
                 model(images, mode="loss")["loss_core"].backward()
                 optimizer.step()
-            learnt = fsdp.gather(model.state_dict(), keep=True)
+            learnt = fsdp.full_state_dict(model.state_dict(), keep=True)
             assert all(not torch.equal(learnt[name], start[name]) for name in learnt)
             with torch.no_grad():
                 results.append((learnt, model.feature_maps(images)))

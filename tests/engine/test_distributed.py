@@ -19,7 +19,7 @@ OPTIONS = {
     "model.backbone.out_indices": [1],
     "model.backbone.with_cp": True,
     "model.backbone.drop_path_rate": 0.2,
-    "optim_wrapper.constructor": "pe_dense.LayerDecayConstructor",
+    "optim_wrapper.constructor": "pe_dense.LayerDecayOptimWrapperConstructor",
     "optim_wrapper.paramwise_cfg": dict(decay_rate=0.8),
     "default_hooks.checkpoint.interval": 3,
 }

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pe_dense.backbones import PETower
-from pe_dense.engine.optimizers import LayerDecayConstructor
+from pe_dense.engine.optimizers import LayerDecayOptimWrapperConstructor
 
 ARCH = dict(
     patch_size=16, width=16, layers=3, heads=2, mlp_ratio=2.0, image_size=32, use_ln_post=False, pool_type="none"
@@ -21,7 +21,7 @@ class Model(nn.Module):
 
 def build(decay_rate=0.5, **options):
     optimizer = dict(type="AdamW", lr=0.8, weight_decay=0.1)
-    return LayerDecayConstructor(dict(optimizer=optimizer, **options), dict(decay_rate=decay_rate))
+    return LayerDecayOptimWrapperConstructor(dict(optimizer=optimizer, **options), dict(decay_rate=decay_rate))
 
 
 def test_rates():
@@ -62,7 +62,7 @@ def test_rate_of_one_is_no_decay():
 )
 def test_bad_settings(settings, message):
     with pytest.raises(ValueError, match=message):
-        LayerDecayConstructor(dict(optimizer=dict(type="SGD", lr=1.0)), settings)
+        LayerDecayOptimWrapperConstructor(dict(optimizer=dict(type="SGD", lr=1.0)), settings)
 
 
 def test_model_needs_one_tower():
@@ -79,7 +79,7 @@ def test_built_from_config():
 
     config = dict(
         optimizer=dict(type="SGD", lr=1.0),
-        constructor="pe_dense.LayerDecayConstructor",
+        constructor="pe_dense.LayerDecayOptimWrapperConstructor",
         paramwise_cfg=dict(decay_rate=0.5),
     )
     wrapper = build_optim_wrapper(Model(), config)

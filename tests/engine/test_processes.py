@@ -8,7 +8,7 @@ from helpers.linear_run import make_runner
 from mmengine.config import Config
 
 from pe_dense.engine.build_runner import training_runner
-from pe_dense.engine.distributed import join_processes
+from pe_dense.engine.distributed import init_distributed
 from pe_dense.utils.errors import ConfigError
 
 LAUNCHERS = dict(
@@ -53,7 +53,7 @@ def test_processes_meet_without_a_gpu(environment, launcher, monkeypatch, tmp_pa
     (tmp_path / "scontrol").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     config = Config(dict(sync_bn="torch"))
-    join_processes(config, launcher)
+    init_distributed(config, launcher)
     assert environment == ["gloo"]
     assert "sync_bn" not in config
     assert [os.environ[name] for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")] == [
@@ -72,10 +72,10 @@ def test_settings_of_the_config_stay(environment, monkeypatch):
     for name, value in LAUNCHERS["pytorch"].items():
         monkeypatch.setenv(name, value)
     config = Config(dict(find_unused_parameters=False))
-    join_processes(config, "pytorch")
+    init_distributed(config, "pytorch")
     assert config.model_wrapper_cfg.find_unused_parameters is False
     config = Config(dict(model_wrapper_cfg=dict(static_graph=True)))
-    join_processes(config, "pytorch")
+    init_distributed(config, "pytorch")
     assert config.model_wrapper_cfg == dict(type="MMDistributedDataParallel", static_graph=True, device_ids=None)
 
 
@@ -89,7 +89,7 @@ def test_settings_of_the_config_stay(environment, monkeypatch):
 )
 def test_a_process_that_no_launcher_started(environment, launcher, message):
     with pytest.raises(ConfigError, match=message):
-        join_processes(Config({}), launcher)
+        init_distributed(Config({}), launcher)
     assert environment == []
 
 
@@ -98,7 +98,7 @@ def test_slurm_without_scontrol(environment, monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ConfigError, match="set MASTER_ADDR"):
-        join_processes(Config({}), "slurm")
+        init_distributed(Config({}), "slurm")
 
 
 def test_sharding_needs_processes_and_excludes_averages(tmp_path):

@@ -172,7 +172,7 @@ def stubs(seen: dict):
     """Replace what is slow or would not end."""
     from pe_dense.apps.explorer import cli as explorer
     from pe_dense.backbones import build
-    from pe_dense.backbones.pe_configs import get_variant
+    from pe_dense.backbones.pe_configs import get_pe_config
     from pe_dense.engine import build_runner, distributed, inferencer
     from pe_dense.registry import INFERENCERS
     from pe_dense.visualization import features, figures
@@ -190,7 +190,7 @@ def stubs(seen: dict):
         return SimpleNamespace(predict_files=lambda *_: [], left_out=[])
 
     def open_tower(arch, weights=None, device=None):
-        get_variant(arch) if arch else build.read_checkpoint(weights)
+        get_pe_config(arch) if arch else build.read_checkpoint(weights)
         return SimpleNamespace(num_layers=12, name=arch or "PE", out_channels=8, image_size=64, label=arch)
 
     with contextlib.ExitStack() as stack:
@@ -205,7 +205,7 @@ def stubs(seen: dict):
             (explorer, "ExplorerServer", lambda *_: SimpleNamespace(address=("", 0), run=lambda: None)),
             (features, "Scene", mock.Mock()),
             *((figures, f"draw_{mode}", lambda *_, **__: []) for mode in MODES),
-            (distributed, "leave_processes", lambda: None),
+            (distributed, "destroy_distributed", lambda: None),
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(owner, name, replacement))
         yield

@@ -46,7 +46,7 @@ def main():
     rank = torch.distributed.get_rank()
     result = {task: evaluate(task, list(DefaultSampler(range(IMAGES), shuffle=False))) for task in METRICS}
     result["probe"] = train("Probe", "DefaultOptimWrapperConstructor", rank)
-    result["sweep"] = train("Sweep", "pe_dense.SweepConstructor", rank)
+    result["sweep"] = train("Sweep", "pe_dense.SweepOptimWrapperConstructor", rank)
     (Path(sys.argv[1]) / f"{rank}.json").write_text(json.dumps(result))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

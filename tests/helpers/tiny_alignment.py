@@ -71,6 +71,6 @@ def make_aligner(checkpoint, **changes):
 
 
 def photos(count=2, side=64, seed=1):
-    """(count, 3, side, side) between 0 and 1, smooth enough that neighbours are alike."""
+    """(count, 3, side, side) between 0 and 1, smooth enough that neighbors are alike."""
     noise = torch.rand(count, 3, side // 8, side // 8, generator=torch.Generator().manual_seed(seed))
     return torch.nn.functional.interpolate(noise, size=(side, side), mode="bilinear", antialias=False)

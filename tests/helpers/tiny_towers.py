@@ -24,7 +24,7 @@ def tiny_tower(**options):
 
 
 def photo_file(size=(64, 48), seed=0, kind="PNG", **options):
-    """The content of an image file: coloured clouds."""
+    """The content of an image file: colored clouds."""
     pixels = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
     content = io.BytesIO()
     Image.fromarray(pixels).resize(size).save(content, kind, **options)

@@ -12,7 +12,7 @@ from helpers.tiny_clip import TEXT, VISION, tiny_clip
 from PIL import Image
 from safetensors.torch import save_file
 
-from pe_dense.backbones import VARIANTS, Variant
+from pe_dense.backbones import PE_CONFIGS, PEConfig
 from pe_dense.language import (
     CLIP,
     TEXT_CONFIGS,
@@ -75,7 +75,7 @@ def test_every_layout_loads(tmp_path, model, layout, suffix, wrap):
 def test_published_example(tmp_path, monkeypatch, model):
     """Usage 1 of the published README, with other import lines, on a small model and on the CPU."""
     name = "PE-Core-L14-336"
-    monkeypatch.setitem(VARIANTS, name, Variant(**VISION))
+    monkeypatch.setitem(PE_CONFIGS, name, PEConfig(**VISION))
     monkeypatch.setitem(TEXT_CONFIGS, name, TextConfig(**TEXT))
     state = model.state_dict()
     torch.save(state, tmp_path / "published.pt")
@@ -135,7 +135,7 @@ def test_video_is_the_mean_of_its_frames(model):
 def test_resampled_positions(tmp_path, model):
     """Another native size of the image tower resamples its positions."""
     path = save_clip(model, tmp_path / "clip.pt")
-    larger = load_clip(path, replace(Variant(**VISION), image_size=48), TEXT)
+    larger = load_clip(path, replace(PEConfig(**VISION), image_size=48), TEXT)
     assert larger.image_size == 48 and larger.visual.positional_embedding.shape == (37, 32)
 
 

@@ -55,7 +55,7 @@ def test_forward_against_mmcv():
 
 
 def test_forward_by_hand():
-    """One query at the centre of a pixel, and one midway to the next."""
+    """One query at the center of a pixel, and one midway to the next."""
     value = torch.tensor([1.0, 2, 3, 4]).view(1, 4, 1, 1)
     locations = torch.tensor([[0.25, 0.25], [0.5, 0.75]]).view(1, 2, 1, 1, 1, 2)
     weights = torch.tensor([1.0, 0.5]).view(1, 2, 1, 1, 1)

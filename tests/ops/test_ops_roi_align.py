@@ -77,10 +77,10 @@ def test_forward_against_loop(mode, aligned, sampling_ratio):
 def test_forward_by_hand():
     maps = torch.tensor([[[[1.0, 2], [3, 4]]]])
     roi = torch.tensor([[0.0, 0, 0, 2, 2]])
-    # One bin, pixel centres at half px: samples fall on the four pixels.
+    # One bin, pixel centers at half px: samples fall on the four pixels.
     assert roi_align(maps, roi, (1, 1), 1.0, 2, "avg", True).item() == 2.5
     assert roi_align(maps, roi, (1, 1), 1.0, 2, "max", True).item() == 4
-    # Not aligned, samples at 0.5 and 1.5, the latter beyond the last centre: rows 2, 3 and columns 0.5, 1 on top.
+    # Not aligned, samples at 0.5 and 1.5, the latter beyond the last center: rows 2, 3 and columns 0.5, 1 on top.
     assert roi_align(maps, roi, (1, 1), 1.0, 2, "avg", False).item() == 1 + 2 * 0.75 + 0.75
 
 

@@ -152,10 +152,10 @@ def test_depth_probe_keeps_the_best_epoch(folder, depth_sweep):
     image = folder / "shapes" / "val" / "000001.png"
     assert list(predictor.predict_files([image], folder / "drawn")) == [folder / "drawn" / "000001.png"]
     told = json.loads((folder / "drawn" / "000001.json").read_text())
-    millimetres = np.asarray(Image.open(folder / "drawn" / "000001_depth.png"))
-    assert millimetres.shape == (64, 64)
-    assert millimetres.dtype == np.uint16
-    assert millimetres.max() == pytest.approx(1000 * told["depth"]["max"], abs=0.51)
+    millimeters = np.asarray(Image.open(folder / "drawn" / "000001_depth.png"))
+    assert millimeters.shape == (64, 64)
+    assert millimeters.dtype == np.uint16
+    assert millimeters.max() == pytest.approx(1000 * told["depth"]["max"], abs=0.51)
     # enlarged by 8 to 512 px, twice beside each other with a margin of 6, a bar of 34 below
     assert Image.open(folder / "drawn" / "000001.png").size == (1030, 546)
 

@@ -33,7 +33,7 @@ def train(model, task, wrapper, steps=4):
 @pytest.mark.parametrize("task", TASKS)
 def test_probes_learn_as_if_alone(task, weights):
     sweep = build(task, "Sweep", None, weights)
-    logs = train(sweep, task, optimizer(sweep, "pe_dense.SweepConstructor"))
+    logs = train(sweep, task, optimizer(sweep, "pe_dense.SweepOptimWrapperConstructor"))
     for layer in range(3):
         probe = build(task, "Probe", (layer,), weights)
         alone = train(probe, task, optimizer(probe))
@@ -48,7 +48,7 @@ def test_probes_learn_as_if_alone(task, weights):
 
 def test_grid_of_rates_and_decays(weights):
     sweep = build("segmentation", "Sweep", (1, 2), weights, learning_rates=[1e-3, 1e-1], weight_decays=[0.0, 0.5])
-    wrapper = optimizer(sweep, "pe_dense.SweepConstructor")
+    wrapper = optimizer(sweep, "pe_dense.SweepOptimWrapperConstructor")
     groups = [(g["layer"], g["lr"], g["weight_decay"]) for g in wrapper.optimizer.param_groups]
     assert groups == [(layer, lr, wd) for layer in (1, 2) for lr in (1e-3, 1e-1) for wd in (0.0, 0.5)]
     train(sweep, "segmentation", wrapper)
@@ -86,7 +86,7 @@ def test_no_tap_outlives_its_probes(weights, monkeypatch):
             yield index, feature_map
 
     monkeypatch.setattr(sweep.backbone, "iter_maps", watched)
-    sweep.train_step(batch("segmentation"), optimizer(sweep, "pe_dense.SweepConstructor"))
+    sweep.train_step(batch("segmentation"), optimizer(sweep, "pe_dense.SweepOptimWrapperConstructor"))
     assert alive[0] == 0
     assert max(alive) <= 1  # the last one, which the loop still names
 
@@ -103,7 +103,7 @@ def test_no_tap_outlives_its_probes(weights, monkeypatch):
 @pytest.mark.parametrize("size", [(16, 16), (18, 27)], ids=["whole patches", "padded"])
 def test_predictions_are_those_of_single_probes(task, test_cfg, size, weights):
     sweep = build(task, "Sweep", None, weights, test_cfg=test_cfg)
-    train(sweep, task, optimizer(sweep, "pe_dense.SweepConstructor"), steps=2)
+    train(sweep, task, optimizer(sweep, "pe_dense.SweepOptimWrapperConstructor"), steps=2)
     sweep.eval()
     with torch.no_grad():
         found = sweep.test_step(batch(task, size))
@@ -140,7 +140,7 @@ def test_probes_share_no_clipping(weights):
     wrapper = dict(type="OptimWrapper", optimizer=dict(type="SGD", lr=1.0))
 
     def constructor(**options):
-        return OPTIM_WRAPPER_CONSTRUCTORS.build(dict(type="pe_dense.SweepConstructor", **options))
+        return OPTIM_WRAPPER_CONSTRUCTORS.build(dict(type="pe_dense.SweepOptimWrapperConstructor", **options))
 
     with pytest.raises(ConfigError, match="would clip all probes of a sweep by each other's gradients"):
         constructor(optim_wrapper_cfg=dict(wrapper, clip_grad=dict(max_norm=1.0)))

@@ -70,7 +70,7 @@ def test_layer_scale_folds_away(run, tmp_path):
         fold_layer_scale(tower.state_dict())
 
 
-def test_published_towers_are_recognised():
+def test_published_towers_are_recognized():
     with torch.device("meta"):
         tower = PETower("PE-Spatial-T16-512")
         core = PETower("PE-Core-T16-384", with_head=False)

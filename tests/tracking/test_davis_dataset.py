@@ -74,7 +74,7 @@ def test_palette_is_davis():
     ]
 
 
-def test_masks_are_written_with_colours_and_never_over_others(tmp_path):
+def test_masks_are_written_with_colors_and_never_over_others(tmp_path):
     path = tmp_path / "mask.png"
     write_mask(path, squares(0))
     np.testing.assert_array_equal(read_mask(path), squares(0))
@@ -128,7 +128,7 @@ SPOILT = {
         "mask .*00003.png has object 3, the first mask has objects 1, 2 only",
     ),
     "no object": (lambda root: change_mask(root, 0, 0 * squares(0)), "first mask, .*00000.png, has no object"),
-    "colours": (
+    "colors": (
         lambda root: Image.new("RGB", (48, 32)).save(mask_path(root, "cat", 1)),
         "00001.png is an image of mode RGB; it must have a palette",
     ),

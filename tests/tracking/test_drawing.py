@@ -19,7 +19,7 @@ def test_small_frames_are_enlarged_large_ones_are_not():
     assert overlay(large, np.zeros((500, 600), np.uint8)).shape == large.shape
 
 
-def test_objects_have_their_colours_and_white_edges():
+def test_objects_have_their_colors_and_white_edges():
     drawn = overlay(FRAME, squares(0))
     assert drawn[8, 8].tolist() == [200, 200, 200]  # background
     # 0.55 * 200 of the frame and 0.45 * 128 of the first object's red

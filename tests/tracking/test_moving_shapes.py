@@ -41,7 +41,7 @@ def test_same_state_same_video_and_others_differ():
 
 
 def test_texture_moves_and_turns_with_its_shape():
-    """A point of the shape keeps its colour: place and texture follow the same turn and swelling."""
+    """A point of the shape keeps its color: place and texture follow the same turn and swelling."""
     rng = np.random.default_rng(3)
     size = 128
     shape = _draw_shape(rng, size, 2.0)
@@ -49,11 +49,11 @@ def test_texture_moves_and_turns_with_its_shape():
     # A texture that tells where on the shape a pixel lies.
     shape.texture[...] = np.stack([columns, rows, np.zeros_like(rows)], axis=2)
     for frame in (0, 5, 11):
-        alpha, colours = shape.at(frame, size)
+        alpha, colors = shape.at(frame, size)
         inside = alpha == 1
         y, x = np.nonzero(inside)
         places = np.stack([x, y], axis=1)
-        on_shape = np.stack([colours[0][inside], colours[1][inside]], axis=1)
+        on_shape = np.stack([colors[0][inside], colors[1][inside]], axis=1)
         # Places are a rotation and scaling of points of the shape: the least squares fit is exact.
         design = np.concatenate([on_shape, np.ones((len(on_shape), 1))], axis=1)
         fit, *_ = np.linalg.lstsq(design, places, rcond=None)

@@ -32,7 +32,7 @@ def test_equals_all_pairs_at_once(size, radius):
 
 
 def test_equal_patches_count_together():
-    """All patches are alike, so that all of the neighbourhood are as good as the fifth: the mean of 3 x 3 labels."""
+    """All patches are alike, so that all of the neighborhood are as good as the fifth: the mean of 3 x 3 labels."""
     features = torch.ones(1, 5, 5, 4) / 2
     labels = torch.arange(25.0).view(1, 1, 5, 5)
     soft = propagate(features[0], features, labels, radius=1, topk=5, temperature=0.1)
@@ -77,7 +77,7 @@ def test_hardening_a_class_that_is_everywhere_alike():
     assert harden_labels(soft, 4).tolist() == [[0] * 8] * 8
 
 
-def test_share_labels_takes_the_patches_centres():
+def test_share_labels_takes_the_patches_centers():
     labels = torch.zeros(4, 4, dtype=torch.uint8)
     labels[3, 3], labels[0, 0] = 2, 1  # of four pixels along an axis, 1 and 3 are taken for two patches
     assert share_labels(labels.numpy(), 4, (2, 2)).argmax(0).tolist() == [[0, 0], [0, 2]]

@@ -37,7 +37,7 @@ def test_labels_of_all_frames(video):
 @torch.no_grad()
 @pytest.mark.parametrize("use_cls_token", [False, True])
 def test_frame_by_frame_with_the_towers_own_maps(video, use_cls_token):
-    """Another road to the same labels: normalised frames, `forward`, propagation, hardening."""
+    """Another road to the same labels: normalized frames, `forward`, propagation, hardening."""
     model = build(dict(use_cls_token=use_cls_token), out_indices=(1,), topk=3, radius=2)
     frames, mask, count = video
     maps = model.backbone((frames / 255 - 0.5) / 0.5)[0].permute(0, 2, 3, 1)

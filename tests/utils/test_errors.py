@@ -121,7 +121,7 @@ def test_errors_of_libraries_while_building():
 
 
 def test_a_fault_in_own_code_while_building():
-    from pe_dense.backbones.pe_configs import get_variant
+    from pe_dense.backbones.pe_configs import get_pe_config
 
     with pytest.raises(ZeroDivisionError), library_errors("model"):
-        get_variant(dict(patch_size=0, width=8, layers=1, heads=2, mlp_ratio=4.0))
+        get_pe_config(dict(patch_size=0, width=8, layers=1, heads=2, mlp_ratio=4.0))

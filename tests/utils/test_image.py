@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 from pe_dense.datasets import LoadImage, loading
 from pe_dense.datasets.loading import image_reader, loads_annotations, transform_class, without_loading
 from pe_dense.utils import image as image_module
-from pe_dense.utils.image import ImageError, decode, find_images, image_size, output_names, read_photo
+from pe_dense.utils.image import ImageError, decode, find_images, image_size, output_names, read_image
 
 WIDTH, HEIGHT = 48, 32
 
@@ -46,13 +46,13 @@ def test_orientation_of_every_format(tmp_path, pixels, suffix, orientation):
     path = tmp_path / f"a{suffix}"
     options = dict(lossless=True) if suffix == ".webp" else dict(quality=95) if suffix == ".jpg" else {}
     Image.fromarray(pixels).save(path, exif=exif, **options)
-    stored = np.asarray(read_photo(path, ignore_orientation=True))
+    stored = np.asarray(read_image(path, ignore_orientation=True))
     rows_first = {
         1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1],
         5: stored.transpose(1, 0, 2), 6: stored[::-1].transpose(1, 0, 2),
         7: stored[::-1, ::-1].transpose(1, 0, 2), 8: stored[:, ::-1].transpose(1, 0, 2),
     }  # fmt: skip
-    shown = np.asarray(read_photo(path))
+    shown = np.asarray(read_image(path))
     np.testing.assert_array_equal(shown, rows_first[orientation])
     np.testing.assert_array_equal(loaded(path), shown)
     np.testing.assert_array_equal(loaded(path, ignore_orientation=True), stored)
@@ -63,7 +63,7 @@ def test_orientation_of_every_format(tmp_path, pixels, suffix, orientation):
 @pytest.mark.parametrize("exif", [b"Exif\x00\x00MM\x00*\xff\xff\xff\xff", b"Exif\x00\x00junk", b"Exif\x00\x00"])
 def test_exif_data_that_cannot_be_parsed_is_ignored(tmp_path, pixels, exif):
     Image.fromarray(pixels).save(tmp_path / "a.jpg", exif=exif)
-    assert read_photo(tmp_path / "a.jpg").size == (WIDTH, HEIGHT)
+    assert read_image(tmp_path / "a.jpg").size == (WIDTH, HEIGHT)
 
 
 ODD = {
@@ -83,7 +83,7 @@ ODD = {
 def test_training_sees_what_pictures_show(tmp_path, pixels, kind):
     path = tmp_path / ("a.tif" if kind in ("32 bits", "float", "float with NaN", "CMYK") else "a.png")
     ODD[kind](pixels).save(path)
-    shown = np.asarray(read_photo(path))
+    shown = np.asarray(read_image(path))
     assert shown.shape == (HEIGHT, WIDTH, 3) and shown.max() > 100
     np.testing.assert_array_equal(loaded(path), shown)
 
@@ -104,7 +104,7 @@ def test_deep_images_are_converted_without_a_floating_point_copy(tmp_path):
     side = 3000
     Image.fromarray(np.full((side, side), 40_000, np.uint16)).save(tmp_path / "a.png")
     tracemalloc.start()  # NumPy reports its memory to it
-    gray = read_photo(tmp_path / "a.png")
+    gray = read_image(tmp_path / "a.png")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert gray.getpixel((0, 0)) == (156, 156, 156)
@@ -146,7 +146,7 @@ def test_broken_files_are_one_line_with_the_name(tmp_path, pixels, kind):
         loaded(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(ImageError, match=reason):
-        read_photo(path)
+        read_image(path)
 
 
 def test_png_without_an_end(tmp_path, pixels):
@@ -160,12 +160,12 @@ def test_ghostscript_is_never_started(tmp_path, monkeypatch):
 
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_: pytest.fail("Ghostscript was started"))
     path = spoil(tmp_path, "a.jpg", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
-    for read in (read_photo, decode, image_size, loaded):
+    for read in (read_image, decode, image_size, loaded):
         with pytest.raises(ImageError):
             read(path)
 
 
-@pytest.mark.parametrize("read", [read_photo, decode, image_size, loaded])
+@pytest.mark.parametrize("read", [read_image, decode, image_size, loaded])
 def test_only_regular_files_are_opened(tmp_path, read):
     os.mkfifo(tmp_path / "a.png")
     (tmp_path / "b.png").mkdir()
@@ -182,7 +182,7 @@ def test_only_regular_files_are_opened(tmp_path, read):
 def test_one_limit_of_pixels(tmp_path, pixels, monkeypatch):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", WIDTH * HEIGHT - 1)
-    for read in (read_photo, decode, image_size, loaded):
+    for read in (read_image, decode, image_size, loaded):
         with pytest.raises(ImageError, match=r"a\.png is not a readable image \(48 x 32 px, more than"):
             read(tmp_path / "a.png")
 
@@ -193,8 +193,8 @@ def test_jpeg_with_thousands_of_scans(tmp_path, pixels):
     start = content.rindex(b"\xff\xda")
     path = spoil(tmp_path, "a.jpg", content[:-2] + content[start:-2] * 2000 + b"\xff\xd9")
     with pytest.raises(ImageError, match=r"a\.jpg is not a readable image \(a JPEG of 0\.0 million pixels with 20\d\d"):
-        read_photo(path)
-    assert read_photo(spoil(tmp_path, "b.jpg", content)).size == (WIDTH, HEIGHT)
+        read_image(path)
+    assert read_image(spoil(tmp_path, "b.jpg", content)).size == (WIDTH, HEIGHT)
 
 
 def test_truncated_files_are_refused_whatever_pillow_was_set_to(tmp_path, pixels):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pe_dense.backbones import PETower, load_weights
-from pe_dense.utils import CheckpointError, require_match
+from pe_dense.utils import CheckpointError, match_state_dict
 from pe_dense.utils.state_dict import check_state_dict, checkpoint_classes, unwrap_state
 
 WANTED = {"a": torch.zeros(2, 3), "steps": torch.tensor(3)}
@@ -45,8 +45,8 @@ def test_types(name):
 )
 def test_values(value, reason):
     with pytest.raises(CheckpointError, match=reason):
-        require_match(WANTED, {**WANTED, "a": value}, "w.pt", "the model")
-    require_match(WANTED, {**WANTED, "a": torch.ones(2, 3, dtype=torch.bfloat16)}, "w.pt", "the model")
+        match_state_dict(WANTED, {**WANTED, "a": value}, "w.pt", "the model")
+    match_state_dict(WANTED, {**WANTED, "a": torch.ones(2, 3, dtype=torch.bfloat16)}, "w.pt", "the model")
 
 
 def test_many_problems_are_one_line():

@@ -51,7 +51,7 @@ def test_nothing_is_replaced_silently_and_nothing_half_written_stays_under_the_n
     ("rotation", "shape", "bright"),
     [(90, (48, 32, 3), np.s_[24:]), (180, (32, 48, 3), np.s_[:, 24:]), (-90, (48, 32, 3), np.s_[:24])],
 )
-def test_rotation_is_honoured(tmp_path, rotation, shape, bright):
+def test_rotation_is_honored(tmp_path, rotation, shape, bright):
     """Telephones write frames as the sensor has them, and how to turn them, here counterclockwise."""
     picture = np.zeros((32, 48, 3), np.uint8)
     picture[:, :24] = 255  # the left is bright

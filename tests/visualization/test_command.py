@@ -59,7 +59,7 @@ def test_pca(folder, tmp_path):
     assert len(np.unique(pixels(tmp_path / "o" / "a.png")[100:, 500:].reshape(-1, 3), axis=0)) > 10
 
 
-def test_colours_do_not_depend_on_the_order_of_files(folder, tmp_path):
+def test_colors_do_not_depend_on_the_order_of_files(folder, tmp_path):
     run(folder, tmp_path / "o", "a.png", "b.png")
     run(folder, tmp_path / "p", "b.png", "a.png")
     for name in ("a.png", "b.png"):

@@ -13,21 +13,21 @@ from pe_dense.visualization.drawing import (
     fit_text,
     in_rows,
     join,
-    lay_over,
     mark,
+    overlay_heatmap,
 )
 
 
-def blank(width, height, colour):
-    return Image.new("RGB", (width, height), colour)
+def blank(width, height, color):
+    return Image.new("RGB", (width, height), color)
 
 
 def test_a_sheet_holds_all_pictures():
     rows = [[("one", blank(100, 60, "red")), ("two", blank(80, 40, "lime"))], [("", blank(90, 30, "blue"))]]
     sheet = draw_sheet(rows, "heading")
     pixels = np.asarray(sheet)
-    for colour, count in (((255, 0, 0), 6000), ((0, 255, 0), 3200), ((0, 0, 255), 2700)):
-        assert (pixels == colour).all(axis=-1).sum() == count
+    for color, count in (((255, 0, 0), 6000), ((0, 255, 0), 3200), ((0, 0, 255), 2700)):
+        assert (pixels == color).all(axis=-1).sum() == count
     assert sheet.width == 100 + 80 + 3 * MARGIN
     assert (pixels[0] == 255).all()
 
@@ -55,7 +55,7 @@ def test_long_titles_are_cut_in_the_middle():
 
 
 def test_overlay_goes_from_dark_to_light():
-    heat = np.asarray(lay_over(blank(80, 20, "grey"), np.linspace(-0.5, 1.5, 8)[None])).astype(int).sum(axis=-1)
+    heat = np.asarray(overlay_heatmap(blank(80, 20, "gray"), np.linspace(-0.5, 1.5, 8)[None])).astype(int).sum(axis=-1)
     assert heat.shape == (20, 80)
     assert (heat[10, 5], heat[10, 75]) == (heat.min(), heat.max())
 

@@ -19,7 +19,7 @@ def test_equals_a_direct_convolution():
 def test_an_impulse():
     maps = torch.zeros(1, 1, 5, 5)
     maps[0, 0, 2, 2] = 1.0
-    # 1 + 4 exp(-1/2) + 4 exp(-1) = 4.8976: the centre keeps 0.5 + 0.5 / 4.8976, a side gets 0.5 * 0.6065 / 4.8976.
+    # 1 + 4 exp(-1/2) + 4 exp(-1) = 4.8976: the center keeps 0.5 + 0.5 / 4.8976, a side gets 0.5 * 0.6065 / 4.8976.
     expected = [[0.0376, 0.0619, 0.0376], [0.0619, 0.6021, 0.0619], [0.0376, 0.0619, 0.0376]]
     torch.testing.assert_close(low_pass(maps)[0, 0, 1:4, 1:4], torch.tensor(expected), atol=5e-5, rtol=0)
 

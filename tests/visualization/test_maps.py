@@ -5,7 +5,7 @@ import torch
 from helpers.tiny_towers import ARCH, tiny_tower
 from PIL import Image
 
-from pe_dense.visualization.features import centre_of, input_size, iter_maps, prepare, token_at
+from pe_dense.visualization.features import center_of, input_size, iter_maps, prepare, token_at
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,6 @@ def test_points_and_tokens():
     assert token_at((0, 0), (640, 480), (24, 32)) == (0, 0)
     assert token_at((639.9, 479.9), (640, 480), (24, 32)) == (23, 31)
     assert token_at((100, 60), (640, 480), (24, 32)) == (3, 5)
-    assert centre_of((3, 5), (640, 480), (24, 32)) == (110.0, 70.0)
+    assert center_of((3, 5), (640, 480), (24, 32)) == (110.0, 70.0)
     with pytest.raises(ValueError, match=r"point 640,10 lies outside of the photo of 640 x 480 px"):
         token_at((640, 10), (640, 480), (24, 32))

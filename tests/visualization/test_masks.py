@@ -44,7 +44,7 @@ def test_files_of_numbers(tmp_path):
         assert mask.tolist() == [[[True, False], [False, True]]]
 
 
-def test_colour_and_bilevel_masks(tmp_path, left):
+def test_color_and_bilevel_masks(tmp_path, left):
     Image.open(left).convert("RGB").save(tmp_path / "rgb.png")
     Image.open(left).convert("1").save(tmp_path / "one.png")
     cut_out = Image.new("L", (40, 20), 255)

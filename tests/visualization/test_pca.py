@@ -75,7 +75,7 @@ def test_known_structure_is_found():
 
 def test_range_is_of_quantiles():
     features = decaying(count=2, height=50, width=50)
-    features[0, :, 0, 0] *= 100  # one wild token must not take the colours of all others
+    features[0, :, 0, 0] *= 100  # one wild token must not take the colors of all others
     basis = fit_basis(features)
     unit = basis.unit_scores(features)
     assert ((unit >= 0) & (unit <= 1)).float().mean(dim=(0, 2, 3)).tolist() == pytest.approx([0.98] * 3, abs=2e-3)
@@ -110,7 +110,7 @@ def test_signs_follow_another_basis():
     torch.testing.assert_close(after[:, 1], before[:, 1])
 
 
-def test_features_without_any_spread_are_grey_middle():
+def test_features_without_any_spread_are_gray_middle():
     basis = fit_basis(torch.full((1, 5, 3, 3), 7.0))
     assert torch.equal(basis.unit_scores(torch.full((1, 5, 3, 3), 7.0)), torch.full((1, 3, 3, 3), 0.5))
 

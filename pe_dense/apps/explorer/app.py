@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pe_dense.apps.explorer.explorer import Explorer, InvalidRequest
-from pe_dense.apps.explorer.job_queue import JobCancelled, JobQueue, QueueFull
+from pe_dense.apps.explorer.job_queue import JobCanceled, JobQueue, QueueFull
 from pe_dense.utils.image import ImageError
 
 MAX_BYTES = 32 << 20
@@ -64,7 +64,7 @@ class ExplorerApp:
             HTTPException: lambda request, error: _error(error.status_code, error.detail),
             InvalidRequest: lambda request, error: _error(400, str(error)),
             QueueFull: lambda request, error: _error(503, "the server is busy; try again", {"Retry-After": "1"}),
-            JobCancelled: lambda request, error: _error(503, "the server is shutting down"),
+            JobCanceled: lambda request, error: _error(503, "the server is shutting down"),
             ClientDisconnect: lambda request, error: _error(400, "the client disconnected"),  # reaches nobody
             Exception: _internal_error,
         }

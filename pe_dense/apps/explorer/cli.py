@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 from pe_dense.apps.explorer.app import is_loopback
 from pe_dense.apps.explorer.explorer import MIN_SIZE, Explorer
 from pe_dense.apps.explorer.server import ExplorerServer
-from pe_dense.backbones import VARIANTS
+from pe_dense.backbones import PE_CONFIGS
 from pe_dense.backbones.base import TIMM_PREFIX, Backbone
 from pe_dense.backbones.build import choose_device, open_tower
 from pe_dense.utils.errors import ConfigError
@@ -61,6 +61,6 @@ def start(
 
 def _open(name: str, device: torch.device) -> Backbone:
     arch, separator, weights = name.partition("=")
-    if arch in VARIANTS or arch.startswith(TIMM_PREFIX):
+    if arch in PE_CONFIGS or arch.startswith(TIMM_PREFIX):
         return open_tower(arch, weights if separator else None, device=device)
     return open_tower(None, name, device=device)

@@ -12,12 +12,12 @@ from threading import Lock
 from PIL import Image
 from torch import Tensor
 
-from pe_dense.apps.explorer.job_queue import check_cancelled
+from pe_dense.apps.explorer.job_queue import check_canceled
 from pe_dense.backbones.base import Backbone
-from pe_dense.utils.image import read_photo
+from pe_dense.utils.image import read_image
 from pe_dense.visualization.colors import feature_rgb
-from pe_dense.visualization.drawing import enlarge, fit_photo, lay_over, mark
-from pe_dense.visualization.features import centre_of, iter_maps, prepare, token_at
+from pe_dense.visualization.drawing import enlarge, fit_photo, mark, overlay_heatmap
+from pe_dense.visualization.features import center_of, iter_maps, prepare, token_at
 from pe_dense.visualization.pca import Basis, fit_basis
 from pe_dense.visualization.similarity import cosine_similarity, nearest_tokens
 
@@ -71,7 +71,7 @@ class Explorer:
         Raises:
             ImageError: if the file cannot be decoded, or has too many pixels.
         """
-        image = read_photo(io.BytesIO(data), "the file")
+        image = read_image(io.BytesIO(data), "the file")
         if max(image.size) > 2 * self.max_size:
             image = fit_photo(image, 2 * self.max_size)
         name = hashlib.sha256(data).hexdigest()[:16]
@@ -132,9 +132,9 @@ class Explorer:
         both = {name: cosine_similarity(self._features(tower, layer, size, name), query)[0] for name in (source, image)}
         low, high = min(float(x.min()) for x in both.values()), max(float(x.max()) for x in both.values())
         values, shown = both[image], self.image(image)
-        heat = lay_over(shown, ((values - low) / max(high - low, 1e-6)).cpu().numpy())
+        heat = overlay_heatmap(shown, ((values - low) / max(high - low, 1e-6)).cpu().numpy())
         tokens = [(row, column)] if image == source else nearest_tokens(values, count)
-        places = [centre_of(token, shown.size, values.shape) for token in tokens]
+        places = [center_of(token, shown.size, values.shape) for token in tokens]
         return mark(heat, places, numbered=image != source), float(values.min()), float(values.max())
 
     def _image(self, name: str) -> Image.Image:
@@ -157,10 +157,10 @@ class Explorer:
         if key not in self._maps:
             images = prepare(self._image(image), model, size)
             maps = []
-            check_cancelled()
+            check_canceled()
             for _, features in iter_maps(model, images, range(model.num_layers)):
                 maps.append(features.cpu())
-                check_cancelled()
+                check_canceled()
             self._maps[key] = maps
             while len(self._maps) > 1 and sum(map(_nbytes, self._maps.values())) > self.cache_bytes:
                 self._maps.popitem(last=False)

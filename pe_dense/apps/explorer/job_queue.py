@@ -11,28 +11,28 @@ from threading import Event
 from typing import TypeVar
 
 T = TypeVar("T")
-_cancelled: ContextVar[Event | None] = ContextVar("cancelled", default=None)
+_canceled: ContextVar[Event | None] = ContextVar("canceled", default=None)
 
 
 class QueueFull(Exception):
     """The queue has no free place."""
 
 
-class JobCancelled(Exception):
-    """The job that raises this was cancelled."""
+class JobCanceled(Exception):
+    """The job that raises this was canceled."""
 
 
-def check_cancelled() -> None:
-    """Stop the job of a :class:`JobQueue` that was cancelled; long jobs call this between their steps.
+def check_canceled() -> None:
+    """Stop the job of a :class:`JobQueue` that was canceled; long jobs call this between their steps.
 
     Outside of a queue it does nothing.
 
     Raises:
-        JobCancelled: if the job that runs in this thread was cancelled.
+        JobCanceled: if the job that runs in this thread was canceled.
     """
-    event = _cancelled.get()
+    event = _canceled.get()
     if event is not None and event.is_set():
-        raise JobCancelled
+        raise JobCanceled
 
 
 class JobQueue:
@@ -71,25 +71,25 @@ class JobQueue:
         """Run a function when its turn comes and return its result.
 
         Cancelling the task that awaits this removes a waiting job. A running one ends at its next call of
-        :func:`check_cancelled`; the next job starts after that.
+        :func:`check_canceled`; the next job starts after that.
 
         Raises:
-            JobCancelled: if the queue was closed before the job ended.
+            JobCanceled: if the queue was closed before the job ended.
         """
         async with self._turn:
             if self._closed:
-                raise JobCancelled
+                raise JobCanceled
             self._running = Event()
             context = copy_context()
-            context.run(_cancelled.set, self._running)
+            context.run(_canceled.set, self._running)
             loop = asyncio.get_running_loop()
             job = loop.run_in_executor(self._executor, lambda: context.run(function, *args))
             try:
-                await asyncio.wait([job])  # unlike `await job`, it leaves the job alone when it is cancelled itself
-            except asyncio.CancelledError:
+                await asyncio.wait([job])  # unlike `await job`, it leaves the job alone when it is canceled itself
+            except asyncio.CanceledError:
                 self._running.set()
                 while not job.done():
-                    with suppress(asyncio.CancelledError):
+                    with suppress(asyncio.CanceledError):
                         await asyncio.wait([job])
                 job.exception()  # asyncio reports exceptions that nobody has looked at
                 raise

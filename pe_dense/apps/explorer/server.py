@@ -21,7 +21,7 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 IDLE_SECONDS = 60  # without data before a request's headers are complete
-SHUTDOWN_SECONDS = 5  # for requests in progress, after their computations were cancelled
+SHUTDOWN_SECONDS = 5  # for requests in progress, after their computations were canceled
 
 
 class ExplorerServer(uvicorn.Server):

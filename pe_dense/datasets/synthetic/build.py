@@ -7,7 +7,7 @@ Layout of a root::
     annotations/instances_train.json         COCO
     annotations/lvis_train.json              LVIS v1, federated
     semantic/train/000000.png                uint8: 0 background, class index + 1
-    depth/train/000000.png                   uint16: millimetres
+    depth/train/000000.png                   uint16: millimeters
 """
 
 import json
@@ -93,7 +93,7 @@ def _write(draft: Path, spec: dict) -> None:
 
 
 def _write_maps(draft: Path, split: str, name: str, scene: Scene) -> None:
-    millimetres = np.rint(1000 * scene.depth).astype(np.uint16)
+    millimeters = np.rint(1000 * scene.depth).astype(np.uint16)
     write_png(draft / split / name, scene.image[..., ::-1])
     write_png(draft / "semantic" / split / name, scene.semantic)
-    write_png(draft / "depth" / split / name, millimetres)
+    write_png(draft / "depth" / split / name, millimeters)

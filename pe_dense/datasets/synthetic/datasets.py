@@ -117,7 +117,7 @@ class ShapesSegmentationDataset(_GeneratedMaps, BaseSegDataset):
 
 @DATASETS.register_module()
 class ShapesDepthDataset(_GeneratedMaps, NYUDataset):
-    """Depth maps of the `shapes` data, in millimetres: see :class:`ShapesSegmentationDataset`.
+    """Depth maps of the `shapes` data, in millimeters: see :class:`ShapesSegmentationDataset`.
 
     Haze, occlusion and shadows tell the depth of a shape; the background is a slanted plane behind all of them.
     ``data_prefix=dict(img_path='train', depth_map_path='depth/train')``.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pe_dense.datasets.synthetic.shapes import CLASSES, TEXTURES, draw_colour, draw_texture, rasterize
+from pe_dense.datasets.synthetic.shapes import CLASSES, TEXTURES, draw_color, draw_texture, rasterize
 from pe_dense.utils.errors import InputError
 
 MAX_SHAPES = 8
@@ -17,11 +17,11 @@ _CLASS_DECAY = 0.8
 _CLASS_SHARES = _CLASS_DECAY ** np.arange(len(CLASSES)) / np.sum(_CLASS_DECAY ** np.arange(len(CLASSES)))
 _MIN_DIAMETER = 8.0  # pixels
 _MAX_DIAMETER = 0.6  # of the image's side
-_SHAPE_DEPTHS = (1.0, 8.0)  # metres
-_BACKGROUND_DEPTHS = (8.2, 10.0)  # metres
+_SHAPE_DEPTHS = (1.0, 8.0)  # meters
+_BACKGROUND_DEPTHS = (8.2, 10.0)  # meters
 # Air between camera and surface: the visible cue for depth, besides occlusion.
-_HAZE_COLOUR = np.array([0.80, 0.85, 0.92], np.float32)[:, None, None]
-_HAZE_DISTANCE = 14.0  # metres after which 1/e of the surface's own colour is left
+_HAZE_COLOR = np.array([0.80, 0.85, 0.92], np.float32)[:, None, None]
+_HAZE_DISTANCE = 14.0  # meters after which 1/e of the surface's own color is left
 _SHADOW = 0.6
 _SENSOR_NOISE = 0.012
 
@@ -35,7 +35,7 @@ class Scene:
         masks: visible pixels of each shape, (N, S, S) bool; no pixel belongs to two.
         labels: class of each shape, index into ``CLASSES``, (N,) int64.
         full_areas: pixels of each shape inside the image, hidden ones included, (N,) int64.
-        depth: metres, (S, S) float32.
+        depth: meters, (S, S) float32.
     """
 
     image: np.ndarray
@@ -53,7 +53,7 @@ class Scene:
 def draw_scene(rng: np.random.Generator, image_size: int = 128) -> Scene:
     """Draw 1 to 8 shapes over a textured, slanted background.
 
-    Form is the only cue to the class: place, size, rotation, colour, texture and depth are drawn without
+    Form is the only cue to the class: place, size, rotation, color, texture and depth are drawn without
     regard to it. Classes are long-tailed in the order of ``CLASSES``. Nearer shapes hide farther ones, and
     surfaces fade into haze with their depth. A shape of which fewer than 12 pixels would be visible is left
     out of the image too.
@@ -74,8 +74,8 @@ def draw_scene(rng: np.random.Generator, image_size: int = 128) -> Scene:
         texture = draw_surface(rng, image_size)
         surface *= 1 - _SHADOW * cv2.GaussianBlur(alpha, (0, 0), image_size / 64)
         surface += alpha * (texture - surface)
-    for mask, metres in zip(masks, depths, strict=True):
-        depth[mask] = metres
+    for mask, meters in zip(masks, depths, strict=True):
+        depth[mask] = meters
     return Scene(
         image=photograph(rng, surface, depth),
         masks=np.stack(masks),
@@ -92,7 +92,7 @@ def _place_shapes(
     labels, depths, covers, masks = [], [], [], []
     hidden = np.zeros((image_size, image_size), bool)
     count = rng.integers(1, MAX_SHAPES, endpoint=True)
-    for metres in np.sort(rng.uniform(*_SHAPE_DEPTHS, count)):
+    for meters in np.sort(rng.uniform(*_SHAPE_DEPTHS, count)):
         label = int(rng.choice(len(CLASSES), p=_CLASS_SHARES))
         # Uniform in the root: the small outnumber the large, yet the large hide enough of them.
         diameter = rng.uniform(_MIN_DIAMETER**0.5, (_MAX_DIAMETER * image_size) ** 0.5) ** 2
@@ -100,7 +100,7 @@ def _place_shapes(
         margin = max(0.35 * diameter, _MIN_DIAMETER / 2)
         alpha = rasterize(
             label,
-            centre=tuple(rng.uniform(margin, image_size - margin, 2)),
+            center=tuple(rng.uniform(margin, image_size - margin, 2)),
             diameter=diameter,
             angle=rng.uniform(0, 2 * np.pi),
             image_size=image_size,
@@ -111,7 +111,7 @@ def _place_shapes(
             continue
         hidden |= mask
         labels.append(label)
-        depths.append(metres)
+        depths.append(meters)
         covers.append(alpha)
         masks.append(visible)
     return labels, depths, covers, masks
@@ -129,10 +129,10 @@ def _slanted_plane(rng: np.random.Generator, image_size: int) -> np.ndarray:
 
 
 def draw_background(rng: np.random.Generator, image_size: int) -> np.ndarray:
-    """Colours (3, S, S) float32 from 0 to 1: a dull texture over a gradient."""
-    first = draw_colour(rng, saturation=(0.1, 0.6), value=(0.1, 0.9))
-    second = draw_colour(rng, saturation=(0.1, 0.6), value=(0.1, 0.9))
-    # A gradient towards the second colour under the texture, so that even a plain background varies.
+    """Colors (3, S, S) float32 from 0 to 1: a dull texture over a gradient."""
+    first = draw_color(rng, saturation=(0.1, 0.6), value=(0.1, 0.9))
+    second = draw_color(rng, saturation=(0.1, 0.6), value=(0.1, 0.9))
+    # A gradient towards the second color under the texture, so that even a plain background varies.
     coarse = rng.random((3, 3), np.float32)
     share = cv2.resize(coarse, (image_size, image_size), interpolation=cv2.INTER_LINEAR)
     texture = draw_texture(rng, rng.choice(TEXTURES), (first, (first + second) / 2), image_size)
@@ -140,17 +140,17 @@ def draw_background(rng: np.random.Generator, image_size: int) -> np.ndarray:
 
 
 def draw_surface(rng: np.random.Generator, image_size: int) -> np.ndarray:
-    """Colours (3, S, S) float32 from 0 to 1 of a shape that fills the canvas."""
+    """Colors (3, S, S) float32 from 0 to 1 of a shape that fills the canvas."""
     # Saturated, so that paleness tells depth.
-    first = draw_colour(rng, saturation=(0.75, 1.0), value=(0.6, 1.0))
-    second = draw_colour(rng, saturation=(0.75, 1.0), value=(0.35, 1.0))
+    first = draw_color(rng, saturation=(0.75, 1.0), value=(0.6, 1.0))
+    second = draw_color(rng, saturation=(0.75, 1.0), value=(0.35, 1.0))
     return draw_texture(rng, rng.choice(TEXTURES), (first, (first + second) / 2), image_size)
 
 
 def photograph(rng: np.random.Generator, surface: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Haze, sensor noise and rounding: (3, S, S) float32 colours to (S, S, 3) uint8."""
+    """Haze, sensor noise and rounding: (3, S, S) float32 colors to (S, S, 3) uint8."""
     clarity = np.exp(-depth / np.float32(_HAZE_DISTANCE))
-    seen = _HAZE_COLOUR + clarity * (surface - _HAZE_COLOUR)
+    seen = _HAZE_COLOR + clarity * (surface - _HAZE_COLOR)
     seen += np.float32(_SENSOR_NOISE) * rng.standard_normal(seen.shape, np.float32)
     levels = np.clip(np.rint(255 * seen), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(levels.transpose(1, 2, 0))  # (S, S, 3)

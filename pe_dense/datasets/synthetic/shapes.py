@@ -10,10 +10,10 @@ _SUPERSAMPLING = 4
 _FRACTION_BITS = 6
 
 
-def _arc(radius: float, start: float, stop: float, centre: float = 0.0) -> np.ndarray:
-    """Points (64, 2) on a circle around ``(centre, 0)``, angles in units of pi."""
+def _arc(radius: float, start: float, stop: float, center: float = 0.0) -> np.ndarray:
+    """Points (64, 2) on a circle around ``(center, 0)``, angles in units of pi."""
     angles = np.pi * np.linspace(start, stop, 64)
-    return np.stack([centre + radius * np.cos(angles), radius * np.sin(angles)], axis=1)
+    return np.stack([center + radius * np.cos(angles), radius * np.sin(angles)], axis=1)
 
 
 def _spikes(count: int, inner: float) -> np.ndarray:
@@ -34,12 +34,12 @@ def _cross(half_width: float) -> np.ndarray:
     return np.concatenate([arm @ np.linalg.matrix_power(quarter_turn, k) for k in range(4)])
 
 
-def _crescent(bite_radius: float, bite_centre: float) -> np.ndarray:
-    """The unit disc without a disc around ``(bite_centre, 0)``."""
-    x = (1 - bite_radius**2 + bite_centre**2) / (2 * bite_centre)
+def _crescent(bite_radius: float, bite_center: float) -> np.ndarray:
+    """The unit disc without a disc around ``(bite_center, 0)``."""
+    x = (1 - bite_radius**2 + bite_center**2) / (2 * bite_center)
     tip = np.arccos(x) / np.pi
-    bite_tip = np.arctan2(np.sqrt(1 - x**2), x - bite_centre) / np.pi
-    return np.concatenate([_arc(1.0, tip, 2 - tip), _arc(bite_radius, 2 - bite_tip, bite_tip, centre=bite_centre)])
+    bite_tip = np.arctan2(np.sqrt(1 - x**2), x - bite_center) / np.pi
+    return np.concatenate([_arc(1.0, tip, 2 - tip), _arc(bite_radius, 2 - bite_tip, bite_tip, center=bite_center)])
 
 
 def _heart() -> np.ndarray:
@@ -59,21 +59,21 @@ _OUTLINES = {
     "star": (_spikes(5, inner=0.42),),
     "ring": (_arc(1.0, 0, 2), _arc(0.55, 0, 2)),
     "cross": (_cross(half_width=0.28),),
-    "crescent": (_crescent(bite_radius=0.85, bite_centre=0.55),),
+    "crescent": (_crescent(bite_radius=0.85, bite_center=0.55),),
     "heart": (_heart(),),
 }
 CLASSES = tuple(_OUTLINES)
 
 
-def rasterize(label: int, *, centre: tuple[float, float], diameter: float, angle: float, image_size: int) -> np.ndarray:
+def rasterize(label: int, *, center: tuple[float, float], diameter: float, angle: float, image_size: int) -> np.ndarray:
     """Cover a square canvas with one form.
 
     Args:
         label: index into :data:`CLASSES`.
-        centre: x and y of the centre of the form's circumscribed circle, in pixels; pixel (0, 0) covers
+        center: x and y of the center of the form's circumscribed circle, in pixels; pixel (0, 0) covers
             [0, 1) x [0, 1).
         diameter: of the circumscribed circle, in pixels.
-        angle: of the rotation about the centre, in radians.
+        angle: of the rotation about the center, in radians.
         image_size: side S of the canvas, in pixels.
 
     Returns:
@@ -84,8 +84,8 @@ def rasterize(label: int, *, centre: tuple[float, float], diameter: float, angle
     canvas = np.zeros((image_size * _SUPERSAMPLING,) * 2, np.uint8)
     contours = []
     for outline in _OUTLINES[CLASSES[label]]:
-        points = np.asarray(centre) + diameter / 2 * outline @ rotation
-        # cv2 puts integer coordinates on pixel centres, half a fine pixel from our corners.
+        points = np.asarray(center) + diameter / 2 * outline @ rotation
+        # cv2 puts integer coordinates on pixel centers, half a fine pixel from our corners.
         fine = points * _SUPERSAMPLING - 0.5
         contours.append(np.round(fine * (1 << _FRACTION_BITS)).astype(np.int32))
     cv2.fillPoly(canvas, contours, color=255, shift=_FRACTION_BITS)
@@ -96,8 +96,8 @@ def rasterize(label: int, *, centre: tuple[float, float], diameter: float, angle
 TEXTURES = ("plain", "stripes", "checker", "dots", "noise")
 
 
-def draw_colour(rng: np.random.Generator, *, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
-    """An RGB colour (3,), float32 from 0 to 1, of any hue and with HSV saturation and value in the ranges."""
+def draw_color(rng: np.random.Generator, *, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
+    """An RGB color (3,), float32 from 0 to 1, of any hue and with HSV saturation and value in the ranges."""
     hue = rng.uniform(0, 6)
     chroma = rng.uniform(*saturation)
     # Piecewise linear HSV to RGB: each channel is a trapezoid over the hue circle.
@@ -106,14 +106,14 @@ def draw_colour(rng: np.random.Generator, *, saturation: tuple[float, float], va
 
 
 def draw_texture(
-    rng: np.random.Generator, kind: str, colours: tuple[np.ndarray, np.ndarray], image_size: int
+    rng: np.random.Generator, kind: str, colors: tuple[np.ndarray, np.ndarray], image_size: int
 ) -> np.ndarray:
     """Fill a square canvas with a texture of random direction, period and phase.
 
     Args:
         rng: source of all randomness.
         kind: one of :data:`TEXTURES`.
-        colours: two RGB colours (3,), between which the texture changes.
+        colors: two RGB colors (3,), between which the texture changes.
         image_size: side S of the canvas, in pixels.
 
     Returns:
@@ -124,12 +124,12 @@ def draw_texture(
     """
     if kind not in TEXTURES:
         raise InputError(f"unknown texture {kind!r}, choose one of {TEXTURES}")
-    first, second = (colour[:, None, None] for colour in colours)
+    first, second = (color[:, None, None] for color in colors)
     return first + _pattern(rng, kind, image_size) * (second - first)  # (3, S, S)
 
 
 def _pattern(rng: np.random.Generator, kind: str, size: int) -> np.ndarray:
-    """Share of the second colour in each pixel, (S, S) float32."""
+    """Share of the second color in each pixel, (S, S) float32."""
     if kind == "plain":
         return np.zeros((size, size), np.float32)
     if kind == "noise":

@@ -19,8 +19,8 @@ _DIAMETERS = (0.2, 0.42)  # of the image's side
 _SPEEDS = (0.015, 0.04)  # of the image's side, per frame
 _SPINS = (0.02, 0.12)  # radians per frame
 _SWELLING = (0.85, 1.15)  # the diameter's range, in and out
-_DEPTHS = (1.0, 7.0)  # metres
-_BACKGROUND_DEPTH = 9.0  # metres
+_DEPTHS = (1.0, 7.0)  # meters
+_BACKGROUND_DEPTH = 9.0  # meters
 _BACKGROUND_SIZE = 1.25  # of the image's side: the camera moves by what it is larger
 _SHADOW = 0.6
 
@@ -31,7 +31,7 @@ class _Shape:
 
     label: int
     diameter: float
-    metres: float
+    meters: float
     texture: np.ndarray  # (S, S, 3) float32, the shape's middle in the middle
     start: np.ndarray  # x, y
     velocity: np.ndarray
@@ -40,17 +40,17 @@ class _Shape:
     phase: float  # of the swelling
 
     def at(self, frame: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Coverage (S, S) and colours (3, S, S) in a frame."""
+        """Coverage (S, S) and colors (3, S, S) in a frame."""
         low, high = _SWELLING
         swell = (low + high) / 2 + (high - low) / 2 * np.sin(self.phase + 0.2 * frame)
         margin = 0.3 * self.diameter
-        centre = margin + _reflect(self.start - margin + frame * self.velocity, size - 2 * margin)
+        center = margin + _reflect(self.start - margin + frame * self.velocity, size - 2 * margin)
         angle = self.angle + frame * self.spin
         alpha = rasterize(
-            self.label, centre=tuple(centre), diameter=swell * self.diameter, angle=angle, image_size=size
+            self.label, center=tuple(center), diameter=swell * self.diameter, angle=angle, image_size=size
         )
         turn = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), -np.degrees(angle), swell)
-        turn[:, 2] += centre - size / 2
+        turn[:, 2] += center - size / 2
         return alpha, cv2.warpAffine(self.texture, turn, (size, size), borderMode=cv2.BORDER_REFLECT).transpose(2, 0, 1)
 
 
@@ -91,10 +91,10 @@ def draw_video(
         depth = np.full((image_size, image_size), _BACKGROUND_DEPTH, np.float32)
         labels = np.zeros((image_size, image_size), np.uint8)
         for number, shape in reversed(list(enumerate(shapes, start=1))):
-            alpha, colours = shape.at(frame, image_size)
+            alpha, colors = shape.at(frame, image_size)
             surface *= 1 - _SHADOW * cv2.GaussianBlur(alpha, (0, 0), image_size / 64)
-            surface += alpha * (colours - surface)
-            depth[alpha >= 0.5] = shape.metres
+            surface += alpha * (colors - surface)
+            depth[alpha >= 0.5] = shape.meters
             labels[alpha >= 0.5] = number
         yield photograph(rng, surface, depth), labels
 
@@ -115,13 +115,13 @@ def _draw_shapes(rng: np.random.Generator, size: int) -> list[_Shape]:
     return shapes
 
 
-def _draw_shape(rng: np.random.Generator, size: int, metres: float) -> _Shape:
+def _draw_shape(rng: np.random.Generator, size: int, meters: float) -> _Shape:
     heading, speed = rng.uniform(0, 2 * np.pi), size * rng.uniform(*_SPEEDS)
     diameter = size * rng.uniform(*_DIAMETERS)
     return _Shape(
         label=int(rng.integers(len(CLASSES))),
         diameter=diameter,
-        metres=float(metres),
+        meters=float(meters),
         texture=np.ascontiguousarray(draw_surface(rng, size).transpose(1, 2, 0)),
         start=rng.uniform(0.3 * diameter, size - 0.3 * diameter, 2),
         velocity=speed * np.array([np.cos(heading), np.sin(heading)]),

@@ -1,13 +1,13 @@
 """DETA: two-stage deformable DETR with IoU-based assignment and NMS (arXiv:2212.06137)."""
 
-from pe_dense.detection.deta.assigner import OverlapAssigner
+from pe_dense.detection.deta.assigner import DETAAssigner
 from pe_dense.detection.deta.convert import COCO_IDS
 from pe_dense.detection.deta.deta import DETA
 from pe_dense.detection.deta.head import DETAHead, FederatedFocalLoss
-from pe_dense.detection.deta.optim_wrapper_constructor import DeformableConstructor
+from pe_dense.detection.deta.optim_wrapper_constructor import DETAOptimWrapperConstructor
 from pe_dense.detection.deta.soft_nms import soft_nms
 from pe_dense.detection.deta.transforms import DETAJitter, DETAResize, DETAView
-from pe_dense.detection.deta.tta import TestTimeDETA
+from pe_dense.detection.deta.tta import DETATTAModel
 
 __all__ = [
     "COCO_IDS",
@@ -16,9 +16,9 @@ __all__ = [
     "DETAJitter",
     "DETAResize",
     "DETAView",
-    "DeformableConstructor",
+    "DETAOptimWrapperConstructor",
     "FederatedFocalLoss",
-    "OverlapAssigner",
-    "TestTimeDETA",
+    "DETAAssigner",
+    "DETATTAModel",
     "soft_nms",
 ]

@@ -14,8 +14,8 @@ from pe_dense.ops.nms import batched_nms
 from pe_dense.registry import TASK_UTILS
 
 
-@TASK_UTILS.register_module()
-class OverlapAssigner:
+@TASK_UTILS.register_module(name=["DETAAssigner", "OverlapAssigner"])
+class DETAAssigner:
     """Match candidates to objects by overlap; an object may get several.
 
     A candidate is positive if it overlaps its best object by the threshold, or if no other overlaps some object more
@@ -83,7 +83,7 @@ def choose_proposals(
     Source: DETA (arXiv 2212.06137, section 4.3 and its published code).
 
     Args:
-        boxes: (S, 4), centre and size relative to the image; S is the number of tokens of all levels.
+        boxes: (S, 4), center and size relative to the image; S is the number of tokens of all levels.
         logits: (S,), objectness.
         level_sizes: tokens of each level, in order; their sum is S.
         count: proposals that are wanted.

@@ -40,7 +40,7 @@ class DeformableAttention(MultiScaleDeformableAttention):
         Args:
             query: (B, Q, C).
             value: (B, S, C).
-            reference_points: (B, Q, L, 2) points, x and y from 0 to 1, or (B, Q, L, 4) boxes, centre and size.
+            reference_points: (B, Q, L, 2) points, x and y from 0 to 1, or (B, Q, L, 4) boxes, center and size.
             spatial_shapes: (L, 2), height and width of each level in tokens.
             level_start_index: (L,), its first token.
             query_pos: (B, Q, C), added to the queries where they choose points and weights.

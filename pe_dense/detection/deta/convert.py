@@ -7,7 +7,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-from pe_dense.backbones.checkpoint import fit_state
+from pe_dense.backbones.checkpoint import adapt_backbone_state
 from pe_dense.utils import CheckpointError
 
 # COCO's ids of its 80 classes, in order: eleven ids of 0..90 were never used.
@@ -81,7 +81,7 @@ def from_deta(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[s
             )
     if model.bbox_head.cls_out_channels == len(COCO_IDS):
         mapped = {name: _cut_classifier(name, value, model.decoder.num_layers) for name, value in mapped.items()}
-    tower = fit_state(model.backbone, tower, source)
+    tower = adapt_backbone_state(model.backbone, tower, source)
     return {**{f"backbone.{key}": value for key, value in tower.items()}, **mapped}
 
 

@@ -13,7 +13,7 @@ from pe_dense.detection.deta.assigner import choose_proposals
 from pe_dense.detection.deta.attention import DeformableAttention
 from pe_dense.detection.deta.convert import from_deta, is_deta
 from pe_dense.registry import MODELS
-from pe_dense.utils import read_checkpoint, require_match
+from pe_dense.utils import match_state_dict, read_checkpoint
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.state_dict import unwrap_state
 
@@ -27,7 +27,7 @@ class DETA(DeformableDETR):
 
     Every token of the encoder proposes a box; the best of each level, without near copies, become queries, which the
     decoder's layers refine one after the other. In shapes B is the batch, S the number of tokens of all levels, D
-    ``embed_dims``, Q the queries, C the classifier's outputs. Boxes are centre and size relative to the image without
+    ``embed_dims``, Q the queries, C the classifier's outputs. Boxes are center and size relative to the image without
     padding. Where the levels have fewer than ``num_queries`` tokens, all become queries.
 
     Sources: DETA (arXiv 2212.06137), Deformable DETR (arXiv 2010.04159), the Perception Encoder's detector
@@ -161,7 +161,7 @@ class DETA(DeformableDETR):
             prefix = "bbox_head.cls_branches."
             state = {key: value for key, value in state.items() if not key.startswith(prefix)}
             state.update({key: value for key, value in own.items() if key.startswith(prefix)})
-        require_match(own, state, source, type(self).__name__)
+        match_state_dict(own, state, source, type(self).__name__)
         self.load_state_dict(state)
 
     def from_published(self, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:

@@ -26,7 +26,7 @@ TEST_SETTINGS = {"pre_nms", "nms", "max_per_img"}
 
 
 class Objects(NamedTuple):
-    """What an image shows: K boxes, centre and size relative to it (K, 4), the classifier's outputs that they train
+    """What an image shows: K boxes, center and size relative to it (K, 4), the classifier's outputs that they train
     (K,), and the image's width, height, width, height in px (4,)."""
 
     boxes: Tensor
@@ -39,7 +39,7 @@ class DETAHead(DeformableDETRHead):
     """Deformable DETR's head with DETA's matching, a classifier that may count as COCO does, and NMS.
 
     In shapes L is the number of decoder layers, B the batch, Q the queries, S the tokens of all levels, C the
-    classifier's outputs. Boxes are centre and size relative to the image without padding.
+    classifier's outputs. Boxes are center and size relative to the image without padding.
 
     The first stage is trained by a classifier and a regressor of its own, the last of their lists. Its classifier has
     C outputs like the others, of which the first is the objectness and the rest learn to be silent: so it is published.
@@ -51,7 +51,7 @@ class DETAHead(DeformableDETRHead):
         class_ids: the classifier's output of each class, as COCO's ids 1..90 in the released detector, which has 91
             outputs. None for outputs 0..num_classes - 1.
         train_cfg: ``first_stage`` and ``second_stage``, how anchors and how proposals are matched to objects
-            (:class:`~pe_dense.detection.deta.OverlapAssigner`).
+            (:class:`~pe_dense.detection.deta.DETAAssigner`).
         test_cfg: ``pre_nms``, pairs of query and class that are looked at, the best ones; ``nms``, a dict with
             ``type`` 'nms' or 'soft_nms' and its ``iou_threshold``, or None; ``max_per_img``, detections that are kept.
         args, kwargs: as of mmdet's ``DeformableDETRHead``; the losses are its focal, L1 and GIoU loss, the first one

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from torch import nn
 
-from pe_dense.engine.optimizers import LayerDecayConstructor
+from pe_dense.engine.optimizers import LayerDecayOptimWrapperConstructor
 from pe_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 
-@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class DeformableConstructor(LayerDecayConstructor):
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module(name=["DETAOptimWrapperConstructor", "DeformableConstructor"])
+class DETAOptimWrapperConstructor(LayerDecayOptimWrapperConstructor):
     """Layer decay in the tower; the offsets of deformable attention learn more slowly than the rest.
 
     Source of the latter: Deformable DETR (arXiv 2010.04159, section 5).
 
     Args:
         optim_wrapper_cfg: as for MMEngine's default constructor.
-        paramwise_cfg: ``dict(decay_rate=...)``, see :class:`~pe_dense.engine.optimizers.LayerDecayConstructor`, and
+        paramwise_cfg: ``dict(decay_rate=...)``, see
+        :class:`~pe_dense.engine.optimizers.LayerDecayOptimWrapperConstructor`, and
             ``offsets_rate``, the factor of the offsets' learning rate, 0.1 by default.
     """
 

@@ -15,8 +15,8 @@ from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
 
-@MODELS.register_module()
-class TestTimeDETA(BaseTTAModel):
+@MODELS.register_module(name=["DETATTAModel", "TestTimeDETA"])
+class DETATTAModel(BaseTTAModel):
     """Detect in several views of an image and merge the detections.
 
     The best detections of each view pass NMS on their own, those with a small area are dropped from the views of small

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pe_dense.distillation.preprocessor import SAM_COLOURS, resize
+from pe_dense.distillation.preprocessor import SAM_MEAN_STD, resize
 from pe_dense.distillation.teachers.base import Teacher
 from pe_dense.distillation.teachers.sam_decoder import CoarseAxis, ImageEmbedding, decode_points
 from pe_dense.registry import MODELS
-from pe_dense.utils import read_checkpoint, require_match
+from pe_dense.utils import match_state_dict, read_checkpoint
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.state_dict import unwrap_state
 
@@ -63,7 +63,7 @@ def build_sam(
         name = _file_of(str(checkpoint), HF_MODEL_ID_TO_FILENAMES)
         content = read_checkpoint(name)
         state = unwrap_state(content, name, ["model"])
-        require_match(model.state_dict(), state, name, f"SAM 2.1 of size {size}")
+        match_state_dict(model.state_dict(), state, name, f"SAM 2.1 of size {size}")
         model.load_state_dict(state)
     return model.requires_grad_(False).eval()
 
@@ -136,7 +136,7 @@ class SAMTeacher(Teacher):
 
     def tokens(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """See :meth:`Teacher.forward`. Images go one by one: their maps are large."""
-        images = resize(images, self.image_size, SAM_COLOURS)
+        images = resize(images, self.image_size, SAM_MEAN_STD)
         device = images.device
         low_res = self.prompt_encoder.mask_input_size
         axes = tuple(CoarseAxis.of(*sizes, device) for sizes in zip(low_res, grid, strict=True))
@@ -161,7 +161,7 @@ class SAMTeacher(Teacher):
         return torch.cartesian_prod(cells, cells).flip(1)
 
     def embed(self, image: Tensor) -> ImageEmbedding:
-        """Encode an image (1, 3, S, S) in SAM's size and colours."""
+        """Encode an image (1, 3, S, S) in SAM's size and colors."""
         fine, middle, coarse = self.encoder(image)["backbone_fpn"]
         pixels = coarse.flatten(2).transpose(1, 2) + self.no_memory + self.prompt_encoder.no_mask_embed.weight
         return ImageEmbedding(

@@ -1,6 +1,6 @@
 """Optimizers and layer-wise learning-rate decay."""
 
 from pe_dense.engine.optimizers.lamb import Lamb
-from pe_dense.engine.optimizers.layer_decay import LayerDecayConstructor
+from pe_dense.engine.optimizers.layer_decay import LayerDecayOptimWrapperConstructor
 
-__all__ = ["Lamb", "LayerDecayConstructor"]
+__all__ = ["Lamb", "LayerDecayOptimWrapperConstructor"]

@@ -18,13 +18,13 @@ from pe_dense.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from pe_dense.utils.errors import ConfigError, InputError, library_errors
 
 
-@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class LayerDecayConstructor:
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module(name=["LayerDecayOptimWrapperConstructor", "LayerDecayConstructor"])
+class LayerDecayOptimWrapperConstructor:
     """Scale the learning rate of layer k of n by ``decay_rate ** (n - k)``.
 
     Source: the published detectors' recipe (BEiT's rule, arXiv 2106.08254). The tower tells each parameter's layer
     (:meth:`~pe_dense.backbones.base.Backbone.layer_id`); what is not in the tower comes after its last layer and learns
-    at the full rate. Weight decay is the optimiser's for every parameter, norms and positions included.
+    at the full rate. Weight decay is the optimizer's for every parameter, norms and positions included.
 
     Args:
         optim_wrapper_cfg: ``dict(optimizer=..., type=...)`` as for MMEngine's default constructor.
@@ -37,14 +37,16 @@ class LayerDecayConstructor:
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
         settings = dict(paramwise_cfg or {})
         if set(settings) != {"decay_rate"}:
-            raise InputError(f"LayerDecayConstructor takes paramwise_cfg=dict(decay_rate=...), got {settings}")
+            raise InputError(
+                f"LayerDecayOptimWrapperConstructor takes paramwise_cfg=dict(decay_rate=...), got {settings}"
+            )
         if not 0.0 < settings["decay_rate"] <= 1.0:
             raise InputError(f"decay_rate {settings['decay_rate']} is not in (0, 1]")
         self.decay_rate = settings["decay_rate"]
         self.optim_wrapper_cfg = dict(optim_wrapper_cfg)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimiser wrapper for a model with one tower."""
+        """Build the optimizer wrapper for a model with one tower."""
         wrapper = dict(self.optim_wrapper_cfg)
         wrapper.setdefault("type", "OptimWrapper")
         optimizer = dict(wrapper.pop("optimizer"))
@@ -92,14 +94,14 @@ _AMP_ONLY = ("dtype", "loss_scale", "use_fsdp")
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """One group of an optimiser.
+    """One group of an optimizer.
 
     Args:
         layer: depth by layer decay, 0 for the embedding; None where the config has no layer decay.
         names: its parameters' names.
         size: numbers in them.
         lr: learning rate, before warm-up and schedule.
-        weight_decay: the optimiser's.
+        weight_decay: the optimizer's.
     """
 
     layer: int | None
@@ -110,13 +112,13 @@ class ParameterGroup:
 
 
 def parameter_groups(config: Config) -> list[ParameterGroup]:
-    """Build a config's model, without memory for it, and its optimiser.
+    """Build a config's model, without memory for it, and its optimizer.
 
     Args:
         config: a whole config.
 
     Returns:
-        the optimiser's groups, in its order; frozen parameters are in none.
+        the optimizer's groups, in its order; frozen parameters are in none.
 
     Raises:
         ConfigError: for a method without training.

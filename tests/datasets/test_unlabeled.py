@@ -47,10 +47,10 @@ def test_folder_skips_and_tells(folder):
     assert len(data) == 5  # not the text file
     assert torch.equal(data[0]["image"][:, 0, 0], torch.tensor([10, 20, 30], dtype=torch.uint8))
     assert data[0]["path"].endswith("images/0.png") and data[0]["skipped"] == ""
-    grey = data[1]  # in its place, and in that of 2 and 3
-    assert grey["path"].endswith("below/4.png")
-    assert grey["image"].shape == (3, 36, 40) and grey["image"].unique().tolist() == [77]
-    faults = [line.rpartition("images/")[2] for line in grey["skipped"].splitlines()]
+    gray = data[1]  # in its place, and in that of 2 and 3
+    assert gray["path"].endswith("below/4.png")
+    assert gray["image"].shape == (3, 36, 40) and gray["image"].unique().tolist() == [77]
+    faults = [line.rpartition("images/")[2] for line in gray["skipped"].splitlines()]
     assert faults[0].startswith("1_broken.jpg is not a readable image")
     assert faults[1].startswith("2_text.png is not a readable image")
     assert faults[2:] == ["3_tiny.png is 400 x 31 px, below 32"]

@@ -1,15 +1,15 @@
 """Principal components of features: time and memory beside PyTorch's, and how far each is from the exact ones.
 
-    python benchmarks/visual.py
+    python benchmarks/pca.py
 
 Features are 16 maps of 64 x 64 tokens with 1536 channels, correlated in space, with a mean far from zero and variances
 that fall as 1 / rank^1.4. All are given the same maps and find three components of their low-pass:
 
   here         fit_basis: block Lanczos iteration, smoothing what was projected
-  pca_lowrank  low_pass of the maps, then torch.pca_lowrank of the tokens (randomised, as called by default)
+  pca_lowrank  low_pass of the maps, then torch.pca_lowrank of the tokens (randomized, as called by default)
   covariance   low_pass of the maps, the covariance matrix in float32 and scipy's eigh for its top three
 
-"colours" is the whole of feature_rgb. Rows run in turns; "times_faster" is against pca_lowrank. "apart" is the largest
+"colors" is the whole of feature_rgb. Rows run in turns; "times_faster" is against pca_lowrank. "apart" is the largest
 sine of the angles to the eigenvectors of the covariance in float64. Memory is of a process of its own, beyond the maps.
 """
 
@@ -17,13 +17,13 @@ import argparse
 import os
 from pathlib import Path
 
-from measure import in_turns, peak_memory, summary, write_table
+from utils import in_turns, peak_memory, summary, write_table
 
-WAYS = ("here", "pca_lowrank", "covariance", "colours")
+WAYS = ("here", "pca_lowrank", "covariance", "colors")
 
 
 def make_run(way: str, sizes: tuple[int, int, int], threads: int):
-    """A function that finds components (3, C), or colours, of maps that are made here."""
+    """A function that finds components (3, C), or colors, of maps that are made here."""
     import torch
 
     torch.set_num_threads(threads)
@@ -37,7 +37,7 @@ def way_of(way: str, features):
 
     if way == "here":
         return lambda: fit_basis(features).components
-    if way == "colours":
+    if way == "colors":
         return lambda: feature_rgb(features)
     if way == "covariance":
         return lambda: top(covariance(low_pass(features)))
@@ -53,8 +53,8 @@ def way_of(way: str, features):
 def covariance(maps):
     """(N, C, H, W) -> (C, C), not divided by the number of tokens."""
     tokens = maps.movedim(1, -1).flatten(0, 2)
-    centred = tokens - tokens.mean(dim=0)
-    return centred.T @ centred
+    centerd = tokens - tokens.mean(dim=0)
+    return centerd.T @ centerd
 
 
 def top(matrix):
@@ -85,7 +85,7 @@ def main():
     features = make_features(*sizes)
     exact = top(covariance(low_pass(features).double()))
     runs = {way: way_of(way, features) for way in WAYS}
-    apart = {way: f"{sine(run().double(), exact):.1e}" for way, run in runs.items() if way != "colours"}
+    apart = {way: f"{sine(run().double(), exact):.1e}" for way, run in runs.items() if way != "colors"}
     rows = [
         dict(
             way=way,

@@ -1,6 +1,6 @@
 """Does alignment do what it is for? With a teacher that knows the objects, tokens must tell objects better than before.
 
-    python benchmarks/oracle.py --work-dir work_dirs/oracle
+    python benchmarks/alignment_oracle.py --work-dir work_dirs/oracle
 
 SAM is replaced by the instance masks of the generated shapes: a token's feature are the parts of it that each object
 covers. The demo's tower is aligned with it and written, LayerScale folded away, to WORK_DIR/tower.pt. Start and end are

@@ -1,7 +1,7 @@
 """All benchmarks, small, one after the other, into one report.
 
-python benchmarks/report.py                    # minutes on two cores: work_dirs/benchmarks/report.md
-python benchmarks/report.py tower detection    # only some
+python benchmarks/run_all.py                    # minutes on two cores: work_dirs/benchmarks/report.md
+python benchmarks/run_all.py tower detection    # only some
 """
 
 import argparse

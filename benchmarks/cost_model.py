@@ -1,6 +1,7 @@
 """Time and memory of the published recipes on many GPUs, by arithmetic: the tables of docs/scale.md.
 
-    python benchmarks/scale.py --rate 400     # TFLOP/s that a GPU reaches, as benchmarks/tower.py --device cuda tells
+    python benchmarks/cost_model.py --rate 400     # TFLOP/s that a GPU reaches, as benchmarks/tower.py --device cuda
+    tells
 
 Only the tower is counted, which is nearly all of the work of the G-size recipes: heads and data come on top.
 """

@@ -1,6 +1,6 @@
 """What predictors that never look at the image reach on generated shapes: the floor that a probe has to leave.
 
-    python benchmarks/chance.py
+    python benchmarks/constant_baseline.py
 
 For classes, the best single one everywhere. For depth, the mean of the training maps everywhere, and the mean at each
 place. Data and metrics are those of the configs.

@@ -1,4 +1,4 @@
-"""Colours of features."""
+"""Colors of features."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ def test_lch_round_trip():
     assert np.array_equal(lch_to_rgb(lab2lch(rgb2lab(rgb))), rgb)
 
 
-def test_known_colours():
-    """Grey has no chroma; sRGB red is L 53.24, C 104.55, h 40.0 degrees (D65)."""
+def test_known_colors():
+    """Gray has no chroma; sRGB red is L 53.24, C 104.55, h 40.0 degrees (D65)."""
     lch = np.array([[0.0, 0.0, 1.0], [100.0, 0.0, 2.0], [53.24, 104.55, np.radians(40.0)]])
     assert np.abs(lch_to_rgb(lch).astype(int) - [[0, 0, 0], [255, 255, 255], [255, 0, 0]]).max() <= 1
 
@@ -34,13 +34,13 @@ def test_form(features):
     assert len(np.unique(rgb.reshape(-1, 3), axis=0)) > 200
 
 
-def test_neither_order_nor_repetition_changes_colours(features):
+def test_neither_order_nor_repetition_changes_colors(features):
     rgb, order = feature_rgb(features), [2, 0, 1]
     assert np.array_equal(feature_rgb(features), rgb)
     assert np.array_equal(feature_rgb(features[order]), rgb[order])
 
 
-def test_joint_colours_depend_on_the_other_images_and_those_per_image_do_not(features):
+def test_joint_colors_depend_on_the_other_images_and_those_per_image_do_not(features):
     alone = feature_rgb(features[:1])
     assert not np.array_equal(feature_rgb(features)[:1], alone)
     assert np.array_equal(feature_rgb(features, per_image=True)[:1], alone)
@@ -63,12 +63,12 @@ def test_masked_tokens_are_white(features, per_image):
 
 
 def test_lightness_and_chroma_end_and_hue_turns_on():
-    def colour(*unit):
+    def color(*unit):
         return unit_to_rgb(torch.tensor(unit).view(1, 3, 1, 1))[0, 0, 0].tolist()
 
-    assert colour(1.5, 0.5, 0.2) == colour(1.0, 0.5, 0.2) != colour(0.9, 0.5, 0.2)
-    assert colour(0.5, -0.5, 0.2) == colour(0.5, 0.0, 0.2) != colour(0.5, 0.1, 0.2)
-    assert colour(0.5, 0.5, 1.25) == colour(0.5, 0.5, 0.25) == colour(0.5, 0.5, -0.75) != colour(0.5, 0.5, 0.75)
+    assert color(1.5, 0.5, 0.2) == color(1.0, 0.5, 0.2) != color(0.9, 0.5, 0.2)
+    assert color(0.5, -0.5, 0.2) == color(0.5, 0.0, 0.2) != color(0.5, 0.1, 0.2)
+    assert color(0.5, 0.5, 1.25) == color(0.5, 0.5, 0.25) == color(0.5, 0.5, -0.75) != color(0.5, 0.5, 0.75)
 
 
 def test_lightness_shows_the_first_component():
