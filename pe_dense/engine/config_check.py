@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 
 from mmengine.config import Config
@@ -84,6 +85,7 @@ _RANGES: dict[str, tuple[float | None, float | None]] = {
     "resource_limit": (1, None), "seed": (0, 2**32 - 1), "num_frames": (1, None), "num_videos": (1, None),
     "points_per_side": (1, 1024), "temperature": (1e-12, None),
 }
+_MODULE_COUNTS = re.compile(r"(convs|fcs|layers|blocks|stages|levels|heads|depth|ins|outs|points)$")
 _CHOICES = {
     "log_level": ("NOTSET", "DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
     "mp_start_method": ("fork", "spawn", "forkserver"),
@@ -281,11 +283,18 @@ def check_value(name: str, value, old=None) -> None:
         return
     if isinstance(value, float) and not math.isfinite(value):
         raise ConfigError(f"option {name}={value}: must be a finite number")
-    lowest, highest = _RANGES.get(key, (None, 2**62))
+    lowest, highest = _RANGES.get(key) or _default_range(name, key)
     lowest = 0 if lowest is None and isinstance(old, int | float) and old > 0 and key != "ignore_index" else lowest
     if (lowest is not None and value < lowest) or (highest is not None and value > highest):
         allowed = f"at least {lowest:g}" if highest in (None, 2**62) else f"from {lowest or 0:g} to {highest:g}"
         raise ConfigError(f"option {name}={value}: must be {allowed}")
+
+
+def _default_range(name: str, key: str) -> tuple[float | None, float]:
+    if name.startswith(("model.", "tta_model.")):
+        # Modules are built one by one: absurd numbers of them would take hours.
+        return (0, 1000) if _MODULE_COUNTS.search(key) else (None, 10**8)
+    return None, 2**62
 
 
 def check_config(config: Config) -> None:

@@ -111,6 +111,7 @@ def test_values(option, value):
         ("model.backbone.arch.layers=10000000", "layers=10000000: must be from 1 to 1000"),
         ("model.backbone.arch.mlp_ratio=None", "mlp_ratio=None: must be float"),
         ("model.backbone.arch.depth=3", r"\(PEConfig\) has no 'depth'; "),
+        ("model.roi_head.bbox_head.num_shared_convs=2000000000", "must be from 0 to 1000"),
         ("optim_wrapper.optimizer.lr=-1", "lr=-1: must be at least 0"),
         ("optim_wrapper.optimizer.lr=inf", "must be a finite number"),
         ("optim_wrapper.optimizer.lr=fast", "lr='fast': must be"),
