@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pe_dense.backbones.base import TIMM_PREFIX, Backbone
-from pe_dense.backbones.checkpoint import extract_backbone_state, load_weights, save_state
+from pe_dense.backbones.checkpoint import check_tower_state, extract_backbone_state, load_weights, save_state
 from pe_dense.backbones.frozen import FrozenTower
 from pe_dense.backbones.pe import PETower
 from pe_dense.backbones.pe_configs import PE_CONFIGS, PEConfig
@@ -43,7 +43,7 @@ def export_tower(source: str | Path, path: str | Path, *, fold: bool = False, ov
         FileExistsError, ValueError: as :func:`~pe_dense.backbones.save_state`; ValueError for folding what is not
         there.
     """
-    state = extract_backbone_state(read_checkpoint(source), source)
+    state = check_tower_state(extract_backbone_state(read_checkpoint(source), source), source)
     if fold:
         state = fold_layer_scale(state)
     save_state(state, path, overwrite=overwrite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,13 +14,27 @@ from pe_dense.backbones.pos_embed import resample_patch_embedding, resample_posi
 from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
 from pe_dense.utils.checkpoint import write_checkpoint, write_safetensors
 from pe_dense.utils.errors import InputError
-from pe_dense.utils.state_dict import unwrap_state
+from pe_dense.utils.state_dict import require_finite, unwrap_state
 
 # A tower is found in a file by two parameters that every one of them has.
 _LANDMARKS = ("conv1.weight", "transformer.resblocks.0.ln_1.weight")
 _HEAD = ("ln_post", "attn_pool", "proj")
 _ROTARY_BUFFERS = ("freqs", "freqs_cos", "freqs_sin")
 _LAYER_SCALE = "gamma"
+# Shapes by name; w is the width of the tower, h the hidden width of its MLPs.
+_SHAPES = [
+    (r"\.attn\.in_proj_weight$", ("w3", "w")),
+    (r"\.attn\.in_proj_bias$", ("w3",)),
+    (r"\.attn\.out_proj\.weight$", ("w", "w")),
+    (r"\.mlp\.c_fc\.weight$", ("h", "w")),
+    (r"\.mlp\.c_fc\.bias$", ("h",)),
+    (r"^transformer\.resblocks\.\d+\.mlp\.c_proj\.weight$", ("w", "h")),
+    (r"^transformer\.resblocks\.\d+\.(ln_1|ln_2)\.(weight|bias)$", ("w",)),
+    (r"^transformer\.resblocks\.\d+\.(attn\.out_proj|mlp\.c_proj)\.bias$", ("w",)),
+    (r"\.gamma$", ("w",)),
+    (r"^(ln_pre|ln_post)\.(weight|bias)$", ("w",)),
+    (r"^class_embedding$", ("w",)),
+]
 
 
 def load_weights(tower, source: str | Path, *, add_layer_scale: bool = False) -> None:
@@ -140,6 +155,49 @@ def _check_resampled(state: dict[str, Tensor], source: str | Path) -> None:
             raise CheckpointError(f"{source}: {key} has patches of {shape[2]} x {shape[3]} px, which are not square")
         if key == "positional_embedding" and value.dim() == 3 and len(value) != 1:
             raise CheckpointError(f"{source}: {key} is of shape {shape}, not (1, positions, channels)")
+
+
+def check_tower_state(state: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
+    """Check a tower of unknown size: floating-point tensors, finite, of shapes that fit together.
+
+    Args:
+        state: a tower's, in the published names.
+        source: its name in errors.
+
+    Returns:
+        the state, its table of positions without the leading dimension of 1 that published detectors have.
+
+    Raises:
+        CheckpointError: naming the tensors that are not.
+    """
+    state = dict(state)
+    _check_resampled(state, source)
+    width = len(state["conv1.weight"])
+    problems = []
+    table = state.get("positional_embedding")
+    if table is not None:
+        state["positional_embedding"] = table = table.squeeze(0) if table.dim() == 3 else table
+        try:
+            split_cls_entry(table)
+        except InputError as error:
+            raise CheckpointError(f"{source}: {error}") from error
+        if table.shape[1] != width:
+            problems.append(f"positional_embedding is of shape {tuple(table.shape)}")
+    for key, value in state.items():
+        if not value.is_floating_point():
+            problems.append(f"{key} is {str(value.dtype).removeprefix('torch.')}")
+            continue
+        shape = next((shape for pattern, shape in _SHAPES if re.search(pattern, key)), None)
+        if shape is not None:
+            hidden = state.get(f"{key.rpartition('.mlp.')[0]}.mlp.c_fc.bias")
+            sizes = dict(w=width, w3=3 * width, h=None if hidden is None else hidden.numel())
+            wanted = tuple(sizes[size] for size in shape)
+            if tuple(value.shape) != wanted:
+                problems.append(f"{key} is of shape {tuple(value.shape)}, not {wanted}")
+    if problems:
+        raise CheckpointError(f"{source} is not a tower of {width} channels: {'; '.join(problems[:4])}")
+    require_finite(state, str(source))
+    return state
 
 
 def save_state(

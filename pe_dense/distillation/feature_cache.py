@@ -1,4 +1,4 @@
-"""Features that are computed once and kept on disk."""
+"""Cache of features on disk."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from pe_dense.utils.atomic_write import write_bytes
+
+_NAME, _DIGEST = "features", "digest"
 
 
 def digest(parts: Iterable[str | Tensor]) -> str:
@@ -31,8 +33,9 @@ class FeatureCache:
     """One file per image and source of features.
 
     A file is named by a hash of the pixels that the source sees, which stand for the image and its augmentation, and by
-    one of the source's weights and settings. So nothing that is found can be out of date. It pays where the
-    augmentation is fixed: random crops are never seen again, and would only fill the disk.
+    one of the source's weights and settings, so that a file is never out of date. It contains a hash of its features: a
+    damaged or foreign file is computed again and replaced. Features with NaN or infinite values are not kept. The cache
+    pays if the augmentation is fixed: random crops are never seen again, and would only fill the disk.
 
     Args:
         folder: made when the first file is written.
@@ -42,19 +45,24 @@ class FeatureCache:
         self.folder = Path(folder)
 
     def get(self, images: Tensor, source: str, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Read features, or compute and keep them.
+        """Read features, or compute and write them.
 
         Args:
             images: (B, ...).
             source: a hash of what computes.
-            compute: gives (M, ...) for those M of the images that are not there yet.
+            compute: gives (M, ...) for the M images that are not in the cache.
 
         Returns:
             (B, ...), on the images' device.
+
+        Raises:
+            WriteError: if a file cannot be written: a full disk, a folder of its name, ...
         """
         paths = [self._path(digest([source, image])) for image in images]
         found = [_read(path) for path in paths]
         missing = [i for i, features in enumerate(found) if features is None]
+        if len({(features.shape, features.dtype) for features in found if features is not None}) > 1:
+            missing = list(range(len(images)))
         if missing:
             for i, features in zip(missing, compute(images[missing]), strict=True):
                 _write(features, paths[i])
@@ -66,11 +74,21 @@ class FeatureCache:
 
 
 def _read(path: Path) -> Tensor | None:
-    try:
-        return load_file(path)["features"]
-    except (FileNotFoundError, SafetensorError):  # not there, or damaged: computed again
+    """Read features; None if there are none, or if the file is not what was written: they are computed again."""
+    if not path.is_file():  # a folder or a pipe is refused when the file is written
         return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            written = (file.metadata() or {}).get(_DIGEST)
+            features = file.get_tensor(_NAME)
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError):
+        return None
+    if written != digest([features]):
+        return None
+    return features.clone()  # not mapped: the file may be replaced
 
 
 def _write(features: Tensor, path: Path) -> None:
-    write_bytes(path, save({"features": features.cpu().contiguous()}))
+    features = features.detach().cpu().contiguous()
+    if features.isfinite().all():
+        write_bytes(path, save({_NAME: features}, metadata={_DIGEST: digest([features])}))

@@ -88,6 +88,9 @@ def check_training_state(runner, checkpoint, source: str) -> None:
     for part in _HUB_PARTS:
         if any(not isinstance(key, str) for key in hub[part]):
             raise _unusable(source, f"message_hub.{part}", hub[part], "a dict with names as keys")
+    for name, value in hub["resumed_keys"].items():
+        if value is not True:
+            raise _unusable(source, f"message_hub.resumed_keys.{name}", value, "True")
     for name, history in hub["log_scalars"].items():
         if isinstance(history, HistoryBuffer) and not hasattr(history, "_log_history"):
             raise _unusable(source, f"message_hub.log_scalars.{name}", "an empty object", "a history")
@@ -110,21 +113,38 @@ def check_optimizer(optim_wrapper, source: str) -> None:
     """
     if not isinstance(optim_wrapper, OptimWrapper):
         return
-    for group in optim_wrapper.optimizer.param_groups:
-        rates = {key: group[key] for key in ("lr", "initial_lr", "weight_decay", "momentum", "eps") if key in group}
-        for key, value in rates.items():
-            if not isinstance(value, int | float | Tensor) or not math.isfinite(value):
-                raise _unusable(source, f"optimizer.param_groups.{key}", value, "a finite number")
-    for parameter, state in optim_wrapper.optimizer.state.items():
+    optimizer = optim_wrapper.optimizer
+    for group in optimizer.param_groups:
+        for key, usual in {**optimizer.defaults, "initial_lr": 0.0}.items():
+            if key not in group and key != "initial_lr":
+                raise _unusable(source, f"optimizer.param_groups.{key}", "missing", "as this optimizer has it")
+            if not _is_option(group.get(key, usual), usual):
+                raise _unusable(source, f"optimizer.param_groups.{key}", group[key], f"a value such as {usual}")
+    names = None
+    for parameter, state in optimizer.state.items():
+        names = names or set(state)
+        if set(state) != names:
+            raise _unusable(source, "optimizer.state", "with other entries for some parameters", "complete")
         for key, value in state.items():
-            if not isinstance(value, Tensor) or value.dim() == 0 and value.numel() == 1:
+            if not isinstance(value, Tensor):
+                if value is not None and not _is_option(value, 0.0):
+                    raise _unusable(source, f"optimizer.state.{key}", value, "a tensor or a finite number")
                 continue
-            if value.shape != parameter.shape:
+            if value.dim() and value.shape != parameter.shape:
                 raise _unusable(source, f"optimizer.state.{key}", f"a tensor {tuple(value.shape)}", parameter.shape)
-            if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-                raise CheckpointError(
-                    f"{source} cannot be resumed: its optimizer.state.{key} has NaN or infinite values"
-                )
+            if value.is_complex() or (value.is_floating_point() and not bool(torch.isfinite(value).all())):
+                raise _unusable(source, f"optimizer.state.{key}", "a tensor with NaN or infinite values", "finite")
+
+
+def _is_option(value, usual) -> bool:
+    """Whether an option of an optimizer is of the type of its default, and finite."""
+    if usual is None or isinstance(usual, bool):
+        return value is None or isinstance(value, bool)
+    if isinstance(usual, tuple | list):
+        return isinstance(value, tuple | list) and len(value) == len(usual) and all(map(_is_option, value, usual))
+    if isinstance(value, bool) or not isinstance(value, int | float | Tensor):
+        return False
+    return math.isfinite(value) if not isinstance(value, Tensor) else value.numel() == 1 and bool(value.isfinite())
 
 
 def _check_schedulers(schedulers, states, source: str) -> None:
@@ -151,4 +171,5 @@ def _check_schedulers(schedulers, states, source: str) -> None:
 
 def _unusable(source: str, key: str, value, wanted) -> CheckpointError:
     text = str(value) if isinstance(value, int | float | str | type(None)) else f"a {type(value).__name__}"
-    return CheckpointError(f"{source} cannot be resumed: its {key} is {text[:100]}, not {wanted}")
+    text, key = (" ".join(part[:200].split()) for part in (text, key))
+    return CheckpointError(f"{source} cannot be resumed: its {key} is {text}, not {wanted}")

@@ -242,6 +242,8 @@ class Runner(CheckedBuilding):
                 f"{filename} cannot be resumed: its training state does not fit this run "
                 f"({type(error).__name__}: {reason})"
             ) from error
+        if not fsdp.is_sharded(self.model):
+            check_optimizer(self.optim_wrapper, str(filename))
         check_progress(self, str(filename))
         if changes := schedule.changes():
             self.logger.warning(
@@ -249,8 +251,6 @@ class Runner(CheckedBuilding):
                 "learning rates and schedule are those of an uninterrupted run of this config"
             )
             schedule.follow()
-        if not fsdp.is_sharded(self.model):
-            check_optimizer(self.optim_wrapper, str(filename))
         batches = self.train_loop.dataloader.batch_sampler
         if self.seed != seed and isinstance(batches, SeededBatchSampler):
             batches.restart(self.seed)  # the loader was built with this run's seed, not with the resumed one's

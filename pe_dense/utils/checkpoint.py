@@ -28,6 +28,7 @@ from torch import Tensor
 from pe_dense.utils import hub
 from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.storage_check import short_record
 
 _SAFETENSORS_TYPES = {
     torch.float64: "F64",
@@ -129,7 +130,7 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
 
 
 def verify_records(path: Path) -> bool:
-    """Compare the records of a PyTorch file with their CRCs.
+    """Compare the records of a PyTorch file with their CRCs and with the sizes of its tensors.
 
     Args:
         path: a file.
@@ -141,6 +142,7 @@ def verify_records(path: Path) -> bool:
     Raises:
         DamagedCheckpointError: if a record differs or the archive is cut short.
         CheckpointError: for an archive that is much larger when unpacked.
+        UnpicklingError: if the structure of the file is damaged.
     """
     if not zipfile.is_zipfile(path):
         return False
@@ -155,10 +157,13 @@ def verify_records(path: Path) -> bool:
             bad = archive.testzip()
         except (zlib.error, EOFError, NotImplementedError) as error:
             raise DamagedCheckpointError(f"({size:,} bytes) is damaged: {error}. Fetch it again.") from error
-    if bad is not None:
-        raise DamagedCheckpointError(
-            f"({size:,} bytes) is damaged: the CRC of its record {bad} does not match. Fetch it again."
-        )
+        if bad is not None:
+            raise DamagedCheckpointError(
+                f"({size:,} bytes) is damaged: the CRC of its record {bad} does not match. Fetch it again."
+            )
+        short = short_record(archive)
+        if short is not None:
+            raise DamagedCheckpointError(f"({size:,} bytes) is damaged: {short}. Fetch it again.")
     return stored
 
 
@@ -221,7 +226,7 @@ def newest_undamaged(work_dir: Path, skip: Path | None = None) -> Path | None:
     for path in run_checkpoints(work_dir):
         if skip is not None and path.name == skip.name:
             continue
-        with contextlib.suppress(CheckpointError, *_READ_ERRORS):
+        with contextlib.suppress(CheckpointError, pickle.UnpicklingError, *_READ_ERRORS):
             if path.is_file() and zipfile.is_zipfile(path):
                 verify_records(path)
                 return path

@@ -184,7 +184,8 @@ def _type_name(value: Tensor) -> str:
 
 
 def _short(key: str) -> str:
-    return key if len(key) <= _KEY_LENGTH else key[:_KEY_LENGTH] + "..."
+    line = " ".join(key[:_KEY_LENGTH].split())
+    return line if len(key) <= _KEY_LENGTH else f"{line}..."
 
 
 def _raise(problems: list[str], prefix: str) -> None:

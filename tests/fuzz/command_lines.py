@@ -297,7 +297,7 @@ def run(rounds: int, seed: int, verbose: bool = False) -> tuple[Counter, list[st
                 failures.append(f"round {number}: {why}: {tool} {arguments!r}\n{output[-1500:]}")
             if verbose:
                 seconds = time.monotonic() - started
-                print(number, f"{seconds:.1f} s", why or ending, tool, str(arguments)[:150], last[:150], flush=True)  # noqa: T201
+                print(number, f"{seconds:.1f} s", why or ending, tool, str(arguments)[:150], last[:150], flush=True)
         os.chdir(home)
     return endings, failures
 
@@ -311,9 +311,9 @@ def main() -> int:
     import pe_dense.engine  # noqa: F401
 
     endings, failures = run(args.rounds, args.seed, args.verbose)
-    print(*failures, sep="\n", end="\n\n")  # noqa: T201
-    print(*(f"{count:5} {name}" for name, count in sorted(endings.items())), sep="\n")  # noqa: T201
-    print(f"{args.rounds} rounds, {len(failures)} failures")  # noqa: T201
+    print(*failures, sep="\n", end="\n\n")
+    print(*(f"{count:5} {name}" for name, count in sorted(endings.items())), sep="\n")
+    print(f"{args.rounds} rounds, {len(failures)} failures")
     return 1 if failures else 0
 
 

@@ -225,3 +225,14 @@ def test_importing_leaves_other_projects_alone():
         assert CheckpointLoader._get_checkpoint_loader("torchvision://resnet50") is not loader
     assert CheckpointLoader._get_checkpoint_loader("torchvision://resnet50") is loader
     assert CheckpointLoader._get_checkpoint_loader("a.pth").__module__ == "mmengine.runner.checkpoint"
+
+
+def test_records_shorter_than_their_tensors(tmp_path):
+    """PyTorch reads beyond their end, into the next record."""
+    torch.save({"a": torch.arange(1000.0), "b": torch.arange(9)}, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as source, zipfile.ZipFile(tmp_path / "b.pth", "w") as target:
+        for name in source.namelist():
+            record = source.read(name)
+            target.writestr(name, record[:2000] if name == "a/data/0" else record)
+    with pytest.raises(DamagedCheckpointError, match="its record a/data/0 has 2,000 bytes of 4,000"):
+        read_checkpoint(tmp_path / "b.pth")

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pe_dense.backbones import PETower, load_weights
+from pe_dense.backbones.build import export_tower
 from pe_dense.utils import CheckpointError, match_state_dict
 from pe_dense.utils.state_dict import check_state_dict, checkpoint_classes, unwrap_state
 
@@ -93,3 +94,25 @@ def test_classes_of_a_checkpoint():
     ]:
         with pytest.raises(CheckpointError, match=rf"a\.pth.*{reason}"):
             checkpoint_classes(content, "a.pth", count)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("ln_pre.bias", torch.full((32,), torch.nan), "ln_pre.bias has NaN"),
+        ("positional_embedding", torch.zeros(17, 16), r"positional_embedding is of shape \(17, 16\)"),
+        ("positional_embedding", torch.zeros(12, 32), "12 positions"),
+        ("ln_pre.bias", torch.zeros(64), r"ln_pre.bias is of shape \(64,\), not \(32,\)"),
+        ("transformer.resblocks.1.mlp.c_proj.weight", torch.zeros(64, 32), r"c_proj.weight is of shape \(64, 32\)"),
+        (
+            "transformer.resblocks.1.attn.in_proj_weight",
+            torch.zeros(96, 32, dtype=torch.int64),
+            "in_proj_weight is int64",
+        ),
+    ],
+)
+def test_spoiled_towers_are_not_exported(tmp_path, key, value, reason):
+    torch.save({**PETower(TINY).state_dict(), key: value}, tmp_path / "w.pt")
+    with pytest.raises(CheckpointError, match=rf"w\.pt.*{reason}"):
+        export_tower(tmp_path / "w.pt", tmp_path / "out.pt")
+    assert not (tmp_path / "out.pt").exists()
