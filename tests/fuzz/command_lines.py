@@ -203,7 +203,7 @@ def stubs(seen: dict):
             (explorer, "_open", lambda name, device: open_tower(name.partition("=")[0] or None, "absent.pth")),
             (explorer, "Explorer", mock.Mock()),
             (explorer, "ExplorerServer", lambda *_: SimpleNamespace(address=("", 0), run=lambda: None)),
-            (features, "Scene", mock.Mock()),
+            (features, "FigureInputs", mock.Mock()),
             *((figures, f"draw_{mode}", lambda *_, **__: []) for mode in MODES),
             (distributed, "destroy_distributed", lambda: None),
         ):  # fmt: skip
