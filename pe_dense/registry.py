@@ -88,7 +88,6 @@ TRANSFORMS = Registry(
     scope="pe_dense",
     locations=[
         "pe_dense.datasets",
-        "pe_dense.datasets.transforms",
         "pe_dense.detection",
         "pe_dense.detection.deta",
         "pe_dense.depth",

@@ -1,6 +1,5 @@
 """Data sets, transforms and samplers that the mm libraries lack, and generated data."""
 
-from pe_dense.datasets import transforms  # noqa: F401  registers torchvision's
 from pe_dense.datasets.coco import CocoDataset
 from pe_dense.datasets.davis import DavisDataset
 from pe_dense.datasets.image_folder import ImageFolder
