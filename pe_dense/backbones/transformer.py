@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -235,6 +235,10 @@ class Transformer(nn.Module):
             if index in taps:
                 yield index, (windows.window_unpartition(x) if in_windows else x)[:, 0]
 
+    def rotary_table(self, grid: tuple[int, int], device: torch.device) -> RotaryTable | None:
+        """Table of all tokens of a grid, as global blocks use it; None without rotary positions."""
+        return self._rotary_table(grid, False, device)
+
     def _rotary_table(self, grid: tuple[int, int], windowed: bool, device: torch.device) -> RotaryTable | None:
         """Table of the tokens that attend to each other: those of a window, or of the grid."""
         if not self.config.use_rope2d:
@@ -287,3 +291,19 @@ class AttentionPool(nn.Module):
         query = self.probe.expand(len(tokens), -1, -1)
         pooled = self.attn(query, tokens, tokens, need_weights=False)[0]
         return (pooled + self.mlp(self.layernorm(pooled)))[:, 0]
+
+    def forward_tokens(self, tokens: Tensor, mix: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Pool each token by itself, as the only key of the query, whose attention weight is then 1.
+
+        Args:
+            tokens: (B, N, C).
+            mix: applied to the values (B, N, C) before the output projection, to average them by other weights; it may
+                change N.
+
+        Returns:
+            (B, N, C).
+        """
+        width = tokens.shape[-1]
+        values = F.linear(tokens, self.attn.in_proj_weight[2 * width :], self.attn.in_proj_bias[2 * width :])
+        pooled = self.attn.out_proj(values if mix is None else mix(values))
+        return pooled + self.mlp(self.layernorm(pooled))

@@ -1,4 +1,4 @@
-"""A CLIP model small enough for a test."""
+"""CLIP models small enough for a test, made or recorded."""
 
 import torch
 
@@ -19,3 +19,12 @@ def tiny_clip(**changes):
             if name.endswith("bias"):
                 parameter.normal_(std=0.2)
     return model
+
+
+def recorded_state(golden):
+    """The state dict with the whole token embedding, of which only the used rows are recorded."""
+    rows = golden["token_embedding_rows/weight"]
+    weight = torch.zeros(golden.config["text"]["vocab_size"], rows.shape[1])
+    weight[golden["token_embedding_rows/ids"]] = rows
+    state = {key: value for key, value in golden.state.items() if key != "token_embedding.weight"}
+    return state | {"token_embedding.weight": weight}

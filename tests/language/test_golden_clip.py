@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from helpers.recordings import OWN_FOLDER, Recording, by_recording
+from helpers.tiny_clip import recorded_state
 
 from pe_dense.language import TextTower, get_text_tokenizer, load_clip, save_clip
 from pe_dense.language.clip import clip_state
@@ -13,15 +14,6 @@ from pe_dense.language.open_clip import from_open_clip, to_open_clip
 
 TOLERANCE = dict(atol=2e-5, rtol=0)
 NORMALIZED = dict(atol=5e-6, rtol=0)
-
-
-def recorded_state(golden):
-    """The state dict with the whole token embedding, of which only the used rows are recorded."""
-    rows = golden["token_embedding_rows/weight"]
-    weight = torch.zeros(golden.config["text"]["vocab_size"], rows.shape[1])
-    weight[golden["token_embedding_rows/ids"]] = rows
-    state = {key: value for key, value in golden.state.items() if key != "token_embedding.weight"}
-    return state | {"token_embedding.weight": weight}
 
 
 @pytest.fixture

@@ -1,0 +1,104 @@
+"""Embeddings of patches in the space of texts, without training.
+
+Sources: MaskCLIP (arXiv 2112.01071), SCLIP (2312.01597), ClearCLIP (2407.12442), NACLIP (2404.08181) and ProxyCLIP
+(2408.04883). In PE Core the projection follows an attention pooling and an MLP, so applying it to tokens directly
+('naive') leaves its input space; see :meth:`~pe_dense.backbones.transformer.AttentionPool.forward_tokens`. In shapes
+N is the batch, L the number of tokens, C the width, D the embedding's channels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pe_dense.utils.errors import InputError
+
+SIMILARITIES = ("qk", "qq", "kk", "vv", "qq+kk", "none", "identity")
+
+
+def attention_weights(
+    queries: Tensor, keys: Tensor, values: Tensor, similarity: str, bias: Tensor | None = None
+) -> Tensor:
+    """Attention weights of the training-free methods.
+
+    Args:
+        queries, keys, values: (N, heads, L, d).
+        similarity: 'qk' (the model's own), 'qq' (ClearCLIP), 'kk' (NACLIP, with ``bias``), 'vv', 'qq+kk' (SCLIP, whose
+            rows sum to 2), 'none' (``bias`` alone, NACLIP's ablation) or 'identity' (MaskCLIP).
+        bias: (L, L), added to the logits; for 'none' scaled by the mean of the products of the lengths of queries and
+            keys, a mean per image.
+
+    Returns:
+        (N, heads, L, L).
+
+    Raises:
+        ValueError: for another similarity.
+    """
+    if similarity not in SIMILARITIES:
+        raise InputError(f"similarity {similarity!r} is not one of {', '.join(SIMILARITIES)}")
+    length, scale = queries.shape[2], queries.shape[3] ** -0.5
+    if similarity == "identity":
+        return torch.eye(length, device=queries.device, dtype=queries.dtype).expand(*queries.shape[:2], -1, -1)
+    if similarity == "none":
+        if bias is None:
+            raise InputError("similarity 'none' needs a bias")
+        # The mean over all pairs of tokens of a product is the product of the means.
+        sizes = queries.norm(dim=3).mean(dim=2) * keys.norm(dim=3).mean(dim=2)  # (N, heads)
+        return (
+            (scale * sizes.mean(dim=1)[:, None, None, None] * bias).softmax(dim=-1).expand(-1, queries.shape[1], -1, -1)
+        )
+    named = dict(q=queries, k=keys, v=values)
+    weights = 0
+    for pair in similarity.split("+"):
+        logits = named[pair[0]] * scale @ named[pair[1]].transpose(2, 3)
+        weights = weights + (logits if bias is None else logits + bias).softmax(dim=-1)
+    return weights
+
+
+def gaussian_bias(grid: tuple[int, int], sigma: float = 5.0, num_prefix_tokens: int = 0) -> Tensor:
+    """NACLIP's logits of neighboring patches: a Gaussian of their distance in patches, 0 for prefix tokens.
+
+    Returns:
+        (L, L), L being the prefix tokens and the patches in row-major order.
+    """
+    rows, columns = (axis.flatten() for axis in torch.meshgrid(*map(torch.arange, grid), indexing="ij"))
+    distance = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2
+    return F.pad(torch.exp(-distance / (2 * sigma**2)), (num_prefix_tokens, 0, num_prefix_tokens, 0))
+
+
+def proxy_weights(features: Tensor, beta: float = 1.2, gamma: float = 3.0, *, over_batch: bool = False) -> Tensor:
+    """ProxyCLIP's attention weights from the cosine similarities of another backbone's features.
+
+    Args:
+        features: (N, C, h, w).
+        beta: factor of the mean similarity that is subtracted.
+        gamma: factor of the difference; negative results are masked out.
+        over_batch: take the mean over all images, as the published code does; results then depend on the batch.
+
+    Returns:
+        (N, h * w, h * w).
+    """
+    features = F.normalize(features.flatten(2), dim=1)
+    similarity = features.transpose(1, 2) @ features
+    mean = similarity.mean() if over_batch else similarity.mean(dim=(1, 2), keepdim=True)
+    logits = gamma * (similarity - beta * mean)
+    return logits.masked_fill(logits < 0, -torch.inf).softmax(dim=-1)
+
+
+def mix_by_proxy(values: Tensor, grid: tuple[int, int], weights: Tensor, proxy_grid: tuple[int, int]) -> Tensor:
+    """Resample values to the grid of the proxy and average them by its weights.
+
+    Args:
+        values: (N, h * w, C) of the patches.
+        grid: h and w.
+        weights: (N, L, L), of :func:`proxy_weights`.
+        proxy_grid: rows and columns of the L tokens.
+
+    Returns:
+        (N, L, C).
+    """
+    if grid != proxy_grid:
+        maps = values.transpose(1, 2).unflatten(2, grid)
+        values = F.interpolate(maps, proxy_grid, mode="bilinear", align_corners=False).flatten(2).transpose(1, 2)
+    return weights @ values
