@@ -5,7 +5,7 @@ import torch
 from helpers.tiny_alignment import CORE, STUDENT, aligner_config, make_aligner, photos, write_core
 
 from pe_dense.backbones import PETower
-from pe_dense.distillation import losses
+from pe_dense.distillation import losses, spatial_alignment
 from pe_dense.registry import MODELS
 from pe_dense.utils import CheckpointError
 
@@ -193,3 +193,11 @@ def test_images_of_a_batch_differ(core):
     data = dict(image=[torch.zeros(3, 64, 64, dtype=torch.uint8), torch.zeros(3, 64, 48, dtype=torch.uint8)])
     with pytest.raises(ValueError, match="differ in size"):
         model.data_preprocessor(data, True)
+
+
+def test_the_similarity_is_computed_once(core, monkeypatch):
+    calls = []
+    similarity = spatial_alignment.cosine
+    monkeypatch.setattr(spatial_alignment, "cosine", lambda *tokens: calls.append(1) or similarity(*tokens))
+    result = make_aligner(core)(photos(2), mode="loss")
+    assert len(calls) == 1 and torch.equal(result["cosine"], -result["loss_core"])

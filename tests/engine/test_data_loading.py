@@ -3,6 +3,9 @@
 import os
 import random
 import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -203,6 +206,33 @@ def test_workers_end_with_their_parent_and_ignore_its_signals():
     assert worker.is_alive()
     built.end_workers(final=True)
     assert not worker.is_alive()
+
+
+def test_no_worker_outlives_a_killed_main_process():
+    code = (
+        "import pe_dense, torch, time\n"
+        "from torch.utils.data import DataLoader as Plain, TensorDataset\n"
+        "from pe_dense.engine.data_loading import DataLoader\n"
+        "loader = DataLoader.seeded(Plain(TensorDataset(torch.zeros(9)), num_workers=1), 0, 0, 1)\n"
+        "iterator = iter(loader); next(iterator)\n"
+        "print(loader._running._workers[0].pid, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    worker = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 3  # PyTorch's own check comes after five seconds, if at all
+    while alive(worker) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not alive(worker)
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_small_shared_memory_is_refused_before_the_run(monkeypatch):
