@@ -114,9 +114,11 @@ def check_optimizer(optim_wrapper, source: str) -> None:
     if not isinstance(optim_wrapper, OptimWrapper):
         return
     optimizer = optim_wrapper.optimizer
+    # Loading a state adds `differentiable` to the defaults of any optimizer, even if its groups do not have it.
+    optional = ("initial_lr", "differentiable")
     for group in optimizer.param_groups:
         for key, usual in {**optimizer.defaults, "initial_lr": 0.0}.items():
-            if key not in group and key != "initial_lr":
+            if key not in group and key not in optional:
                 raise _unusable(source, f"optimizer.param_groups.{key}", "missing", "as this optimizer has it")
             if not _is_option(group.get(key, usual), usual):
                 raise _unusable(source, f"optimizer.param_groups.{key}", group[key], f"a value such as {usual}")
