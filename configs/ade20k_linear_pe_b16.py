@@ -8,19 +8,19 @@ Options as in ade20k_linear_pe_g14.py.
 from mmengine.config import read_base
 
 with read_base():
-    from .ade20k_linear_pe_g14 import *
+    from ._base_.ade20k import ade20k_data
+    from ._base_.ade20k_linear import *
+
 
 tower = "PE-Spatial-B16-512"
-image_size = 512
+image_size = sizes_by_patch.patch16.image_size
 model.merge(
     dict(
         data_preprocessor=dict(size=(image_size, image_size)),
-        backbone=dict(arch=tower, out_indices=(-1,), init_cfg=dict(checkpoint=f"hf://facebook/{tower}")),
+        backbone=dict(arch=tower, init_cfg=dict(checkpoint=f"hf://facebook/{tower}")),
         test_cfg=dict(crop_size=(image_size, image_size)),
     )
 )
-train_dataloader.dataset.pipeline[2].scale = (UNBOUNDED, image_size)
-train_dataloader.dataset.pipeline[3].crop_size = (image_size, image_size)
-val_dataloader.dataset.pipeline[1].scale = (UNBOUNDED, image_size)
+train_dataloader, val_dataloader, tta_pipeline = ade20k_data(image_size)
 test_dataloader = val_dataloader
-tta_pipeline[1].transforms[0] = [dict(view, scale=(UNBOUNDED, image_size)) for view in tta_pipeline[1].transforms[0]]
+del ade20k_data

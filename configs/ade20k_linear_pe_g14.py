@@ -12,18 +12,7 @@ Source: Perception Encoder, appendix B.3.3, in the schedule of DINOv2's linear p
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.ade20k import *
-    from ._base_.probe import *
-    from ._base_.probe_schedule import *
+    from ._base_.ade20k_linear import *
 
-model.merge(
-    dict(
-        type="pe_dense.SegmentationProbe",
-        data_preprocessor=dict(size=(image_size, image_size)),
-        backbone=dict(out_indices=(48,)),
-        decode_head=dict(type="pe_dense.LinearHead", num_classes=num_classes),
-        test_cfg=dict(mode="slide", crop_size=(image_size, image_size)),
-    )
-)
-custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
-inferencer = dict(type="pe_dense.SegmentationPredictor")
+
+model.merge(dict(backbone=dict(out_indices=(48,))))

@@ -8,7 +8,8 @@ Options as in ade20k_linear_pe_g14.py.
 from mmengine.config import read_base
 
 with read_base():
-    from .ade20k_linear_pe_g14 import *
+    from ._base_.ade20k_linear import *
+
 
 tower = "PE-Spatial-L14-448"
-model.merge(dict(backbone=dict(arch=tower, out_indices=(-1,), init_cfg=dict(checkpoint=f"hf://facebook/{tower}"))))
+model.merge(dict(backbone=dict(arch=tower, init_cfg=dict(checkpoint=f"hf://facebook/{tower}"))))

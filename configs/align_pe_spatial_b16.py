@@ -8,15 +8,9 @@ LayerScale folds away as in align_pe_spatial_l14.py.
 from mmengine.config import read_base
 
 with read_base():
-    from .align_pe_spatial_l14 import *
+    from ._base_.align_towers import b16
+    from ._base_.images_align import *
 
-image_size = 512
 
-model.merge(
-    dict(
-        image_size=image_size,
-        backbone=dict(arch=dict(base="PE-Spatial-B16-512")),
-        init_cfg=dict(checkpoint="hf://facebook/PE-Core-B16-224"),
-        core=dict(tower=dict(arch="PE-Core-B16-224"), layer=12 * 40 // 50),
-    )
-)
+model.merge(b16)
+image_size = model.image_size

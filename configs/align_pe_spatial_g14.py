@@ -6,15 +6,8 @@ torchrun --nproc_per_node=8 tools/train.py configs/align_pe_spatial_g14.py --lau
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.align import *
-    from ._base_.align_runtime import *
-    from ._base_.align_schedule import *
-    from ._base_.image_folder import *
+    from ._base_.align_towers import g14
+    from ._base_.images_align import *
 
-model.merge(
-    dict(
-        backbone=dict(arch="PE-Spatial-G14-448"),
-        init_cfg=dict(checkpoint="hf://facebook/PE-Core-G14-448"),
-        core=dict(tower=dict(arch="PE-Core-G14-448"), layer=40),  # the 41st of 50
-    )
-)
+
+model.merge(g14)

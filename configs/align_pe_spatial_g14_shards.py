@@ -6,7 +6,11 @@ torchrun --nproc_per_node=8 tools/train.py configs/align_pe_spatial_g14_shards.p
 from mmengine.config import read_base
 
 with read_base():
-    from .align_pe_spatial_g14 import *
+    from ._base_.align_towers import g14
+    from ._base_.images_align import *
+
+
+model.merge(g14)
 
 data_root = "data/shards/shard-{000000..000999}.tar"
 

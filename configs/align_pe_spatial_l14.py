@@ -10,12 +10,8 @@ LayerScale, which the published Spatial towers of this size lack, folds away:
 from mmengine.config import read_base
 
 with read_base():
-    from .align_pe_spatial_g14 import *
+    from ._base_.align_towers import l14
+    from ._base_.images_align import *
 
-model.merge(
-    dict(
-        backbone=dict(arch=dict(base="PE-Spatial-L14-448", ls_init_value=0.1)),
-        init_cfg=dict(checkpoint="hf://facebook/PE-Core-L14-336"),
-        core=dict(tower=dict(arch="PE-Core-L14-336"), layer=24 * 40 // 50),  # as deep as G's 40 of 50
-    )
-)
+
+model.merge(l14)

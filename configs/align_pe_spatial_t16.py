@@ -8,12 +8,9 @@ LayerScale folds away as in align_pe_spatial_l14.py.
 from mmengine.config import read_base
 
 with read_base():
-    from .align_pe_spatial_b16 import *
+    from ._base_.align_towers import t16
+    from ._base_.images_align import *
 
-model.merge(
-    dict(
-        backbone=dict(arch=dict(base="PE-Spatial-T16-512")),
-        init_cfg=dict(checkpoint="hf://facebook/PE-Core-T16-384"),
-        core=dict(tower=dict(arch="PE-Core-T16-384")),
-    )
-)
+
+model.merge(t16)
+image_size = model.image_size

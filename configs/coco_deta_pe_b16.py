@@ -8,8 +8,10 @@ Recipe: not published for this size: as `_l14`, with ViTDet-B's stochastic depth
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.detection_towers import b16
-    from .coco_deta_pe_l14 import *
+    from ._base_.coco_deta import *
+    from ._base_.detection_towers import b16, b_decay_rate, native_windows
+
 
 model.merge(b16)
-optim_wrapper.merge(dict(paramwise_cfg=dict(decay_rate=0.7)))
+model.merge(native_windows)
+optim_wrapper.merge(dict(paramwise_cfg=dict(decay_rate=b_decay_rate)))

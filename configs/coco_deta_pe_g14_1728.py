@@ -9,9 +9,16 @@ bfloat16 and is tested in float32: `model.test_tower_dtype=bfloat16` is faster a
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.coco_deta import *
+    from ._base_.coco import *
     from ._base_.deta import *
+    from ._base_.deta_schedule import epoch_schedule
+    from ._base_.detection_data import deta_pipelines, loaders
     from ._base_.runtime import *
+
+
+default_hooks.visualization = dict(type="DetVisualizationHook")
+train_dataset.filter_cfg.filter_empty_gt = False
+val_evaluator.metric = test_evaluator.metric = "bbox"
 
 image_size = 1728
 model.merge(
@@ -22,21 +29,13 @@ model.merge(
         init_cfg=dict(type="Pretrained", checkpoint="work_dirs/objects365_deta_pe_g14_1536", keep_classifier=False),
     )
 )
-train_dataloader.dataset.pipeline[3].image_size = image_size
-val_dataloader.dataset.pipeline[1].image_size = image_size
-test_dataloader = val_dataloader
-tta_pipeline[1].image_size = image_size
-tta_pipeline[2].transforms[0] = [
-    # Longer sides of 1696 (that of the test), 1536 and 1152 px; boxes of the smaller two must exceed 32 x 32 px.
-    dict(type="pe_dense.DETAView", image_size=image_size, ratio=ratio)
-    for ratio in (1.0, 8 / 9, 2 / 3)
-]
-tta_model.merge(dict(min_sides=(0, 32, 32)))
-
 optim_wrapper.merge(dict(optimizer=dict(lr=5e-5)))
-epoch = -(-118_287 // 64)  # iterations of 64 images in all, rounded up
-max_iters = 12 * epoch
 # The script's drop; the paper's is after 8 epochs.
-param_scheduler = [dict(type="MultiStepLR", by_epoch=False, begin=0, end=max_iters, milestones=[10 * epoch], gamma=0.1)]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=epoch)
-auto_scale_lr = dict(enable=False, base_batch_size=64)
+param_scheduler, train_cfg, auto_scale_lr = epoch_schedule(num_train_images, batch_size=64, epochs=12, drop_after=10)
+
+# Longer sides of 1696 (that of the test), 1536 and 1152 px; boxes of the smaller two must exceed 32 x 32 px.
+train_pipeline, test_pipeline, tta_pipeline = deta_pipelines(image_size, ratios=(1.0, 8 / 9, 2 / 3))
+tta_model.merge(dict(min_sides=(0, 32, 32)))
+train_dataloader, val_dataloader, test_dataloader = loaders(train_dataset, train_pipeline, val_dataset, test_pipeline)
+
+del deta_pipelines, epoch_schedule, loaders, train_dataset, val_dataset, num_train_images

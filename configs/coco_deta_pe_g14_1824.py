@@ -13,31 +13,32 @@ bfloat16 and is tested in float32: `model.test_tower_dtype=bfloat16` is faster a
 from mmengine.config import read_base
 
 with read_base():
-    from .coco_deta_pe_g14_1728 import *
+    from ._base_.coco import *
+    from ._base_.deta import *
+    from ._base_.deta_schedule import epoch_schedule
+    from ._base_.detection_data import deta_pipelines, loaders
+    from ._base_.runtime import *
+
+
+default_hooks.visualization = dict(type="DetVisualizationHook")
+train_dataset.filter_cfg.filter_empty_gt = False
+val_evaluator.metric = test_evaluator.metric = "bbox"
 
 image_size = 1824
 model.merge(
     dict(
         data_preprocessor=dict(pad_size_divisor=image_size),
-        backbone=dict(img_size=image_size, drop_path_rate=0.0),
-        init_cfg=dict(checkpoint="work_dirs/coco_deta_pe_g14_1728", keep_classifier=True),
+        backbone=dict(img_size=image_size, drop_path_rate=0.0, init_cfg=None),
+        tower_dtype="bfloat16",
+        init_cfg=dict(type="Pretrained", checkpoint="work_dirs/coco_deta_pe_g14_1728", keep_classifier=True),
     )
 )
-train_dataloader.dataset.pipeline[3].image_size = image_size
-val_dataloader.dataset.pipeline[1].image_size = image_size
-test_dataloader = val_dataloader
-tta_pipeline[1].image_size = image_size
-tta_pipeline[2].transforms[0] = [
-    # Longer sides of 1792 (that of the test), 1728, 1536 and 1344 px; boxes of the last two must exceed 64 x 64 px.
-    dict(type="pe_dense.DETAView", image_size=image_size, ratio=n / 19)
-    for n in (19, 18, 16, 14)
-]
-tta_model.merge(dict(min_sides=(0, 0, 64, 64)))
+# The script's rate; the paper's is 5e-3.
+optim_wrapper.merge(dict(optimizer=dict(_delete_=True, type="SGD", lr=5e-5, momentum=0.9, weight_decay=1e-4)))
+param_scheduler, train_cfg, auto_scale_lr = epoch_schedule(num_train_images, batch_size=64, epochs=3, drop_after=2)
 
-optim_wrapper.merge(
-    # The script's rate; the paper's is 5e-3.
-    dict(optimizer=dict(_delete_=True, type="SGD", lr=5e-5, momentum=0.9, weight_decay=1e-4))
-)
-max_iters = 3 * epoch
-train_cfg.merge(dict(max_iters=max_iters))
-param_scheduler[0].merge(dict(end=max_iters, milestones=[2 * epoch]))
+# Longer sides of 1792 (that of the test), 1728, 1536 and 1344 px; boxes of the last two must exceed 64 x 64 px.
+train_pipeline, test_pipeline, tta_pipeline = deta_pipelines(image_size)
+train_dataloader, val_dataloader, test_dataloader = loaders(train_dataset, train_pipeline, val_dataset, test_pipeline)
+
+del deta_pipelines, epoch_schedule, loaders, train_dataset, val_dataset, num_train_images

@@ -8,7 +8,10 @@ Recipe: not published for this size: as `_b16`.
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.detection_towers import t16
-    from .coco_deta_pe_b16 import *
+    from ._base_.coco_deta import *
+    from ._base_.detection_towers import b_decay_rate, native_windows, t16
+
 
 model.merge(t16)
+model.merge(native_windows)
+optim_wrapper.merge(dict(paramwise_cfg=dict(decay_rate=b_decay_rate)))

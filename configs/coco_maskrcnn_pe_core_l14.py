@@ -8,7 +8,10 @@ Recipe: not published for this tower: that of the Spatial tower of its size.
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.detection_towers import core_l14
-    from .coco_maskrcnn_pe_l14 import *
+    from ._base_.coco_maskrcnn import *
+    from ._base_.detection_schedule_100ep import *
+    from ._base_.detection_towers import core_l14, l_decay_rate
+
 
 model.merge(core_l14)
+optim_wrapper.merge(dict(optimizer=dict(lr=smaller_towers_lr), paramwise_cfg=dict(decay_rate=l_decay_rate)))

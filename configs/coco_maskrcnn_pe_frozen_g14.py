@@ -15,4 +15,5 @@ with read_base():
     from ._base_.detection_schedule_15ep import *
     from ._base_.detection_towers import frozen
 
+
 model.merge(frozen)

@@ -9,8 +9,9 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.coco_maskrcnn import *
-    from ._base_.detection_schedule import *
-    from ._base_.detection_towers import l14
+    from ._base_.detection_schedule_100ep import *
+    from ._base_.detection_towers import l14, l_decay_rate
+
 
 model.merge(l14)
-optim_wrapper.merge(dict(optimizer=dict(lr=1e-4), paramwise_cfg=dict(decay_rate=0.8)))
+optim_wrapper.merge(dict(optimizer=dict(lr=smaller_towers_lr), paramwise_cfg=dict(decay_rate=l_decay_rate)))

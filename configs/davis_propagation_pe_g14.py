@@ -11,8 +11,4 @@ Source: Perception Encoder, appendix B.3.3; DINO's protocol.
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.davis import *
-    from ._base_.label_propagation import *
-
-# 34 patches of 14 px; multiples of 64 do not go with them
-test_dataloader.dataset.pipeline[0].merge(dict(short_side=476, divisor=14))
+    from ._base_.davis_propagation import *

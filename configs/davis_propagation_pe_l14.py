@@ -10,7 +10,8 @@ Source: Perception Encoder, appendix B.3.3; DINO's protocol.
 from mmengine.config import read_base
 
 with read_base():
-    from .davis_propagation_pe_g14 import *
+    from ._base_.davis_propagation import *
+
 
 tower = "PE-Spatial-L14-448"
 model.merge(dict(backbone=dict(arch=tower, init_cfg=dict(checkpoint=f"hf://facebook/{tower}"))))

@@ -10,7 +10,9 @@ Source: Perception Encoder, appendix B.3.3; DINO's protocol.
 from mmengine.config import read_base
 
 with read_base():
-    from .davis_propagation_pe_b16 import *
+    from ._base_.davis_propagation import *
+
 
 tower = "PE-Spatial-S16-512"
 model.merge(dict(backbone=dict(arch=tower, init_cfg=dict(checkpoint=f"hf://facebook/{tower}"))))
+test_dataloader.dataset.pipeline = [dict(type="pe_dense.LoadVideo", **sizes_by_patch.patch16)]

@@ -6,7 +6,8 @@ torchrun --nproc_per_node=8 tools/train.py configs/distill_pe_spatial_b16.py --l
 from mmengine.config import read_base
 
 with read_base():
-    from .distill_pe_spatial_l14 import *
+    from ._base_.images_distill import *
+
 
 image_size = 512  # of patches of 16: the teacher's grid
 

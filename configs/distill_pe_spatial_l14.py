@@ -6,10 +6,8 @@ torchrun --nproc_per_node=8 tools/train.py configs/distill_pe_spatial_l14.py --l
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.align_runtime import *
-    from ._base_.align_schedule import *
-    from ._base_.distill import *
-    from ._base_.image_folder import *
+    from ._base_.images_distill import *
+
 
 image_size = 448
 

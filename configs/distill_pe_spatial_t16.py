@@ -6,6 +6,15 @@ torchrun --nproc_per_node=8 tools/train.py configs/distill_pe_spatial_t16.py --l
 from mmengine.config import read_base
 
 with read_base():
-    from .distill_pe_spatial_b16 import *
+    from ._base_.images_distill import *
 
-model.merge(dict(backbone=dict(arch="PE-Spatial-T16-512"), init_cfg=dict(checkpoint="hf://facebook/PE-Core-T16-384")))
+
+image_size = 512  # of patches of 16: the teacher's grid
+
+model.merge(
+    dict(
+        image_size=image_size,
+        backbone=dict(arch="PE-Spatial-T16-512"),
+        init_cfg=dict(checkpoint="hf://facebook/PE-Core-T16-384"),
+    )
+)

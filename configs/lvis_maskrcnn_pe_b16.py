@@ -8,9 +8,10 @@ Recipe: not published for this size: ViTDet-B's stochastic depth and decay in th
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.detection_schedule import *
-    from ._base_.detection_towers import b16
+    from ._base_.detection_schedule_100ep import *
+    from ._base_.detection_towers import b16, b_decay_rate
     from ._base_.lvis_maskrcnn import *
 
+
 model.merge(b16)
-optim_wrapper.merge(dict(optimizer=dict(lr=2e-4), paramwise_cfg=dict(decay_rate=0.7)))
+optim_wrapper.merge(dict(optimizer=dict(lr=smaller_towers_lr), paramwise_cfg=dict(decay_rate=b_decay_rate)))

@@ -8,7 +8,10 @@ Recipe: not published for this tower: that of the Spatial tower of its size.
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.detection_towers import core_s16
-    from .lvis_maskrcnn_pe_s16 import *
+    from ._base_.detection_schedule_100ep import *
+    from ._base_.detection_towers import b_decay_rate, core_s16
+    from ._base_.lvis_maskrcnn import *
+
 
 model.merge(core_s16)
+optim_wrapper.merge(dict(optimizer=dict(lr=smaller_towers_lr), paramwise_cfg=dict(decay_rate=b_decay_rate)))

@@ -8,9 +8,10 @@ Recipe: the paper's L-size recipe (Tab. 24): 100 epochs, windows as wide as the 
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.detection_schedule import *
-    from ._base_.detection_towers import l14
+    from ._base_.detection_schedule_100ep import *
+    from ._base_.detection_towers import l14, l_decay_rate
     from ._base_.lvis_maskrcnn import *
 
+
 model.merge(l14)
-optim_wrapper.merge(dict(optimizer=dict(lr=2e-4), paramwise_cfg=dict(decay_rate=0.8)))
+optim_wrapper.merge(dict(optimizer=dict(lr=smaller_towers_lr), paramwise_cfg=dict(decay_rate=l_decay_rate)))

@@ -8,7 +8,10 @@ Recipe: not published for this size: as `_b16`.
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.detection_towers import s16
-    from .lvis_maskrcnn_pe_b16 import *
+    from ._base_.detection_schedule_100ep import *
+    from ._base_.detection_towers import b_decay_rate, s16
+    from ._base_.lvis_maskrcnn import *
+
 
 model.merge(s16)
+optim_wrapper.merge(dict(optimizer=dict(lr=smaller_towers_lr), paramwise_cfg=dict(decay_rate=b_decay_rate)))

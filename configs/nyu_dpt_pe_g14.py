@@ -14,19 +14,7 @@ Head, loss, schedule (38,400 steps) and augmentation are those of DINOv2's depth
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.dinov2_depth import *
-    from ._base_.nyu import *
-    from ._base_.probe import *
+    from ._base_.nyu_dpt import *
 
-model.merge(
-    dict(
-        type="pe_dense.DepthProbe",
-        data_preprocessor=dict(seg_pad_val=0),
-        backbone=dict(out_indices=(45,)),
-        decode_head=dict(type="pe_dense.DINOv2DepthHead", min_depth=min_depth, max_depth=max_depth),
-        test_cfg=dict(mode="whole", flip=True),
-    )
-)
-train_dataloader.merge(dict(batch_size=2, dataset=dict(pipeline=dinov2_pipeline)))
-default_hooks.merge(dict(checkpoint=dict(interval=epoch, max_keep_ckpts=1, save_best="rmse", rule="less")))
-inferencer = dict(type="pe_dense.DepthPredictor")
+
+model.merge(dict(backbone=dict(out_indices=(45,))))

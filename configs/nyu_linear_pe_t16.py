@@ -8,7 +8,8 @@ Options as in nyu_dpt_pe_g14.py. No figure is published for this size.
 from mmengine.config import read_base
 
 with read_base():
-    from .nyu_linear_pe_g14 import *
+    from ._base_.nyu_linear import *
+
 
 tower = "PE-Spatial-T16-512"
-model.merge(dict(backbone=dict(arch=tower, out_indices=(-1,), init_cfg=dict(checkpoint=f"hf://facebook/{tower}"))))
+model.merge(dict(backbone=dict(arch=tower, init_cfg=dict(checkpoint=f"hf://facebook/{tower}"))))

@@ -9,13 +9,16 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.deta import *
+    from ._base_.deta_schedule import epoch_schedule
+    from ._base_.detection_data import deta_pipelines, loaders
     from ._base_.objects365 import *
     from ._base_.runtime import *
 
-model.merge(dict(bbox_head=dict(num_classes=365)))
 
-epoch = -(-1_742_289 // 256)  # iterations of 256 images in all, rounded up
-max_iters = 12 * epoch
-param_scheduler = [dict(type="MultiStepLR", by_epoch=False, begin=0, end=max_iters, milestones=[10 * epoch], gamma=0.1)]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=epoch)
-auto_scale_lr = dict(enable=False, base_batch_size=256)
+default_hooks.visualization = dict(type="DetVisualizationHook")
+model.merge(dict(bbox_head=dict(num_classes=num_classes)))
+train_pipeline, test_pipeline, tta_pipeline = deta_pipelines(image_size)
+train_dataloader, val_dataloader, test_dataloader = loaders(train_dataset, train_pipeline, val_dataset, test_pipeline)
+param_scheduler, train_cfg, auto_scale_lr = epoch_schedule(num_train_images, batch_size=256, epochs=12, drop_after=10)
+
+del deta_pipelines, epoch_schedule, loaders, train_dataset, val_dataset, num_train_images

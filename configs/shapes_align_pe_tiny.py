@@ -8,10 +8,8 @@ A random SAM knows nothing of objects: the run shows that all parts work togethe
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.align import *
-    from ._base_.align_runtime import *
-    from ._base_.align_schedule import *
-    from ._base_.image_folder import *
+    from ._base_.image_folder import image_pipeline
+    from ._base_.images_align import *
     from ._base_.tiny_tower import *
 
 image_size = 128
@@ -43,18 +41,25 @@ model.merge(
     )
 )
 
-train_pipeline[0].update(size=(image_size, image_size))
+train_pipeline = image_pipeline(image_size)
 train_dataloader.merge(
     dict(batch_size=8, num_workers=1, dataset=dict(data_root=f"{data_root}/train", pipeline=train_pipeline))
 )
+del image_pipeline
 
 optim_wrapper.merge(dict(type="OptimWrapper", accumulative_counts=1, optimizer=dict(lr=1e-2)))
 optim_wrapper.pop("dtype")
-param_scheduler[0].update(end=max_iters)
+param_scheduler = [dict(type="CosineAnnealingLR", by_epoch=False, begin=0, end=max_iters, eta_min=0.0)]
 train_cfg.merge(dict(max_iters=max_iters))
 
 default_hooks.merge(dict(logger=dict(interval=10), checkpoint=dict(interval=50)))
 log_processor.merge(dict(window_size=10))
-custom_hooks[1].update(
-    images=[f"{data_root}/val/{number:06}.png" for number in range(4)], size=image_size, interval=100
-)
+custom_hooks = [
+    dict(type="pe_dense.SkippedImagesHook"),
+    dict(
+        type="pe_dense.FeaturePictureHook",
+        images=[f"{data_root}/val/{number:06}.png" for number in range(4)],
+        size=image_size,
+        interval=100,
+    ),
+]

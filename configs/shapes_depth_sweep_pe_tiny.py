@@ -9,8 +9,9 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.depth_sweep import *
-    from .shapes_depth_linear_pe_tiny import *
+    from ._base_.shapes_depth import *
 
+model.merge(dict(decode_head=dict(type="pe_dense.LinearDepthHead")))
 model.merge(sweep)
 optim_wrapper.merge(dict(constructor=sweep_constructor))
 val_evaluator = dict(type="pe_dense.LayerMetric", metric=val_evaluator, key="rmse", higher_is_better=False)

@@ -9,6 +9,7 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.deta import *
+    from ._base_.detection_data import shapes_pipelines
     from ._base_.runtime import *
     from ._base_.shapes import *
     from ._base_.shapes_schedule import *
@@ -33,10 +34,25 @@ model.merge(
 
 tta_model.merge(dict(min_sides=(0, 0), num_queries=200))
 
-train_dataloader.dataset.pipeline[1].with_mask = False
-val_dataloader.dataset.pipeline[2].with_mask = False
+train_pipeline, test_pipeline, tta_pipeline = shapes_pipelines(image_size, with_mask=False)
+train_dataloader = shapes_loader(
+    "pe_dense.ShapesDataset",
+    train_pipeline,
+    train=True,
+    ann_file="annotations/instances_train.json",
+    data_prefix=dict(img="train/"),
+)
+val_dataloader = shapes_loader(
+    "pe_dense.ShapesDataset",
+    test_pipeline,
+    ann_file="annotations/instances_val.json",
+    data_prefix=dict(img="val/"),
+)
+val_dataloader["drop_last"] = False
+test_dataloader = val_dataloader
 val_evaluator = dict(type="pe_dense.CocoMetric", ann_file=f"{data_root}/annotations/instances_val.json", metric="bbox")
 test_evaluator = val_evaluator
+del shapes_loader, shapes_pipelines
 
 optim_wrapper.merge(
     dict(
@@ -45,4 +61,10 @@ optim_wrapper.merge(
         paramwise_cfg=dict(decay_rate=0.9, offsets_rate=1.0),  # at a tenth the offsets would stay where they begin
     )
 )
-default_hooks.merge(dict(logger=dict(interval=25), checkpoint=dict(interval=400)))
+default_hooks.merge(
+    dict(
+        logger=dict(interval=25),
+        checkpoint=dict(interval=400),
+        visualization=dict(type="DetVisualizationHook"),
+    )
+)

@@ -6,6 +6,7 @@ tools/train.py configs/shapes_maskrcnn_pe_tiny.py
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.detection_data import shapes_pipelines
     from ._base_.maskrcnn import *
     from ._base_.runtime import *
     from ._base_.shapes import *
@@ -45,4 +46,32 @@ model.merge(
     )
 )
 
-default_hooks.merge(dict(logger=dict(interval=25), checkpoint=dict(interval=400)))
+train_pipeline, test_pipeline, tta_pipeline = shapes_pipelines(image_size)
+train_dataloader = shapes_loader(
+    "pe_dense.ShapesDataset",
+    train_pipeline,
+    train=True,
+    ann_file="annotations/instances_train.json",
+    data_prefix=dict(img="train/"),
+)
+val_dataloader = shapes_loader(
+    "pe_dense.ShapesDataset",
+    test_pipeline,
+    ann_file="annotations/instances_val.json",
+    data_prefix=dict(img="val/"),
+)
+val_dataloader["drop_last"] = False
+test_dataloader = val_dataloader
+val_evaluator = dict(
+    type="pe_dense.CocoMetric", ann_file=f"{data_root}/annotations/instances_val.json", metric=["bbox", "segm"]
+)
+test_evaluator = val_evaluator
+del shapes_loader, shapes_pipelines
+
+default_hooks.merge(
+    dict(
+        logger=dict(interval=25),
+        checkpoint=dict(interval=400),
+        visualization=dict(type="DetVisualizationHook"),
+    )
+)

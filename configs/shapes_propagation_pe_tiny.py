@@ -11,10 +11,13 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.davis import *
     from ._base_.label_propagation import *
+    from ._base_.runtime import *
     from ._base_.tiny_tower import *
+
 
 data_root = "data/shapes_video"
 weights_source = "`make demo` trains them"
+del sizes_by_patch  # of PE's patches
 
 tiny_tower.merge(dict(img_size=256, init_cfg=dict(type="Pretrained", checkpoint="work_dirs/demo")))
 model.merge(dict(backbone=dict(tiny_tower, with_head=None)))
@@ -29,4 +32,5 @@ test_dataloader.merge(
         ),
     )
 )
-custom_hooks[0].merge(dict(fps=8))
+custom_hooks = [dict(type="pe_dense.VideoResultsHook", fps=8)]
+default_hooks.merge(dict(logger=dict(interval=1)))

@@ -9,7 +9,7 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.segmentation_sweep import *
-    from .shapes_linear_pe_tiny import *
+    from ._base_.shapes_segmentation import *
 
 model.merge(sweep)
 optim_wrapper.merge(dict(constructor=sweep_constructor))

@@ -1,8 +1,8 @@
-"""The published optimizer and schedule: 24,000 updates by batches of 12,288 images.
+"""The published optimizer and schedule: 24,000 updates by batches of 12,288 images; and pictures of features.
 
-MMEngine counts batches, not updates: all that is counted in iterations goes with `accumulative_counts`. On other
-machines change the first two numbers here, all else follows. The decay of the learning rate is not published; here it
-falls to 0 by a cosine.
+MMEngine counts batches, not updates: everything that is counted in iterations is multiplied by `accumulative_counts`.
+On other machines change the first two numbers here, the others follow. The decay of the learning rate is not
+published; here it is a cosine to 0.
 """
 
 gpus = 8
@@ -18,3 +18,13 @@ optim_wrapper = dict(
 )
 param_scheduler = [dict(type="CosineAnnealingLR", by_epoch=False, begin=0, end=max_iters, eta_min=0.0)]
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters)
+
+# A checkpoint between two updates would lose the gradients so far.
+checkpoint_interval = 200 * accumulative_counts
+custom_hooks = [
+    dict(type="pe_dense.SkippedImagesHook"),
+    # A few photos, to look at their features during training.
+    dict(type="pe_dense.FeaturePictureHook", images="data/pictures", interval=checkpoint_interval),
+]
+default_scope = "mmengine"
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")

@@ -67,5 +67,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(decay_rate=0.9),
 )
 custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
+default_scope = "mmdet"
+visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

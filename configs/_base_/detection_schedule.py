@@ -1,9 +1,6 @@
-"""The published detectors' optimizer and schedule: 100 epochs of COCO are 184,375 iterations of 64 images.
+"""The published Mask R-CNN's optimizer and schedule; detection_schedule_{15,36,75,100}ep.py call `step_schedule`."""
 
-Shorter runs scale everything, the warm-up included: detection_schedule_{15,36,75}ep.py.
-"""
-
-max_iters = 184_375  # of batches of 64 images in all, over all GPUs
+ITERATIONS_OF_100_EPOCHS = 184_375  # of batches of 64 images over all GPUs
 
 optim_wrapper = dict(
     type="AmpOptimWrapper",
@@ -13,9 +10,28 @@ optim_wrapper = dict(
     paramwise_cfg=dict(decay_rate=0.9),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=64)
-warmup = dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=251)  # full rate at iteration 250
-steps = dict(type="MultiStepLR", by_epoch=False, begin=0, end=max_iters, milestones=[163_889, 177_546], gamma=0.1)
-param_scheduler = [warmup, steps]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=5000)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
+
+
+def step_schedule(epochs):
+    """Warm-up and two drops of the learning rate, in proportion to the length of the run, as in Detectron2.
+
+    Of 100 epochs, the full rate is reached at iteration 250, and divided by ten at 163,889 and 177,546.
+    """
+    max_iters, first_drop, second_drop = (
+        iterations * epochs // 100 for iterations in (ITERATIONS_OF_100_EPOCHS, 163_889, 177_546)
+    )
+    warmup = -(-250 * epochs // 100)  # rounded up
+    schedulers = [
+        dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=warmup + 1),
+        dict(
+            type="MultiStepLR",
+            by_epoch=False,
+            begin=0,
+            end=max_iters,
+            milestones=[first_drop, second_drop],
+            gamma=0.1,
+        ),
+    ]
+    return schedulers, dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=5000)

@@ -1,13 +1,10 @@
-"""15 of the 100 epochs of detection_schedule.py: drops of the learning rate and warm-up scale with the run."""
+"""Mask R-CNN's schedule of 15 epochs."""
 
 from mmengine.config import read_base
 
 with read_base():
     from .detection_schedule import *
 
-max_iters = 27_656
-param_scheduler = [
-    dict(warmup, end=39),  # 37.5 iterations, rounded up
-    dict(steps, end=max_iters, milestones=[24_583, 26_631]),
-]
-train_cfg.merge(dict(max_iters=max_iters))
+
+param_scheduler, train_cfg = step_schedule(epochs=15)
+del step_schedule, ITERATIONS_OF_100_EPOCHS

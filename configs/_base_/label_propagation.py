@@ -1,10 +1,5 @@
 """Label propagation on a frozen PE tower, with DINO's settings: nothing is trained."""
 
-from mmengine.config import read_base
-
-with read_base():
-    from .runtime import *
-
 default_scope = "mmengine"
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
 
@@ -25,6 +20,3 @@ model = dict(
     temperature=0.1,
 )
 custom_hooks = [dict(type="pe_dense.VideoResultsHook")]
-
-default_hooks.pop("visualization")
-default_hooks.merge(dict(logger=dict(interval=1)))

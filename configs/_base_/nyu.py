@@ -1,4 +1,4 @@
-"""NYU depth v2 as mmseg has it: 24,231 pictures to train, Eigen's 654 to test. Everything hangs on `data_root`."""
+"""NYU depth v2 as mmseg reads it, with Eigen's 654 test images. All paths start from `data_root`."""
 
 data_root = "data/nyu"
 data_source = dict(
@@ -6,9 +6,10 @@ data_source = dict(
     url="https://github.com/cleinc/bts (mmsegmentation's docs/en/user_guides/2_dataset_prepare.md has a packed copy)",
     layout="images/{train,test}/*.jpg and annotations/{train,test}/*.png, 16 bits, in millimeters",
 )
-min_depth, max_depth = 1e-3, 10.0  # meters
+images_per_step = 16  # over all GPUs
+epoch = 24_231 // images_per_step
+min_depth, max_depth = 1e-3, 10.0  # metres
 crop_size = (448, 560)  # of 480 x 640; whole patches of 14 and of 16 px
-UNBOUNDED = 100_000  # the long side of a resized image, in px
 
 train_pipeline = [
     dict(type="pe_dense.LoadImage"),
@@ -20,13 +21,14 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type="pe_dense.LoadImage"),
-    dict(type="Resize", scale=(UNBOUNDED, 480), keep_ratio=True),  # other images than NYU's, which have this size
+    # For images of other sizes than NYU's: a short side of 480 px, no limit for the long side.
+    dict(type="Resize", scale=(100_000, 480), keep_ratio=True),
     dict(type="pe_dense.LoadDepthMap", depth_rescale_factor=1e-3),
     dict(type="PackSegInputs"),
 ]
 
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=images_per_step,
     num_workers=8,
     persistent_workers=True,
     sampler=dict(type="InfiniteSampler", shuffle=True),

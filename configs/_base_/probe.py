@@ -1,13 +1,7 @@
-"""What probes on frozen towers share: mmseg's scope, and the tower."""
-
-from mmengine.config import read_base
-
-with read_base():
-    from .runtime import *
+"""Frozen towers under a head: the tower and its precision, for mmseg's data sets."""
 
 default_scope = "mmseg"
-default_hooks.pop("visualization")
-visualizer.merge(dict(type="Visualizer"))
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
 
 tower = "PE-Spatial-G14-448"  # an option changes it everywhere: tower=PE-Core-G14-448
 

@@ -1,6 +1,5 @@
-"""How a run goes: hooks, logs, checkpoints. Shared by every config."""
+"""Hooks, logs and checkpoints of every config. `default_scope` and `visualizer` are set by the tasks' files."""
 
-default_scope = "mmdet"
 runner_type = "pe_dense.Runner"
 
 default_hooks = dict(
@@ -9,14 +8,12 @@ default_hooks = dict(
     param_scheduler=dict(type="ParamSchedulerHook"),
     checkpoint=dict(type="CheckpointHook", interval=5000, by_epoch=False, max_keep_ckpts=3),
     sampler_seed=dict(type="DistSamplerSeedHook"),
-    visualization=dict(type="DetVisualizationHook"),
 )
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
     dist_cfg=dict(backend="nccl", timeout=3600),
 )
-visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
 log_processor = dict(type="LogProcessor", window_size=50, by_epoch=False)
 log_level = "INFO"
 randomness = dict(seed=0)

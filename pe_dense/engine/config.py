@@ -28,8 +28,9 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     Some values stand in many places of a config and are changed everywhere by their name at the top: ``data_root`` in
     all paths that begin with it, ``image_size`` in backbone, padding and pipelines, and ``tower``, a published one's
     name, in model and weights; ``tower=timm/<model name>`` replaces the backbone by a model of timm, see
-    :func:`~pe_dense.engine.replace_backbone.replace_backbone`. Other options then change single values
-    (``model.backbone.with_cp``).
+    :func:`~pe_dense.engine.replace_backbone.replace_backbone`. Where a config has ``sizes_by_patch``, ``tower`` also
+    sets the sizes listed there for the new patch size, except those that are options themselves. Other options then
+    change single values (``model.backbone.with_cp``).
 
     Args:
         path: a config file, or a bare name as in :func:`~pe_dense.utils.package_files.find_config`.
@@ -40,11 +41,15 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     """
     config = _read_file(find_config(path))
     options = dict(options or {})
+    given, old_tower = set(options), config.get("tower")
     if str(options.get("tower", "")).startswith(TIMM_PREFIX):
-        replace_backbone(config, str(options.pop("tower")))
+        patch_size = replace_backbone(config, str(options.pop("tower")))
+        _fit_sizes(config, old_tower, patch_size, given)
     for name, replaced in (("data_root", _replace_root), ("image_size", _replace_size), ("tower", _replace_tower)):
         if name in options:
-            replace_everywhere(config, name, _shared_value(config, name, options.pop(name)), replaced)
+            change_everywhere(config, name, _shared_value(config, name, options.pop(name)), replaced)
+            if name == "tower":
+                _fit_sizes(config, old_tower, get_variant(config.tower).patch_size, given)
     for name in sorted(options, key=lambda name: name.count(".")):
         _set(config, name, check_option(config, name, options[name]))
     return config
@@ -120,6 +125,32 @@ def replace_everywhere(config: Config, name: str, value, replaced: Callable) -> 
     for key in config:
         config[key] = _walk(config[key], key, lambda key, item: replaced(key, item, old, value))
     config[name] = value
+
+
+def _fit_sizes(config: Config, old_tower: str | None, patch_size: int, given: set[str]) -> None:
+    """Replace the sizes that ``sizes_by_patch`` lists for the old tower's patches by those for the new one's.
+
+    Args:
+        config: a config, changed in place; without ``sizes_by_patch``, or without an entry for either patch size, it
+            stays as it is.
+        old_tower: name of the tower before the change.
+        patch_size: that of the new tower, in pixels.
+        given: names of all options; a size that is one of them is not changed here.
+    """
+    table = config.get("sizes_by_patch") or {}
+    old = table.get(f"patch{get_variant(old_tower).patch_size}") if table and old_tower else None
+    new = table.get(f"patch{patch_size}")
+    if not old or not new:
+        return
+    for name in set(new) & set(old) - given:
+        keys = _SIZE_KEYS if name == "image_size" else (name,)
+        before, after = old[name], new[name]
+
+        def replaced(key, item, keys=keys, before=before, after=after):
+            return after if key in keys and item == before and not isinstance(item, bool) else item
+
+        for key in set(config) - {"sizes_by_patch"}:
+            config[key] = _walk(config[key], key, replaced)
 
 
 def _walk(item, key: str, replaced: Callable):

@@ -12,7 +12,7 @@ from pe_dense.utils.errors import ConfigError
 _SHARED = ("out_indices", "drop_path_rate", "with_cp", "frozen", "pad_to_patch", "dtype")
 
 
-def replace_backbone(config: Config, name: str) -> None:
+def replace_backbone(config: Config, name: str) -> int:
     """Put a model of timm in the place of a config's PE tower, with its normalization and its channels.
 
     Windows and other options that only PE towers have are dropped. Weights are those that timm's configuration of the
@@ -21,6 +21,9 @@ def replace_backbone(config: Config, name: str) -> None:
     Args:
         config: a whole config, changed in place.
         name: ``timm/<model name>``.
+
+    Returns:
+        the new backbone's patch size in pixels.
 
     Raises:
         ConfigError: for an unknown model, one that is not a plain vision transformer, or a config without a PE tower.
@@ -53,3 +56,4 @@ def replace_backbone(config: Config, name: str) -> None:
         if isinstance(preprocessor, dict) and {"mean", "std"} <= set(preprocessor):
             preprocessor.update(mean=list(tower.mean), std=list(tower.std))
     config.tower = name
+    return tower.patch_size

@@ -8,6 +8,20 @@ from pathlib import Path
 import pe_dense
 from pe_dense.utils.errors import ConfigError
 
+_TOWERS = {
+    "g14": "PE-Spatial-G14-448",
+    "l14": "PE-Spatial-L14-448",
+    "b16": "PE-Spatial-B16-512",
+    "s16": "PE-Spatial-S16-512",
+    "t16": "PE-Spatial-T16-512",
+}
+# Removed configs, and the arguments that replace them.
+_REPLACED = {
+    f"{data}_sweep_pe_{size}": f"{data}_sweep_pe.py with --cfg-options tower={tower}"
+    for data in ("ade20k", "nyu", "davis")
+    for size, tower in _TOWERS.items()
+}
+
 
 def package_folder(name: str) -> Path:
     """A folder that a wheel contains inside the package, and a checkout beside it (``configs``, ``tools``)."""
@@ -27,16 +41,20 @@ def find_config(name: str | Path) -> Path:
         the file's path; for a path that does not exist the path itself.
 
     Raises:
-        ConfigError: if a bare name without ``.py`` is not found.
+        ConfigError: if a bare name without ``.py`` is not found; for a removed config, with its replacement.
     """
     path = Path(name)
-    if path.is_file() or path.name != str(name) or path.suffix not in ("", ".py"):
+    if path.is_file():
+        return path
+    if path.name != str(name) or path.suffix not in ("", ".py"):
+        _refuse_removed(path)
         return path
     folders = [Path("configs"), package_folder("configs")]
     for folder in folders:
         found = folder / f"{path.stem}.py"
         if found.is_file():
             return found
+    _refuse_removed(path)
     if path.suffix:
         return path
     known = sorted({file.stem for folder in folders for file in folder.glob("*.py")})
@@ -45,3 +63,8 @@ def find_config(name: str | Path) -> Path:
     raise ConfigError(
         f"config {name} not found: it is neither a file nor a config in {' or '.join(map(str, folders))}{hint}"
     )
+
+
+def _refuse_removed(path: Path) -> None:
+    if path.suffix in ("", ".py") and path.stem in _REPLACED:
+        raise ConfigError(f"config {path} was removed: use {_REPLACED[path.stem]}")

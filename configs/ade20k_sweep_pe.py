@@ -1,8 +1,10 @@
-"""Linear probes on all 50 layers of PE Spatial G at once on ADE20k: which one is best?
+"""Linear probes on ADE20k, on all layers of a tower at once: which one is best?
 
-    tools/train.py configs/ade20k_sweep_pe_g14.py
+    tools/train.py configs/ade20k_sweep_pe.py --cfg-options tower=PE-Spatial-B16-512
 
-leaves a table and a plot of mIoU by layer in the log folder, and the best probe for ade20k_linear_pe_g14.py.
+leaves a table and a plot of mIoU by layer in the log folder, and the best probe for the tower's ade20k_linear_pe_*.py.
+`tower` is any published tower or one of timm (`tower=timm/vit_small_patch16_dinov3`), PE-Spatial-G14-448 by default; it
+sets the sizes of images, too. Use a --work-dir for each tower.
 Some layers only, a grid of rates at once: --cfg-options model.backbone.out_indices=[3,7,11]
 model.learning_rates=[1e-3,1e-2] model.weight_decays=[0.0,1e-4]
 """
@@ -10,8 +12,9 @@ model.learning_rates=[1e-3,1e-2] model.weight_decays=[0.0,1e-4]
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.ade20k_linear import *
     from ._base_.segmentation_sweep import *
-    from .ade20k_linear_pe_g14 import *
+
 
 model.merge(sweep)
 optim_wrapper.merge(dict(constructor=sweep_constructor))

@@ -1,0 +1,10 @@
+"""Mask R-CNN's schedule of 100 epochs."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .detection_schedule import *
+
+
+param_scheduler, train_cfg = step_schedule(epochs=100)
+del step_schedule, ITERATIONS_OF_100_EPOCHS

@@ -1,0 +1,51 @@
+"""Depth of generated shapes by a head on the tower that `make demo` trains."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .probe import *
+    from .runtime import *
+    from .shapes import *
+    from .shapes_probe import *
+    from .tiny_tower import *
+
+
+min_depth, max_depth = 0.5, 12.0  # meters
+model.merge(
+    dict(
+        type="pe_dense.DepthProbe",
+        data_preprocessor=dict(size=(image_size, image_size), seg_pad_val=0),
+        backbone=demo_tower(tiny_tower),
+        decode_head=dict(min_depth=min_depth, max_depth=max_depth),
+        test_cfg=dict(mode="whole"),
+    )
+)
+
+load, depth = dict(type="pe_dense.LoadImage"), dict(type="pe_dense.LoadDepthMap", depth_rescale_factor=1e-3)
+train_dataloader = shapes_loader(
+    "pe_dense.ShapesDepthDataset",
+    [load, depth, dict(type="RandomFlip", prob=0.5), dict(type="PackSegInputs")],
+    train=True,
+    data_prefix=dict(img_path="train", depth_map_path="depth/train"),
+)
+val_dataloader = shapes_loader(
+    "pe_dense.ShapesDepthDataset",
+    [
+        load,
+        dict(type="Resize", scale=(image_size, image_size), keep_ratio=True),
+        depth,
+        dict(type="PackSegInputs"),
+    ],
+    data_prefix=dict(img_path="val", depth_map_path="depth/val"),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="pe_dense.DepthMetric", min_depth_eval=min_depth, max_depth_eval=max_depth)
+test_evaluator = val_evaluator
+inferencer = dict(type="pe_dense.DepthPredictor")
+default_hooks.merge(
+    dict(
+        logger=dict(interval=25),
+        checkpoint=dict(interval=train_cfg.val_interval, save_best="rmse", rule="less"),
+    )
+)
+del demo_tower, depth, load, shapes_loader

@@ -1,0 +1,58 @@
+"""Linear probe of the tower that `make demo` trains, on the classes of generated shapes."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .probe import *
+    from .runtime import *
+    from .shapes import *
+    from .shapes_probe import *
+    from .tiny_tower import *
+
+
+num_classes = 9
+# Of the training pixels: the background and eight forms, each rarer than the one before.
+pixel_shares = (0.8, 0.073, 0.037, 0.021, 0.016, 0.021, 0.015, 0.008, 0.009)
+model.merge(
+    dict(
+        type="pe_dense.SegmentationProbe",
+        data_preprocessor=dict(size=(image_size, image_size)),
+        backbone=demo_tower(tiny_tower),
+        decode_head=dict(
+            type="pe_dense.LinearHead",
+            num_classes=num_classes,
+            class_weight=[share**-0.5 for share in pixel_shares],
+        ),
+        test_cfg=dict(mode="whole"),
+    )
+)
+
+load, labels = dict(type="pe_dense.LoadImage"), dict(type="pe_dense.LoadLabelMap", num_classes=num_classes)
+train_dataloader = shapes_loader(
+    "pe_dense.ShapesSegmentationDataset",
+    [
+        load,
+        labels,
+        dict(type="RandomFlip", prob=[0.25, 0.25], direction=["horizontal", "vertical"]),
+        dict(type="PackSegInputs"),
+    ],
+    train=True,
+    data_prefix=dict(img_path="train", seg_map_path="semantic/train"),
+)
+val_dataloader = shapes_loader(
+    "pe_dense.ShapesSegmentationDataset",
+    [
+        load,
+        dict(type="Resize", scale=(image_size, image_size), keep_ratio=True),
+        labels,
+        dict(type="PackSegInputs"),
+    ],
+    data_prefix=dict(img_path="val", seg_map_path="semantic/val"),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="pe_dense.IoUMetric")
+test_evaluator = val_evaluator
+custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
+inferencer = dict(type="pe_dense.SegmentationPredictor")
+default_hooks.merge(dict(logger=dict(interval=25), checkpoint=dict(interval=train_cfg.val_interval)))
+del demo_tower, labels, load, shapes_loader
