@@ -11,7 +11,6 @@ with read_base():
     from ._base_.ade20k import ade20k_data
     from ._base_.ade20k_linear import *
 
-
 tower = "PE-Spatial-S16-512"
 image_size = sizes_by_patch.patch16.image_size
 model.merge(

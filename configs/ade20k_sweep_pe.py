@@ -15,7 +15,6 @@ with read_base():
     from ._base_.ade20k_linear import *
     from ._base_.segmentation_sweep import *
 
-
 model.merge(sweep)
 optim_wrapper.merge(dict(constructor=sweep_constructor))
 val_evaluator = sweep_evaluator

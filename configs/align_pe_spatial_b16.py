@@ -11,6 +11,5 @@ with read_base():
     from ._base_.align_towers import b16
     from ._base_.images_align import *
 
-
 model.merge(b16)
 image_size = model.image_size

@@ -9,5 +9,4 @@ with read_base():
     from ._base_.align_towers import g14
     from ._base_.images_align import *
 
-
 model.merge(g14)

@@ -9,7 +9,6 @@ with read_base():
     from ._base_.align_towers import g14
     from ._base_.images_align import *
 
-
 model.merge(g14)
 
 data_root = "data/shards/shard-{000000..000999}.tar"

@@ -13,5 +13,4 @@ with read_base():
     from ._base_.align_towers import l14
     from ._base_.images_align import *
 
-
 model.merge(l14)

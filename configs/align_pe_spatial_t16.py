@@ -11,6 +11,5 @@ with read_base():
     from ._base_.align_towers import t16
     from ._base_.images_align import *
 
-
 model.merge(t16)
 image_size = model.image_size

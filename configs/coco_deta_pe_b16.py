@@ -11,7 +11,6 @@ with read_base():
     from ._base_.coco_deta import *
     from ._base_.detection_towers import b16, b_decay_rate, native_windows
 
-
 model.merge(b16)
 model.merge(native_windows)
 optim_wrapper.merge(dict(paramwise_cfg=dict(decay_rate=b_decay_rate)))

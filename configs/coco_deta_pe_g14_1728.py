@@ -15,7 +15,6 @@ with read_base():
     from ._base_.detection_data import deta_pipelines, loaders
     from ._base_.runtime import *
 
-
 default_hooks.visualization = dict(type="DetVisualizationHook")
 train_dataset.filter_cfg.filter_empty_gt = False
 val_evaluator.metric = test_evaluator.metric = "bbox"
@@ -31,7 +30,9 @@ model.merge(
 )
 optim_wrapper.merge(dict(optimizer=dict(lr=5e-5)))
 # The script's drop; the paper's is after 8 epochs.
-param_scheduler, train_cfg, auto_scale_lr = epoch_schedule(num_train_images, batch_size=64, epochs=12, drop_after=10)
+max_iters, param_scheduler, train_cfg, auto_scale_lr = epoch_schedule(
+    num_train_images, batch_size=64, epochs=12, drop_after=10
+)
 
 # Longer sides of 1696 (that of the test), 1536 and 1152 px; boxes of the smaller two must exceed 32 x 32 px.
 train_pipeline, test_pipeline, tta_pipeline = deta_pipelines(image_size, ratios=(1.0, 8 / 9, 2 / 3))

@@ -19,7 +19,6 @@ with read_base():
     from ._base_.detection_data import deta_pipelines, loaders
     from ._base_.runtime import *
 
-
 default_hooks.visualization = dict(type="DetVisualizationHook")
 train_dataset.filter_cfg.filter_empty_gt = False
 val_evaluator.metric = test_evaluator.metric = "bbox"
@@ -35,7 +34,9 @@ model.merge(
 )
 # The script's rate; the paper's is 5e-3.
 optim_wrapper.merge(dict(optimizer=dict(_delete_=True, type="SGD", lr=5e-5, momentum=0.9, weight_decay=1e-4)))
-param_scheduler, train_cfg, auto_scale_lr = epoch_schedule(num_train_images, batch_size=64, epochs=3, drop_after=2)
+max_iters, param_scheduler, train_cfg, auto_scale_lr = epoch_schedule(
+    num_train_images, batch_size=64, epochs=3, drop_after=2
+)
 
 # Longer sides of 1792 (that of the test), 1728, 1536 and 1344 px; boxes of the last two must exceed 64 x 64 px.
 train_pipeline, test_pipeline, tta_pipeline = deta_pipelines(image_size)

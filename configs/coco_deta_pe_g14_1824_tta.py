@@ -12,7 +12,6 @@ from mmengine.config import read_base
 with read_base():
     from .coco_deta_pe_g14_1824 import *
 
-
 model = dict(**tta_model, module=model)
 test_dataloader.dataset.pipeline = tta_pipeline
 val_dataloader = test_dataloader

@@ -11,7 +11,6 @@ with read_base():
     from ._base_.coco_deta import *
     from ._base_.detection_towers import l14, l_decay_rate, native_windows
 
-
 model.merge(l14)
 model.merge(native_windows)
 optim_wrapper.merge(dict(paramwise_cfg=dict(decay_rate=l_decay_rate)))

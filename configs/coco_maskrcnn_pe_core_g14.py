@@ -10,5 +10,4 @@ with read_base():
     from ._base_.detection_schedule_75ep import *
     from ._base_.detection_towers import core_g14
 
-
 model.merge(core_g14)

@@ -12,6 +12,5 @@ with read_base():
     from ._base_.detection_schedule_100ep import *
     from ._base_.detection_towers import b_decay_rate, core_s16
 
-
 model.merge(core_s16)
 optim_wrapper.merge(dict(optimizer=dict(lr=smaller_towers_lr), paramwise_cfg=dict(decay_rate=b_decay_rate)))

@@ -15,5 +15,4 @@ with read_base():
     from ._base_.detection_schedule_15ep import *
     from ._base_.detection_towers import frozen
 
-
 model.merge(frozen)

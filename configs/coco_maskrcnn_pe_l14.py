@@ -12,6 +12,5 @@ with read_base():
     from ._base_.detection_schedule_100ep import *
     from ._base_.detection_towers import l14, l_decay_rate
 
-
 model.merge(l14)
 optim_wrapper.merge(dict(optimizer=dict(lr=smaller_towers_lr), paramwise_cfg=dict(decay_rate=l_decay_rate)))

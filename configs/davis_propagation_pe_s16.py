@@ -12,7 +12,6 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.davis_propagation import *
 
-
 tower = "PE-Spatial-S16-512"
 model.merge(dict(backbone=dict(arch=tower, init_cfg=dict(checkpoint=f"hf://facebook/{tower}"))))
 test_dataloader.dataset.pipeline = [dict(type="pe_dense.LoadVideo", **sizes_by_patch.patch16)]

@@ -13,5 +13,4 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.davis_propagation import *
 
-
 model.merge(dict(backbone=dict(out_indices=None)))

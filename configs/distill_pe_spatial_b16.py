@@ -8,7 +8,6 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.images_distill import *
 
-
 image_size = 512  # of patches of 16: the teacher's grid
 
 model.merge(

@@ -8,7 +8,6 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.images_distill import *
 
-
 image_size = 448
 
 model.merge(

@@ -10,5 +10,4 @@ with read_base():
     from ._base_.detection_towers import core_g14
     from ._base_.lvis_maskrcnn import *
 
-
 model.merge(core_g14)

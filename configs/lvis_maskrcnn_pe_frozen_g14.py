@@ -15,5 +15,4 @@ with read_base():
     from ._base_.detection_towers import frozen
     from ._base_.lvis_maskrcnn import *
 
-
 model.merge(frozen)

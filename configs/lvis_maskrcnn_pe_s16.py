@@ -12,6 +12,5 @@ with read_base():
     from ._base_.detection_towers import b_decay_rate, s16
     from ._base_.lvis_maskrcnn import *
 
-
 model.merge(s16)
 optim_wrapper.merge(dict(optimizer=dict(lr=smaller_towers_lr), paramwise_cfg=dict(decay_rate=b_decay_rate)))

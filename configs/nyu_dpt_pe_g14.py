@@ -16,5 +16,4 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.nyu_dpt import *
 
-
 model.merge(dict(backbone=dict(out_indices=(45,))))

@@ -10,6 +10,5 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.nyu_linear import *
 
-
 tower = "PE-Spatial-T16-512"
 model.merge(dict(backbone=dict(arch=tower, init_cfg=dict(checkpoint=f"hf://facebook/{tower}"))))

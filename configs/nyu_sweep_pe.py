@@ -15,7 +15,6 @@ with read_base():
     from ._base_.depth_sweep import *
     from ._base_.nyu_linear import *
 
-
 model.merge(sweep)
 optim_wrapper.merge(dict(constructor=sweep_constructor))
 val_evaluator = dict(type="pe_dense.LayerMetric", metric=val_evaluator, key="rmse", higher_is_better=False)

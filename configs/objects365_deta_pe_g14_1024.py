@@ -14,11 +14,12 @@ with read_base():
     from ._base_.objects365 import *
     from ._base_.runtime import *
 
-
 default_hooks.visualization = dict(type="DetVisualizationHook")
 model.merge(dict(bbox_head=dict(num_classes=num_classes)))
 train_pipeline, test_pipeline, tta_pipeline = deta_pipelines(image_size)
 train_dataloader, val_dataloader, test_dataloader = loaders(train_dataset, train_pipeline, val_dataset, test_pipeline)
-param_scheduler, train_cfg, auto_scale_lr = epoch_schedule(num_train_images, batch_size=256, epochs=12, drop_after=10)
+max_iters, param_scheduler, train_cfg, auto_scale_lr = epoch_schedule(
+    num_train_images, batch_size=256, epochs=12, drop_after=10
+)
 
 del deta_pipelines, epoch_schedule, loaders, train_dataset, val_dataset, num_train_images

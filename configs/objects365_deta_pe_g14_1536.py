@@ -14,7 +14,6 @@ with read_base():
     from ._base_.objects365 import *
     from ._base_.runtime import *
 
-
 image_size = 1536
 default_hooks.visualization = dict(type="DetVisualizationHook")
 model.merge(
@@ -30,6 +29,8 @@ train_pipeline, test_pipeline, tta_pipeline = deta_pipelines(image_size)
 train_dataloader, val_dataloader, test_dataloader = loaders(train_dataset, train_pipeline, val_dataset, test_pipeline)
 optim_wrapper.merge(dict(optimizer=dict(lr=5e-5)))
 # The script's drop; the paper's is after 5.
-param_scheduler, train_cfg, auto_scale_lr = epoch_schedule(num_train_images, batch_size=128, epochs=6, drop_after=4)
+max_iters, param_scheduler, train_cfg, auto_scale_lr = epoch_schedule(
+    num_train_images, batch_size=128, epochs=6, drop_after=4
+)
 
 del deta_pipelines, epoch_schedule, loaders, train_dataset, val_dataset, num_train_images

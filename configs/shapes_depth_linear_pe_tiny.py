@@ -8,5 +8,4 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.shapes_depth import *
 
-
 model.merge(dict(decode_head=dict(type="pe_dense.LinearDepthHead")))

@@ -14,7 +14,6 @@ with read_base():
     from ._base_.runtime import *
     from ._base_.tiny_tower import *
 
-
 data_root = "data/shapes_video"
 weights_source = "`make demo` trains them"
 del sizes_by_patch  # of PE's patches

@@ -8,7 +8,6 @@ with read_base():
     from .probe_schedule import *
     from .runtime import *
 
-
 image_size = sizes_by_patch.patch14.image_size
 train_dataloader, val_dataloader, tta_pipeline = ade20k_data(image_size)
 test_dataloader = val_dataloader

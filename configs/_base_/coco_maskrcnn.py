@@ -8,7 +8,6 @@ with read_base():
     from .maskrcnn import *
     from .runtime import *
 
-
 default_hooks.visualization = dict(type="DetVisualizationHook")
 train_pipeline, test_pipeline, tta_pipeline = large_scale_jitter(image_size)
 train_dataloader, val_dataloader, test_dataloader = loaders(train_dataset, train_pipeline, val_dataset, test_pipeline)

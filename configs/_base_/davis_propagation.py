@@ -7,6 +7,5 @@ with read_base():
     from .label_propagation import *
     from .runtime import *
 
-
 default_hooks.merge(dict(logger=dict(interval=1)))
 test_dataloader.dataset.pipeline = [dict(type="pe_dense.LoadVideo", **sizes_by_patch.patch14)]

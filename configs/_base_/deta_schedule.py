@@ -15,4 +15,4 @@ def epoch_schedule(num_images, batch_size, epochs, drop_after):
     max_iters = epochs * epoch
     drop = dict(type="MultiStepLR", by_epoch=False, begin=0, end=max_iters, milestones=[drop_after * epoch], gamma=0.1)
     train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=epoch)
-    return [drop], train_cfg, dict(enable=False, base_batch_size=batch_size)
+    return max_iters, [drop], train_cfg, dict(enable=False, base_batch_size=batch_size)

@@ -34,4 +34,4 @@ def step_schedule(epochs):
             gamma=0.1,
         ),
     ]
-    return schedulers, dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=5000)
+    return max_iters, schedulers, dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=5000)

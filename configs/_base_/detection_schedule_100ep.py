@@ -5,6 +5,5 @@ from mmengine.config import read_base
 with read_base():
     from .detection_schedule import *
 
-
-param_scheduler, train_cfg = step_schedule(epochs=100)
+max_iters, param_scheduler, train_cfg = step_schedule(epochs=100)
 del step_schedule, ITERATIONS_OF_100_EPOCHS

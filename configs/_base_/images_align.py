@@ -8,7 +8,6 @@ with read_base():
     from .image_folder import *
     from .runtime import *
 
-
 train_pipeline = image_pipeline()
 train_dataloader.batch_size = images_per_gpu
 train_dataloader.dataset.pipeline = train_pipeline

@@ -115,4 +115,4 @@ model = dict(
 custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
 default_scope = "mmdet"
 visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
-tta_model = dict(type="pe_dense.TestTimeMaskRCNN")  # for `--tta`
+tta_model = dict(type="pe_dense.MaskRCNNTTAModel")  # for `--tta`

@@ -8,7 +8,7 @@ data_source = dict(
 )
 images_per_step = 16  # over all GPUs
 epoch = 24_231 // images_per_step
-min_depth, max_depth = 1e-3, 10.0  # metres
+min_depth, max_depth = 1e-3, 10.0  # meters
 crop_size = (448, 560)  # of 480 x 640; whole patches of 14 and of 16 px
 
 train_pipeline = [

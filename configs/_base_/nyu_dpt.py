@@ -11,7 +11,6 @@ with read_base():
     from .probe import *
     from .runtime import *
 
-
 model.merge(
     dict(
         type="pe_dense.DepthProbe",

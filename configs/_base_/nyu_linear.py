@@ -7,7 +7,6 @@ with read_base():
     from .probe import *
     from .runtime import *
 
-
 model.merge(
     dict(
         type="pe_dense.DepthProbe",

@@ -9,7 +9,6 @@ with read_base():
     from .shapes_probe import *
     from .tiny_tower import *
 
-
 min_depth, max_depth = 0.5, 12.0  # meters
 model.merge(
     dict(

@@ -9,7 +9,6 @@ with read_base():
     from .shapes_probe import *
     from .tiny_tower import *
 
-
 num_classes = 9
 # Of the training pixels: the background and eight forms, each rarer than the one before.
 pixel_shares = (0.8, 0.073, 0.037, 0.021, 0.016, 0.021, 0.015, 0.008, 0.009)

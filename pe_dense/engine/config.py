@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
+from types import FunctionType
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import ConfigParsingError
@@ -47,9 +48,9 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
         _fit_sizes(config, old_tower, patch_size, given)
     for name, replaced in (("data_root", _replace_root), ("image_size", _replace_size), ("tower", _replace_tower)):
         if name in options:
-            change_everywhere(config, name, _shared_value(config, name, options.pop(name)), replaced)
+            replace_everywhere(config, name, _shared_value(config, name, options.pop(name)), replaced)
             if name == "tower":
-                _fit_sizes(config, old_tower, get_variant(config.tower).patch_size, given)
+                _fit_sizes(config, old_tower, get_pe_config(config.tower).patch_size, given)
     for name in sorted(options, key=lambda name: name.count(".")):
         _set(config, name, check_option(config, name, options[name]))
     return config
@@ -83,7 +84,7 @@ def _read_file(path: Path) -> Config:
     with path.open("rb"):  # an error of the system names the file
         pass
     try:
-        return Config.fromfile(path)
+        config = Config.fromfile(path)
     except (Exception, SystemExit) as error:  # a config is Python code of a user: it may raise anything
         message = " ".join(str(error).split())[:500]
         hint = ""
@@ -91,6 +92,10 @@ def _read_file(path: Path) -> Config:
             hint = "; bases are named relative to the config's own folder: keep it beside those that it inherits from"
         line = _line_in(error, path)
         raise ConfigError(f"config {path}{line}: {type(error).__name__}: {message}{hint}") from error
+    # MMEngine keeps functions imported from base files, and could not read a config dumped with them.
+    for name in [name for name in config if isinstance(config[name], FunctionType)]:
+        config.pop(name)
+    return config
 
 
 def _line_in(error: BaseException, path: Path) -> str:
@@ -138,7 +143,7 @@ def _fit_sizes(config: Config, old_tower: str | None, patch_size: int, given: se
         given: names of all options; a size that is one of them is not changed here.
     """
     table = config.get("sizes_by_patch") or {}
-    old = table.get(f"patch{get_variant(old_tower).patch_size}") if table and old_tower else None
+    old = table.get(f"patch{get_pe_config(old_tower).patch_size}") if table and old_tower else None
     new = table.get(f"patch{patch_size}")
     if not old or not new:
         return

@@ -141,8 +141,8 @@ def test_nyu(tmp_path):
 
 
 def test_a_sweep_has_no_augmented_test(tmp_path):
-    config = load_config(CONFIGS / "ade20k_sweep_pe_t16.py")
-    with pytest.raises(ConfigError, match="ade20k_sweep_pe_t16.py has no test-time augmentation: it lacks tta_model"):
+    config = load_config(CONFIGS / "ade20k_sweep_pe.py")
+    with pytest.raises(ConfigError, match="ade20k_sweep_pe.py has no test-time augmentation: it lacks tta_model"):
         build_runner.testing_runner(config, "sweep.pth", work_dir=str(tmp_path), launcher="none", tta=True)
 
 

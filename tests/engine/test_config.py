@@ -127,7 +127,7 @@ def test_tower_of_timm_in_a_detector():
     assert config.model.data_preprocessor.std == pytest.approx([58.395, 57.12, 57.375])
 
 
-@pytest.mark.parametrize("name", ["ade20k_linear_pe_b16", "nyu_dpt_pe_b16", "ade20k_sweep_pe_b16"])
+@pytest.mark.parametrize("name", ["ade20k_linear_pe_b16", "nyu_dpt_pe_b16", "ade20k_sweep_pe"])
 def test_tower_of_timm_in_a_probe(name):
     config = load_config(CONFIGS / f"{name}.py", dict(tower=TIMM))
     assert (config.model.backbone.type, config.model.backbone.arch) == ("pe_dense.FrozenTower", TIMM)
@@ -139,3 +139,44 @@ def test_tower_of_timm_where_it_cannot_be():
         load_config(CONFIGS / "align_pe_spatial_b16.py", dict(tower=TIMM))
     with pytest.raises(ValueError, match="timm has no model 'no_such_model'"):
         load_config(CONFIGS / "coco_maskrcnn_pe_b16.py", dict(tower="timm/no_such_model"))
+
+
+@pytest.mark.parametrize(("tower", "size"), [("PE-Spatial-B16-512", 512), ("PE-Spatial-L14-448", 448), (TIMM, 512)])
+def test_tower_sets_the_sizes_of_images(tower, size):
+    """Sweeps are written for Spatial G, with patches of 14 px; timm's test_vit has patches of 16 px."""
+    config = load_config(CONFIGS / "ade20k_sweep_pe.py", dict(tower=tower))
+    assert (config.tower, config.image_size) == (tower, size)
+    assert tuple(config.model.data_preprocessor.size) == tuple(config.model.test_cfg.crop_size) == (size, size)
+    for loader in (config.train_dataloader, config.val_dataloader, config.test_dataloader):
+        scales = [step.scale for step in loader.dataset.pipeline if "scale" in step]
+        assert scales == [(100_000, size)]
+    assert config.model.backbone.out_indices is None
+
+
+def test_tower_sets_the_sizes_of_video_frames():
+    def steps(**options):
+        return load_config(CONFIGS / "davis_sweep_pe.py", options).test_dataloader.dataset.pipeline
+
+    assert steps() == [dict(type="pe_dense.LoadVideo", short_side=476, divisor=14)]
+    assert steps(tower="PE-Core-L14-336") == steps()
+    assert steps(tower="PE-Core-B16-224") == [dict(type="pe_dense.LoadVideo", short_side=480, divisor=64)]
+
+
+def test_given_sizes_are_kept():
+    config = load_config(CONFIGS / "ade20k_sweep_pe.py", dict(tower="PE-Spatial-B16-512", image_size=256))
+    assert config.image_size == config.val_dataloader.dataset.pipeline[1].scale[1] == 256
+
+
+def test_functions_of_base_files_are_dropped(tmp_path):
+    """MMEngine would keep them, and dump a config that cannot be read."""
+    (tmp_path / "base.py").write_text("def steps(size):\n    return [dict(type='Resize', size=size)]\n")
+    lines = (
+        "from mmengine.config import read_base",
+        "with read_base():",
+        "    from .base import steps",
+        "model = steps(8)",
+    )
+    (tmp_path / "small.py").write_text("\n".join(lines))
+    config = load_config(tmp_path / "small.py")
+    config.dump(tmp_path / "dumped.py")
+    assert load_config(tmp_path / "dumped.py").to_dict() == dict(model=[dict(type="Resize", size=8)])

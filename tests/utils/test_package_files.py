@@ -29,3 +29,10 @@ def test_unknown_configs(tmp_path, monkeypatch):
         find_config("shapes_maskrcn_pe_tiny")
     with pytest.raises(ConfigError, match=r"absent\.py does not exist"):
         load_config("absent.py")
+
+
+@pytest.mark.parametrize("name", ["davis_sweep_pe_t16", "davis_sweep_pe_t16.py", "configs/davis_sweep_pe_t16.py"])
+def test_a_removed_config(name):
+    message = r"was removed: use davis_sweep_pe\.py with --cfg-options tower=PE-Spatial-T16-512"
+    with pytest.raises(ConfigError, match=message):
+        load_config(name)

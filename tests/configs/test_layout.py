@@ -1,0 +1,122 @@
+"""How configs are written: names, depth of inheritance, no patches by list position, no number twice."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+FOLDER = Path(__file__).parents[2] / "configs"
+CONFIGS = sorted(FOLDER.glob("*.py"))
+FILES = sorted(FOLDER.rglob("*.py"))
+
+
+def name_of(path):
+    return str(path.relative_to(FOLDER))
+
+
+@cache
+def bases(path):
+    """Files that a config inherits from directly."""
+    found = set()
+    for block in ast.parse(path.read_text()).body:
+        for node in block.body if isinstance(block, ast.With) else ():
+            folder = path.parents[node.level - 1]
+            found.add(folder.joinpath(*node.module.split(".")).with_suffix(".py"))
+    return frozenset(found)
+
+
+@cache
+def depth(path):
+    return 1 + max(map(depth, bases(path)), default=0)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_depth(path):
+    """A config, its bases and their bases."""
+    assert depth(path) <= 3, [name_of(base) for base in bases(path)]
+
+
+def test_depth_counts_files():
+    assert depth(FOLDER / "_base_/runtime.py") == 1
+    assert depth(FOLDER / "_base_/coco_maskrcnn.py") == 2
+    assert depth(FOLDER / "lvis_maskrcnn_pe_g14.py") == depth(FOLDER / "coco_deta_pe_g14_1824_tta.py") == 3
+
+
+def patches_by_position(source):
+    """Lines that change an item of a list by its position."""
+    lines = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Assign | ast.Delete):
+            changed = node.targets
+        elif isinstance(node, ast.AugAssign):
+            changed = [node.target]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            changed = [node.func]
+        else:
+            continue
+        for part in (part for target in changed for part in ast.walk(target)):
+            if isinstance(part, ast.Subscript) and not isinstance(getattr(part.slice, "value", None), str):
+                lines.append(ast.unparse(node))
+    return lines
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_patch_by_list_position(path):
+    assert not patches_by_position(path.read_text())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "train_dataloader.dataset.pipeline[3].image_size = 5",
+        "param_scheduler[1].merge(dict(end=5))",
+        "tta_pipeline[1].transforms[0] = []",
+        "custom_hooks[-1].update(interval=5)",
+        "del pipeline[0]",
+    ],
+)
+def test_patches_by_list_position_are_found(line):
+    assert patches_by_position(line)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_only_plain_values_stay(path):
+    """MMEngine does not drop functions: it dumps a config with one as code that cannot be read."""
+    assert not [name for name, value in Config.fromfile(path).to_dict().items() if callable(value)]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name_of)
+def test_name(path):
+    """Data, method, kind of tower, its size, and what is special; sweeps are for towers of all sizes."""
+    assert re.fullmatch(NAME, path.stem)
+
+
+NAME = (
+    r"((ade20k|coco|davis|lvis|nyu|objects365|shapes|shapes_lvis)_[a-z]+(_(linear|sweep))?|align|distill)"
+    r"_pe(_core|_frozen|_spatial)?(_(g14|l14|b16|s16|t16|tiny))?(_\d+)?(_tta|_shards)?"
+)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        118_287,  # training images of COCO
+        184_375,  # iterations of 100 epochs of Mask R-CNN
+        163_889,
+        177_546,
+        1_742_289,  # training images of Objects365
+        24_231,  # training images of NYUv2
+        24_000,  # updates of spatial alignment
+        12_288,  # images of each
+        1203,  # classes of LVIS
+        38_400,  # iterations of DINOv2's depth recipe
+    ],
+)
+def test_sizes_of_data_and_schedules_are_written_once(number):
+    values = [
+        node.value for path in FILES for node in ast.walk(ast.parse(path.read_text())) if type(node) is ast.Constant
+    ]
+    assert values.count(number) == 1
