@@ -69,5 +69,5 @@ def test_file_systems_without_locks(tmp_path, other, monkeypatch):
 
 def test_a_work_dir_that_is_a_file(tmp_path):
     (tmp_path / "run").write_text("")
-    with pytest.raises(ConfigError, match="is not a folder"):
+    with pytest.raises(ConfigError, match="is a file: name a folder"):
         make_runner(tmp_path)
