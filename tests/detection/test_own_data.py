@@ -296,3 +296,11 @@ def test_the_same_file_for_train_and_val_only_where_asked(tmp_path):
         use_data(config_of(), tmp_path)
     with pytest.raises(ConfigError, match="train and val would both be .*val.json"):
         use_data(config_of(), tmp_path, train_ann="annotations/val.json")
+
+
+def test_a_test_file_for_validation_finds_the_images_of_val(tmp_path):
+    write(tmp_path, voc0712_trainval=GOOD, voc07_test=GOOD)
+    (tmp_path / "pictures").rename(tmp_path / "train")
+    write_images(tmp_path / "val", ["0.png", "1.png"])
+    config = use_data(config_of(), tmp_path)
+    assert [dataset_of(config, split).data_prefix.img for split in ("train", "val", "test")] == ["train", "val", "val"]
