@@ -50,7 +50,7 @@ class StepSeedHook(Hook):
 
     So a resumed run draws what the uninterrupted one would have drawn (sampled boxes, dropped paths, federated
     classes), and processes draw differently: with MMEngine's one seed for all, stochastic depth would drop the same
-    blocks in all of a step's images. Samples have seeds of their own, see :mod:`pe_dense.engine.data_loading`.
+    blocks in all of a step's images. Samples have seeds of their own, see :mod:`pe_dense.engine.seeded_sampling`.
     """
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:

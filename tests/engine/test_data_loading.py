@@ -17,8 +17,9 @@ from torch.utils.data import BatchSampler, Dataset
 from torch.utils.data import DataLoader as TorchLoader
 
 from pe_dense.engine import data_loading
-from pe_dense.engine.data_loading import DataLoader, DataWorkerError, SampleIndex, TrainBatches, check_shared_memory
+from pe_dense.engine.data_loading import DataLoader, DataWorkerError, check_shared_memory
 from pe_dense.engine.runner import Runner
+from pe_dense.engine.seeded_sampling import SampleIndex, TrainBatches
 from pe_dense.utils.errors import ConfigError
 
 
