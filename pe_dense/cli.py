@@ -29,6 +29,7 @@ COMMANDS = {
     "explore": Command("explore", "explore features in a local web page"),
     "export": Command("export_tower", "write a trained backbone in the published format"),
     "convert": Command("convert_checkpoint", "convert a released detector to this project's format"),
+    "print-config": Command("print_config", "print a resolved config and the file that sets each key"),
 }
 
 
