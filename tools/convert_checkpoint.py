@@ -20,7 +20,6 @@ def parse_args():
 
 def main():
     args = parse_args()
-    import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
     from pe_dense.utils.errors import one_line_errors
 
     with one_line_errors():

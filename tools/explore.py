@@ -34,7 +34,6 @@ def main():
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
     try:
-        import pe_dense.engine  # noqa: F401  sets OMP_WAIT_POLICY, which must precede the import of torch
         from pe_dense.utils.errors import one_line_errors
 
         with one_line_errors():

@@ -45,8 +45,7 @@ def main():
 
     with one_line_errors():
         from pe_dense.utils.errors import ConfigError
-        from pe_dense.utils.image import find_images
-        from pe_dense.utils.output_folder import check_output_folder
+        from pe_dense.utils.image import check_output_folder, find_images
 
         check_output_folder(args.out, "--out")
         for source in args.images:

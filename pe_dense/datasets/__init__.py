@@ -1,14 +1,12 @@
 """Data sets, transforms and samplers that the mm libraries lack, and generated data."""
 
-from pe_dense.datasets.coco import CocoDataset
+from pe_dense.datasets.coco import CocoDataset, Objects365Dataset
 from pe_dense.datasets.davis import DavisDataset
-from pe_dense.datasets.image_folder import ImageFolder
+from pe_dense.datasets.image_folder import TORCHVISION_TRANSFORMS, ImageFolder
 from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap
 from pe_dense.datasets.loading import LoadImage
 from pe_dense.datasets.lvis import LVISDataset
-from pe_dense.datasets.objects365 import Objects365Dataset
 from pe_dense.datasets.samplers import RepeatFactorSampler
-from pe_dense.datasets.transforms import TORCHVISION_TRANSFORMS
 from pe_dense.datasets.webdataset import WebImages
 
 __all__ = [

@@ -20,8 +20,8 @@ from pe_dense.datasets.annotation_fields import (
     read_number,
     read_text,
     short,
+    wrong_convention,
 )
-from pe_dense.datasets.box_convention import wrong_convention
 from pe_dense.datasets.segmentation_check import Masks, check_masks
 
 PARTS = ("images", "annotations", "categories")

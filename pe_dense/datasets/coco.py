@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Sequence
 
 from mmdet.datasets import CocoDataset as _CocoDataset
+from mmdet.datasets import Objects365V2Dataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.datasets.transforms import LoadAnnotations
 from mmengine.logging import print_log
@@ -193,3 +195,20 @@ class CocoDataset(_CocoDataset):
             kept.append({**annotation, "bbox": box})
         self._num_objects += len(raw_data_info["raw_ann_info"])
         return super().parse_data_info(dict(raw_img_info=image, raw_ann_info=kept))
+
+
+@DATASETS.register_module()
+class Objects365Dataset(Objects365V2Dataset):
+    """mmdet's ``Objects365V2Dataset``, which accepts several names of the annotation file.
+
+    Args:
+        ann_file: path of the annotation file, relative to ``data_root``.
+        data_root: folder of the data.
+        ann_file_alternatives: other names of the file; the first that exists is read where ``ann_file`` does not exist.
+        kwargs: those of mmdet's class.
+    """
+
+    def __init__(self, ann_file: str = "", *, data_root: str = "", ann_file_alternatives: Sequence[str] = (), **kwargs):
+        names = [ann_file, *ann_file_alternatives]
+        existing = (name for name in names if os.path.exists(os.path.join(data_root or "", name)))
+        super().__init__(ann_file=next(existing, ann_file), data_root=data_root, **kwargs)

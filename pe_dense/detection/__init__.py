@@ -2,10 +2,8 @@
 
 from pe_dense.detection.federated_loss import FederatedLoss
 from pe_dense.detection.inferencer import DetectionPredictor, Detector, load_detector
-from pe_dense.detection.mask_rcnn import MaskRCNN, MaxIoUAssigner
+from pe_dense.detection.mask_rcnn import FixedSizeCrop, MaskRCNN, MaxIoUAssigner, RoIHead, RPNHead
 from pe_dense.detection.num_classes_hook import ClassCheckHook
-from pe_dense.detection.rcnn_heads import RoIHead, RPNHead
-from pe_dense.detection.transforms import FixedSizeCrop
 from pe_dense.detection.tta import MaskRCNNTTAModel
 
 __all__ = [

@@ -19,9 +19,8 @@ from pycocotools import mask as rle
 from pe_dense.datasets.annotations import compare_with_checkpoint
 from pe_dense.datasets.loading import image_reader, read_pixels, without_loading
 from pe_dense.engine.config import load_config
-from pe_dense.engine.inferencer import Predictor, transform
+from pe_dense.engine.inferencer import Predictor, drop_pretrained, transform, use_test_time_augmentation
 from pe_dense.engine.runner import load_model_state
-from pe_dense.engine.tta import drop_pretrained, use_test_time_augmentation
 from pe_dense.registry import INFERENCERS
 from pe_dense.utils import read_checkpoint
 from pe_dense.utils.errors import InputError

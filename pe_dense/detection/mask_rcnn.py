@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+from mmcv.ops import batched_nms as mmcv_batched_nms
+from mmcv.transforms.utils import cache_randomness
+from mmdet.datasets.transforms import RandomCrop
+from mmdet.models.dense_heads import RPNHead as _RPNHead
 from mmdet.models.detectors import MaskRCNN as _MaskRCNN
+from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.mask_heads import FCNMaskHead
 from mmdet.models.task_modules.assigners import AssignResult
 from mmdet.models.task_modules.assigners import MaxIoUAssigner as _MaxIoUAssigner
+from mmdet.structures.bbox import get_box_tensor
+from mmengine.config import ConfigDict
 from mmengine.model import caffe2_xavier_init, normal_init
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from pe_dense.detection.convert_detectron2 import from_detectron2, is_detectron2
-from pe_dense.registry import MODELS, TASK_UTILS
+from pe_dense.ops.nms import batched_nms
+from pe_dense.registry import MODELS, TASK_UTILS, TRANSFORMS
 
 
 @MODELS.register_module()
@@ -60,3 +72,116 @@ class MaxIoUAssigner(_MaxIoUAssigner):
             result.gt_inds[positive] = best[positive] + 1
             result.labels[positive] = gt_labels[best[positive]]
         return result
+
+
+@TRANSFORMS.register_module()
+class FixedSizeCrop(RandomCrop):
+    """Crop to a fixed size, with one random number for both offsets.
+
+    As Detectron2's ``FixedSizeCrop``, the crop of the published detectors' large-scale jitter: the window moves along
+    the diagonal from the top left to the bottom right corner of the image. mmdet's ``RandomCrop`` draws each offset
+    separately. An image that is smaller than the crop stays as it is.
+
+    Args:
+        crop_size: (width, height) of the crop in pixels, in mmdet's order.
+        **kwargs: ``allow_negative_crop``, ``recompute_bbox`` and ``bbox_clip_border`` of mmdet's ``RandomCrop``.
+    """
+
+    def __init__(self, crop_size: tuple[int, int], **kwargs) -> None:
+        super().__init__(crop_size=crop_size, crop_type="absolute", **kwargs)
+
+    @cache_randomness
+    def _rand_offset(self, margin: tuple[int, int]) -> tuple[int, int]:
+        vertical, horizontal = np.round(np.multiply(margin, np.random.uniform())).astype(int).tolist()
+        return vertical, horizontal
+
+
+@MODELS.register_module()
+class RPNHead(_RPNHead):
+    """As mmdet's, but NMS separates the proposals of the pyramid's levels in float64.
+
+    mmdet shifts boxes by their level in float32, which rounds coordinates and moves overlaps across the threshold.
+    Arguments are those of mmdet's class.
+    """
+
+    def _bbox_post_process(self, results: InstanceData, cfg: ConfigDict, *args, **kwargs) -> InstanceData:
+        if not is_hard_nms(cfg.nms):
+            return super()._bbox_post_process(results, cfg, *args, **kwargs)
+        boxes = get_box_tensor(results.bboxes)
+        width, height = (boxes[:, 2:] - boxes[:, :2]).unbind(1)
+        smallest = cfg.get("min_bbox_size", -1)
+        if smallest >= 0:  # mmdet drops small boxes before NMS, too
+            large = (width > smallest) & (height > smallest)
+            results, boxes = results[large], boxes[large]
+        results = results[batched_nms(boxes, results.scores, results.level_ids, cfg.nms["iou_threshold"])]
+        return super()._bbox_post_process(results, ConfigDict(cfg, nms=None), *args, **kwargs)
+
+
+@MODELS.register_module()
+class RoIHead(StandardRoIHead):
+    """As mmdet's ``StandardRoIHead``, but NMS separates the detections of the classes in float64.
+
+    mmdet shifts boxes by their class in float32, which rounds coordinates to 0.1 px for the last of LVIS's 1203 classes
+    and moves overlaps across the threshold. Arguments are those of mmdet's class.
+    """
+
+    def predict_bbox(
+        self,
+        x: tuple[Tensor, ...],
+        batch_img_metas: list[dict],
+        rpn_results_list: Sequence[InstanceData],
+        rcnn_test_cfg: ConfigDict | None,
+        rescale: bool = False,
+    ) -> list[InstanceData]:
+        """Detect in a batch of B images.
+
+        Args:
+            x: levels of the pyramid, each (B, C, h, w).
+            batch_img_metas: meta information of each image.
+            rpn_results_list: proposals of each image.
+            rcnn_test_cfg: ``score_thr``, ``nms`` and ``max_per_img``. None gives each proposal's boxes and scores of
+                all classes, as in mmdet.
+            rescale: whether boxes are in px of the original image instead of the resized one.
+
+        Returns:
+            per image ``bboxes`` (N, 4), ``scores`` (N,) and ``labels`` (N,), best first.
+        """
+        if rcnn_test_cfg is None or not is_hard_nms(rcnn_test_cfg.nms):
+            return super().predict_bbox(x, batch_img_metas, rpn_results_list, rcnn_test_cfg, rescale)
+        found = super().predict_bbox(x, batch_img_metas, rpn_results_list, None, rescale)
+        return [detections(item, rcnn_test_cfg) for item in found]
+
+
+def detections(found: InstanceData, cfg: ConfigDict) -> InstanceData:
+    """Apply threshold, NMS and limit to one image.
+
+    Args:
+        found: ``bboxes`` (N, 4) or (N, classes * 4) and ``scores`` (N, classes + 1), the background last.
+        cfg: ``score_thr``, ``nms`` and ``max_per_img``.
+
+    Returns:
+        ``bboxes`` (K, 4), ``scores`` (K,) and ``labels`` (K,), best first.
+    """
+    scores = found.scores[:, :-1]
+    if not len(scores):
+        boxes = found.bboxes.new_zeros(0, 4)
+        return InstanceData(bboxes=boxes, scores=boxes[:, 0], labels=boxes[:, 0].long())
+    boxes = found.bboxes.reshape(len(scores), -1, 4).expand(-1, scores.shape[1], 4)
+    proposals, labels = (scores > cfg.score_thr).nonzero(as_tuple=True)
+    boxes, scores = boxes[proposals, labels], scores[proposals, labels]
+    kept = batched_nms(boxes, scores, labels, cfg.nms["iou_threshold"])
+    if cfg.max_per_img > 0:
+        kept = kept[: cfg.max_per_img]
+    return InstanceData(bboxes=boxes[kept], scores=scores[kept], labels=labels[kept])
+
+
+def keep_by_class(found: InstanceData, nms: dict) -> InstanceData:
+    """NMS of merged detections with ``bboxes``, ``scores`` and ``labels``, by a head's ``nms`` settings."""
+    if is_hard_nms(nms):
+        return found[batched_nms(found.bboxes, found.scores, found.labels, nms["iou_threshold"])]
+    return found[mmcv_batched_nms(found.bboxes, found.scores, found.labels, nms)[1]]
+
+
+def is_hard_nms(nms: dict | None) -> bool:
+    """Whether settings ask for plain NMS by class; other kinds, such as soft-NMS, are mmdet's."""
+    return nms is not None and set(nms) <= {"type", "iou_threshold"} and nms.get("type", "nms") == "nms"

@@ -12,7 +12,7 @@ from mmengine.model import BaseTTAModel
 from mmengine.structures import InstanceData
 from torch import Tensor
 
-from pe_dense.detection.rcnn_heads import keep_by_class
+from pe_dense.detection.mask_rcnn import keep_by_class
 from pe_dense.registry import MODELS
 
 

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator, Mapping
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
-from pe_dense.engine.arguments import OptionText
+from pe_dense.engine.arguments import OptionText, parse
 from pe_dense.engine.config_types import Arguments, accepts, arguments_of, check_runner_type, describe, suggestion
-from pe_dense.engine.option_values import parse
-from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.errors import ConfigError, library_errors
 
 # What a run reads of a config's top level: arguments of MMEngine's runner, what the runner reads of the config itself,
 # and what this project adds. Any other name there only gives a value that stands in several places a name.
@@ -325,3 +325,36 @@ def _check_dicts(config: Config, path: tuple[str, ...], item) -> None:
             raise ConfigError(
                 f"{config.filename}: {'.'.join(path)} has no {key!r}; it has {', '.join(sorted(_KNOWN[path[-1]]))}"
             )
+
+
+class CheckedBuilding(Runner):
+    """MMEngine's runner, which reports arguments that a library refuses in one line.
+
+    Loops, optimizers, schedulers and metrics are built by ``train``, ``val`` and ``test``, where other exceptions are
+    bugs and keep their traceback.
+    """
+
+    def build_train_loop(self, loop):
+        """As MMEngine's, with its data loader."""
+        with library_errors("train_cfg and train_dataloader can't be used with these values"):
+            return super().build_train_loop(loop)
+
+    def build_val_loop(self, loop):
+        """As MMEngine's, with data loader and metrics."""
+        with library_errors("val_cfg, val_dataloader and val_evaluator can't be used with these values"):
+            return super().build_val_loop(loop)
+
+    def build_test_loop(self, loop):
+        """As MMEngine's, with data loader and metrics."""
+        with library_errors("test_cfg, test_dataloader and test_evaluator can't be used with these values"):
+            return super().build_test_loop(loop)
+
+    def build_optim_wrapper(self, optim_wrapper):
+        """As MMEngine's."""
+        with library_errors("optim_wrapper can't be built from these values"):
+            return super().build_optim_wrapper(optim_wrapper)
+
+    def build_param_scheduler(self, scheduler):
+        """As MMEngine's."""
+        with library_errors("param_scheduler can't be built from these values"):
+            return super().build_param_scheduler(scheduler)

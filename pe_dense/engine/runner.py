@@ -17,17 +17,15 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader as _DataLoader
 
 from pe_dense.engine import fsdp
-from pe_dense.engine.checked_building import CheckedBuilding
+from pe_dense.engine.build_runner import LocalVisBackend, is_local
+from pe_dense.engine.config_check import CheckedBuilding
 from pe_dense.engine.data_loading import DataLoader, check_shared_memory
-from pe_dense.engine.hooks.checkpoint import CheckpointHook
+from pe_dense.engine.hooks.checkpoint import CheckpointHook, StopHook, after_update
 from pe_dense.engine.hooks.ema import EMAHook
 from pe_dense.engine.hooks.nan_loss import NaNLossHook
-from pe_dense.engine.hooks.stop import StopHook, after_update
 from pe_dense.engine.preflight import check_images, empty_error, is_empty
-from pe_dense.engine.resume import check_optimizer, check_training_state
-from pe_dense.engine.resume_schedule import ConfiguredSchedule, check_progress
+from pe_dense.engine.resume import ConfiguredSchedule, check_optimizer, check_progress, check_training_state
 from pe_dense.engine.seeded_sampling import SeededBatchSampler, TrainBatches
-from pe_dense.engine.vis_backend import LocalVisBackend, is_local
 from pe_dense.engine.work_dir_lock import unlock_work_dir
 from pe_dense.registry import RUNNERS
 from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint

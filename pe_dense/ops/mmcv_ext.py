@@ -9,12 +9,14 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from pe_dense.ops.deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
-from pe_dense.ops.iou import bbox_overlaps
-from pe_dense.ops.nms import nms, nms_match, softnms
-from pe_dense.ops.roi_align import roi_align_backward, roi_align_forward
-from pe_dense.ops.roi_pool import roi_pool_backward, roi_pool_forward
-from pe_dense.ops.sigmoid_focal_loss import sigmoid_focal_loss_backward, sigmoid_focal_loss_forward
-from pe_dense.ops.softmax_focal_loss import softmax_focal_loss_backward, softmax_focal_loss_forward
+from pe_dense.ops.focal_loss import (
+    sigmoid_focal_loss_backward,
+    sigmoid_focal_loss_forward,
+    softmax_focal_loss_backward,
+    softmax_focal_loss_forward,
+)
+from pe_dense.ops.nms import bbox_overlaps, nms, nms_match, softnms
+from pe_dense.ops.roi_align import roi_align_backward, roi_align_forward, roi_pool_backward, roi_pool_forward
 
 __all__ = [
     "bbox_overlaps",

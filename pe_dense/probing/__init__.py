@@ -1,7 +1,6 @@
 """Probes on frozen backbones: what segmentation and depth share."""
 
-from pe_dense.probing.preprocessor import ProbePreprocessor
-from pe_dense.probing.probe import LayerProbe, save_probe
+from pe_dense.probing.probe import LayerProbe, ProbePreprocessor, save_probe
 from pe_dense.probing.report_hook import LayerMetric, SweepHook
 from pe_dense.probing.sweep import LayerSweep, SweepOptimWrapperConstructor
 

@@ -5,17 +5,48 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 
+import torch
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS, OPTIMIZERS
 from torch import Tensor, nn
 
-from pe_dense.probing.early_backward import settle
 from pe_dense.probing.probe import FrozenBackboneMixin, probe_name, sized
 from pe_dense.probing.sliding_window import windows_of
 from pe_dense.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from pe_dense.utils.errors import ConfigError, InputError
 from pe_dense.utils.rng import fork_rng_at_initial_seed
+
+
+def settle(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Compute a loss's gradients now and keep nothing else of what led to it.
+
+    The result is worth the loss, and its backward pass hands the gradients out. So the losses of many heads can be
+    summed up for one ordinary backward pass (with whatever wraps model and optimizer), while the activations of one
+    head at a time are in memory.
+
+    Args:
+        loss: a scalar.
+        parameters: what it depends on; gradients for others are lost.
+
+    Returns:
+        a scalar.
+    """
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    return _Settled.apply(loss.detach(), gradients, *parameters)
+
+
+class _Settled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, loss: Tensor, gradients: Sequence[Tensor | None], *_parameters: nn.Parameter) -> Tensor:
+        ctx.gradients = gradients
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor):
+        gradients = [None if gradient is None else upstream * gradient for gradient in ctx.gradients]
+        return None, None, *gradients
 
 
 class LayerSweep(FrozenBackboneMixin):

@@ -25,10 +25,48 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
-from pe_dense.utils import hub
 from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.storage_check import short_record
+
+HUB_PREFIX = "hf://"
+_HUB_NAME = re.compile(r"hf://(?P<owner>[^/@]+)/(?P<repo>[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?")
+
+
+def fetch_from_hub(uri: str) -> str:
+    """Give the local path of a hub file, downloading it into the hub's cache where it is not there yet.
+
+    Args:
+        uri: ``hf://<owner>/<repo>[@<revision>][/<file>]``; the file is ``<repo>.pt`` where none is named, as in the
+            towers' repositories. ``HF_HUB_OFFLINE=1``, ``HF_HOME`` and ``HF_TOKEN`` are honored.
+
+    Raises:
+        ValueError: if the name does not have that form.
+        FileNotFoundError: if the file is neither in the cache nor to be had from the hub.
+    """
+    match = _HUB_NAME.fullmatch(uri)
+    if match is None:
+        raise InputError(f"{uri!r} is not of the form hf://<owner>/<repo>[@<revision>][/<file>]")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
+
+    repo, file = f"{match['owner']}/{match['repo']}", match["file"] or f"{match['repo']}.pt"
+    where = f"{file} of hub repository {repo}" + (f" at {match['revision']}" if match["revision"] else "")
+    try:
+        return hf_hub_download(repo, file, revision=match["revision"])
+    except LocalEntryNotFoundError as error:  # an EntryNotFoundError too, so it goes first
+        raise FileNotFoundError(
+            f"{where} is not in the local cache and the hub can't be reached (HF_HUB_OFFLINE=1 forbids it). "
+            "Connect once, or give the path of the file instead."
+        ) from error
+    except EntryNotFoundError as error:
+        raise FileNotFoundError(f"The hub has no {where}") from error
+    except HfHubHTTPError as error:
+        raise FileNotFoundError(
+            f"The hub did not give {where} ({str(error).splitlines()[0]}). Check the name; a repository that asks "
+            "for consent needs `hf auth login` or HF_TOKEN."
+        ) from error
+
 
 _SAFETENSORS_TYPES = {
     torch.float64: "F64",
@@ -92,9 +130,9 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
             an address of another kind.
     """
     source = str(source)
-    if "://" in source and not source.startswith(hub.PREFIX):
-        raise CheckpointError(f"{source} is not fetched: only {hub.PREFIX} names are. Download it and give its path")
-    path = Path(hub.fetch(source) if source.startswith(hub.PREFIX) else source).expanduser()
+    if "://" in source and not source.startswith(HUB_PREFIX):
+        raise CheckpointError(f"{source} is not fetched: only {HUB_PREFIX} names are. Download it and give its path")
+    path = Path(fetch_from_hub(source) if source.startswith(HUB_PREFIX) else source).expanduser()
     if path.is_dir():
         path = last_checkpoint(path)
         source = str(path)
@@ -327,7 +365,7 @@ def _training_globals() -> list:
     ]
 
 
-@CheckpointLoader.register_scheme(prefixes=hub.PREFIX, force=True)
+@CheckpointLoader.register_scheme(prefixes=HUB_PREFIX, force=True)
 def _load_for_mmengine(filename, map_location=None):
     return read_checkpoint(filename, map_location=map_location or "cpu")
 

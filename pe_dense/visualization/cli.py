@@ -11,8 +11,7 @@ from mmengine.logging import MMLogger
 
 from pe_dense.utils import video
 from pe_dense.utils.errors import ConfigError
-from pe_dense.utils.image import find_images, output_names, read_image
-from pe_dense.utils.output_folder import check_output_folder
+from pe_dense.utils.image import check_output_folder, find_images, output_names, read_image
 
 MODES = ("pca", "correspondence", "similarity", "attention")
 
@@ -70,7 +69,7 @@ def draw(
     from pe_dense.backbones.build import choose_device, open_tower, title_of
     from pe_dense.visualization import figures
     from pe_dense.visualization.features import FigureInputs
-    from pe_dense.visualization.video import SAMPLES, draw_feature_video
+    from pe_dense.visualization.figures import SAMPLES, draw_feature_video
 
     # What is logged about a file on its way is for training logs; here it would break into the progress.
     MMLogger.get_current_instance().setLevel(logging.WARNING)
@@ -158,6 +157,6 @@ def _check_options(mode: str, mask, point: str | None, per_image: bool, films: S
 
 
 def _length(film: Path) -> int:
-    from pe_dense.visualization.video import count_frames
+    from pe_dense.visualization.figures import count_frames
 
     return count_frames(film)

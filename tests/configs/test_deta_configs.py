@@ -13,9 +13,9 @@ from pe_dense.datasets import Objects365Dataset
 from pe_dense.detection.custom_dataset import use_data
 from pe_dense.detection.inferencer import Detector
 from pe_dense.engine.config import load_config
+from pe_dense.engine.inferencer import use_test_time_augmentation
 from pe_dense.engine.optimizers.layer_decay import parameter_groups
 from pe_dense.engine.preflight import check_files, check_images
-from pe_dense.engine.tta import use_test_time_augmentation
 from pe_dense.utils.errors import ConfigError
 
 FOLDER = Path(__file__).parents[2] / "configs"

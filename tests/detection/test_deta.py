@@ -15,7 +15,7 @@ from torchvision.transforms.functional import resize as torchvision_resize
 from pe_dense.detection.deta import DETAAssigner
 from pe_dense.detection.deta.assigner import choose_proposals
 from pe_dense.detection.deta.transforms import DETAJitter, DETAResize, DETAView, detr_size
-from pe_dense.engine.tta import drop_pretrained
+from pe_dense.engine.inferencer import drop_pretrained
 from pe_dense.necks import DETAPyramid
 
 CONFIG = Path(__file__).parents[2] / "configs" / "shapes_deta_pe_tiny.py"

@@ -4,8 +4,8 @@ import pytest
 import torch
 from mmcv.ops import MultiScaleDeformableAttention
 
-from pe_dense.detection.deta import attention
-from pe_dense.detection.deta.attention import DeformableAttention
+from pe_dense.detection.deta import deta
+from pe_dense.detection.deta.deta import DeformableAttention
 
 SHAPES = torch.tensor([[6, 9], [3, 5]])
 STARTS = torch.tensor([0, 54])
@@ -96,9 +96,9 @@ def test_who_samples(layer, dtype, compiled, wanted, monkeypatch):
         return type("Function", (), dict(apply=staticmethod(apply)))
 
     called = []
-    monkeypatch.setattr(attention, "MultiScaleDeformableAttnFunction", by("mmcv"))
-    monkeypatch.setattr(attention, "DeformAttnFunction", by("ours"))
-    monkeypatch.setattr(attention, "stands_in", lambda: not compiled)
+    monkeypatch.setattr(deta, "MultiScaleDeformableAttnFunction", by("mmcv"))
+    monkeypatch.setattr(deta, "DeformAttnFunction", by("ours"))
+    monkeypatch.setattr(deta, "stands_in", lambda: not compiled)
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     given = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs(2).items()}
     layer.to(dtype)(**given)

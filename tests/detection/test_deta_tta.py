@@ -8,7 +8,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from pe_dense.engine import build_runner
 from pe_dense.engine.config import load_config
-from pe_dense.engine.tta import drop_pretrained
+from pe_dense.engine.inferencer import drop_pretrained
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 

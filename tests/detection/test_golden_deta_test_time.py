@@ -16,7 +16,7 @@ from PIL import Image
 
 from pe_dense.detection.deta.transforms import DETAView, detr_size
 from pe_dense.engine.config import load_config
-from pe_dense.engine.tta import drop_pretrained
+from pe_dense.engine.inferencer import drop_pretrained
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 OFFICIAL = "coco_deta_pe_g14_1824.py"

@@ -10,7 +10,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import InstanceData
 from torchvision.ops import nms
 
-from pe_dense.detection.rcnn_heads import detections, keep_by_class
+from pe_dense.detection.mask_rcnn import detections, keep_by_class
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 HARD = dict(type="nms", iou_threshold=0.5)

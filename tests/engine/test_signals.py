@@ -13,8 +13,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.runner import ValLoop
 
-from pe_dense.engine.hooks import stop as stop_module
-from pe_dense.engine.hooks.stop import StopHook
+from pe_dense.engine.hooks import checkpoint as stop_module
+from pe_dense.engine.hooks.checkpoint import StopHook
 from pe_dense.utils import read_checkpoint
 from pe_dense.utils.signals import STOP, StopRun, StopSignals
 

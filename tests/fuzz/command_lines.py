@@ -308,7 +308,6 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", action="store_true", help="print each round")
     args = parser.parse_args()
-    import pe_dense.engine  # noqa: F401
 
     endings, failures = run(args.rounds, args.seed, args.verbose)
     print(*failures, sep="\n", end="\n\n")

@@ -25,7 +25,7 @@ from pe_dense.language import (
 from pe_dense.language.clip import _find_configs
 from pe_dense.language.open_clip import from_open_clip, to_open_clip
 from pe_dense.language.transforms import video_frame_indices
-from pe_dense.utils import CheckpointError, hub
+from pe_dense.utils import CheckpointError, checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_published_example(tmp_path, monkeypatch, model):
     monkeypatch.setitem(TEXT_CONFIGS, name, TextConfig(**TEXT))
     state = model.state_dict()
     torch.save(state, tmp_path / "published.pt")
-    monkeypatch.setattr(hub, "fetch", {f"hf://facebook/{name}": str(tmp_path / "published.pt")}.__getitem__)
+    monkeypatch.setattr(checkpoint, "fetch", {f"hf://facebook/{name}": str(tmp_path / "published.pt")}.__getitem__)
     monkeypatch.setattr(torch.nn.Module, "cuda", lambda self: self)
     monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
     (tmp_path / "docs/assets").mkdir(parents=True)

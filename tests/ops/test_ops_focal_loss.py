@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from mmcv.ops import SigmoidFocalLoss, SoftmaxFocalLoss, sigmoid_focal_loss, softmax_focal_loss
 from torchvision.ops import sigmoid_focal_loss as torchvision_focal_loss
 
-from pe_dense.ops.softmax_focal_loss import softmax_focal_loss_backward
+from pe_dense.ops.focal_loss import softmax_focal_loss_backward
 
 LOGITS = torch.tensor([[0.3, -1.2, 2.0], [1.5, 0.1, -0.4], [-2.0, 0.7, 0.9], [0.2, 0.2, -3.0]])
 TARGETS = torch.tensor([2, 0, 3, 1])  # 3 is the background of three classes

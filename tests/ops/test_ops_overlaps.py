@@ -3,7 +3,7 @@ import torch
 from mmcv.ops import bbox_overlaps as mmcv_bbox_overlaps
 from torchvision.ops import box_iou
 
-from pe_dense.ops.iou import bbox_overlaps
+from pe_dense.ops.nms import bbox_overlaps
 
 FIRST = torch.tensor([[0.0, 0, 10, 10], [10, 10, 20, 20]])
 SECOND = torch.tensor([[0.0, 0, 10, 20], [15, 15, 25, 25]])

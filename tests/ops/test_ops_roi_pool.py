@@ -5,7 +5,7 @@ import torch
 from mmcv.ops import RoIPool
 from mmcv.ops.roi_pool import roi_pool
 
-from pe_dense.ops.roi_pool import roi_pool_forward
+from pe_dense.ops.roi_align import roi_pool_forward
 
 # Index of the image, x1, y1, x2, y2 (inclusive): inside; over the borders; outside; ends before it starts; other image.
 ROIS = torch.tensor(

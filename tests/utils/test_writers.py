@@ -18,9 +18,9 @@ from pe_dense.backbones.build import export_tower
 from pe_dense.datasets.davis import write_mask
 from pe_dense.datasets.synthetic import write_shapes, write_shapes_video
 from pe_dense.distillation.feature_cache import FeatureCache
+from pe_dense.engine.build_runner import LocalVisBackend
 from pe_dense.engine.hooks.checkpoint import CheckpointHook
 from pe_dense.engine.layer_report import write_layer_report
-from pe_dense.engine.vis_backend import LocalVisBackend
 from pe_dense.probing.probe import save_probe
 from pe_dense.utils import atomic_write as module
 from pe_dense.utils.atomic_write import WriteError, write_json

@@ -13,7 +13,7 @@ from pe_dense.utils.video import read_video, write_video
 from pe_dense.visualization import feature_rgb, fit_basis
 from pe_dense.visualization.cli import draw, parse_layers
 from pe_dense.visualization.features import prepare
-from pe_dense.visualization.video import sample_numbers
+from pe_dense.visualization.figures import sample_numbers
 
 DEFAULTS = dict(
     arch=None, layers="-1", mode="pca", mask=None, point=None, size=None, per_image=False, overwrite=False, device="cpu"

@@ -7,9 +7,8 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 
 from pe_dense.detection.inferencer import run_lengths
-from pe_dense.visualization import fonts
-from pe_dense.visualization.drawing import DrawnObject, draw_objects, with_legend
-from pe_dense.visualization.fonts import font_for
+from pe_dense.visualization import drawing
+from pe_dense.visualization.drawing import DrawnObject, draw_objects, font_for, with_legend
 
 RED = (200, 0, 0)
 
@@ -66,10 +65,10 @@ def ink(name):
 
 def test_characters_without_a_font_stay_distinct(monkeypatch):
     """Without a fallback both names are the same row of empty boxes."""
-    monkeypatch.setattr(fonts, "_fonts", lambda: (findfont("DejaVu Sans"),))
+    monkeypatch.setattr(drawing, "_fonts", lambda: (findfont("DejaVu Sans"),))
     said = []
-    monkeypatch.setattr(fonts, "print_log", lambda line, *_: said.append(line))
-    fonts._say_missing.cache_clear()
+    monkeypatch.setattr(drawing, "print_log", lambda line, *_: said.append(line))
+    drawing._say_missing.cache_clear()
     assert font_for("猫 1", 20)[1] == "\\u732b 1"
     assert not np.array_equal(ink("猫"), ink("犬"))
     assert said[0].startswith("No installed font has \\u732b: drawn as escapes. Install one")
@@ -94,7 +93,7 @@ def test_an_installed_font_that_has_the_characters_is_used(tmp_path, monkeypatch
     builder.setupOS2()
     builder.setupPost()
     builder.save(tmp_path / "cats.ttf")
-    monkeypatch.setattr(fonts, "_fonts", lambda: (findfont("DejaVu Sans"), str(tmp_path / "cats.ttf")))
+    monkeypatch.setattr(drawing, "_fonts", lambda: (findfont("DejaVu Sans"), str(tmp_path / "cats.ttf")))
     font, text = font_for("猫", 20)
     assert (font.path, text) == (str(tmp_path / "cats.ttf"), "猫")
     assert ink("猫").any()

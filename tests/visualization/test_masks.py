@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pe_dense.visualization.foreground import foreground_masks, read_mask
+from pe_dense.visualization.features import foreground_masks, read_mask
 
 
 def save(path, values, mode=None):

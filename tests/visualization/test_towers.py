@@ -65,7 +65,9 @@ def test_a_probe_on_a_published_tower_takes_the_published_file(tmp_path, monkeyp
     tower = open_tower("PE-Spatial-T16-512", "random")
     torch.save(tower.state_dict(), tmp_path / "tower.pt")
     fetched = []
-    monkeypatch.setattr("pe_dense.utils.hub.fetch", lambda name: fetched.append(name) or str(tmp_path / "tower.pt"))
+    monkeypatch.setattr(
+        "pe_dense.utils.checkpoint.fetch_from_hub", lambda name: fetched.append(name) or str(tmp_path / "tower.pt")
+    )
     name = "hf://facebook/PE-Spatial-T16-512"
     backbone = dict(
         type="pe_dense.FrozenTower",

@@ -20,8 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pe_dense.apps.explorer.explorer import Explorer, InvalidRequest
-from pe_dense.apps.explorer.job_queue import JobCanceled, JobQueue, QueueFull
+from pe_dense.apps.explorer.explorer import Explorer, InvalidRequest, JobCanceled, JobQueue, QueueFull
 from pe_dense.utils.image import ImageError
 
 MAX_BYTES = 32 << 20

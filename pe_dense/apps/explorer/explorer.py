@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar, copy_context
 from functools import lru_cache
-from threading import Lock
+from threading import Event, Lock
+from typing import TypeVar
 
 from PIL import Image
 from torch import Tensor
 
-from pe_dense.apps.explorer.job_queue import check_canceled
 from pe_dense.backbones.base import Backbone
 from pe_dense.utils.image import read_image
 from pe_dense.visualization.colors import feature_rgb
@@ -20,6 +24,99 @@ from pe_dense.visualization.drawing import enlarge, fit_photo, mark, overlay_hea
 from pe_dense.visualization.features import center_of, iter_maps, prepare, token_at
 from pe_dense.visualization.pca import Basis, fit_basis
 from pe_dense.visualization.similarity import cosine_similarity, nearest_tokens
+
+T = TypeVar("T")
+_canceled: ContextVar[Event | None] = ContextVar("canceled", default=None)
+
+
+class QueueFull(Exception):
+    """The queue has no free place."""
+
+
+class JobCanceled(Exception):
+    """The job that raises this was canceled."""
+
+
+def check_canceled() -> None:
+    """Stop the job of a :class:`JobQueue` that was canceled; long jobs call this between their steps.
+
+    Outside of a queue it does nothing.
+
+    Raises:
+        JobCanceled: if the job that runs in this thread was canceled.
+    """
+    event = _canceled.get()
+    if event is not None and event.is_set():
+        raise JobCanceled
+
+
+class JobQueue:
+    """Run functions one at a time in a thread, in order of arrival.
+
+    All methods are called from the event loop's thread.
+
+    Args:
+        limit: number of places, for the running job and those that wait for it.
+    """
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self._taken = 0
+        self._closed = False
+        self._turn = asyncio.Lock()
+        self._running: Event | None = None
+        self._executor = ThreadPoolExecutor(1)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Take a place in the queue; each :meth:`run` needs one.
+
+        Raises:
+            QueueFull: if all places are taken.
+        """
+        if self._taken >= self.limit:
+            raise QueueFull
+        self._taken += 1
+        try:
+            yield
+        finally:
+            self._taken -= 1
+
+    async def run(self, function: Callable[..., T], *args) -> T:
+        """Run a function when its turn comes and return its result.
+
+        Cancelling the task that awaits this removes a waiting job. A running one ends at its next call of
+        :func:`check_canceled`; the next job starts after that.
+
+        Raises:
+            JobCanceled: if the queue was closed before the job ended.
+        """
+        async with self._turn:
+            if self._closed:
+                raise JobCanceled
+            self._running = Event()
+            context = copy_context()
+            context.run(_canceled.set, self._running)
+            loop = asyncio.get_running_loop()
+            job = loop.run_in_executor(self._executor, lambda: context.run(function, *args))
+            try:
+                await asyncio.wait([job])  # unlike `await job`, it leaves the job alone when it is canceled itself
+            except asyncio.CanceledError:
+                self._running.set()
+                while not job.done():
+                    with suppress(asyncio.CanceledError):
+                        await asyncio.wait([job])
+                job.exception()  # asyncio reports exceptions that nobody has looked at
+                raise
+            return job.result()
+
+    def close(self) -> None:
+        """Cancel all jobs, the running one included, and refuse new ones."""
+        self._closed = True
+        if self._running is not None:
+            self._running.set()
+        self._executor.shutdown(wait=False)
+
 
 DISPLAY_SIDE = 480  # px, longer side of the pictures on the page
 MIN_SIZE = 64  # px

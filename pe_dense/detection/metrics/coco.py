@@ -4,8 +4,7 @@ import numpy as np
 from faster_coco_eval import COCO
 
 from pe_dense.detection.metrics.average_precision import mean, means, precision_recall
-from pe_dense.detection.metrics.detection_metric import DetectionMetric
-from pe_dense.detection.metrics.ground_truth import GroundTruth
+from pe_dense.detection.metrics.detection_metric import DetectionMetric, GroundTruth
 from pe_dense.registry import METRICS
 
 MAX_DETECTIONS = (1, 10, 100)  # of one category in one image; precision is that of the last

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mmengine.dist import is_main_process
+import torch
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.hooks import CheckpointHook as _CheckpointHook
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
+from pe_dense.engine import fsdp
 from pe_dense.utils.atomic_write import write_bytes
+from pe_dense.utils.signals import STOP, StopRun
 
 
 class CheckpointHook(_CheckpointHook):
@@ -43,3 +48,55 @@ class CheckpointHook(_CheckpointHook):
             write_bytes(Path(runner.work_dir) / "last_checkpoint", os.fsencode(self.last_ckpt))
             if outdated is not None:
                 (Path(self.out_dir) / self.filename_tmpl.format(outdated)).unlink(missing_ok=True)
+
+
+class StopHook(Hook):
+    """Raise :class:`~pe_dense.utils.signals.StopRun` where a checkpoint can be written.
+
+    That is before an iteration that follows an update of the weights, and before, during and after validation. All
+    processes of a run stop before the same iteration; during validation they need not agree, unless the model is
+    sharded, since then its weights are collected from all of them.
+    """
+
+    priority = "HIGHEST"
+
+    def __init__(self) -> None:
+        self.began = False  # before, nothing is worth a checkpoint, and what is resumed from may be loaded in part
+
+    def before_train(self, runner: Runner) -> None:
+        """From now on signals wait for a consistent state."""
+        self.began = STOP.deferred = True
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        """Stop before the iteration whose data is there."""
+        if after_update(runner):
+            self._check(runner)
+
+    def before_val(self, runner: Runner) -> None:
+        """Stop before validation, or let a signal interrupt it."""
+        if runner.train_loop is not None and STOP.deferred:
+            self._check(runner)
+            STOP.deferred = runner.world_size > 1 and fsdp.is_sharded(runner.model)
+
+    def after_val(self, runner: Runner) -> None:
+        """Back to training."""
+        STOP.deferred = True
+
+    def after_train(self, runner: Runner) -> None:
+        """Nothing is lost any more."""
+        STOP.deferred = False
+
+    @staticmethod
+    def _check(runner: Runner) -> None:
+        signum = STOP.requested or 0
+        if runner.world_size > 1:
+            signal = torch.tensor(signum)
+            all_reduce(signal, op="max")
+            signum = int(signal)
+        if signum:
+            raise StopRun(signum, agreed=True)
+
+
+def after_update(runner: Runner) -> bool:
+    """Whether the last iteration ended with an update of the weights, or none was run (no gradient is pending)."""
+    return runner.iter % getattr(runner.optim_wrapper, "_accumulative_counts", 1) == 0
