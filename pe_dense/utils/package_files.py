@@ -15,11 +15,19 @@ _TOWERS = {
     "s16": "PE-Spatial-S16-512",
     "t16": "PE-Spatial-T16-512",
 }
-# Removed configs, and the arguments that replace them.
+# Removed and renamed configs, and what replaces them.
 _REPLACED = {
-    f"{data}_sweep_pe_{size}": f"{data}_sweep_pe.py with --cfg-options tower={tower}"
-    for data in ("ade20k", "nyu", "davis")
-    for size, tower in _TOWERS.items()
+    "align_pe_spatial_g14_shards": "shards_align_pe_g14.py",
+    **{
+        f"{method}_pe_spatial_{size}": f"images_{method}_pe_{size}.py"
+        for method, sizes in (("align", "g14 l14 b16 t16"), ("distill", "l14 b16 s16 t16"))
+        for size in sizes.split()
+    },
+    **{
+        f"{data}_sweep_pe_{size}": f"{data}_sweep_pe.py with --cfg-options tower={tower}"
+        for data in ("ade20k", "nyu", "davis")
+        for size, tower in _TOWERS.items()
+    },
 }
 
 
@@ -67,4 +75,4 @@ def find_config(name: str | Path) -> Path:
 
 def _refuse_removed(path: Path) -> None:
     if path.suffix in ("", ".py") and path.stem in _REPLACED:
-        raise ConfigError(f"config {path} was removed: use {_REPLACED[path.stem]}")
+        raise ConfigError(f"config {path} no longer exists: use {_REPLACED[path.stem]}")

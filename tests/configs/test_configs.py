@@ -25,7 +25,7 @@ def test_config(path, tmp_path):
     size = path.stem.rpartition("_")[2]
     if size in SIZES:
         assert model.backbone.out_channels == SIZES[size]
-    if size in SIZES and path.stem.partition("_")[0] not in ("align", "distill"):  # these start from other towers
+    if size in SIZES and path.stem.split("_")[1] not in ("align", "distill"):  # these start from other towers
         kind = "Core" if "_core_" in path.stem else "Spatial"
         assert f"PE-{kind}-{size.upper()}-" in config.model.backbone.arch
         assert config.model.backbone.init_cfg.checkpoint == f"hf://facebook/{config.model.backbone.arch}"

@@ -114,7 +114,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, images, monkeypatch):
 
 
 def test_configs_come_to_the_published_recipe():
-    for name in ("align_pe_spatial_g14", "distill_pe_spatial_b16"):
+    for name in ("images_align_pe_g14", "images_distill_pe_b16"):
         config = Config.fromfile(FOLDER / f"{name}.py")
         counts = config.optim_wrapper.accumulative_counts
         assert 8 * config.train_dataloader.batch_size * counts == 12_288
@@ -122,7 +122,7 @@ def test_configs_come_to_the_published_recipe():
         assert config.default_hooks.checkpoint.interval % counts == 0
         optimizer = config.optim_wrapper.optimizer
         assert (optimizer.lr, optimizer.betas, optimizer.weight_decay) == (5e-4, (0.9, 0.95), 0.05)
-    config = Config.fromfile(FOLDER / "align_pe_spatial_g14.py")
+    config = Config.fromfile(FOLDER / "images_align_pe_g14.py")
     assert (config.model.image_size, config.model.mask_ratio, config.model.temperature) == (448, 0.75, 20.0)
     assert config.model.core.layer == 40
     backbone = config.model.backbone

@@ -136,7 +136,7 @@ def test_tower_of_timm_in_a_probe(name):
 
 def test_tower_of_timm_where_it_cannot_be():
     with pytest.raises(ConfigError, match="student of a distillation must be a PE tower"):
-        load_config(CONFIGS / "align_pe_spatial_b16.py", dict(tower=TIMM))
+        load_config(CONFIGS / "images_align_pe_b16.py", dict(tower=TIMM))
     with pytest.raises(ValueError, match="timm has no model 'no_such_model'"):
         load_config(CONFIGS / "coco_maskrcnn_pe_b16.py", dict(tower="timm/no_such_model"))
 

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from pe_dense.engine.config import load_config
@@ -31,8 +33,16 @@ def test_unknown_configs(tmp_path, monkeypatch):
         load_config("absent.py")
 
 
-@pytest.mark.parametrize("name", ["davis_sweep_pe_t16", "davis_sweep_pe_t16.py", "configs/davis_sweep_pe_t16.py"])
-def test_a_removed_config(name):
-    message = r"was removed: use davis_sweep_pe\.py with --cfg-options tower=PE-Spatial-T16-512"
-    with pytest.raises(ConfigError, match=message):
+@pytest.mark.parametrize(
+    ("name", "replacement"),
+    [
+        ("davis_sweep_pe_t16", "davis_sweep_pe.py with --cfg-options tower=PE-Spatial-T16-512"),
+        ("ade20k_sweep_pe_g14.py", "ade20k_sweep_pe.py with --cfg-options tower=PE-Spatial-G14-448"),
+        ("configs/distill_pe_spatial_s16.py", "images_distill_pe_s16.py"),
+        ("align_pe_spatial_g14_shards", "shards_align_pe_g14.py"),
+    ],
+)
+def test_a_removed_config(name, replacement):
+    with pytest.raises(ConfigError, match=f"config {name} no longer exists: use {re.escape(replacement)}$"):
         load_config(name)
+    assert find_config(replacement.split()[0]).is_file()

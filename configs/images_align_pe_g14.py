@@ -1,6 +1,6 @@
 """PE Spatial G from PE Core G, by the published recipe.
 
-torchrun --nproc_per_node=8 tools/train.py configs/align_pe_spatial_g14.py --launcher pytorch --fsdp
+torchrun --nproc_per_node=8 tools/train.py configs/images_align_pe_g14.py --launcher pytorch --fsdp
 """
 
 from mmengine.config import read_base

@@ -1,6 +1,6 @@
-"""As align_pe_spatial_g14.py, on webdataset shards: `data_root` names them. Other configs change in the same way.
+"""As images_align_pe_g14.py, on webdataset shards: `data_root` names them. Other configs change in the same way.
 
-torchrun --nproc_per_node=8 tools/train.py configs/align_pe_spatial_g14_shards.py --launcher pytorch --fsdp
+torchrun --nproc_per_node=8 tools/train.py configs/shards_align_pe_g14.py --launcher pytorch --fsdp
 """
 
 from mmengine.config import read_base

@@ -1,6 +1,6 @@
 """PE Spatial S, distilled from PE Spatial G; starts from PE Core S.
 
-torchrun --nproc_per_node=8 tools/train.py configs/distill_pe_spatial_s16.py --launcher pytorch
+torchrun --nproc_per_node=8 tools/train.py configs/images_distill_pe_s16.py --launcher pytorch
 """
 
 from mmengine.config import read_base

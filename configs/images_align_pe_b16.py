@@ -1,0 +1,15 @@
+"""PE Core B aligned as G is. The published Spatial B was distilled from G: images_distill_pe_b16.py.
+
+    torchrun --nproc_per_node=8 tools/train.py configs/images_align_pe_b16.py --launcher pytorch
+
+LayerScale folds away as in images_align_pe_l14.py.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ._base_.align_towers import b16
+    from ._base_.images_align import *
+
+model.merge(b16)
+image_size = model.image_size
