@@ -97,3 +97,22 @@ def test_text_of_a_checkpoint_is_not_executed(tmp_path, run):
     spoil(run / "iter_4.pth", lambda content: content["meta"].update(config=text))
     make_runner(tmp_path, max_iters=6, resume="auto").train()
     assert not (tmp_path / "touched").exists()
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_other_libraries_read_checkpoints_safely_within_a_run(tmp_path):
+    """MMEngine falls back to unpickling without restriction when modules load what their ``init_cfg`` names."""
+    torch.save({"state_dict": Malicious(tmp_path / "touched")}, tmp_path / "bad.pth")
+    runner = make_runner(tmp_path)
+    runner.model.init_cfg = dict(type="Pretrained", checkpoint=str(tmp_path / "bad.pth"))
+    runner.model._is_init = False
+    with pytest.raises(CheckpointError, match=r"bad\.pth.*never loaded"):
+        runner.train()
+    assert not (tmp_path / "touched").exists()
