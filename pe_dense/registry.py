@@ -21,6 +21,7 @@ MODELS = Registry(
         "pe_dense.depth",
         "pe_dense.tracking",
         "pe_dense.distillation",
+        "pe_dense.language.open_vocabulary",
         "pe_dense.engine.hooks",
     ],
 )

@@ -1,7 +1,8 @@
 #!/usr/bin/env python
 """Draw a trained model's predictions on images: tools/predict.py CONFIG CHECKPOINT IMAGE|FOLDER... --out DIR
 
-Objects, classes of pixels or depth, as the config's model has it.
+Objects, classes of pixels or depth, as the config's model has it. With --words, labels of pixels by words, without
+training: CONFIG is then a PE Core model (PE-Core-B16-224, a file or hf:// name) and CHECKPOINT is 'words'.
 """
 
 import argparse
@@ -30,6 +31,11 @@ def parse_args():
     )
     parser.add_argument("--val-ann", type=text, metavar="FILE", help="annotation file with the classes, with --data")
     parser.add_argument(
+        "--words",
+        metavar="WORD,WORD",
+        help="segment by these words: 'dog, sofa, grass'; synonyms are separated by ';'; 'background; wall' goes first",
+    )
+    parser.add_argument(
         "--cfg-options",
         nargs="+",
         action=ConfigOptions,
@@ -37,6 +43,45 @@ def parse_args():
         help="change values: image_size=512, ...",
     )
     return parser.parse_args()
+
+
+def config_predictor(args):
+    """The inferencer of the config's model."""
+    from pe_dense.engine.config import load_config
+    from pe_dense.engine.inferencer import load_predictor
+
+    config = load_config(args.config, args.cfg_options)
+    if args.data or args.val_ann:
+        from pe_dense.detection.custom_dataset import use_data
+
+        use_data(config, args.data, splits=("val",), val_ann=args.val_ann)
+    options = dict(tta=True) if args.tta else {}
+    if args.score_thr is not None:
+        options["score_thr"] = args.score_thr
+    return load_predictor(config, args.checkpoint, device=args.device, **options)
+
+
+def words_predictor(args):
+    """An open-vocabulary segmenter of the words."""
+    from pe_dense.utils.errors import ConfigError
+
+    given = dict(
+        tta=args.tta, score_thr=args.score_thr, data=args.data, val_ann=args.val_ann, cfg_options=args.cfg_options
+    )
+    if unused := [name for name, value in given.items() if value]:
+        raise ConfigError(f"--words does not go with --{unused[0].replace('_', '-')}")
+    if args.checkpoint != "words":
+        raise ConfigError(
+            f"with --words the model is the first argument and 'words' the second, got {args.checkpoint!r}"
+        )
+    from pe_dense.backbones.build import choose_device
+    from pe_dense.language import load_clip
+    from pe_dense.language.open_vocabulary import OpenVocabularyPredictor, OpenVocabularySegmenter, parse_synonyms
+
+    parse_synonyms(args.words)  # before weights are read
+    device = choose_device(args.device)
+    model = OpenVocabularySegmenter(load_clip(args.config, device=device), args.words).to(device)
+    return OpenVocabularyPredictor(model, short_side=model.clip.image_size)
 
 
 def main():
@@ -55,18 +100,7 @@ def main():
         if args.out.is_dir() and any(args.out.iterdir()) and not args.overwrite:
             raise FileExistsError(f"{args.out} is not empty: name another folder or pass --overwrite")
 
-        from pe_dense.engine.config import load_config
-        from pe_dense.engine.inferencer import load_predictor
-
-        config = load_config(args.config, args.cfg_options)
-        if args.data or args.val_ann:
-            from pe_dense.detection.custom_dataset import use_data
-
-            use_data(config, args.data, splits=("val",), val_ann=args.val_ann)
-        options = dict(tta=True) if args.tta else {}
-        if args.score_thr is not None:
-            options["score_thr"] = args.score_thr
-        predictor = load_predictor(config, args.checkpoint, device=args.device, **options)
+        predictor = words_predictor(args) if args.words is not None else config_predictor(args)
         from rich.progress import track
 
         pictures = predictor.predict_files(images, args.out, args.batch_size)

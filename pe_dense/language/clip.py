@@ -57,13 +57,13 @@ class CLIP(TextTower):
             text = vision
         super().__init__(text)
         self.visual = PETower(vision, **(vision_options or {}))
-        self.vision_config = variant = self.visual.variant
-        if not self.visual.has_head or variant.pool_type == "none":
+        self.vision_config = config = self.visual.config
+        if not self.visual.has_head or config.pool_type == "none":
             raise InputError(
                 f"{self.visual.name} has no pooled embedding to compare with texts; models with both towers: "
                 f"{', '.join(TEXT_CONFIGS)}"
             )
-        size = variant.output_dim or variant.width
+        size = config.output_dim or config.width
         if size != self.text_config.output_dim:
             raise InputError(
                 f"image embeddings have {size} channels and text embeddings {self.text_config.output_dim}: the towers "
@@ -252,12 +252,12 @@ def _find_configs(checkpoint, state: Mapping[str, Tensor], source: str) -> tuple
     if recorded is not None:
         return _recorded_configs(recorded, source)
     for name, text in TEXT_CONFIGS.items():
-        variant = PE_CONFIGS[name]
+        config = PE_CONFIGS[name]
         conv1, positions = state["visual.conv1.weight"], state.get("positional_embedding")
         if (
-            conv1.shape == (variant.width, 3, variant.patch_size, variant.patch_size)
-            and f"visual.transformer.resblocks.{variant.layers - 1}.ln_1.weight" in state
-            and f"visual.transformer.resblocks.{variant.layers}.ln_1.weight" not in state
+            conv1.shape == (config.width, 3, config.patch_size, config.patch_size)
+            and f"visual.transformer.resblocks.{config.layers - 1}.ln_1.weight" in state
+            and f"visual.transformer.resblocks.{config.layers}.ln_1.weight" not in state
             and positions is not None
             and positions.shape == (text.context_length, text.width)
         ):

@@ -65,7 +65,7 @@ def test_golden_text_tower(path):
     x = tower.token_embedding(tokens) + tower.positional_embedding[: tokens.shape[1]]
     torch.testing.assert_close(tower.transformer.resblocks[0](x), golden["block0"], **TOLERANCE)
     torch.testing.assert_close(tower.encode_text(tokens), golden["features"], **TOLERANCE)
-    torch.testing.assert_close(tower.encode_text(tokens, normalize=True), golden["normalized"], **NORMALIZED)
+    torch.testing.assert_close(tower.encode_text(tokens, normalize=True), golden["normalised"], **NORMALIZED)
 
 
 @by_recording("open_clip_*.npz")
