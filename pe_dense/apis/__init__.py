@@ -1,1 +1,1 @@
-"""Public Python API."""
+"""Public Python API: conversion of released detectors."""

@@ -1,4 +1,4 @@
-"""Writing released detectors in this project's layout."""
+"""Convert released detectors to this project's checkpoint layout."""
 
 from __future__ import annotations
 
@@ -18,44 +18,52 @@ _DATA = {1204: "lvis", 81: "coco"}  # by the outputs of a classifier: classes an
 
 
 def published_config(checkpoint, source: str) -> str:
-    """Name of the config that a released detector belongs to.
+    """Find the config of a released detector.
 
-    DETA there is one. Of the four Mask R-CNNs the classes tell the data, and LayerScale the tower: Spatial G has it.
+    There is one released DETA. The four Mask R-CNNs are distinguished by the number of classes (data set) and by
+    LayerScale (backbone), which Spatial G has and Core G does not.
 
     Args:
-        checkpoint: what the file holds.
-        source: how errors name the file.
+        checkpoint: content of the file.
+        source: name of the file in error messages.
+
+    Returns:
+        the file name of the config.
 
     Raises:
-        CheckpointError: for any other file.
+        CheckpointError: if the file is not a released detector.
     """
     state = strip_wrappers(checkpoint, source)
     if is_deta(state):
         return "coco_deta_pe_g14_1824.py"
     data = _DATA.get(classifier_outputs(state)) if is_detectron2(state) else None
     if data is None:
-        raise CheckpointError(f"{source} is none of the released detectors: name the config of its model by --config")
+        raise CheckpointError(
+            f"{source} is not one of the released detectors: pass the config of its model by --config"
+        )
     return f"{data}_maskrcnn_{'pe' if has_layer_scale(state) else 'pe_core'}_g14.py"
 
 
 def convert_checkpoint(config: Config, checkpoint, source: str, destination: Path) -> int:
-    """Map a checkpoint to a config's model and write it; nothing is computed, so it takes no memory but the file's.
+    """Map a checkpoint to the model of a config and write it atomically.
+
+    The model is built on the meta device, so that no memory is needed beyond that of the checkpoint.
 
     Args:
-        config: of the model.
-        checkpoint: what the file holds.
-        source: how errors name the file.
-        destination: a file that does not exist yet; it appears when it is complete.
+        config: config of the model.
+        checkpoint: content of the file.
+        source: name of the file in error messages.
+        destination: path of the file to write; it must not exist.
 
     Returns:
         the number of tensors written.
 
     Raises:
         FileExistsError: if the destination exists.
-        CheckpointError: if the file does not fit the model.
+        CheckpointError: if the checkpoint does not match the model.
     """
     if destination.exists():
-        raise FileExistsError(f"{destination} exists; choose another name")
+        raise FileExistsError(f"{destination} exists: choose another name")
     init_default_scope(config.get("default_scope", "mmdet"))
     with torch.device("meta"):
         model = MODELS.build(config.model)

@@ -1,1 +1,1 @@
-"""Applications built on the library."""
+"""Applications: the interactive feature explorer."""

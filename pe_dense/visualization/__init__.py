@@ -1,4 +1,4 @@
-"""Feature visualization."""
+"""Feature visualization: PCA colors, cosine similarity, correspondence and attention maps."""
 
 from pe_dense.visualization.colors import feature_rgb, lch_to_rgb
 from pe_dense.visualization.hook import FeaturePictureHook

@@ -1,4 +1,4 @@
-"""`tools/visualize_features.py` behind its arguments: checks first, then the tower, then pictures."""
+"""Implementation of ``tools/visualize_features.py``: check the arguments, load the backbone, draw the figures."""
 
 from __future__ import annotations
 
@@ -31,26 +31,27 @@ def draw(
     overwrite: bool,
     device: str | None,
 ) -> Iterator[Path]:
-    """Draw pictures of images' or videos' features.
+    """Draw figures of the features of images or videos.
 
     Args:
         sources: image files, folders of them, or videos.
         arch, weights: see :func:`~pe_dense.backbones.build.open_tower`.
-        layers: block numbers with commas between them, or 'all'.
+        layers: block numbers separated by commas, or 'all'.
         mode: one of ``MODES``.
         mask: mask files, one per image, or ``['auto']``.
         point: 'X,Y' in pixels of the first image, or 'cls'.
-        size: longer side in pixels at which images are run; the side of the tower's native image by default.
-        per_image: principal components of each image by itself.
-        out: folder of the pictures.
-        overwrite: replace files in it.
-        device: of the tower; a GPU where there is one by default.
+        size: longer side in pixels that images are resized to; the native image size of the backbone by default.
+        per_image: fit the principal components to each image separately.
+        out: folder of the figures.
+        overwrite: replace existing files in the folder.
+        device: of the backbone; by default a GPU if one is available.
 
     Yields:
-        each file, when it is written.
+        the path of each file after it is written.
 
     Raises:
-        ConfigError, ValueError, FileNotFoundError, FileExistsError: before the tower runs, for whatever does not fit.
+        ConfigError, ValueError, FileNotFoundError, FileExistsError: before the backbone runs, for invalid arguments
+            or files.
     """
     films = [Path(source) for source in sources if Path(source).suffix.lower() in video.EXTENSIONS]
     stills = [source for source in sources if Path(source) not in films]
@@ -59,10 +60,10 @@ def draw(
     _check_numbers(layers)
     check_output_folder(out, "--out")
     if out.exists() and any(out.iterdir()) and not overwrite:
-        raise FileExistsError(f"{out} is not empty: name another folder or pass --overwrite")
+        raise FileExistsError(f"{out} is not empty: choose another folder or pass --overwrite")
     files = find_images(stills, exclude=[out])
     if any(file.resolve().parent == out.resolve() for file in [*files, *films]):
-        raise ConfigError(f"--out {out} is the folder of the images, which pictures might replace: name another one")
+        raise ConfigError(f"--out {out} contains the images, which might be replaced: choose another folder")
     photos = [read_image(file) for file in files]
     lengths = [_length(film) for film in films]
 
@@ -71,12 +72,12 @@ def draw(
     from pe_dense.visualization.features import FigureInputs
     from pe_dense.visualization.figures import SAMPLES, draw_feature_video
 
-    # What is logged about a file on its way is for training logs; here it would break into the progress.
+    # Messages about loaded files are meant for training logs and would interrupt the progress bar.
     MMLogger.get_current_instance().setLevel(logging.WARNING)
     tower = open_tower(arch, weights, device=choose_device(device))
     blocks = parse_layers(layers, tower.num_layers)
     if films and len(blocks) > 1:
-        raise ConfigError(f"videos show one layer, --layers {layers} names {len(blocks)}")
+        raise ConfigError(f"a video is drawn with one layer, but --layers {layers} selects {len(blocks)}")
     long_side = tower.image_size if size is None else size
     masks = "auto" if mask == ["auto"] else mask
     inputs = (
@@ -108,11 +109,11 @@ def draw(
 
 
 def parse_layers(text: str, layers: int) -> list[int]:
-    """Block numbers from 0 of 'all' or of numbers with commas between them.
+    """Parse 'all' or block numbers separated by commas to sorted block numbers from 0.
 
     Raises:
-        ConfigError: for anything else.
-        ValueError: for a number out of range; the message prints the legal one.
+        ConfigError: if the text is neither.
+        ValueError: if a number is out of range; the message states the allowed range.
     """
 
     from pe_dense.backbones.base import resolve_indices
@@ -127,7 +128,9 @@ def _check_numbers(text: str) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise ConfigError(f"--layers {text}: 'all', or numbers with commas between them, as -1 or 2,5,8") from error
+        raise ConfigError(
+            f"--layers must be 'all' or numbers separated by commas, such as -1 or 2,5,8, got {text!r}"
+        ) from error
 
 
 def _parse_point(text: str | None) -> tuple[float, float] | str | None:
@@ -138,22 +141,24 @@ def _parse_point(text: str | None) -> tuple[float, float] | str | None:
         if not (math.isfinite(x) and math.isfinite(y)):
             raise ValueError("not finite")
     except ValueError as error:
-        raise ConfigError(f"--point {text}: x and y in pixels with a comma between them, as 320,240, or cls") from error
+        raise ConfigError(
+            f"--point must be x and y in pixels separated by a comma, such as 320,240, or cls, got {text!r}"
+        ) from error
     return x, y
 
 
 def _check_options(mode: str, mask, point: str | None, per_image: bool, films: Sequence[Path]) -> None:
-    """Refuse options that would change nothing."""
+    """Refuse options that have no effect in a mode."""
     if point is not None and mode not in ("similarity", "attention"):
-        raise ConfigError(f"--point has no meaning for --mode {mode}")
+        raise ConfigError(f"--point is not supported by --mode {mode}")
     if point == "cls" and mode != "attention":
-        raise ConfigError(f"--point cls has no meaning for --mode {mode}: name a pixel")
+        raise ConfigError(f"--point cls is not supported by --mode {mode}: give the coordinates of a pixel")
     if mask and mode not in ("pca", "correspondence"):
-        raise ConfigError(f"--mask has no meaning for --mode {mode}")
+        raise ConfigError(f"--mask is not supported by --mode {mode}")
     if per_image and mode != "pca":
-        raise ConfigError(f"--per-image has no meaning for --mode {mode}")
+        raise ConfigError(f"--per-image is not supported by --mode {mode}")
     if films and (mode != "pca" or mask or per_image):
-        raise ConfigError(f"{films[0]} is a video: those are drawn by --mode pca, without --mask and --per-image")
+        raise ConfigError(f"{films[0]} is a video: videos support only --mode pca, without --mask and --per-image")
 
 
 def _length(film: Path) -> int:

@@ -1,4 +1,4 @@
-"""Sheets of pictures with titles, maps over photos, and marks on them."""
+"""Draw sheets of images with titles, heat maps, markers, masks, boxes and legends."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 
 def font_for(text: object, size: int) -> tuple[ImageFont.FreeTypeFont | ImageFont.ImageFont, str]:
-    """Choose a font that has all characters of a text.
+    """Choose a font that contains all characters of a text.
 
-    Pillow's own font for ASCII, else DejaVu Sans, which comes with matplotlib, else the first installed font that has
-    them. Characters that no font has are escaped (``\\u732b``), so that names stay distinct, and this is logged once.
+    Pillow's default font is used for ASCII, otherwise DejaVu Sans of matplotlib, otherwise the first installed font
+    that contains the characters. Characters without a font are escaped (``\\u732b``), so that names remain distinct,
+    and a warning is logged once.
 
     Args:
-        text: anything with a string form. Line breaks become spaces, invisible characters are left out.
+        text: any object, converted by ``str``. Line breaks become spaces, invisible characters are removed.
         size: in pixels.
 
     Returns:
@@ -50,7 +51,7 @@ def _printable(text: str) -> str:
 
 @lru_cache(maxsize=1)
 def _fonts() -> tuple[str, ...]:
-    """Paths of all fonts, the bundled one first. Where several have a text, regular ones come before bold ones."""
+    """List the paths of all fonts, the bundled one first, regular fonts before bold ones."""
     from matplotlib.font_manager import findSystemFonts
 
     installed = sorted(findSystemFonts(), key=lambda path: ("regular" not in path.lower(), path))
@@ -85,7 +86,7 @@ def _load(path: str, size: int) -> ImageFont.FreeTypeFont | None:
 def _say_missing(characters: str) -> None:
     names = characters.encode("ascii", "backslashreplace").decode()
     print_log(
-        f"No installed font has {names}: drawn as escapes. Install one that has them, such as Noto Sans CJK",
+        f"No installed font contains {names}: drawn as escapes. Install a font that does, such as Noto Sans CJK",
         "current",
         logging.WARNING,
     )
@@ -93,32 +94,32 @@ def _say_missing(characters: str) -> None:
 
 READABLE_SIDE = 480  # px; smaller images are enlarged before drawing
 MARGIN = 12  # px
-TITLE_WIDTH = 240  # px that a title may take beside a narrow picture
+TITLE_WIDTH = 240  # px, maximum width of a title above a narrow picture
 INK, PAPER = (30, 30, 30), (255, 255, 255)
-Cell = tuple[str, Image.Image]  # a picture and the title above it
+Cell = tuple[str, Image.Image]  # title and image
 
 # Distinct under the common color deficiencies: Okabe and Ito's palette, without its black.
 MARKS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
 
 def fit_photo(photo: Image.Image, side: int) -> Image.Image:
-    """Bring a photo to a longer side of ``side`` px."""
+    """Resize an image to a longer side of ``side`` px."""
     scale = side / max(photo.size)
     size = tuple(max(round(length * scale), 1) for length in photo.size)
     return photo.resize(size, Image.Resampling.LANCZOS)
 
 
 def enlarge(picture: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """Bring a map (H, W, 3) uint8 to a photo's size (width, height); tokens stay visible as squares."""
+    """Resize a map (H, W, 3) uint8 to ``size`` (width, height) by nearest neighbor, so that tokens remain visible."""
     return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
 
 
 def overlay_heatmap(photo: Image.Image, values: np.ndarray) -> Image.Image:
-    """Draw a map over a photo, smoothly, from dark violet (0) to yellow (1).
+    """Overlay an image with a bicubically upsampled heat map, from dark violet (0) to yellow (1).
 
     Args:
         photo: RGB.
-        values: (H, W); what lies outside of 0..1 is clipped.
+        values: (H, W); values outside of 0..1 are clipped.
     """
     from matplotlib import colormaps
 
@@ -128,9 +129,9 @@ def overlay_heatmap(photo: Image.Image, values: np.ndarray) -> Image.Image:
 
 
 def mark(picture: Image.Image, places: Sequence[tuple[float, float]], *, numbered: bool = False) -> Image.Image:
-    """Mark places (x, y in pixels) with rings, of one color or numbered and each of its own.
+    """Mark points (x, y in pixels) with circles, of one color, or numbered and each of its own color.
 
-    Near the border rings move inwards as far as it takes to see them whole.
+    Circles near the border are shifted inwards to be completely visible.
     """
     picture = picture.copy()
     draw = ImageDraw.Draw(picture)
@@ -150,14 +151,14 @@ def mark(picture: Image.Image, places: Sequence[tuple[float, float]], *, numbere
 
 
 def _within(place: float, margin: int, side: int) -> float:
-    """A place that keeps the margin from both ends of a side; its middle where there is no such place."""
+    """Clip a coordinate to a margin from both ends of a side; return the middle of a side that is too short."""
     return side / 2 if side <= 2 * margin else min(max(place, margin), side - 1 - margin)
 
 
 def join(
     left: Image.Image, right: Image.Image, pairs: Sequence[tuple[tuple[float, float], tuple[float, float]]]
 ) -> Image.Image:
-    """Two pictures side by side, with numbered places of one joined to places (x, y) of the other."""
+    """Place two images side by side and connect pairs of points (x, y) by numbered lines."""
     gap = left.width + MARGIN
     sheet = Image.new("RGB", (gap + right.width, max(left.height, right.height)), PAPER)
     sheet.paste(left, (0, 0))
@@ -173,15 +174,15 @@ def join(
 
 
 def draw_sheet(rows: Sequence[Sequence[Cell]], heading: str = "") -> Image.Image:
-    """Lay pictures out in rows and columns on white.
+    """Arrange images in rows and columns on a white background.
 
     Args:
-        rows: titles and pictures; a row without titles takes no place for them. Columns of narrow pictures are made
-            wider for their titles, up to 240 px; longer ones are cut in their middle.
-        heading: a line above all.
+        rows: titles and images. No space is reserved in a row without titles. Columns of narrow images are widened for
+            their titles, up to 240 px; longer titles are shortened in the middle.
+        heading: line above all rows.
 
     Returns:
-        the whole, in RGB.
+        the sheet, in RGB.
     """
     columns = [[row[i] for row in rows if i < len(row)] for i in range(max(map(len, rows)))]
     widths = [max(picture.width for _, picture in column) for column in columns]
@@ -208,12 +209,12 @@ def draw_sheet(rows: Sequence[Sequence[Cell]], heading: str = "") -> Image.Image
 
 
 def in_rows(cells: Sequence[Cell], columns: int) -> list[list[Cell]]:
-    """Break a sequence of cells into rows."""
+    """Split a sequence of cells into rows."""
     return [list(cells[start : start + columns]) for start in range(0, len(cells), columns)]
 
 
 def fit_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """Cut a text in its middle so that it is at most ``width`` px long."""
+    """Shorten a text in the middle so that it is at most ``width`` px wide."""
     if font.getlength(text) <= width:
         return text
     for kept in range(len(text) - 1, 1, -1):
@@ -228,7 +229,7 @@ _BAR = 280  # px, a color bar's length
 
 
 def beside(pixels: np.ndarray, drawn: np.ndarray) -> Image.Image:
-    """Put an image and a drawing of it side by side, small ones enlarged by a whole factor.
+    """Stack an image and a drawing of it horizontally; small images are enlarged by an integer factor.
 
     Args:
         pixels, drawn: (H, W, 3) uint8.
@@ -242,7 +243,7 @@ def beside(pixels: np.ndarray, drawn: np.ndarray) -> Image.Image:
 
 
 def with_legend(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Image.Image:
-    """Add rows of names, in any script, with their colors below."""
+    """Add a legend of names, in any script, and their colors below an image."""
     names = [font_for(name, 14) for name, _ in entries]
     places, x, row = [], _MARGIN, 0
     for font, name in names:
@@ -260,12 +261,12 @@ def with_legend(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, in
 
 
 def add_colorbar(picture: Image.Image, colors: np.ndarray, low: str, high: str) -> Image.Image:
-    """Add a color bar below.
+    """Add a color bar below an image.
 
     Args:
-        picture: any.
+        picture: RGB image.
         colors: (N, 3) uint8, from ``low`` to ``high``.
-        low, high: what stands at the bar's ends.
+        low, high: labels at the ends of the bar.
     """
     font = ImageFont.load_default(size=14)
     canvas = _extended(picture, _LINE + 2 * _MARGIN)
@@ -293,9 +294,9 @@ class DrawnObject:
 
     Attributes:
         box: x1, y1, x2, y2 in pixels.
-        text: what is written at its box, in any script.
+        text: label of the box, in any script.
         color: RGB.
-        mask: (h, w) bool, the part of its mask from ``corner`` on; None for no mask.
+        mask: (h, w) bool, the crop of its mask that starts at ``corner``; None for no mask.
         corner: row and column of the mask's first pixel.
     """
 
@@ -307,18 +308,18 @@ class DrawnObject:
 
 
 def draw_objects(pixels: np.ndarray, objects: Sequence[DrawnObject], *, copy: bool = True) -> np.ndarray:
-    """Draw masks with their outlines, boxes and texts over an image; large objects first, texts last.
+    """Draw masks with outlines, boxes and labels on an image; large objects first, labels last.
 
-    A mask is blended within its own part of the image only, so that time and memory do not grow with the number of
-    objects times the image's size.
+    A mask is blended within its crop of the image only, so that time and memory do not grow with the number of objects
+    times the image size.
 
     Args:
         pixels: (H, W, 3) uint8, RGB.
-        objects: best first; their texts lie on top.
-        copy: leave ``pixels`` as they are.
+        objects: best first; their labels are drawn on top.
+        copy: do not modify ``pixels``.
 
     Returns:
-        (h, w, 3) uint8, RGB; images whose longer side is below 480 px are enlarged by a whole factor.
+        (h, w, 3) uint8, RGB; images whose longer side is below 480 px are enlarged by an integer factor.
     """
     factor = max(-(-READABLE_SIDE // max(pixels.shape[:2])), 1)
     height, width = (factor * side for side in pixels.shape[:2])
@@ -355,7 +356,7 @@ def _blend_mask(drawn: np.ndarray, item: DrawnObject, factor: int, thick: int) -
 
 
 def _write_text(drawn: np.ndarray, item: DrawnObject, box: np.ndarray, size: int) -> None:
-    """Write a text on a patch of its object's color, inside of the box's upper left corner or as near as possible."""
+    """Draw a label on a rectangle of the object's color, in the upper left corner of the box or as near as possible."""
     height, width = drawn.shape[:2]
     font, text = font_for(item.text, size)
     pad = max(2, size // 6)

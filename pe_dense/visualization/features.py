@@ -1,4 +1,4 @@
-"""A tower and the photos that it looks at."""
+"""Run a backbone on images and return the feature maps of its blocks."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _ASPECT_TOLERANCE = 0.05
 
 
 def foreground_masks(features: Sequence[Tensor]) -> list[Tensor]:
-    """Tell foreground from background by the first principal component of all images together.
+    """Segment the foreground by the first principal component of all images together.
 
-    The component is cut where Otsu's method (1979) puts the threshold; foreground is the side that has the smaller
-    share of the pictures' borders than of their inside.
+    The threshold is that of Otsu's method (1979). The foreground is the side that covers a smaller fraction of the
+    image borders than of the whole images.
 
     Args:
         features: maps (N, C, H, W), which may differ in N, H and W.
 
     Returns:
-        a mask (N, H, W) bool for each.
+        a mask (N, H, W) bool for each map.
     """
     from skimage.filters import threshold_otsu
 
@@ -42,62 +42,63 @@ def foreground_masks(features: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _share_of_border(masks: Sequence[Tensor]) -> float:
-    """How much of the outermost tokens is in the masks."""
+    """Compute the fraction of border tokens that are inside of the masks."""
     borders = [mask[:, border_mask(*mask.shape[1:]).to(mask.device)].flatten() for mask in masks]
     return float(torch.cat(borders).float().mean())
 
 
 def border_mask(height: int, width: int) -> Tensor:
-    """The outermost tokens of a grid (H, W), bool."""
+    """Return a mask (H, W) bool of the border tokens of a grid."""
     outside = torch.ones(height, width, dtype=torch.bool)
     outside[1:-1, 1:-1] = False
     return outside
 
 
 def read_mask(path: str | Path, photo_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Read a mask: what to look at is white, or any number but 0 in files of class or object numbers.
+    """Read a mask: foreground is white, or any value except 0 in files of class or object numbers.
 
     Args:
-        path: an image file, as large as its photo or smaller or larger in proportion.
-        photo_size: (width, height) of its photo.
+        path: an image file of any size, with the aspect ratio of its image.
+        photo_size: (width, height) of its image.
         grid: rows and columns of tokens.
 
     Returns:
         (1, H, W) bool, true for tokens of which at least half is in the mask.
 
     Raises:
-        FileNotFoundError, ValueError: if it can't be read, has other proportions than the photo, or covers no token.
+        FileNotFoundError, ValueError: if the file cannot be read, has another aspect ratio than the image, or covers no
+            token.
     """
     image = decode(path)
-    if image.mode in ("LA", "RGBA"):  # a cut-out: what is transparent is outside
+    if image.mode in ("LA", "RGBA"):  # a cut-out: transparent pixels are background
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
     stretch = image.width / image.height / (photo_size[0] / photo_size[1])
     if abs(stretch - 1) > _ASPECT_TOLERANCE:
         raise InputError(
-            f"mask {path} is {image.width} x {image.height} px and its photo {photo_size[0]} x {photo_size[1]}: "
-            "a mask may have another size, but not other proportions"
+            f"mask {path} is {image.width} x {image.height} px, but its image is {photo_size[0]} x "
+            f"{photo_size[1]} px: a mask may have another size, but must have the same aspect ratio"
         )
     colorful = image.mode not in ("1", "L", "P", "I", "I;16", "F")
     values = np.asarray(image.convert("L") if colorful else image)
-    # Gray masks are white where they are set; files of class or object numbers have small ones, or a palette.
+    # The foreground of gray masks is white; files of class or object numbers have small values, or a palette.
     inside = values > (127 if image.mode != "P" and values.max() == 255 else 0)
     covered = Image.fromarray(inside.astype(np.float32)).resize((grid[1], grid[0]), Image.Resampling.BOX)
     mask = torch.from_numpy(np.array(covered) >= 0.5)[None]
     if not mask.any():
-        raise InputError(f"mask {path} covers no token of the {grid[0]} x {grid[1]}: it is empty, or too small a spot")
+        raise InputError(f"mask {path} covers none of the {grid[0]} x {grid[1]} tokens: it is empty or too small")
     return mask
 
 
 def input_size(size: tuple[int, int], long_side: int, patch: int) -> tuple[int, int]:
-    """Size at which a photo goes through a tower: whole patches, at least one, as near to its proportions as that gets.
+    """Compute the input size of an image for a backbone: multiples of the patch size near the image's aspect ratio.
 
     Args:
-        size: (width, height) of the photo.
-        long_side: about how long its longer side should be, in pixels.
-        patch: side of a patch in pixels.
+        size: (width, height) of the image.
+        long_side: approximate length of the longer side in pixels.
+        patch: patch size in pixels.
 
     Returns:
-        (width, height), multiples of ``patch``.
+        (width, height), multiples of ``patch``, at least one patch each.
 
     Raises:
         ValueError: if ``long_side`` is shorter than a patch.
@@ -110,7 +111,7 @@ def input_size(size: tuple[int, int], long_side: int, patch: int) -> tuple[int, 
 
 
 def prepare(photo: Image.Image, tower: Backbone, long_side: int) -> Tensor:
-    """A photo as a backbone's input (1, 3, H, W), on the backbone's device; see :func:`input_size`."""
+    """Resize and normalize an image to a backbone's input (1, 3, H, W), on its device; see :func:`input_size`."""
     size = input_size(photo.size, long_side, tower.patch_size)
     pixels = to_input(photo.resize(size, Image.Resampling.BICUBIC), tower.mean, tower.std)
     return pixels.to(next(tower.parameters()).device)
@@ -118,33 +119,33 @@ def prepare(photo: Image.Image, tower: Backbone, long_side: int) -> Tensor:
 
 @torch.no_grad()
 def iter_maps(tower: Backbone, images: Tensor, blocks: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
-    """Give each block's map as soon as it is there, and keep none.
+    """Yield the feature map of each block as soon as it is computed, without storing earlier ones.
 
     Args:
-        tower: a tower.
+        tower: the backbone.
         images: (B, 3, H, W).
         blocks: block numbers from 0, negatives from the end.
 
     Yields:
-        (block number from 0, (B, C, H / p, W / p) float32) in rising order of the blocks.
+        (block number from 0, (B, C, H / p, W / p) float32) in ascending order of the blocks.
     """
     for block, features in tower.iter_intermediates(images, resolve_indices("blocks", blocks, tower.num_layers)):
         yield block, features.float()
 
 
 def token_at(point: tuple[float, float], size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
-    """The token under a point of a photo.
+    """Find the token at a point of an image.
 
     Args:
-        point: x and y in pixels of the photo.
-        size: (width, height) of the photo.
+        point: x and y in pixels of the image.
+        size: (width, height) of the image.
         grid: rows and columns of tokens.
 
     Returns:
         (row, column).
 
     Raises:
-        ValueError: if the point lies outside.
+        ValueError: if the point is outside of the image.
     """
     if not all(0 <= place < side for place, side in zip(point, size, strict=True)):
         raise InputError(f"point {point[0]:g},{point[1]:g} lies outside of the photo of {size[0]} x {size[1]} px")
@@ -152,7 +153,7 @@ def token_at(point: tuple[float, float], size: tuple[int, int], grid: tuple[int,
 
 
 def center_of(token: tuple[int, int], size: tuple[int, int], grid: tuple[int, int]) -> tuple[float, float]:
-    """The middle (x, y) of a token (row, column) in a photo of size (width, height)."""
+    """Return the center (x, y) of a token (row, column) in an image of size (width, height)."""
     return (token[1] + 0.5) * size[0] / grid[1], (token[0] + 0.5) * size[1] / grid[0]
 
 
@@ -165,20 +166,21 @@ def _nothing(_blocks: int) -> None:
 
 @dataclass
 class FigureInputs:
-    """What the modes of drawing have in common.
+    """Inputs of the figures of every mode: backbone, images, input size and masks.
 
     Attributes:
-        tower: a tower.
-        title: what pictures call it.
-        names: of the photos, distinct.
-        photos: RGB.
-        long_side: longer side in pixels at which photos go through the tower; the larger, the finer the maps.
-        masks: 'auto' for foreground by the first principal component, a mask file per photo, or None.
-        advance: called with the number of blocks that were run for a photo.
+        tower: the backbone.
+        title: name of the backbone in figures.
+        names: distinct names of the images.
+        photos: the images, RGB.
+        long_side: longer side in pixels that images are resized to; larger sizes result in finer maps.
+        masks: 'auto' for foreground by the first principal component, one mask file per image, or None.
+        advance: called with the number of blocks that were run for an image.
 
     Raises:
-        ValueError: for masks that are not one per photo or do not fit, or a size below the tower's patch.
-        FileNotFoundError: for a mask that does not exist.
+        ValueError: if the number or aspect ratio of the masks does not match the images, or the size is below the patch
+            size.
+        FileNotFoundError: if a mask does not exist.
     """
 
     tower: Backbone
@@ -205,22 +207,22 @@ class FigureInputs:
         return self.tower.patch_size
 
     def grid(self, number: int) -> tuple[int, int]:
-        """Rows and columns of a photo's tokens."""
+        """Return the token grid (rows, columns) of an image."""
         width, height = input_size(self.photos[number].size, self.long_side, self.patch)
         return height // self.patch, width // self.patch
 
     def input(self, number: int) -> Tensor:
-        """A photo (1, 3, H, W) as the tower takes it."""
+        """Return an image as the input (1, 3, H, W) of the backbone."""
         return prepare(self.photos[number], self.tower, self.long_side)
 
     def iter_maps(self, blocks: Sequence[int]) -> Iterator[tuple[int, list[Tensor]]]:
-        """Run all photos through the tower in step, so that only one block's maps are in memory.
+        """Run all images through the backbone block by block, so that only the maps of one block are in memory.
 
         Args:
             blocks: block numbers from 0, negatives from the end.
 
         Yields:
-            (block number from 0, a map (1, C, H, W) for each photo) in rising order of the blocks.
+            (block number from 0, a map (1, C, H, W) for each image) in ascending order of the blocks.
         """
         streams = [self._watched(number, blocks) for number in range(len(self.photos))]
         for taps in zip(*streams, strict=True):
@@ -234,7 +236,7 @@ class FigureInputs:
                 yield block, features
 
     def token_masks(self, maps: Sequence[Tensor]) -> list[Tensor] | None:
-        """Masks (1, H, W) bool of the photos' tokens, as ``masks`` says; None without."""
+        """Return the token masks (1, H, W) bool of the images according to ``masks``, or None if it is None."""
         if self.masks is None:
             return None
         if self.masks == AUTO_MASK:
@@ -243,16 +245,16 @@ class FigureInputs:
 
 
 def crop_square(photo: Image.Image, size: int) -> Image.Image:
-    """The middle of a photo, ``size`` px wide and high."""
+    """Resize and center-crop an image to ``size`` x ``size`` px."""
     return ImageOps.fit(photo, (size, size), Image.Resampling.BICUBIC)
 
 
 def to_input(photo: Image.Image, mean: Sequence[float] = (127.5,) * 3, std: Sequence[float] = (127.5,) * 3) -> Tensor:
-    """Normalize an RGB photo.
+    """Normalize an RGB image.
 
     Args:
-        photo: RGB.
-        mean, std: of values between 0 and 255, per channel; PE's by default.
+        photo: the image.
+        mean, std: per channel, for values between 0 and 255; those of PE by default.
 
     Returns:
         (1, 3, H, W).

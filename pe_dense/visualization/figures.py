@@ -1,4 +1,4 @@
-"""What `tools/visualize_features.py` draws: one function per mode, from a inputs to files."""
+"""Figures of ``tools/visualize_features.py``: one function per mode, which writes image and video files."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from pe_dense.visualization.features import FigureInputs, center_of, iter_maps, 
 from pe_dense.visualization.pca import Basis, fit_basis
 from pe_dense.visualization.similarity import cosine_similarity, mutual_matches, nearest_tokens
 
-LARGE, SMALL = 480, 240  # px, a photo's longer side among few pictures and among many
+LARGE, SMALL = 480, 240  # px, longer side of an image in sheets of few and of many images
 FEW = 4
 ANIMATION_FPS = 4
 CLASS_TOKEN = "cls"
 
 
 def draw_pca(inputs: FigureInputs, blocks: Sequence[int], out: Path, *, per_image: bool = False) -> Iterator[Path]:
-    """Draw features' principal components as colors, a sheet per photo; several blocks also as an animation.
+    """Draw the principal components of features as colors, one sheet per image; several blocks also as an animation.
 
     Args:
-        inputs: tower, photos, and masks if there are any.
+        inputs: backbone, images and optional masks.
         blocks: block numbers.
-        out: an existing folder; files in it are replaced.
-        per_image: components of each photo by itself instead of all together.
+        out: an existing folder; its files are replaced.
+        per_image: fit the components to each image separately instead of to all images together.
 
     Yields:
-        each file, when it is written.
+        the path of each file after it is written.
     """
     count = len(inputs.photos)
     groups = [[number] for number in range(count)] if per_image else [list(range(count))]
@@ -47,7 +47,7 @@ def draw_pca(inputs: FigureInputs, blocks: Sequence[int], out: Path, *, per_imag
         for place, group in enumerate(groups):
             chosen, chosen_masks = [maps[i] for i in group], [masks[i] for i in group]
             basis = fit_basis(chosen, chosen_masks)
-            if before[place] is not None:  # or colors would flip from block to block
+            if before[place] is not None:  # otherwise colors could be inverted from block to block
                 basis = basis.turned_like([basis.scores(x) for x in chosen], before[place])
             before[place] = [basis.scores(x) for x in chosen]
             for number, rgb in zip(group, _colored(chosen, chosen_masks, basis), strict=True):
@@ -68,20 +68,20 @@ def draw_pca(inputs: FigureInputs, blocks: Sequence[int], out: Path, *, per_imag
 
 
 def draw_correspondence(inputs: FigureInputs, blocks: Sequence[int], out: Path, *, count: int = 8) -> Iterator[Path]:
-    """Join parts of the first photo to the parts of each other one that are mutually nearest, above common colors.
+    """Draw mutual nearest neighbors of the first image and each other image, above their PCA colors of a common basis.
 
     Args:
-        inputs, blocks, out: as of :func:`draw_pca`.
-        count: how many parts at most.
+        inputs, blocks, out: see :func:`draw_pca`.
+        count: maximum number of matches.
 
     Yields:
-        each file, when it is written.
+        the path of each file after it is written.
 
     Raises:
-        ValueError: if there is a single photo.
+        ValueError: if there is only one image.
     """
     if len(inputs.photos) < 2:
-        raise InputError("correspondence is between photos: give two or more")
+        raise InputError("--mode correspondence requires at least two images")
     photos = [fit_photo(photo, LARGE) for photo in inputs.photos]
     for block, maps in inputs.iter_maps(blocks):
         masks = inputs.token_masks(maps)
@@ -102,7 +102,7 @@ def draw_correspondence(inputs: FigureInputs, blocks: Sequence[int], out: Path, 
             names = f"{inputs.names[0]} and {inputs.names[other]}"
             rows = [
                 [(f"{names}, layer {block}{told}", join(photos[0], photos[other], pairs))],
-                [("principal components of all photos together", join(colors[0], colors[other], []))],
+                [("principal components of all images together", join(colors[0], colors[other], []))],
             ]
             path = out / f"{inputs.names[0]}_{inputs.names[other]}_layer{block}.png"
             yield _save(draw_sheet(rows, _heading(inputs)), path)
@@ -111,15 +111,15 @@ def draw_correspondence(inputs: FigureInputs, blocks: Sequence[int], out: Path, 
 def draw_similarity(
     inputs: FigureInputs, blocks: Sequence[int], out: Path, *, point: tuple[float, float] | None = None, count: int = 3
 ) -> Iterator[Path]:
-    """Draw how alike all tokens of all photos are to one of the first photo, nearest parts of the others marked.
+    """Draw the cosine similarity of all tokens to one token of the first image; the nearest tokens are marked.
 
     Args:
-        inputs, blocks, out: as of :func:`draw_pca`.
-        point: x and y in pixels of the first photo; its middle by default.
-        count: how many parts are marked.
+        inputs, blocks, out: see :func:`draw_pca`.
+        point: x and y in pixels of the first image; its center by default.
+        count: number of marked tokens in each other image.
 
     Yields:
-        the file, when it is written.
+        the path of the file after it is written.
     """
     side = LARGE if len(inputs.photos) <= FEW else SMALL
     photos = [fit_photo(photo, side) for photo in inputs.photos]
@@ -145,15 +145,15 @@ def draw_similarity(
 def draw_attention(
     inputs: FigureInputs, blocks: Sequence[int], out: Path, *, point: tuple[float, float] | str | None = None
 ) -> Iterator[Path]:
-    """Draw where a token looks: the mean over the heads of several blocks, or of one block also each head.
+    """Draw attention maps of a token: the mean over heads for each block, and for a single block also each head.
 
     Args:
-        inputs, blocks, out: as of :func:`draw_pca`.
-        point: x and y in pixels of the first photo, taken in proportion in the others; the middle by default, or
+        inputs, blocks, out: see :func:`draw_pca`.
+        point: x and y in pixels of the first image, scaled to the size of the other images; the center by default, or
             'cls' for the class token.
 
     Yields:
-        a file per photo, when it is written.
+        the path of the file of each image after it is written.
     """
     blocks = sorted(set(resolve_indices("layers", blocks, inputs.tower.num_layers)))
     tokens = [None if point == CLASS_TOKEN else _token(inputs, i, point) for i in range(len(inputs.photos))]
@@ -174,32 +174,32 @@ def draw_attention(
 
 
 def _colored(maps: Sequence[Tensor], masks: Sequence[Tensor | None], basis: Basis) -> list[np.ndarray]:
-    """Colors (H, W, 3) of maps (1, C, H, W)."""
+    """Return the PCA colors (H, W, 3) of maps (1, C, H, W)."""
     return [feature_rgb(x, mask, basis=basis)[0] for x, mask in zip(maps, masks, strict=True)]
 
 
 def _token(inputs: FigureInputs, number: int, point: tuple[float, float] | None) -> tuple[int, int]:
-    """The token of a photo under a point of the first one."""
+    """Find the token of an image at a point given in pixels of the first image."""
     first = inputs.photos[0].size
     if point is None:
         point = first[0] / 2, first[1] / 2
-    token_at(point, first, inputs.grid(0))  # to refuse a point outside
+    token_at(point, first, inputs.grid(0))  # raises an error for a point outside
     size = inputs.photos[number].size
     return token_at((point[0] * size[0] / first[0], point[1] * size[1] / first[1]), size, inputs.grid(number))
 
 
 def _to_peak(weights: Tensor) -> np.ndarray:
-    """Attention is a few strong tokens among many weak ones: scale by the 99.5 % quantile."""
+    """Scale attention by its 99.5 % quantile, because few tokens have much larger weights than the others."""
     values = weights.cpu().numpy()
     return values / max(float(np.quantile(values, 0.995)), 1e-12)
 
 
 def _heading(inputs: FigureInputs) -> str:
-    return f"{inputs.title}, run at {inputs.long_side} px in patches of {inputs.patch} px"
+    return f"{inputs.title}, input {inputs.long_side} px, patch size {inputs.patch} px"
 
 
 def _sheet(inputs: FigureInputs, cells: Sequence[Cell]) -> Image.Image:
-    """One row of few cells, or rows that make a sheet about as wide as a screen."""
+    """Arrange few cells in one row, and more in rows with the aspect ratio of a screen."""
     width, height = cells[0][1].size
     columns = len(cells) if len(cells) <= FEW + 1 else math.ceil(math.sqrt(len(cells) * 1.6 * height / width))
     return draw_sheet(in_rows(cells, min(columns, len(cells))), _heading(inputs))
@@ -210,12 +210,12 @@ def _save(sheet: Image.Image, path: Path) -> Path:
     return path
 
 
-SAMPLES = 16  # frames that the components are found from
+SAMPLES = 16  # frames that the components are fitted to
 SIDE = 480  # px
 
 
 def count_frames(path: Path) -> int:
-    """Frames of a video.
+    """Count the frames of a video.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`~pe_dense.utils.video.read_video`.
@@ -226,18 +226,18 @@ def count_frames(path: Path) -> int:
 def draw_feature_video(
     tower: Backbone, video: Path, out: Path, *, block: int, long_side: int, frames: int, advance: Callable[[int], None]
 ) -> Path:
-    """Write a video with each frame beside the colors of its features.
+    """Write a video with each frame and the PCA colors of its features side by side.
 
-    Principal components are found once, from 16 frames spread evenly over the video.
+    The principal components are fitted once, to 16 frames spaced evenly over the video.
 
     Args:
-        tower: a tower.
-        video: a file.
-        out: the MP4 to write; replaced if it exists.
+        tower: the backbone.
+        video: path of the video.
+        out: path of the MP4 file to write; replaced if it exists.
         block: block number.
-        long_side: as of :class:`~pe_dense.visualization.features.FigureInputs`.
-        frames: of the video, see :func:`count_frames`.
-        advance: called with the number of frames that went through the tower.
+        long_side: see :class:`~pe_dense.visualization.features.FigureInputs`.
+        frames: number of frames of the video, see :func:`count_frames`.
+        advance: called with the number of frames that were run.
     """
 
     def features(frame: np.ndarray):
@@ -259,5 +259,5 @@ def draw_feature_video(
 
 
 def sample_numbers(frames: int) -> set[int]:
-    """Numbers of at most 16 frames, spread evenly."""
+    """Return the numbers of at most 16 evenly spaced frames."""
     return {round(number) for number in np.linspace(0, frames - 1, min(frames, SAMPLES))}

@@ -1,4 +1,4 @@
-"""Pictures of the features while they are being learnt."""
+"""Hook that draws feature maps during training."""
 
 from __future__ import annotations
 
@@ -26,53 +26,53 @@ READABLE_SIDE = 240  # px; smaller squares are enlarged
 
 @HOOKS.register_module()
 class FeaturePictureHook(Hook):
-    """Draw the features of fixed photos before training, every ``interval`` steps and after it.
+    """Draw PCA colors of features of fixed images before training, every ``interval`` steps, and after training.
 
-    A picture has a row per photo and a column per source of features. A model offers sources by a method
+    A figure has one row per image and one column per feature map. A model provides feature maps by a method
     ``feature_maps(images) -> dict[str, Tensor]``: images are (N, 3, S, S), RGB, ``(x / 255 - 0.5) / 0.5``, on the
-    model's device; each value is (N, C, H, W), sources may differ in C, H and W, and their names become titles.
-    Without that method the last map of the model's ``backbone`` is drawn. Each source has principal components of its
-    own, over all photos together.
+    device of the model. Each value is (N, C, H, W); maps may differ in C, H and W, and their names are used as titles.
+    For a model without this method, the last map of its ``backbone`` is drawn. Principal components are fitted to each
+    feature map separately, over all images together.
 
-    Pictures go to the runner's visualizer as ``name``, so they lie in the run's folder (``vis_data/vis_image``) and in
-    every other place that its backends write to.
+    Figures are passed to the runner's visualizer as ``name``, which writes them to the log folder
+    (``vis_data/vis_image``) and to its other backends.
 
     Args:
-        images: image files or folders; their middle square is shown.
-        interval: training steps between pictures.
-        size: side S of the squares in pixels, a multiple of the towers' patch sizes.
-        name: under which pictures are kept.
+        images: image files or folders; their center square is drawn.
+        interval: number of training steps between figures.
+        size: side S of the squares in pixels, a multiple of the patch size.
+        name: name of the figures in the visualizer.
 
     Raises:
-        ConfigError: before training, for images that are missing or unreadable, or a model without features to show.
+        ConfigError: before training, if images are missing or unreadable, or the model has no features to draw.
     """
 
     priority = "LOW"
 
     def __init__(self, images: str | Sequence[str], interval: int, size: int = 448, name: str = "features"):
         if interval < 1 or size < 1:
-            raise ConfigError(f"interval and size are at least 1, got interval={interval}, size={size}")
+            raise ConfigError(f"interval and size must be at least 1, got interval={interval}, size={size}")
         try:
             files = find_images([images] if isinstance(images, str | Path) else images)
             self.photos = [crop_square(read_image(file), size) for file in files]
         except (FileNotFoundError, ValueError) as error:
             raise ConfigError(f"FeaturePictureHook: {error}") from error
         if not self.photos:
-            raise ConfigError("FeaturePictureHook: images names none")
+            raise ConfigError("FeaturePictureHook: images contains no image")
         self.interval = interval
         self.name = name
 
     def before_train(self, runner: Runner) -> None:
-        """Draw the features as they are, so that what can't be drawn is known before the first step."""
+        """Draw the initial features, so that errors are raised before the first step."""
         self._draw(runner, runner.iter)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Draw after every ``interval`` steps and after the last one."""
+        """Draw every ``interval`` steps and after the last step."""
         if self.every_n_train_iters(runner, self.interval) or self.is_last_train_iter(runner):
             self._draw(runner, runner.iter + 1)
 
     def _draw(self, runner: Runner, step: int) -> None:
-        # All processes compute: the parts of a sharded model are needed together.
+        # All processes run the model, because a sharded model (FSDP) requires all of them.
         maps = named_maps(runner.model, torch.cat([to_input(photo) for photo in self.photos]))
         if is_main_process():
             runner.visualizer.add_image(self.name, np.asarray(self._picture(maps, step)), step)
@@ -91,11 +91,11 @@ class FeaturePictureHook(Hook):
 
 @torch.no_grad()
 def named_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Feature maps that a model offers, in evaluation mode.
+    """Compute the feature maps of a model in evaluation mode.
 
     Args:
-        model: with a method ``feature_maps``, or a ``backbone`` that gives a tuple of maps; wrapped for distributed
-            training or not.
+        model: a model with a method ``feature_maps``, or with a ``backbone`` that returns a tuple of maps; optionally
+            wrapped for distributed training.
         images: (N, 3, H, W).
 
     Returns:
@@ -113,7 +113,9 @@ def named_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     elif hasattr(model, "backbone"):
         maps = {"backbone": model.backbone(images)[-1]}
     else:
-        raise ConfigError(f"{type(model).__name__} has no features to draw: no feature_maps(images) and no backbone")
+        raise ConfigError(
+            f"{type(model).__name__} has no features to draw: it has neither feature_maps(images) nor a backbone"
+        )
     model.train(training)
     for name, features in maps.items():
         if not isinstance(features, Tensor) or features.dim() != 4 or len(features) != len(images):

@@ -1,4 +1,4 @@
-"""Principal components of feature maps, without ever forming a covariance matrix or a smoothed copy of the maps."""
+"""Principal component analysis (PCA) of feature maps, without a covariance matrix or a smoothed copy of the maps."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SIGMA = 1.0  # tokens
 
 
 def low_pass(maps: Tensor) -> Tensor:
-    """``0.5 x + 0.5 g(x)``, g a Gaussian of 3 x 3 tokens with sigma 1 (Perception Encoder, arXiv 2504.13181, B.3.2).
+    """Smooth maps: ``0.5 x + 0.5 g(x)``, g a Gaussian of 3 x 3 tokens with sigma 1 (arXiv 2504.13181, B.3.2).
 
-    At the border the outermost tokens are repeated. With that the smoothing keeps sums and is its own adjoint, which
+    Border tokens are replicated. The smoothing therefore preserves sums and is self-adjoint, which
     :mod:`pe_dense.visualization.pca` relies on.
 
     Args:
@@ -36,21 +36,19 @@ def low_pass(maps: Tensor) -> Tensor:
 
 
 COUNT = 3
-_BLOCK = (
-    16  # vectors that go through the maps together; a pass over the maps is bound by memory, so they cost one's time
-)
+_BLOCK = 16  # vectors per pass over the maps: passes are limited by memory bandwidth, so that 16 take the time of one
 _PASSES = 12
-_TOLERANCE = 5e-3  # sine of the angle by which a pass turns a component; the next ones turn it far less
+_TOLERANCE = 5e-3  # sine of the rotation of a component by a pass; later passes rotate it much less
 _QUANTILES = (0.01, 0.99)
 
 
 @dataclass(frozen=True)
 class Basis:
-    """Three directions in feature space and the range of the features along them.
+    """PCA basis: three directions in feature space and the range of the features along them.
 
     Attributes:
         mean: (C,).
-        components: (3, C), orthonormal, of falling variance; the largest entry of each is positive.
+        components: (3, C), orthonormal, in descending order of variance; the largest entry of each is positive.
         low, high: (3,) the 1 % and 99 % quantiles of the scores.
     """
 
@@ -60,7 +58,7 @@ class Basis:
     high: Tensor
 
     def scores(self, features: Tensor) -> Tensor:
-        """Low-passed coordinates of features (N, C, H, W) along the components: (N, 3, H, W)."""
+        """Project features (N, C, H, W) on the components and smooth them: (N, 3, H, W)."""
         if features.shape[1] != len(self.mean):
             raise InputError(f"features have {features.shape[1]} channels, the basis has {len(self.mean)}")
         scores = _scores(features, self.mean, self.components)
@@ -68,9 +66,9 @@ class Basis:
         return scores
 
     def unit_scores(self, features: Tensor) -> Tensor:
-        """As :meth:`scores`, with the range between the quantiles as 0..1; scores beyond lie outside of it.
+        """Compute :meth:`scores` scaled so that the quantiles become 0 and 1; values beyond them are not clipped.
 
-        A direction without any spread gives 0.5.
+        The result is 0.5 for a direction without variance.
         """
         span = self.high - self.low
         flat = span <= 1e-6 * self.mean.norm()
@@ -78,11 +76,11 @@ class Basis:
         return torch.where(flat[:, None, None], 0.5, unit)
 
     def turned_like(self, scores: Sequence[Tensor], wanted: Sequence[Tensor]) -> Basis:
-        """Change the sign of components whose scores run against others.
+        """Flip the sign of components whose scores are negatively correlated with reference scores.
 
         Args:
             scores: maps (N, 3, H, W) of this basis.
-            wanted: as many of another one, as of the layer before.
+            wanted: the same number of reference maps, for example of the previous layer.
         """
         agreement = sum((mine * other).sum(dim=(0, 2, 3)) for mine, other in zip(scores, wanted, strict=True))
         sign = torch.where(agreement < 0, -1.0, 1.0)
@@ -91,17 +89,18 @@ class Basis:
 
 
 def fit_basis(features: Tensor | Sequence[Tensor], mask: Tensor | Sequence[Tensor] | None = None) -> Basis:
-    """Principal components of low-passed features over all tokens of all images together.
+    """Fit principal components to the smoothed features of all tokens of all images together.
 
-    Neither the images' order nor chance changes the result. Components are found by block Lanczos iteration from a
-    fixed start: a few passes over the maps, until a pass turns no component by more than 0.005.
+    The result depends neither on the order of the images nor on a random seed. The components are computed by block
+    Lanczos iteration from a fixed start: a few passes over the maps, until a pass rotates no component by more than
+    0.005.
 
     Args:
         features: (N, C, H, W), C at least 3; or several of these that differ in N, H and W.
-        mask: (N, H, W) bool, the tokens to look at, or as many as there are features; all by default.
+        mask: (N, H, W) bool, the tokens to use, or one mask for each of several features; all tokens by default.
 
     Raises:
-        ValueError: for other shapes, values that are not finite, or fewer than 4 tokens to look at.
+        ValueError: for other shapes, NaN or infinite values, or fewer than 4 selected tokens.
     """
     features = [features] if isinstance(features, Tensor) else list(features)
     masks = [None] * len(features) if mask is None else [mask] if isinstance(mask, Tensor) else list(mask)
@@ -122,7 +121,7 @@ def _checked(features: list[Tensor], masks: list[Tensor | None]) -> tuple[list[T
     for x in features:
         if x.dim() != 4 or x.shape[1] < COUNT or not x.numel() or x.shape[1] != features[0].shape[1]:
             shapes = ", ".join(str(tuple(x.shape)) for x in features)
-            raise InputError(f"features are (N, C, H, W) with one C of at least {COUNT}, got {shapes}")
+            raise InputError(f"features must be (N, C, H, W) with one C of at least {COUNT}, got {shapes}")
         checked.append(x.detach().float())
     shapes = [(len(x), *x.shape[2:]) for x in checked]
     if len(masks) != len(checked):
@@ -131,7 +130,7 @@ def _checked(features: list[Tensor], masks: list[Tensor | None]) -> tuple[list[T
     for x, mask, shape in zip(checked, masks, shapes, strict=True):
         mask = torch.ones(shape, dtype=torch.bool) if mask is None else mask
         if tuple(mask.shape) != shape or mask.dtype != torch.bool:
-            raise InputError(f"mask is bool {shape} for these features, got {mask.dtype} {tuple(mask.shape)}")
+            raise InputError(f"mask must be bool {shape} for these features, got {mask.dtype} {tuple(mask.shape)}")
         full.append(mask.to(x.device))
     if (count := int(sum(mask.sum() for mask in full))) <= COUNT:
         raise InputError(f"{count} tokens are too few for {COUNT} principal components")
@@ -139,31 +138,31 @@ def _checked(features: list[Tensor], masks: list[Tensor | None]) -> tuple[list[T
 
 
 def _refuse_infinite(sums: Tensor) -> None:
-    """A value that is not finite makes any sum so that it is in, and sums are few."""
+    """Raise an error for NaN or infinite values. Any sum with such a value is not finite, and sums are few."""
     if not torch.isfinite(sums).all():
-        raise InputError("features hold values that are not finite")
+        raise InputError("features contain NaN or infinite values")
 
 
 def _scores(features: Tensor, mean: Tensor, components: Tensor) -> Tensor:
-    """Project, then smooth: both are linear, and three channels are less work than all."""
+    """Project, then smooth: both are linear, and smoothing few channels is cheaper than smoothing all."""
     maps = components @ features.detach().float().flatten(2) - (components @ mean)[:, None]  # (N, k, H * W)
     return low_pass(maps.unflatten(2, features.shape[2:]))
 
 
 def _through(maps: list[Tensor], weights: list[Tensor]) -> Tensor:
-    """Sum of tokens, weighted by maps (N, k, H, W): (C, k) in float64.
+    """Sum tokens weighted by maps (N, k, H, W): (C, k) in float64.
 
-    Images are summed in the order of the summands' size, so that rounding does not depend on the images' order.
+    The summands of the images are sorted first, so that rounding does not depend on the order of the images.
     """
     parts = [w.flatten(2) @ x.flatten(2).transpose(1, 2) for x, w in zip(maps, weights, strict=True)]  # (N, k, C)
     return torch.cat(parts).double().sort(dim=0).values.sum(dim=0).T
 
 
 def _top_directions(maps: list[Tensor], mean: Tensor, weights: list[Tensor]) -> Tensor:
-    """Leading eigenvectors of the weighted tokens' covariance by block Lanczos iteration (Golub and Underwood 1977).
+    """Compute leading eigenvectors of the weighted tokens' covariance by block Lanczos iteration.
 
-    With S the smoothing, which is its own adjoint, and M the mask, the covariance of the smoothed tokens X S is
-    X S M S X', and a product with it passes over X twice.
+    The method is that of Golub and Underwood (1977). With S the smoothing, which is self-adjoint, and M the mask, the
+    covariance of the smoothed tokens X S is X S M S X', and a product with it passes over X twice.
     """
     channels = len(mean)
     width = min(_BLOCK, channels)
@@ -183,7 +182,7 @@ def _top_directions(maps: list[Tensor], mean: Tensor, weights: list[Tensor]) -> 
         if bool((turned.norm(dim=0) <= _TOLERANCE).all()) or basis.shape[1] == channels:
             break
         block = block[:, : channels - basis.shape[1]]
-        for _ in range(2):  # once leaves rounding behind
+        for _ in range(2):  # a single orthogonalization leaves rounding errors
             block = torch.linalg.qr(block - basis @ (basis.T @ block)).Q
         basis = torch.cat([basis, block], dim=1)
     largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))

@@ -1,4 +1,4 @@
-"""How alike tokens are, within an image and between images."""
+"""Cosine similarity and mutual nearest neighbors of tokens, within an image and between images."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 
 from pe_dense.utils.errors import InputError
 
-_PART = 4096  # tokens that are compared with all others at a time
+_PART = 4096  # tokens per chunk that are compared with all others
 
 
 class Match(NamedTuple):
-    """A token of one image and its counterpart in another: (row, column) each, and the cosine of their angle."""
+    """A pair of matching tokens of two images: (row, column) of each, and their cosine similarity."""
 
     source: tuple[int, int]
     target: tuple[int, int]
@@ -23,11 +23,11 @@ class Match(NamedTuple):
 
 
 def cosine_similarity(features: Tensor, query: Tensor) -> Tensor:
-    """Cosine of the angle between every token and a given one.
+    """Compute the cosine similarity of every token to a query.
 
     Args:
         features: (N, C, H, W).
-        query: (C,), as ``features[0, :, row, column]``.
+        query: (C,), for example ``features[0, :, row, column]``.
 
     Returns:
         (N, H, W) float32, between -1 and 1.
@@ -37,17 +37,17 @@ def cosine_similarity(features: Tensor, query: Tensor) -> Tensor:
     """
     if features.dim() != 4 or query.shape != features.shape[1:2]:
         raise InputError(
-            f"features (N, C, H, W) and a query (C,) are needed, got {tuple(features.shape)} and {tuple(query.shape)}"
+            f"features must be (N, C, H, W) and query (C,), got {tuple(features.shape)} and {tuple(query.shape)}"
         )
     return torch.einsum("nchw,c->nhw", F.normalize(features.float(), dim=1), F.normalize(query.float(), dim=0))
 
 
 def nearest_tokens(similarity: Tensor, count: int = 1) -> list[tuple[int, int]]:
-    """The most similar tokens of a map, each at some distance (an eighth of the longer side) from those before it.
+    """Find the most similar tokens of a map, at a distance of at least an eighth of the longer side from each other.
 
     Args:
         similarity: (H, W).
-        count: how many at most.
+        count: maximum number of results.
 
     Returns:
         (row, column) each, the most similar first.
@@ -60,17 +60,17 @@ def nearest_tokens(similarity: Tensor, count: int = 1) -> list[tuple[int, int]]:
 def mutual_matches(
     source: Tensor, target: Tensor, count: int = 8, *, masks: tuple[Tensor, Tensor] | None = None
 ) -> list[Match]:
-    """Parts of two images that are each other's nearest, the most similar first.
+    """Find mutual nearest neighbors of two images, the most similar first.
 
-    In both images they keep a distance of an eighth of the longer side from each other.
+    In both images, the tokens are at a distance of at least an eighth of the longer side from each other.
 
     Args:
-        source, target: (C, H, W), of one C.
-        count: how many at most.
-        masks: (H, W) bool each, the tokens to look at.
+        source, target: (C, H, W), with the same C.
+        count: maximum number of results.
+        masks: (H, W) bool each, the tokens to compare.
 
     Returns:
-        at most ``count`` matches; fewer where no more parts are mutually nearest.
+        at most ``count`` matches; fewer if there are no more mutual nearest neighbors.
     """
     masks = (None, None) if masks is None else masks
     here, there = (_numbers(x, mask) for x, mask in zip((source, target), masks, strict=True))
@@ -87,15 +87,15 @@ def mutual_matches(
 
 
 def _places(numbers: Tensor, grid: Sequence[int]) -> Tensor:
-    """Row and column (N, 2) of tokens by their row-major numbers (N,)."""
+    """Convert row-major token numbers (N,) to rows and columns (N, 2)."""
     return torch.stack([numbers // grid[1], numbers % grid[1]], dim=1)
 
 
 def _apart(values: Tensor, images: Sequence[tuple[Tensor, Sequence[int]]], count: int) -> list[int]:
-    """Numbers of the largest values (N,) whose places keep their distance from those before, in every image.
+    """Select the largest values (N,) greedily, with a minimum distance in every image (non-maximum suppression).
 
     Args:
-        images: places (N, 2) and grid of each; the distance is an eighth of the grid's longer side.
+        images: token positions (N, 2) and grid of each image; the distance is an eighth of the longer side of the grid.
     """
     left, found = values.clone(), []
     while len(found) < count and (left > -torch.inf).any():
@@ -107,15 +107,15 @@ def _apart(values: Tensor, images: Sequence[tuple[Tensor, Sequence[int]]], count
 
 
 def _numbers(features: Tensor, mask: Tensor | None) -> Tensor:
-    """Row-major numbers of the tokens that a mask (H, W) leaves of a map (C, H, W)."""
+    """Return the row-major numbers of the tokens of a map (C, H, W) that a mask (H, W) selects."""
     mask = torch.ones(features.shape[1:], dtype=torch.bool) if mask is None else mask
     return mask.to(features.device).flatten().nonzero()[:, 0]
 
 
 def _nearest(tokens: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest cosine of each token (N, C) with one of others (M, C), and that one's number.
+    """Find the nearest of other tokens (M, C) for each token (N, C): cosine similarity and index.
 
-    In parts: all by all is too much for memory in large photos.
+    Computed in chunks, because the full matrix needs too much memory for large images.
     """
     found = [(part @ others.T).max(dim=1) for part in tokens.split(_PART)]
     return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])

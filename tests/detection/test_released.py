@@ -72,5 +72,5 @@ def test_config_of_a_released_deta():
 
 def test_config_of_another_file(golden):
     for state in (golden.state, {"weight": torch.zeros(1)}):  # 12 classes, no detector
-        with pytest.raises(CheckpointError, match="own.pth is none of the released detectors: name .* --config"):
+        with pytest.raises(CheckpointError, match="own.pth is not one of the released detectors: pass .* --config"):
             convert.published_config(state, "own.pth")

@@ -20,4 +20,4 @@ def test_drawing_a_runs_features(tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "a_layers.mp4"]
     again = run_tool("visualize_features", *arguments)
     assert (again.returncode, len(again.stderr.strip().splitlines())) == (2, 1)
-    assert "out is not empty: name another folder or pass --overwrite" in again.stderr
+    assert "out is not empty: choose another folder or pass --overwrite" in again.stderr

@@ -156,7 +156,7 @@ def test_photos_of_all_sizes(folder, tmp_path):
 
 def test_nothing_is_overwritten_unasked(folder, tmp_path):
     run(folder, tmp_path / "o", "a.png")
-    with pytest.raises(FileExistsError, match="o is not empty: name another folder or pass --overwrite"):
+    with pytest.raises(FileExistsError, match="o is not empty: choose another folder or pass --overwrite"):
         run(folder, tmp_path / "o", "a.png")
     run(folder, tmp_path / "o", "a.png", overwrite=True)
 
@@ -164,24 +164,24 @@ def test_nothing_is_overwritten_unasked(folder, tmp_path):
 @pytest.mark.parametrize(
     ("names", "options", "message"),
     [
-        (["a.png"], dict(mode="correspondence"), "correspondence is between photos: give two or more"),
+        (["a.png"], dict(mode="correspondence"), "--mode correspondence requires at least two images"),
         (["absent.png"], dict(), "absent.png does not exist"),
         (["run.pth"], dict(), "run.pth is not a readable image"),
         (["a.png"], dict(layers="3"), r"--layers: block 3 is out of range for 3 blocks; allowed are -3\.\.2"),
-        (["a.png"], dict(layers="last"), "--layers last: 'all', or numbers"),
-        (["a.png"], dict(point="1,1"), "--point has no meaning for --mode pca"),
-        (["a.png"], dict(mode="similarity", point="1"), "--point 1: x and y in pixels"),
-        (["a.png"], dict(mode="similarity", point="cls"), "--point cls has no meaning for --mode similarity"),
+        (["a.png"], dict(layers="last"), "--layers must be 'all' or numbers .* got 'last'"),
+        (["a.png"], dict(point="1,1"), "--point is not supported by --mode pca"),
+        (["a.png"], dict(mode="similarity", point="1"), "--point must be x and y in pixels .* got '1'"),
+        (["a.png"], dict(mode="similarity", point="cls"), "--point cls is not supported by --mode similarity"),
         (["a.png"], dict(mode="similarity", point="64,1"), "point 64,1 lies outside of the photo of 64 x 48 px"),
         (["a.png"], dict(mode="attention", point="cls"), "has no class token here"),
-        (["a.png"], dict(mode="attention", mask=["auto"]), "--mask has no meaning for --mode attention"),
-        (["a.png"], dict(mode="attention", per_image=True), "--per-image has no meaning for --mode attention"),
+        (["a.png"], dict(mode="attention", mask=["auto"]), "--mask is not supported by --mode attention"),
+        (["a.png"], dict(mode="attention", per_image=True), "--per-image is not supported by --mode attention"),
         (["a.png", "b.png"], dict(mask=["mask.png"]), "1 masks for 2 photos: give one for each, or 'auto'"),
-        (["a.png"], dict(mask=["full.png"]), "has other proportions|not other proportions"),
+        (["a.png"], dict(mask=["full.png"]), "must have the same aspect ratio"),
         (["a.png"], dict(size=0), "size 0 is shorter than a patch of 4 px"),
         (["a.png"], dict(size=3), "size 3 is shorter than a patch of 4 px"),
-        (["film.mp4"], dict(mode="attention"), "film.mp4 is a video: those are drawn by --mode pca"),
-        (["film.mp4"], dict(layers="all"), "videos show one layer, --layers all names 3"),
+        (["film.mp4"], dict(mode="attention"), "film.mp4 is a video: videos support only --mode pca"),
+        (["film.mp4"], dict(layers="all"), "a video is drawn with one layer, but --layers all selects 3"),
         (["a.png"], dict(arch="PE-Spatial-T16-512"), "leave --arch out"),
     ],
 )

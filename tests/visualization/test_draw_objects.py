@@ -71,7 +71,7 @@ def test_characters_without_a_font_stay_distinct(monkeypatch):
     drawing._say_missing.cache_clear()
     assert font_for("猫 1", 20)[1] == "\\u732b 1"
     assert not np.array_equal(ink("猫"), ink("犬"))
-    assert said[0].startswith("No installed font has \\u732b: drawn as escapes. Install one")
+    assert said[0].startswith("No installed font contains \\u732b: drawn as escapes. Install a font")
     assert font_for("стол", 20)[1] == "стол"  # DejaVu Sans has Cyrillic
 
 

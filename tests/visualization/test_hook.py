@@ -93,8 +93,8 @@ def test_maps_of_other_shapes_are_refused():
     ("options", "message"),
     [
         (dict(images="absent"), "image absent does not exist"),
-        (dict(images=[]), "images names none"),
-        (dict(images="{}/a.png", interval=0), "interval and size are at least 1"),
+        (dict(images=[]), "images contains no image"),
+        (dict(images="{}/a.png", interval=0), "interval and size must be at least 1"),
         (dict(images="{}/broken.png"), r"broken\.png is not a readable image"),
     ],
 )

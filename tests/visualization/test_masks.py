@@ -55,9 +55,9 @@ def test_color_and_bilevel_masks(tmp_path, left):
 
 
 def test_bad_masks(tmp_path, left):
-    with pytest.raises(ValueError, match=r"left\.png is 40 x 20 px and its photo 20 x 40: .* not other proportions"):
+    with pytest.raises(ValueError, match=r"left\.png is 40 x 20 px, but its image is 20 x 40 px: .* same aspect ratio"):
         read_mask(left, (20, 40), (4, 2))
-    with pytest.raises(ValueError, match=r"empty\.png covers no token of the 2 x 4"):
+    with pytest.raises(ValueError, match=r"empty\.png covers none of the 2 x 4 tokens"):
         read_mask(save(tmp_path / "empty.png", np.zeros((20, 40))), (40, 20), (2, 4))
     with pytest.raises(FileNotFoundError, match=r"absent\.png does not exist"):
         read_mask(tmp_path / "absent.png", (40, 20), (2, 4))

@@ -123,11 +123,11 @@ def test_half_precision():
 @pytest.mark.parametrize(
     ("features", "mask", "message"),
     [
-        (torch.zeros(5, 4, 4), None, r"features are \(N, C, H, W\) .* got \(5, 4, 4\)"),
+        (torch.zeros(5, 4, 4), None, r"features must be \(N, C, H, W\) .* got \(5, 4, 4\)"),
         (torch.zeros(1, 2, 4, 4), None, r"at least 3, got \(1, 2, 4, 4\)"),
         ([torch.zeros(1, 5, 4, 4), torch.zeros(1, 6, 4, 4)], None, r"one C .* got \(1, 5, 4, 4\), \(1, 6, 4, 4\)"),
-        (torch.zeros(1, 5, 4, 4), torch.ones(1, 4, 4), r"mask is bool \(1, 4, 4\) .* got torch.float32"),
-        (torch.zeros(1, 5, 4, 4), torch.ones(1, 4, 5).bool(), r"mask is bool \(1, 4, 4\) .* got .* \(1, 4, 5\)"),
+        (torch.zeros(1, 5, 4, 4), torch.ones(1, 4, 4), r"mask must be bool \(1, 4, 4\) .* got torch.float32"),
+        (torch.zeros(1, 5, 4, 4), torch.ones(1, 4, 5).bool(), r"mask must be bool \(1, 4, 4\) .* got .* \(1, 4, 5\)"),
         (torch.zeros(1, 5, 4, 4), torch.zeros(1, 4, 4).bool(), "0 tokens are too few"),
         (torch.zeros(1, 5, 1, 3), None, "3 tokens are too few"),
         ([torch.zeros(1, 5, 4, 4)] * 2, [None], "1 masks for 2 maps"),
@@ -145,7 +145,7 @@ def test_values_that_are_not_finite_are_refused(value):
     basis = fit_basis(features)
     features[2, 7, 3, 3], mask[2, 3, 3] = value, False
     for refused in (lambda: fit_basis(features), lambda: fit_basis(features, mask), lambda: basis.scores(features)):
-        with pytest.raises(ValueError, match="not finite"):
+        with pytest.raises(ValueError, match="NaN or infinite"):
             refused()
 
 
