@@ -63,6 +63,8 @@ _KNOWN = {
     "data_prefix": {"img", "img_path", "seg", "seg_map_path", "depth_map_path", "mask"},
     "init_cfg": {"type", "checkpoint", "prefix", "map_location", "layer", "bias", "std", "mean", "override"},
 }
+# A dict, or a list of them: MMEngine takes both.
+_ONE_OR_SEVERAL = frozenset(("param_scheduler", "test_evaluator", "val_evaluator"))
 # Dicts with keys of the user's own choice.
 _OPEN = frozenset(("arch", "backend_args", "compile", "custom_keys", "metainfo", "norm_cfg", "act_cfg", "conv_cfg"))
 
@@ -233,6 +235,8 @@ def _check_type(name: str, value, old, known: bool, annotation) -> None:
         return
     if name.endswith(".arch") and isinstance(old, str | dict) and isinstance(value, str | dict):
         return  # a backbone's name, or its sizes
+    if name in _ONE_OR_SEVERAL and isinstance(value, list | tuple | dict):
+        return
     kinds = [kind for kind in (bool, str, int | float, list | tuple, dict) if isinstance(old, kind)]
     if kinds and not isinstance(value, kinds[0]):
         if annotation is not None and not isinstance(value, str | bool) and not isinstance(old, str | bool):
