@@ -160,11 +160,17 @@ def build_pretrained(config: dict, checkpoint: str | Path | None, content: Mappi
     if checkpoint is None:
         return MODELS.build(config)
     # Models of timm compute buffers on construction, which the meta device would lose.
-    on_meta = MODELS.get(config["type"]) is PETower
+    on_meta = backbone_class(config) is PETower
     with torch.device("meta") if on_meta else nullcontext():
         backbone: Backbone = MODELS.build(config)
     backbone.load_pretrained(checkpoint, content)
     return backbone
+
+
+def backbone_class(config: dict) -> type | None:
+    """Class that a backbone's config names: by a class, or by a name with or without a scope; None for other ones."""
+    kind = config.get("type")
+    return MODELS.get(kind) if isinstance(kind, str) else kind
 
 
 def embed_dim_of(config: dict) -> int:

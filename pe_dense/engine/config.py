@@ -13,6 +13,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import ConfigParsingError
 
 from pe_dense.backbones.base import TIMM_PREFIX
+from pe_dense.backbones.build import backbone_class
+from pe_dense.backbones.frozen import FrozenTower
+from pe_dense.backbones.pe import PETower
 from pe_dense.backbones.pe_configs import get_pe_config
 from pe_dense.engine.arguments import OptionText, parse
 from pe_dense.engine.config_check import check_option, check_value
@@ -40,8 +43,8 @@ def replace_backbone(config: Config, name: str) -> int:
         ConfigError: for an unknown model, one that is not a plain vision transformer, or a config without a PE tower.
     """
     backbone = config.get("model", {}).get("backbone")
-    kind = backbone.get("type") if isinstance(backbone, dict) else None
-    if kind not in ("pe_dense.PETower", "pe_dense.FrozenTower"):
+    kind = backbone_class(backbone) if isinstance(backbone, dict) else None
+    if kind not in (PETower, FrozenTower):
         raise ConfigError(f"option tower={name}: {config.filename} has no PE tower as model.backbone to replace")
     if "teacher" in config.model or "core" in config.model:
         raise ConfigError(
@@ -53,8 +56,8 @@ def replace_backbone(config: Config, name: str) -> int:
     with torch.device("meta"):
         tower = TimmTower(name)
     new = ConfigDict({key: backbone[key] for key in _SHARED if key in backbone})
-    if kind == "pe_dense.FrozenTower":
-        new.update(type=kind, arch=name)
+    if kind is FrozenTower:
+        new.update(type="pe_dense.FrozenTower", arch=name)
     else:
         new.update(type="pe_dense.TimmTower", name=name.removeprefix(TIMM_PREFIX))
     if backbone.get("init_cfg"):

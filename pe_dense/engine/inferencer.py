@@ -12,7 +12,8 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
-from pe_dense.backbones.build import choose_device
+from pe_dense.backbones.build import backbone_class, choose_device
+from pe_dense.backbones.frozen import FrozenTower
 from pe_dense.engine.config_check import check_config
 from pe_dense.engine.preflight import check_weights, inner_datasets
 from pe_dense.registry import INFERENCERS
@@ -54,7 +55,7 @@ def drop_pretrained(model: dict) -> None:
     model = model.get("module", model)
     model.pop("init_cfg", None)
     backbone = model.get("backbone", {})
-    if backbone.get("type") != "pe_dense.FrozenTower":
+    if backbone_class(backbone) is not FrozenTower:
         backbone.pop("init_cfg", None)
 
 

@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 from mmengine.runner._flexible_runner import FlexibleRunner
 
+from pe_dense.backbones import FrozenTower
 from pe_dense.engine.config import load_config
 from pe_dense.engine.config_check import FLEXIBLE_KEYS, OWN_KEYS, RUNNER_ARGUMENTS, RUNNER_READS
+from pe_dense.engine.inferencer import drop_pretrained
 from pe_dense.utils.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -180,3 +183,15 @@ def test_functions_of_base_files_are_dropped(tmp_path):
     config = load_config(tmp_path / "small.py")
     config.dump(tmp_path / "dumped.py")
     assert load_config(tmp_path / "dumped.py").to_dict() == dict(model=[dict(type="Resize", size=8)])
+
+
+@pytest.mark.parametrize("kind", ["FrozenTower", "pe_dense.FrozenTower", FrozenTower], ids=str)
+def test_a_frozen_backbone_is_recognized_however_its_class_is_named(kind):
+    weights = dict(type="Pretrained", checkpoint="tower.pt")
+    model = ConfigDict(init_cfg=weights, backbone=ConfigDict(type=kind, arch="PE-Spatial-T16-512", init_cfg=weights))
+    drop_pretrained(model)
+    assert "init_cfg" not in model
+    assert model.backbone.init_cfg == weights
+    model.backbone.type = "PETower"
+    drop_pretrained(model)
+    assert "init_cfg" not in model.backbone
