@@ -1,4 +1,4 @@
-"""Backbones: Perception Encoder towers, their configurations and weights."""
+"""Vision backbones: Perception Encoder towers and timm models, their configurations and weights."""
 
 from pe_dense.backbones.base import Backbone
 from pe_dense.backbones.build import load_tower, save_weights

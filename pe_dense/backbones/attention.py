@@ -1,7 +1,7 @@
-"""Two-dimensional rotary position embedding.
+"""Two-dimensional rotary position embedding (RoPE) and window partition.
 
-Source: RoPE-2D as in the published towers: half of a head's channels turn with the column, half with the row, pairs
-of neighboring channels ``(a, b)`` become ``(a cos - b sin, b cos + a sin)`` and frequencies fall from 1 as
+Source: RoPE-2D as in the published towers. Half of a head's channels are rotated by the column, half by the row. Pairs
+of neighboring channels ``(a, b)`` become ``(a cos - b sin, b cos + a sin)``, and frequencies decrease from 1 as
 ``10000 ** (-2 j / (head_dim / 2))``.
 """
 
@@ -18,21 +18,24 @@ THETA = 10000.0
 
 
 class RotaryTable(NamedTuple):
-    """Cosines and sines of every token's angles, each of shape (N, head_dim / 2)."""
+    """Cosines and sines of the rotation angles of N tokens, each of shape (N, head_dim / 2)."""
 
     cos: Tensor
     sin: Tensor
 
 
 def axis_positions(length: int, *, native: int | None, reference: int | None, offset: int) -> Tensor:
-    """Positions of the ``length`` patches along one axis, in patches.
+    """Compute rotary positions of the ``length`` patches along one axis, in patches.
 
     Args:
         length: number of patches.
         native: number of patches that span the reference range; None without a reference grid.
-        reference: the range that ``native`` patches are squeezed or stretched to (the detection towers'
-            ``arange(n) / n * reference + 1``); None for the integers of the published tower.
-        offset: the first position of the integers: 1 where a class token holds position 0.
+        reference: the range that ``native`` patches are rescaled to (``arange(n) / n * reference + 1`` in the published
+            detectors); None for the integer positions of the published tower.
+        offset: the first integer position: 1 if a class token occupies position 0.
+
+    Returns:
+        (length,), float32.
     """
     if reference is None:
         return torch.arange(length, dtype=torch.float32) + offset
@@ -40,13 +43,13 @@ def axis_positions(length: int, *, native: int | None, reference: int | None, of
 
 
 def rotary_table(rows: Tensor, columns: Tensor, head_dim: int, *, with_cls_token: bool = False) -> RotaryTable:
-    """Tables for a grid of patches in row-major order.
+    """Build the rotary table of a grid of patches in row-major order.
 
     Args:
         rows: (H,) vertical positions.
         columns: (W,) horizontal positions.
         head_dim: channels of a head, a multiple of 4.
-        with_cls_token: prepend an entry that does not turn.
+        with_cls_token: prepend an entry with zero rotation.
 
     Returns:
         cosines and sines, each ((1 +) H * W, head_dim / 2), float32.
@@ -62,14 +65,15 @@ def rotary_table(rows: Tensor, columns: Tensor, head_dim: int, *, with_cls_token
 
 
 def apply_rope(x: Tensor, table: RotaryTable) -> Tensor:
-    """Turn neighboring channel pairs by their token's angles.
+    """Rotate pairs of neighboring channels by the angles of their token.
 
     Args:
-        x: (B, N, ..., head_dim) queries or keys; half precision is turned in float32, as in the reference.
+        x: (B, N, ..., head_dim) queries or keys; half precision is rotated in float32, as in the reference
+            implementation.
         table: cosines and sines (N, head_dim / 2).
 
     Returns:
-        the turned tensor, of x's shape and dtype.
+        the rotated tensor, with the shape and dtype of x.
     """
     shape = (x.shape[1],) + (1,) * (x.dim() - 3) + (x.shape[-1] // 2,)
     cos, sin = table.cos.view(shape), table.sin.view(shape)
@@ -80,11 +84,11 @@ def apply_rope(x: Tensor, table: RotaryTable) -> Tensor:
 
 @dataclass(frozen=True)
 class Windows:
-    """A grid of tokens cut into square windows from its top left corner.
+    """Partition of a grid of tokens into square attention windows, starting at the top left corner.
 
-    Tokens travel as (B, G, N, C): G groups of N tokens that attend to each other, so that the whole grid is one group
-    and windowed attention is attention on more groups. A grid that the window does not divide is filled up with zero
-    tokens at the bottom and the right.
+    Tokens have shape (B, G, N, C): G groups of N tokens that attend to each other. Global attention has one group,
+    window attention has one group per window. If the window size does not divide the grid, the grid is padded with
+    zero tokens at the bottom and right.
 
     Args:
         height, width: the grid, in tokens.
@@ -97,7 +101,7 @@ class Windows:
 
     @property
     def padded(self) -> tuple[int, int]:
-        """The grid after filling up, in tokens."""
+        """Height and width of the padded grid, in tokens."""
         return (
             -(-self.height // self.size) * self.size,
             -(-self.width // self.size) * self.size,
@@ -105,11 +109,11 @@ class Windows:
 
     @property
     def fits(self) -> bool:
-        """Whether windows divide the grid, so that no token is added."""
+        """Whether the window size divides the grid, so that no padding is needed."""
         return self.padded == (self.height, self.width)
 
     def window_partition(self, x: Tensor) -> Tensor:
-        """(B, 1, H * W, C) -> (B, windows, size * size, C)."""
+        """Partition tokens into windows: (B, 1, H * W, C) -> (B, windows, size * size, C)."""
         batch, _, _, channels = x.shape
         (height, width), size = self.padded, self.size
         x = x.view(batch, self.height, self.width, channels)
@@ -119,7 +123,7 @@ class Windows:
         return x.reshape(batch, -1, size * size, channels)
 
     def window_unpartition(self, x: Tensor) -> Tensor:
-        """(B, windows, size * size, C) -> (B, 1, H * W, C), without the added tokens."""
+        """Reverse the partition and remove padding: (B, windows, size * size, C) -> (B, 1, H * W, C)."""
         batch, _, _, channels = x.shape
         (height, width), size = self.padded, self.size
         x = x.view(batch, height // size, width // size, size, size, channels).transpose(2, 3)

@@ -1,4 +1,4 @@
-"""The backbone protocol: everything that code outside :mod:`pe_dense.backbones` may ask of a backbone."""
+"""Base class of backbones: the interface that all code outside :mod:`pe_dense.backbones` uses."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ TIMM_PREFIX = "timm/"
 
 
 class Backbone(BaseModule, ABC):
-    """A plain vision transformer that returns feature maps of any of its blocks.
+    """Base class of plain vision transformers that return feature maps of any of their blocks.
 
-    Every head, probe, tracker, teacher, figure and page uses these members alone, so a new backbone is one subclass.
-    Names follow timm. In shapes N is the batch, H and W are an image's sides in pixels, h and w the sides of the grid
-    of patches, P the number of prefix tokens (class token and registers), C is ``embed_dim``.
+    Heads, probes, trackers, teachers, figures and demos use only these members, so adding a backbone takes one
+    subclass. Names follow timm. In shapes N is the batch, H and W are an image's sides in pixels, h and w the sides of
+    the grid of patches, P the number of prefix tokens (class token and registers), C is ``embed_dim``.
 
     Subclasses implement :meth:`iter_tokens`, :meth:`layer_id`, :meth:`fsdp_units`, :meth:`adapt_state_dict` and
     :meth:`prune_intermediate_layers`, and set the attributes below.
@@ -36,7 +36,7 @@ class Backbone(BaseModule, ABC):
         image_size: native side of the input in pixels.
         mean, std: normalization of RGB values between 0 and 255, one value per channel.
         out_indices: blocks whose maps :meth:`forward` returns, from 0.
-        pad_to_patch: pad images at the bottom and right to a multiple of the patch size instead of refusing them.
+        pad_to_patch: pad images at the bottom and right to a multiple of the patch size instead of raising an error.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Backbone(BaseModule, ABC):
 
     @property
     def out_channels(self) -> int:
-        """Channels of every map; the same as ``embed_dim``."""
+        """Number of channels of every feature map, equal to ``embed_dim``."""
         return self.embed_dim
 
     @abstractmethod
@@ -76,7 +76,7 @@ class Backbone(BaseModule, ABC):
             mask_token: (C,).
 
         Yields:
-            (block number, tokens (N, P + h * w, C)) in rising order of the blocks.
+            (block number, tokens (N, P + h * w, C)) in increasing order of the blocks.
 
         Raises:
             RuntimeError: if weights were requested but are not loaded yet.
@@ -85,13 +85,13 @@ class Backbone(BaseModule, ABC):
 
     @abstractmethod
     def layer_id(self, parameter_name: str) -> int:
-        """Depth of a parameter for layer-wise learning rates.
+        """Return the layer index of a parameter for layer-wise learning-rate decay.
 
         Args:
             parameter_name: a name of ``named_parameters()``.
 
         Returns:
-            0 for the embedding, i + 1 for block i, ``num_layers`` + 1 for what follows.
+            0 for the embedding, i + 1 for block i, ``num_layers`` + 1 for the layers after the blocks.
 
         Raises:
             KeyError: if there is no such parameter.
@@ -99,49 +99,49 @@ class Backbone(BaseModule, ABC):
 
     @abstractmethod
     def fsdp_units(self) -> Iterable[nn.Module]:
-        """Modules that FSDP gathers one at a time: the blocks."""
+        """Return the modules that FSDP wraps as separate units: the transformer blocks."""
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that the authors train without weight decay; empty by default."""
+        """Return names of parameters to exclude from weight decay; empty by default."""
         return set()
 
     @abstractmethod
     def adapt_state_dict(self, checkpoint: Mapping, source: str | Path) -> dict[str, Tensor]:
-        """Find this backbone's weights in a published file or in a checkpoint of a model around it.
+        """Convert a published file, or a checkpoint of a model that contains this backbone, to its state dict.
 
         Args:
             checkpoint: content of the file.
-            source: how errors name the file.
+            source: name of the file in error messages.
 
         Returns:
-            exactly the keys of ``state_dict()``, in its shapes.
+            a state dict with exactly the keys and shapes of ``state_dict()``.
 
         Raises:
-            CheckpointError: if there are none, or they do not fit; both sides are named.
+            CheckpointError: if the file has no such weights or they do not match; the message names file and model.
         """
 
     def load_pretrained(self, source: str | Path, content: Mapping | None = None, **options) -> None:
-        """Load weights strictly.
+        """Load pretrained weights; keys and shapes must match exactly.
 
         Args:
             source: path or ``hf://`` name.
-            content: what :func:`~pe_dense.utils.read_checkpoint` returned for it, if it was read already.
-            options: of :meth:`adapt_state_dict`.
+            content: the result of :func:`~pe_dense.utils.read_checkpoint` for ``source``, if it was already read.
+            options: arguments of :meth:`adapt_state_dict`.
 
         Raises:
-            FileNotFoundError, CheckpointError: for a file that is missing or does not fit.
+            FileNotFoundError, CheckpointError: if the file is missing or does not match the model.
         """
         content = read_checkpoint(source) if content is None else content
         state = self.adapt_state_dict(content, source, **options)
-        # On the meta device there is no memory to copy to: the file's tensors become the parameters.
+        # Parameters on the meta device have no memory to copy to, so the tensors of the file become the parameters.
         self.load_state_dict(state, assign=any(parameter.is_meta for parameter in self.parameters()))
 
     @abstractmethod
     def prune_intermediate_layers(self, last: int) -> None:
-        """Remove the blocks after block ``last`` (from 0), which are then neither kept nor run."""
+        """Remove the blocks after block ``last`` (numbered from 0), to save memory and computation."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of the blocks in ``out_indices``.
+        """Compute the feature maps of the blocks in ``out_indices``.
 
         Args:
             images: (N, 3, H, W), normalized.
@@ -162,7 +162,7 @@ class Backbone(BaseModule, ABC):
         mask: Tensor | None = None,
         mask_token: Tensor | None = None,
     ) -> list:
-        """Features of several blocks; named and formatted as in timm.
+        """Compute features of several blocks, with the arguments and output formats of timm.
 
         Args:
             images: (N, 3, H, W), normalized.
@@ -170,13 +170,13 @@ class Backbone(BaseModule, ABC):
             norm: apply the backbone's final norm.
             output_fmt: 'NCHW' for (N, C, h, w) or 'NLC' for (N, h * w, C).
             return_prefix_tokens: return (features, prefix tokens (N, P, C)) for each block.
-            mask, mask_token: as of :meth:`iter_tokens`.
+            mask, mask_token: see :meth:`iter_tokens`.
 
         Returns:
             one entry per index, in the order of ``indices``.
 
         Raises:
-            ValueError: for an index out of range or another format.
+            ValueError: if an index is out of range or the format is unknown.
         """
         features = dict(
             self.iter_intermediates(
@@ -202,10 +202,10 @@ class Backbone(BaseModule, ABC):
         mask: Tensor | None = None,
         mask_token: Tensor | None = None,
     ) -> Iterator[tuple[int, Tensor | tuple[Tensor, Tensor]]]:
-        """As :meth:`forward_intermediates`, one block at a time, so that a sweep over all blocks keeps one map.
+        """Like :meth:`forward_intermediates`, but yield one block at a time, so that only one map is in memory.
 
         Yields:
-            (block number from 0, features) in rising order of the blocks.
+            (block number from 0, features) in increasing order of the blocks.
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise InputError(f"output_fmt {output_fmt!r} is not 'NCHW' or 'NLC'")
@@ -218,7 +218,7 @@ class Backbone(BaseModule, ABC):
             yield index, (features, prefix) if return_prefix_tokens else features
 
     def forward_pooled(self, images: Tensor) -> Tensor:
-        """The pooled image embedding, not normalized.
+        """Compute the pooled image embedding, without normalization.
 
         Args:
             images: (N, 3, H, W), normalized.
@@ -234,7 +234,7 @@ class Backbone(BaseModule, ABC):
     def attention_maps(
         self, images: Tensor, token: tuple[int, int] | None, indices: Sequence[int] = (-1,)
     ) -> dict[int, Tensor]:
-        """Attention of blocks from one token to all patches.
+        """Compute the attention weights of blocks from one token to all patches.
 
         Args:
             images: (N, 3, H, W), normalized.
@@ -242,15 +242,15 @@ class Backbone(BaseModule, ABC):
             indices: block numbers from 0; negative ones count from the end.
 
         Returns:
-            for each block number from 0, weights (N, heads, h, w).
+            attention weights (N, heads, h, w) by block number, from 0.
 
         Raises:
-            ValueError: for an index or token out of range, or a backbone that does not expose its attention.
+            ValueError: if an index or token is out of range, or the backbone does not expose its attention.
         """
         raise InputError(f"attention maps are not available for {self.name}: use a PETower")
 
     def grid_of(self, images: Tensor) -> tuple[int, int]:
-        """Rows and columns of patches of a batch (N, 3, H, W).
+        """Return the rows and columns of patches for images (N, 3, H, W).
 
         Raises:
             ValueError: if the sides are not multiples of the patch size and ``pad_to_patch`` is not set.
@@ -266,17 +266,17 @@ class Backbone(BaseModule, ABC):
         return -(-height // p), -(-width // p)
 
     def pad_images(self, images: Tensor) -> Tensor:
-        """Pad images (N, 3, H, W) with zeros at the bottom and right to whole patches."""
+        """Zero-pad images (N, 3, H, W) at the bottom and right to a multiple of the patch size."""
         (rows, columns), (height, width) = self.grid_of(images), images.shape[-2:]
         bottom, right = rows * self.patch_size - height, columns * self.patch_size - width
         return F.pad(images, (0, right, 0, bottom)) if bottom or right else images
 
 
 def resolve_indices(argument: str, indices: Sequence[int] | None, num_layers: int) -> tuple[int, ...]:
-    """Resolve block numbers: from 0, negative ones from the end, None for all.
+    """Convert block indices to numbers from 0: negative ones count from the end, None selects all blocks.
 
     Raises:
-        ValueError: for a number out of range; the message gives the allowed one.
+        ValueError: if an index is out of range; the message states the allowed range.
     """
     if indices is None:
         return tuple(range(num_layers))
@@ -292,12 +292,12 @@ def resolve_indices(argument: str, indices: Sequence[int] | None, num_layers: in
 
 
 def backbone_config(arch: str | dict, **options) -> dict:
-    """Config of the backbone of that name.
+    """Build the config of a backbone from its name.
 
     Args:
-        arch: ``timm/<model name>`` for a :class:`~pe_dense.backbones.TimmTower`, anything else as of
+        arch: ``timm/<model name>`` for a :class:`~pe_dense.backbones.TimmTower`, otherwise the ``arch`` of a
             :class:`~pe_dense.backbones.PETower`.
-        options: further arguments of the class.
+        options: further arguments of the backbone class.
     """
     if isinstance(arch, str) and arch.startswith(TIMM_PREFIX):
         return dict(type="pe_dense.TimmTower", name=arch.removeprefix(TIMM_PREFIX), **options)

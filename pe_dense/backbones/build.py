@@ -1,4 +1,4 @@
-"""Taking a tower out of a training run."""
+"""Load a backbone from a published file, a training run or a probe, and export the tower of a run."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from pe_dense.utils.state_dict import unwrap_state
 
 
 def export_tower(source: str | Path, path: str | Path, *, fold: bool = False, overwrite: bool = False) -> list[str]:
-    """Write a run's tower, and nothing else of it, in the published format.
+    """Export the tower of a training run in the published format.
 
     Args:
-        source: checkpoint or work dir (its last checkpoint) of a model around one tower.
-        path: as of :func:`~pe_dense.backbones.save_state`.
+        source: checkpoint or work dir (its last checkpoint) of a model that contains one tower.
+        path: see :func:`~pe_dense.backbones.save_state`.
         fold: see :func:`fold_layer_scale`.
-        overwrite: replace a file that exists.
+        overwrite: replace an existing file.
 
     Returns:
-        names of the published towers that the file fits.
+        names of the published towers with the same parameter names and shapes.
 
     Raises:
-        CheckpointError, FileNotFoundError: for a checkpoint that is missing or holds no tower.
-        FileExistsError, ValueError: as :func:`~pe_dense.backbones.save_state`; ValueError for folding what is not
-        there.
+        CheckpointError, FileNotFoundError: if the checkpoint is missing or contains no tower.
+        FileExistsError, ValueError: see :func:`~pe_dense.backbones.save_state`; also a ValueError if ``fold`` is set
+            and the tower has no LayerScale.
     """
     state = check_tower_state(extract_backbone_state(read_checkpoint(source), source), source)
     if fold:
@@ -51,16 +51,16 @@ def export_tower(source: str | Path, path: str | Path, *, fold: bool = False, ov
 
 
 def fold_layer_scale(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Move LayerScale into the projections before it, which changes features by rounding only.
+    """Fold LayerScale into the projections before it; features change only by rounding.
 
     Args:
-        state: of a tower with LayerScale, in the published names.
+        state: state dict of a tower with LayerScale, with the published names.
 
     Returns:
-        the state of a tower without.
+        the state dict of the equivalent tower without LayerScale.
 
     Raises:
-        ValueError: if there is no LayerScale.
+        ValueError: if the tower has no LayerScale.
     """
     state = dict(state)
     scales = [key for key in state if key.rpartition(".")[2] == "gamma"]
@@ -76,7 +76,7 @@ def fold_layer_scale(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fitting_names(state: dict[str, Tensor]) -> list[str]:
-    """Published towers with exactly these parameters, in these shapes."""
+    """Return names of the published towers with exactly these parameter names and shapes."""
     shapes = {key: value.shape for key, value in state.items()}
     width, layers = len(state["conv1.weight"]), sum(key.endswith(".ln_1.weight") for key in state)
     names = []
@@ -92,7 +92,8 @@ def fitting_names(state: dict[str, Tensor]) -> list[str]:
 
 RANDOM = "random"
 _KINDS = ("pe_dense.PETower", "pe_dense.FrozenTower")
-# Bounds of what a checkpoint's text may ask for. The largest published tower has 50 blocks of 1,536 channels.
+# Limits on values in the config text of a checkpoint, which is untrusted input. The
+# largest published tower has 50 blocks of 1,536 channels.
 _MAX_TEXT = 1 << 20
 _MAX_SIZE, _MAX_VALUES = 1 << 14, 1000
 _LIMITS = dict(layers=256, heads=256, attn_pooler_heads=256, patch_size=256, mlp_ratio=32)
@@ -102,25 +103,25 @@ def open_tower(arch: str | None, weights: str | Path | None = None, *, device: s
     """Load a backbone with its weights from a published file, a training run or a probe.
 
     Args:
-        arch: name of a published tower, or ``timm/<model name>``. None where the file contains its own config, as
-            checkpoints of this project's runs do; the tower is then built as it was trained, with its windows and
+        arch: name of a published tower, or ``timm/<model name>``. None if the file contains its own config, as
+            checkpoints of pe_dense runs do; the tower is then built as it was trained, with its window size and
             patch size.
-        weights: path of a file or of a run's folder, or ``hf://`` name; 'random' for trying things out; the
-            published weights of ``arch`` by default.
-        device: where it goes.
+        weights: path of a file or of a work dir, or ``hf://`` name; 'random' for random weights; the published weights
+            of ``arch`` by default.
+        device: device of the tower.
 
     Returns:
         the tower, in evaluation mode.
 
     Raises:
-        ValueError: if neither names a tower, or both do and differ.
-        CheckpointError, FileNotFoundError: as :func:`~pe_dense.backbones.load_tower`.
+        ValueError: if neither argument determines a tower, or they contradict each other.
+        CheckpointError, FileNotFoundError: see :func:`~pe_dense.backbones.load_tower`.
     """
     if arch is not None and arch.startswith(TIMM_PREFIX):
         return _open_timm(arch, weights).to(device).eval()
     if weights is None or weights == RANDOM:
         if arch is None:
-            raise InputError("no tower is named: give --arch, or --weights with a checkpoint of a run")
+            raise InputError("no backbone given: set --arch, or --weights to a checkpoint of a pe_dense run")
         if weights is None:
             return load_tower(arch, device=device)
         with torch.random.fork_rng(devices=[]):
@@ -130,7 +131,7 @@ def open_tower(arch: str | None, weights: str | Path | None = None, *, device: s
     backbone = trained_backbone(checkpoint)
     if backbone is None:
         if arch is None:
-            raise InputError(f"{weights} does not tell which tower it holds: name it with --arch")
+            raise InputError(f"{weights} contains no config of its backbone: set --arch")
         return load_tower(arch, weights, device=device)
     if arch not in (None, backbone.get("arch")):
         found = str(backbone.get("arch"))[:200]
@@ -147,19 +148,19 @@ def _open_timm(arch: str, weights: str | Path | None) -> TimmTower:
 
 
 def build_pretrained(config: dict, checkpoint: str | Path | None, content: Mapping | None = None) -> Backbone:
-    """Build a backbone with its weights, without memory for initial ones where the class allows it.
+    """Build a backbone and load its weights, without allocating initial weights if the class supports it.
 
     Args:
-        config: of a :class:`~pe_dense.backbones.base.Backbone`, without ``init_cfg``.
-        checkpoint: path or ``hf://`` name of its weights; None for random ones.
-        content: what was already read from there.
+        config: config of a :class:`~pe_dense.backbones.base.Backbone`, without ``init_cfg``.
+        checkpoint: path or ``hf://`` name of the weights; None for random weights.
+        content: content of the checkpoint, if it was already read.
 
     Raises:
-        CheckpointError, FileNotFoundError: as :meth:`~pe_dense.backbones.base.Backbone.load_pretrained`.
+        CheckpointError, FileNotFoundError: see :meth:`~pe_dense.backbones.base.Backbone.load_pretrained`.
     """
     if checkpoint is None:
         return MODELS.build(config)
-    # Models of timm compute buffers on construction, which the meta device would lose.
+    # timm models compute buffers in their constructors, which would be lost on the meta device.
     on_meta = backbone_class(config) is PETower
     with torch.device("meta") if on_meta else nullcontext():
         backbone: Backbone = MODELS.build(config)
@@ -168,40 +169,40 @@ def build_pretrained(config: dict, checkpoint: str | Path | None, content: Mappi
 
 
 def backbone_class(config: dict) -> type | None:
-    """Class that a backbone's config names: by a class, or by a name with or without a scope; None for other ones."""
+    """Return the class of a backbone config, given by class or by registered name; None if it is not registered."""
     kind = config.get("type")
     return MODELS.get(kind) if isinstance(kind, str) else kind
 
 
 def embed_dim_of(config: dict) -> int:
-    """Channels of the maps of a backbone's config, without memory for its weights."""
+    """Return the embedding dimension of a backbone config, without allocating its weights."""
     with torch.device("meta"):
         return MODELS.build(config).embed_dim
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device of that name; a GPU where there is one by default.
+    """Return the device with this name; by default a GPU if available, else the CPU.
 
     Raises:
-        ValueError: if it can't be used here.
+        ValueError: if the device is not available.
     """
     device = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:  # the latter where PyTorch was built without CUDA
+    except (RuntimeError, AssertionError) as error:  # AssertionError if PyTorch was built without CUDA
         reason = str(error).partition("\n")[0]
-        raise InputError(f"device {device} can't be used here ({reason}): name another, such as cpu") from error
+        raise InputError(f"device {device} is not available ({reason}): choose another one, such as cpu") from error
 
 
 def title_of(tower: Backbone, weights: str | None) -> str:
-    """Title of figures: the backbone's label, and the source of weights other than the published ones."""
+    """Return a figure title: the label of the backbone and, for weights other than the published ones, their source."""
     return tower.label if weights is None else f"{tower.label} ({'/'.join(Path(weights).parts[-2:])})"
 
 
 def trained_backbone(checkpoint) -> dict | None:
-    """The config of the backbone in a checkpoint of a run; None if there is no config of one.
+    """Read the backbone config from a checkpoint of a training run; None if it contains none.
 
-    The text is parsed, never executed: a checkpoint may come from anywhere.
+    The config text is parsed and never executed, because the checkpoint may be untrusted.
     """
     meta = checkpoint.get("meta") if isinstance(checkpoint, dict) else None
     text = meta.get("cfg") if isinstance(meta, dict) else None
@@ -217,7 +218,7 @@ def trained_backbone(checkpoint) -> dict | None:
 
 
 def _literal(node: ast.expr):
-    """The value of a literal in which dicts may be written as calls, ``dict(a=1)``."""
+    """Evaluate a literal in which dicts may also be written as calls, ``dict(a=1)``."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict" and not node.args:
         return {keyword.arg: _literal(keyword.value) for keyword in node.keywords}
     if isinstance(node, ast.Dict):
@@ -229,7 +230,7 @@ def _literal(node: ast.expr):
 
 
 def _build(backbone: dict, checkpoint: dict, source: str | Path) -> PETower:
-    """Build a run's tower from an allow-list of options, without memory until its weights are known to fit."""
+    """Build the tower of a run from an allow-list of options; memory is allocated after its weights are checked."""
     options = _allowed_options(backbone, source)
     if backbone["type"] == "pe_dense.FrozenTower":
         return _build_frozen(backbone, options, checkpoint, source)
@@ -243,7 +244,7 @@ def _build(backbone: dict, checkpoint: dict, source: str | Path) -> PETower:
 
 
 def _build_frozen(backbone: dict, options: dict, checkpoint: dict, source: str | Path) -> PETower:
-    """The tower of a probe, whose weights are in another file; only published ones are opened by its name."""
+    """Build the tower of a probe, whose weights are in a separate file; only a published file is opened."""
     prefix = "backbone."
     state = unwrap_state(checkpoint, str(source), ["state_dict"])
     part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
@@ -254,8 +255,8 @@ def _build_frozen(backbone: dict, options: dict, checkpoint: dict, source: str |
     published = f"hf://facebook/{arch}"
     if weights != published:
         raise CheckpointError(
-            f"{source} is of a probe on a frozen tower, whose weights are in another file ({str(weights)[:200]}). No "
-            "file is opened because a checkpoint names it: give it by --weights and its architecture by --arch"
+            f"{source} is a probe on a frozen tower, whose weights are in another file ({str(weights)[:200]}). Files "
+            "named inside a checkpoint are not opened: pass that file with --weights and its architecture with --arch"
         )
     options.pop("dtype", None)
     frozen = FrozenTower(**options, init_cfg=dict(type="Pretrained", checkpoint=published))
@@ -265,10 +266,10 @@ def _build_frozen(backbone: dict, options: dict, checkpoint: dict, source: str |
 
 
 def _allowed_options(backbone: dict, source: str | Path) -> dict:
-    """Options of a tower from a checkpoint's text: known names, plain values, bounded sizes.
+    """Read the options of a tower from a checkpoint config: known names, plain values, limited sizes.
 
     Raises:
-        CheckpointError: for any other one.
+        CheckpointError: for any other option.
     """
     known = {*inspect.signature(PETower).parameters, "dtype"} - {"init_cfg"}
     options = {key: value for key, value in backbone.items() if key not in ("type", "init_cfg")}
@@ -286,15 +287,15 @@ def _allowed_options(backbone: dict, source: str | Path) -> dict:
         if not good:
             raise CheckpointError(
                 f"the config in {source} describes its tower by {str(key)[:100]}={str(value)[:100]}, which is not "
-                "accepted from a checkpoint: give the architecture by --arch"
+                "accepted from a checkpoint: set the architecture with --arch"
             )
     if "arch" not in options:
-        raise CheckpointError(f"the config in {source} does not name the architecture of its tower: give it by --arch")
+        raise CheckpointError(f"the config in {source} does not name the architecture of its tower: set it with --arch")
     return options
 
 
 def _is_allowed(name: str, value) -> bool:
-    """Whether a value from a checkpoint's text is plain and not too large."""
+    """Whether a value from a checkpoint config is a plain value within the size limits."""
     if value is None or isinstance(value, bool):
         return True
     if isinstance(value, str):
@@ -305,23 +306,23 @@ def _is_allowed(name: str, value) -> bool:
 
 
 def load_tower(arch: str | dict, weights: str | Path | None = None, *, device="cpu", dtype=torch.float32, **options):
-    """A tower with its weights, ready to use.
+    """Build a tower and load its weights.
 
-    Nothing is initialized only to be overwritten: peak memory is the tower's own plus the file's pages in use.
+    The tower is built on the meta device, so peak memory is that of the tower plus the pages of the file in use.
 
     Args:
-        arch: as of :class:`~pe_dense.backbones.PETower`.
+        arch: see :class:`~pe_dense.backbones.PETower`.
         weights: path or ``hf://`` name; the published file, ``hf://facebook/<arch>``, by default.
-        device: where the tower goes.
-        dtype: of its parameters.
+        device: device of the tower.
+        dtype: data type of its parameters.
         options: further arguments of :class:`~pe_dense.backbones.PETower`.
 
     Returns:
         the tower, in evaluation mode.
 
     Raises:
-        ValueError: for bad arguments, or an arch of fields without weights.
-        CheckpointError, FileNotFoundError: as :func:`load_weights`.
+        ValueError: for invalid arguments, or if ``arch`` is a dict of fields and ``weights`` is not given.
+        CheckpointError, FileNotFoundError: see :func:`load_weights`.
     """
     with torch.device("meta"):
         tower = PETower(arch, **options)
@@ -334,9 +335,9 @@ def load_tower(arch: str | dict, weights: str | Path | None = None, *, device="c
 
 
 def save_weights(tower, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a tower's weights in the published format: bare parameter names, readable by the reference too.
+    """Save the weights of a tower in the published format, which the reference implementation can read too.
 
-    Arguments, result and errors are those of :func:`save_state`, with a :class:`~pe_dense.backbones.PETower` for the
-    state.
+    Arguments, return value and errors are those of :func:`save_state`, with a :class:`~pe_dense.backbones.PETower`
+    in place of the state dict.
     """
     return save_state(tower.state_dict(), path, overwrite=overwrite)

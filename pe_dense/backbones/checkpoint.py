@@ -1,4 +1,4 @@
-"""Weights of towers: from and to the published format, strictly."""
+"""Load and save weights of PE towers in the published format."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pe_dense.utils.checkpoint import write_checkpoint, write_safetensors
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.state_dict import require_finite, unwrap_state
 
-# A tower is found in a file by two parameters that every one of them has.
+# Two parameters that every tower has, used to find a tower in a file.
 _LANDMARKS = ("conv1.weight", "transformer.resblocks.0.ln_1.weight")
 _HEAD = ("ln_post", "attn_pool", "proj")
 _ROTARY_BUFFERS = ("freqs", "freqs_cos", "freqs_sin")
 _LAYER_SCALE = "gamma"
-# Shapes by name; w is the width of the tower, h the hidden width of its MLPs.
+# Expected shapes by parameter name; w is the width of the tower, h the hidden width of its MLPs.
 _SHAPES = [
     (r"\.attn\.in_proj_weight$", ("w3", "w")),
     (r"\.attn\.in_proj_bias$", ("w3",)),
@@ -38,22 +38,22 @@ _SHAPES = [
 
 
 def load_weights(tower, source: str | Path, *, add_layer_scale: bool = False) -> None:
-    """Load a file into a tower.
+    """Load the weights of a file into a tower.
 
-    The file may be a released tower, a Core file with both towers, or a checkpoint of a model around a tower. Left out
-    by name are: parts of the file outside its tower (text tower, heads), rotary buffers, and, where the tower was
-    built without them, the class token with its position and what follows the last block. Patch embedding and positions
-    are resampled where the tower has another patch size or native grid. Everything else must fit.
+    The file may be a released tower, a Core file with image and text towers, or a checkpoint of a model that contains a
+    tower. Ignored are: parameters outside the vision tower (text tower, heads), rotary buffers and, if the tower was
+    built without them, the class token with its position and the layers after the last block. Patch embedding and
+    position embeddings are resampled if the patch size or native grid differs. All other keys and shapes must match.
 
     Args:
         tower: a :class:`~pe_dense.backbones.PETower`.
         source: path or ``hf://`` name, see :func:`~pe_dense.utils.read_checkpoint`.
-        add_layer_scale: as of :func:`adapt_backbone_state`.
+        add_layer_scale: see :func:`adapt_backbone_state`.
 
     Raises:
-        CheckpointError: if the file holds no tower, more than one, or one that does not fit; names the keys, the file
-            and the tower.
-        FileNotFoundError: if there is no such file.
+        CheckpointError: if the file contains no tower, more than one, or one that does not match; the message names the
+            keys, the file and the tower.
+        FileNotFoundError: if the file does not exist.
     """
     state = adapt_backbone_state(
         tower, extract_backbone_state(read_checkpoint(source), source), source, add_layer_scale=add_layer_scale
@@ -62,14 +62,14 @@ def load_weights(tower, source: str | Path, *, add_layer_scale: bool = False) ->
 
 
 def extract_backbone_state(checkpoint, source: str | Path = "checkpoint") -> dict[str, Tensor]:
-    """Find the tower in a checkpoint and give its state dict in the published names.
+    """Find the tower in a checkpoint and return its state dict with the published names.
 
     Args:
         checkpoint: a state dict, or a dict with one under ``state_dict``, ``weights`` or ``model``.
-        source: how errors name the checkpoint.
+        source: name of the checkpoint in error messages.
 
     Raises:
-        CheckpointError: if there is no tower or more than one.
+        CheckpointError: if the checkpoint contains no tower or more than one.
     """
     state = unwrap_state(checkpoint, str(source), ("state_dict", "weights", "model"))
     first = _LANDMARKS[0]
@@ -93,20 +93,20 @@ def extract_backbone_state(checkpoint, source: str | Path = "checkpoint") -> dic
 def adapt_backbone_state(
     tower, state: dict[str, Tensor], source: str | Path = "checkpoint", *, add_layer_scale: bool = False
 ) -> dict[str, Tensor]:
-    """Bring a published state dict to the form of a tower.
+    """Adapt a published state dict to a tower: drop unused parts and resample embeddings.
 
     Args:
         tower: a :class:`~pe_dense.backbones.PETower`.
-        state: a tower's, in the published names.
-        source: how errors name it.
-        add_layer_scale: a tower with LayerScale keeps its own where the file has none (the log tells), as for the
-            student of the spatial alignment; otherwise that is an error.
+        state: state dict of a tower, with the published names.
+        source: name of the state dict in error messages.
+        add_layer_scale: keep the initial LayerScale of the tower if the file has none, and log it, as for the student
+            of spatial alignment; by default this is an error.
 
     Returns:
-        exactly the tower's keys, in its shapes.
+        a state dict with exactly the keys and shapes of the tower.
 
     Raises:
-        CheckpointError: listing keys that are missing, left over or of another shape.
+        CheckpointError: if there are missing keys, unexpected keys or other shapes; the message lists them.
     """
     config = tower.config
     state = {key: value for key, value in state.items() if key.rpartition(".")[2] not in _ROTARY_BUFFERS}
@@ -143,7 +143,7 @@ def adapt_backbone_state(
 
 
 def _check_resampled(state: dict[str, Tensor], source: str | Path) -> None:
-    """Check the tensors that are resampled before all are compared with the tower's."""
+    """Check the tensors that are resampled, before all tensors are compared with those of the tower."""
     for key, dims in (("positional_embedding", (2, 3)), ("conv1.weight", (4,))):
         value = state.get(key)
         if value is None:
@@ -158,17 +158,18 @@ def _check_resampled(state: dict[str, Tensor], source: str | Path) -> None:
 
 
 def check_tower_state(state: Mapping[str, Tensor], source: str | Path) -> dict[str, Tensor]:
-    """Check a tower of unknown size: floating-point tensors, finite, of shapes that fit together.
+    """Check the state dict of a tower of unknown size: finite floating-point tensors with consistent shapes.
 
     Args:
-        state: a tower's, in the published names.
-        source: its name in errors.
+        state: state dict of a tower, with the published names.
+        source: name of the state dict in error messages.
 
     Returns:
-        the state, its table of positions without the leading dimension of 1 that published detectors have.
+        the state dict, with the leading dimension of 1 that published detectors have removed from the position
+        embedding.
 
     Raises:
-        CheckpointError: naming the tensors that are not.
+        CheckpointError: if a tensor is invalid; the message names the tensors.
     """
     state = dict(state)
     _check_resampled(state, source)
@@ -203,25 +204,25 @@ def check_tower_state(state: Mapping[str, Tensor], source: str | Path) -> dict[s
 def save_state(
     state: Mapping[str, Tensor], path: str | Path, *, overwrite: bool = False, meta: Mapping | None = None
 ) -> Path:
-    """Write a state dict.
+    """Save a state dict atomically.
 
-    Tensors may be mapped from the file that is replaced: the new file is written beside it, see
-    :mod:`pe_dense.utils.atomic_write`.
+    Tensors may be memory-mapped from the file that is replaced: data goes to a temporary file in the same folder first,
+    see :mod:`pe_dense.utils.atomic_write`.
 
     Args:
         state: tensors by name.
-        path: ends in ``.safetensors`` or, for PyTorch's format, in ``.pt`` or ``.pth``.
-        overwrite: replace a file that exists.
-        meta: plain values that ``.pt`` and ``.pth`` files then contain under ``meta``, with the state dict under
+        path: path with suffix ``.safetensors`` or, for the PyTorch format, ``.pt`` or ``.pth``.
+        overwrite: replace an existing file.
+        meta: plain values to store under ``meta`` in ``.pt`` and ``.pth`` files, with the state dict under
             ``state_dict``.
 
     Returns:
-        the path.
+        the path of the file.
 
     Raises:
         FileExistsError: if the file exists and ``overwrite`` is not set.
-        ValueError: for another ending.
-        WriteError: if the disk is full, the folder not writable, ...
+        ValueError: for another suffix.
+        WriteError: if the file cannot be written, for example because the disk is full or the folder is read-only.
     """
     path = Path(path)
     if path.suffix not in (".pt", ".pth", ".safetensors"):

@@ -1,11 +1,11 @@
-"""Memory-efficient attention projection and MLP, with the results of the plain functions.
+"""Memory-efficient attention projection and MLP, with the same results as the plain functions.
 
-Of the 18 tensors of a token's width that a block's backward pass would save, six are not needed: rotated queries and
-keys can take the memory of the unrotated ones, and the output of the GELU, four times as wide, is cheap to recompute.
-In the backward pass, the gradients of queries, keys and values are written directly into the one tensor that the
-projection before them needs. Under ``torch.compile`` the plain functions are used, because its partitioner finds such
-savings itself, and so they are wherever a module or a weight has been replaced, hooked or parametrized. The custom
-functions do not support double backward or ``torch.func`` transforms.
+A block would save 18 activation tensors of the token width for its backward pass. Six of them are avoided: queries and
+keys are rotated in place, and the output of the GELU, four times as wide, is recomputed because that is cheap. In the
+backward pass, the gradients of queries, keys and values are written directly into the one tensor that the projection
+before them needs. Under ``torch.compile`` the plain functions are used, because its partitioner finds such savings
+itself; they are also used if a module or a weight has been replaced, hooked or parametrized. The custom functions do
+not support double backward or ``torch.func`` transforms.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backw
 def qkv_with_rope(
     x: Tensor, weight: Tensor, bias: Tensor, heads: int, table: RotaryTable | None, *, memory_efficient: bool = True
 ) -> tuple[Tensor, ...]:
-    """Project tokens to queries, keys and values, and apply_rope queries and keys by their token's angles.
+    """Project tokens to queries, keys and values, and apply rotary position embedding to queries and keys.
 
     Args:
         x: (B, N, C).
-        weight: (3 C, C). Of a tensor subclass (a quantized or sharded weight), it is used by ``F.linear`` only.
+        weight: (3 C, C). A tensor subclass (a quantized or sharded weight) is only used by ``F.linear``.
         bias: (3 C,).
         heads: number of heads, which divide the C channels evenly.
-        table: cosines and sines (N, head_dim / 2); without a table nothing is rotated.
+        table: cosines and sines (N, head_dim / 2); None for no rotation.
         memory_efficient: whether the custom function may be used.
 
     Returns:
-        three (B, heads, N, head_dim).
+        queries, keys and values, each (B, heads, N, head_dim).
     """
     if table is not None and memory_efficient and _is_eager() and _is_plain(weight) and _is_plain(bias):
         return _ProjectAndTurn.apply(x, weight, bias, heads, *table)
@@ -72,12 +72,12 @@ def _is_eager() -> bool:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is dense and of no subclass with operators of its own."""
+    """Whether a tensor is a plain dense tensor or parameter, not a subclass with custom operators."""
     return type(tensor) in (Tensor, nn.Parameter)
 
 
 def _is_untouched_linear(module: nn.Module) -> bool:
-    """Whether calling a module does no more than ``F.linear`` with its weight and bias.
+    """Whether calling a module is equivalent to ``F.linear`` with its weight and bias.
 
     Parametrizations and quantized layers change the type, pruning and weight normalization add hooks, and some adapters
     replace ``forward`` of the instance.
@@ -96,7 +96,9 @@ class _ProjectAndTurn(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, heads: int, cos: Tensor, sin: Tensor):
         if torch.is_autocast_enabled(x.device.type):
-            x = x.to(torch.get_autocast_dtype(x.device.type))  # as the linear layer sees it, to keep that
+            x = x.to(
+                torch.get_autocast_dtype(x.device.type)
+            )  # the input of the linear layer under autocast, saved in that dtype
         ctx.save_for_backward(x, weight, cos, sin)
         qkv = _split(F.linear(x, weight, bias), heads)
         _turn(qkv[:, :, :2], cos, sin, out=qkv[:, :, :2])
@@ -116,14 +118,14 @@ class _ProjectAndTurn(torch.autograd.Function):
 
 
 def _split(qkv: Tensor, heads: int) -> Tensor:
-    """(B, N, 3 C) -> (B, N, 3, heads, head_dim)."""
+    """Split the projection: (B, N, 3 C) -> (B, N, 3, heads, head_dim)."""
     return qkv.unflatten(2, (3, heads, -1))
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
     """Rotate neighboring channel pairs of x (B, N, ..., head_dim) into ``out``, which may be x itself.
 
-    Pairs are multiplied as complex numbers in the precisions that have a complex type.
+    Pairs are multiplied as complex numbers in the dtypes that have a complex counterpart.
     """
     if x.dtype not in _COMPLEX:
         out.copy_(apply_rope(x, RotaryTable(cos, sin)))
@@ -134,7 +136,7 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
 
 
 def _as_complex(x: Tensor) -> Tensor:
-    """A view (..., D) -> (..., D / 2)."""
+    """View pairs of channels as complex numbers: (..., D) -> (..., D / 2)."""
     return torch.view_as_complex(x.unflatten(-1, (-1, 2)))
 
 
@@ -155,9 +157,9 @@ class _GELULinear(torch.autograd.Function):
 def _linear_gradients(
     needed: Sequence[bool], grad: Tensor, make_input: Callable[[], Tensor], weight: Tensor
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Those gradients of a linear layer's input (..., D), weight (C, D) and bias that are needed.
+    """Compute the required gradients of a linear layer's input (..., D), weight (C, D) and bias.
 
-    Under autocast input and ``grad`` (..., C) are in half precision, the weight is not.
+    Under autocast the input and ``grad`` (..., C) are in half precision, but the weight is not.
     """
     rows = grad.flatten(0, -2)
     of_input = of_weight = of_bias = None

@@ -1,4 +1,4 @@
-"""The Perception Encoder's vision tower."""
+"""Perception Encoder vision tower."""
 
 from __future__ import annotations
 
@@ -23,42 +23,42 @@ from pe_dense.utils.errors import InputError
 
 @MODELS.register_module()
 class PETower(Backbone):
-    """A Perception Encoder tower that gives feature maps from any of its blocks.
+    """Perception Encoder vision tower with feature maps of any of its blocks.
 
-    With no window and no resampling it is the published tower, with its parameter names. With windows it is the tower
-    of the published detectors. Images are RGB, normalized by ``(x / 255 - 0.5) / 0.5``; in shapes B is the batch,
-    H and W an image's sides, p the patch size, C the width, N the number of tokens.
+    Without window attention and resampling it is the published tower, with the same parameter names. With window
+    attention it is the tower of the published detectors. Images are RGB, normalized by ``(x / 255 - 0.5) / 0.5``; in
+    shapes B is the batch, H and W an image's sides, p the patch size, C the width, N the number of tokens.
 
     Args:
-        arch: a name of :data:`~pe_dense.backbones.PE_CONFIGS`, or a dict of :class:`~pe_dense.backbones.PEConfig`
-        fields
-            (``dict(base=<name>, ls_init_value=0.1)`` changes a published one).
+        arch: a name of :data:`~pe_dense.backbones.PE_CONFIGS`, or a dict of
+            :class:`~pe_dense.backbones.PEConfig` fields (``dict(base=<name>, ls_init_value=0.1)`` modifies a published
+            tower).
         out_indices: blocks whose maps :meth:`forward` returns; negative ones count from the end, None for all.
         img_size: side in pixels of the image that ``rope_reference_grid`` spans; the native one by default.
         patch_size: side of a patch in pixels, if not the published one; weights are resampled on load.
         grid_size: patches along a side of the grid of learned positions, if not the published one; likewise.
         window_size: side of an attention window in tokens; None for global attention everywhere.
-        global_blocks: blocks that attend globally although ``window_size`` is set, numbered as ``out_indices``.
-        pos_embed: how learned positions reach another grid: 'interpolate' (bilinear, the published tower),
-            'bicubic' or 'tile' (the published detectors).
-        rope_reference_grid: rotary positions run over this many patches whatever the grid (the detectors' ``pt``);
-            None for the integer positions of the published tower.
-        drop_path_rate: rate of stochastic depth; the arch's ``drop_path`` by default.
-        drop_path_schedule: 'constant' (the rate in every block, as in the published tower) or 'linear' (rising from
-            0 in the first block to the rate in the last, as in the published detectors). The default is 'linear' with
-            ``window_size``, else 'constant'.
-        with_cp: checkpoint each block's activations in training: less memory, about a third more time.
-        frozen: no gradients, no training mode.
-        pad_to_patch: pad images at the bottom and right to a multiple of the patch size instead of refusing them.
-        with_cls_token, with_head: keep the class token, and what follows the last block (``ln_post``, pooling,
-            projection), where the arch has them. By default they are kept, but dropped in a windowed tower.
+        global_blocks: blocks with global attention even if ``window_size`` is set, numbered like ``out_indices``.
+        pos_embed: how learned position embeddings are resized to another grid: 'interpolate' (bilinear, the published
+            tower), 'bicubic' or 'tile' (the published detectors).
+        rope_reference_grid: number of patches that rotary positions are rescaled to on any grid (``pt`` of the
+            published detectors); None for the integer positions of the published tower.
+        drop_path_rate: stochastic depth rate; the ``drop_path`` of the arch by default.
+        drop_path_schedule: 'constant' (the same rate in every block, as in the published tower) or 'linear' (increasing
+            from 0 in the first block to the rate in the last, as in the published detectors). The default is 'linear'
+            with ``window_size``, otherwise 'constant'.
+        with_cp: activation checkpointing of each block: less memory, about a third more training time.
+        frozen: disable gradients and training mode.
+        pad_to_patch: pad images at the bottom and right to a multiple of the patch size instead of raising an error.
+        with_cls_token, with_head: keep the class token, and the layers after the last block (``ln_post``, pooling,
+            projection), if the arch has them. By default they are kept without and dropped with ``window_size``.
         memory_efficient: save fewer activations for the backward pass, see
             :mod:`~pe_dense.backbones.memory_efficient`. Set it to False for double backward or ``torch.func``.
-        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads a path or ``hf://`` name strictly in
-            ``init_weights``; using the tower before raises.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads a path or ``hf://`` name in ``init_weights``;
+            keys and shapes must match exactly, and running the tower before that raises an error.
 
     Raises:
-        ValueError: for an unknown arch, taps out of range, or arguments that contradict each other.
+        ValueError: for an unknown arch, block numbers out of range, or contradictory arguments.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class PETower(Backbone):
         if pos_embed not in POSITION_MODES:
             raise InputError(f"pos_embed {pos_embed!r} is not one of {', '.join(POSITION_MODES)}")
         if global_blocks and window_size is None:
-            raise InputError(f"global_blocks {tuple(global_blocks)} have no meaning without window_size")
+            raise InputError(f"global_blocks {tuple(global_blocks)} requires window_size")
         windowed = window_size is not None
         drop_path_schedule = drop_path_schedule or ("linear" if windowed else "constant")
         if drop_path_schedule not in DROP_PATH_SCHEDULES:
@@ -107,7 +107,7 @@ class PETower(Backbone):
             image_size=(grid_size or config.grid_size) * patch_size,
             use_cls_token=config.use_cls_token and keep_cls,
             drop_path=config.drop_path if drop_path_rate is None else drop_path_rate,
-            # Pooling by a class token that was dropped can't be asked for; `has_head` is then False.
+            # Pooling by the class token is not possible without one; `has_head` is then False.
             pool_type="none" if config.pool_type == "tok" and not keep_cls else config.pool_type,
         )
         self.has_head = not windowed if with_head is None else with_head
@@ -152,7 +152,7 @@ class PETower(Backbone):
         self.train()
 
     def _reset_parameters(self) -> None:
-        """Random weights for training from nothing: CLIP's (arXiv 2103.00020), which scale with width and depth."""
+        """Initialize random weights as in CLIP (arXiv 2103.00020), scaled by width and depth, to train from scratch."""
         width, layers = self.config.width, self.config.layers
         residual = width**-0.5 * (2 * layers) ** -0.5
         for block in self.transformer.resblocks:
@@ -173,28 +173,28 @@ class PETower(Backbone):
                 nn.init.normal_(parameter, std=width**-0.5)
 
     def init_weights(self) -> None:
-        """Load the checkpoint of ``init_cfg``, if there is one (MMEngine calls this before training)."""
+        """Load the checkpoint of ``init_cfg``, if it is set (MMEngine calls this before training)."""
         if self._is_init:
             return
         if self.init_cfg is not None:
             if set(self.init_cfg) != {"type", "checkpoint"} or self.init_cfg["type"] != "Pretrained":
-                raise InputError(f"init_cfg of a tower is dict(type='Pretrained', checkpoint=...), got {self.init_cfg}")
+                raise InputError(f"init_cfg must be dict(type='Pretrained', checkpoint=...), got {self.init_cfg}")
             self.load_pretrained(self.init_cfg["checkpoint"])
         self._is_init = True
 
     def train(self, mode: bool = True) -> PETower:
-        """As of any module, but a frozen tower stays in evaluation mode."""
+        """Set the training mode, except that a frozen tower stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
     def layer_id(self, parameter_name: str) -> int:
-        """Depth of a parameter for layer-wise learning rates (recipe of the published detectors).
+        """Return the layer index of a parameter for layer-wise learning-rate decay (as in the published detectors).
 
         Args:
             parameter_name: a name of ``named_parameters()``.
 
         Returns:
-            0 for patch embedding, class token, positions and ``ln_pre``; i + 1 for block i; ``num_layers`` + 1 for
-            what follows.
+            0 for patch embedding, class token, position embedding and ``ln_pre``; i + 1 for block i;
+            ``num_layers`` + 1 for the layers after the blocks.
 
         Raises:
             KeyError: if the tower has no such parameter.
@@ -215,8 +215,8 @@ class PETower(Backbone):
     def adapt_state_dict(
         self, checkpoint: Mapping, source: str | Path, *, add_layer_scale: bool = False
     ) -> dict[str, Tensor]:
-        """See :meth:`Backbone.adapt_state_dict`; ``add_layer_scale`` as of
-        :func:`~.checkpoint.adapt_backbone_state`."""
+        """See :meth:`Backbone.adapt_state_dict`; for ``add_layer_scale`` see
+        :func:`~pe_dense.backbones.checkpoint.adapt_backbone_state`."""
         return adapt_backbone_state(
             self, extract_backbone_state(checkpoint, source), source, add_layer_scale=add_layer_scale
         )
@@ -234,14 +234,14 @@ class PETower(Backbone):
         mask: Tensor | None = None,
         mask_token: Tensor | None = None,
     ) -> Tensor:
-        """Tokens after one block, as in the reference.
+        """Compute the tokens after one block, with the interface of the reference implementation.
 
         Args:
             images: (B, 3, H, W).
-            norm: apply ``ln_post``, where the tower has it.
-            layer_idx: block number from 0; negatives count from the end.
-            strip_cls_token: leave out the class token, where there is one.
-            mask, mask_token: as of :meth:`iter_tokens`.
+            norm: apply ``ln_post``, if the tower has it.
+            layer_idx: block number from 0; negative ones count from the end.
+            strip_cls_token: remove the class token, if the tower has one.
+            mask, mask_token: see :meth:`iter_tokens`.
 
         Returns:
             (B, N, C).
@@ -251,7 +251,7 @@ class PETower(Backbone):
         return tokens[:, 1:] if strip_cls_token and self.config.use_cls_token else tokens
 
     def forward_pooled(self, images: Tensor) -> Tensor:
-        """The pooled embedding of a Core tower, not normalized.
+        """Compute the pooled embedding of a Core tower, without normalization.
 
         Args:
             images: (B, 3, H, W).
@@ -264,7 +264,7 @@ class PETower(Backbone):
         """
         if not self.has_head or self.config.pool_type == "none":
             raise RuntimeError(
-                f"{self.name} has no pooled embedding here: use a Core tower, without windows and with its head"
+                f"{self.name} has no pooled embedding: use a Core tower without window_size and with with_head=True"
             )
         tokens = self.forward_features(images, norm=True)
         if self.config.pool_type == "attn":
@@ -296,17 +296,17 @@ class PETower(Backbone):
     def attention_maps(
         self, images: Tensor, token: tuple[int, int] | None, indices: Sequence[int] = (-1,)
     ) -> dict[int, Tensor]:
-        """See :meth:`Backbone.attention_maps`; from the queries and keys that the blocks compute.
+        """See :meth:`Backbone.attention_maps`; computed from the queries and keys of the blocks.
 
-        Rotary positions and windows are included: in a windowed block, tokens of other windows get 0. Weights sum to
-        1 except for what goes to a class token or to padding tokens of windows. The blocks run once, up to the last
-        requested one.
+        Rotary positions and window attention are included: in a block with window attention, tokens of other windows
+        have weight 0. Weights sum to 1, except for the part on a class token or on padding tokens of windows. The
+        blocks run once, up to the last requested one.
         """
         grid = self.grid_of(images)
         if token is None and not self.num_prefix_tokens:
-            raise InputError(f"{self.name} has no class token here: give a token by its row and column")
+            raise InputError(f"{self.name} has no class token: select a patch by its (row, column)")
         if token is not None and not all(0 <= place < length for place, length in zip(token, grid, strict=True)):
-            raise InputError(f"token {token} is outside of the grid of {grid[0]} x {grid[1]} tokens")
+            raise InputError(f"token {token} is outside the grid of {grid[0]} x {grid[1]} patches")
         blocks = resolve_indices("blocks", indices, self.num_layers)
         number = 0 if token is None else self.num_prefix_tokens + token[0] * grid[1] + token[1]
         size = self.transformer.window_size
@@ -331,7 +331,7 @@ class PETower(Backbone):
     def _embed_patches(
         self, images: Tensor, grid: tuple[int, int], mask: Tensor | None, mask_token: Tensor | None
     ) -> Tensor:
-        """(B, 3, H, W) -> (B, N, C), with positions."""
+        """Embed patches and add position embeddings: (B, 3, H, W) -> (B, N, C)."""
         images = self.pad_images(images)
         dtype = self.conv1.weight.dtype
         # Under autocast the convolution returns half precision; positions are added before rounding to it, in the
@@ -351,10 +351,10 @@ class PETower(Backbone):
 def _attention_from_token(
     queries: Tensor, keys: Tensor, number: int, batch: int, grid: tuple[int, int], windows: Windows | None, first: int
 ) -> Tensor:
-    """Weights (B, heads, H, W) from queries and keys (B * G, heads, N, d) and the number of a token in the image."""
+    """Compute weights (B, heads, H, W) of one token of the image from queries and keys (B * G, heads, N, d)."""
     queries, keys = (x.float().unflatten(0, (batch, -1)) for x in (queries, keys))  # (B, G, heads, N, d)
     order = torch.arange(1, first + grid[0] * grid[1] + 1, device=queries.device).view(1, 1, -1, 1)
-    order = order if windows is None else windows.window_partition(order)  # (1, G, N, 1); 0 fills up
+    order = order if windows is None else windows.window_partition(order)  # (1, G, N, 1); 0 is padding
     _, group, place, _ = (order == number + 1).nonzero()[0]
     query = queries[:, group, :, place, None]  # (B, heads, 1, d)
     weights = (query @ keys[:, group].transpose(2, 3) * query.shape[-1] ** -0.5).softmax(dim=-1)

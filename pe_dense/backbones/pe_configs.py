@@ -1,7 +1,7 @@
-"""The published towers, as one table.
+"""Architecture configurations of the published PE towers.
 
-Source: Perception Encoder (arXiv 2504.13181) and its README. The field names are those of the reference
-implementation, so that one of its configurations can be given as a dict.
+Source: Perception Encoder (arXiv 2504.13181) and its README. Field names are those of the reference implementation, so
+its configurations can be passed as a dict.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ POOL_TYPES = ("attn", "tok", "avg", "none")
 
 @dataclass(frozen=True, kw_only=True)
 class PEConfig:
-    """One tower's architecture.
+    """Architecture of a PE tower.
 
     Args:
         patch_size: side of a patch in pixels.
@@ -24,16 +24,16 @@ class PEConfig:
         layers: number of blocks.
         heads: attention heads of a block.
         mlp_ratio: hidden width of a block's MLP divided by ``width``.
-        image_size: side in pixels of the square image of the native grid.
+        image_size: side in pixels of the square native input image.
         output_dim: channels of the projected embedding, None without a projection.
         ls_init_value: initial value of LayerScale, None without LayerScale.
-        drop_path: rate of stochastic depth.
-        use_cls_token, use_abs_posemb, use_rope2d, use_ln_pre, use_ln_post: which parts exist.
-        pool_type: how ``embed`` pools tokens: 'attn', 'tok' (class token), 'avg' or 'none'.
+        drop_path: stochastic depth rate.
+        use_cls_token, use_abs_posemb, use_rope2d, use_ln_pre, use_ln_post: enable these parts of the architecture.
+        pool_type: pooling of tokens in ``forward_pooled``: 'attn', 'tok' (class token), 'avg' or 'none'.
         attn_pooler_heads: heads of the attention pooling.
 
     Raises:
-        ValueError: for sizes that do not fit together.
+        ValueError: for inconsistent sizes.
     """
 
     patch_size: int
@@ -76,12 +76,12 @@ class PEConfig:
 
     @property
     def mlp_width(self) -> int:
-        """Hidden channels of a block's MLP."""
+        """Number of hidden channels of the MLP of a block."""
         return int(self.width * self.mlp_ratio)
 
     @property
     def grid_size(self) -> int:
-        """Patches along a side of the native grid, the grid of the learned positions."""
+        """Number of patches along a side of the native grid, on which learned position embeddings are defined."""
         return self.image_size // self.patch_size
 
 
@@ -99,7 +99,7 @@ def _core(size: str, image_size: int, output_dim: int) -> PEConfig:
 
 
 def _headless(size: str, image_size: int, **changes) -> PEConfig:
-    """Lang and Spatial towers end with their last block."""
+    """Build the config of a Lang or Spatial tower, which has no layers after its last block."""
     return PEConfig(**{**_SIZES[size], **changes}, image_size=image_size, use_ln_post=False, pool_type="none")
 
 
@@ -122,14 +122,14 @@ PE_CONFIGS: dict[str, PEConfig] = {
 
 
 def get_pe_config(arch: str | dict | PEConfig) -> PEConfig:
-    """Look up a published tower by name, or make one of the reference's fields.
+    """Look up the config of a published tower by name, or build one from fields.
 
     Args:
-        arch: a name of :data:`PE_CONFIGS`, a dict of :class:`PEConfig` fields (with ``base=<name>`` the fields change
-            that published tower), or a variant.
+        arch: a name of :data:`PE_CONFIGS`, a dict of :class:`PEConfig` fields (with ``base=<name>`` they override
+            those of that published tower), or a :class:`PEConfig`.
 
     Raises:
-        ValueError: for an unknown name or unknown or missing fields; the message lists the known ones.
+        ValueError: for an unknown name, or unknown or missing fields; the message lists the known ones.
     """
     if isinstance(arch, PEConfig):
         return arch

@@ -1,4 +1,4 @@
-"""Learned absolute positions and the patch embedding on other grids and patch sizes."""
+"""Resample position embeddings and the patch embedding to other grids and patch sizes."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ POSITION_MODES = ("interpolate", "bicubic", "tile")
 
 
 def split_cls_entry(table: Tensor) -> tuple[Tensor, Tensor]:
-    """Tell the class token's entry of a table of positions from those of the square grid.
+    """Split a position embedding into the entry of the class token and those of the square grid.
 
     Args:
         table: ((1 +) n * n, C), or the same with a leading dimension of 1 as in the published detectors.
 
     Returns:
-        entries (0 or 1, C) and grid (n * n, C).
+        class token entries (0 or 1, C) and grid entries (n * n, C).
 
     Raises:
         ValueError: if the number of entries is neither n * n nor 1 + n * n.
@@ -29,20 +29,22 @@ def split_cls_entry(table: Tensor) -> tuple[Tensor, Tensor]:
     for entries in (0, 1):
         if math.isqrt(len(table) - entries) ** 2 == len(table) - entries:
             return table[:entries], table[entries:]
-    raise InputError(f"A table of {len(table)} positions is no square grid, with or without a class token's entry")
+    raise InputError(
+        f"a position embedding of {len(table)} entries is not a square grid, with or without a class token"
+    )
 
 
 def resize_positions(grid: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    """Bring a square table of positions to another grid.
+    """Resize the position embedding of a square grid to another grid.
 
     Args:
         grid: (n * n, C).
         size: (H, W) in patches.
         mode: 'interpolate' (bilinear, as the published tower), 'bicubic' (as the published detectors), both with
-            ``align_corners=False``, or 'tile' (repeat the table and cut it, the detectors' absolute windows).
+            ``align_corners=False``, or 'tile' (repeat and crop, as for the absolute windows of the detectors).
 
     Returns:
-        (H * W, C); the given table where the grid is the same.
+        (H * W, C); the input itself if the grid is the same.
     """
     side = math.isqrt(len(grid))
     height, width = size
@@ -53,7 +55,7 @@ def resize_positions(grid: Tensor, size: tuple[int, int], mode: str) -> Tensor:
         grid = grid.repeat(-(-height // side), -(-width // side), 1)[:height, :width]
     else:
         method = "bilinear" if mode == "interpolate" else "bicubic"
-        # Half precision on the CPU has no bicubic kernel, and rounding the table twice would move the features.
+        # On the CPU there is no bicubic kernel for half precision, and rounding twice would change the features.
         image = grid.permute(2, 0, 1)[None].float()
         image = F.interpolate(image, size=size, mode=method, align_corners=False)
         grid = image[0].permute(1, 2, 0).type_as(grid)
@@ -62,14 +64,14 @@ def resize_positions(grid: Tensor, size: tuple[int, int], mode: str) -> Tensor:
 
 @torch.no_grad()
 def resample_patch_embedding(weight: Tensor, patch_size: int) -> Tensor:
-    """Bring the patch embedding to another patch size (bicubic, ``align_corners=False``, as the published detectors).
+    """Resample the patch embedding to another patch size (bicubic, ``align_corners=False``, as in the detectors).
 
     Args:
         weight: (C, 3, p, p).
-        patch_size: the new side in pixels.
+        patch_size: the new patch side in pixels.
 
     Returns:
-        (C, 3, patch_size, patch_size); the given weight where the size is the same.
+        (C, 3, patch_size, patch_size); the input itself if the size is the same.
     """
     if weight.shape[-1] == patch_size:
         return weight
@@ -79,7 +81,7 @@ def resample_patch_embedding(weight: Tensor, patch_size: int) -> Tensor:
 
 @torch.no_grad()
 def resample_positions(table: Tensor, grid_size: int) -> Tensor:
-    """Bring a stored table of positions to another native grid, bicubically; a class token's entry is kept.
+    """Resample a stored position embedding to another native grid (bicubic); the class token entry is kept.
 
     Args:
         table: ((1 +) n * n, C).

@@ -1,4 +1,4 @@
-"""Tokens of a PE Core tower in the space of its pooled embedding, and its last block with other attention weights."""
+"""Dense text-aligned features of PE Core: token embeddings and modified attention of the last block."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pe_dense.utils.errors import InputError
 def embed_tokens(
     tower: PETower, tokens: Tensor, *, naive: bool = False, mix: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """Embed tokens one by one, not normalized.
+    """Map each token to the embedding space of the pooled output, without normalization.
 
     Args:
-        tower: of PE Core, with attention pooling.
-        tokens: (N, L, C) of the last block, before ``ln_post``.
-        naive: apply the projection to the normalized tokens directly, for comparison: it was trained on the output of
-            the pooling, so these embeddings do not fit those of texts.
-        mix: as of :meth:`~pe_dense.backbones.transformer.AttentionPool.forward_tokens`.
+        tower: PE Core tower with attention pooling.
+        tokens: (N, L, C), output of the last block, before ``ln_post``.
+        naive: apply the projection to the normalized tokens directly, for comparison. The projection was trained on
+            the output of the pooling, so these embeddings are not aligned with text embeddings.
+        mix: see :meth:`~pe_dense.backbones.transformer.AttentionPool.forward_tokens`.
 
     Returns:
         (N, L, D).
 
     Raises:
-        ValueError: for a tower without attention pooling.
+        ValueError: if the tower has no attention pooling.
     """
     if not hasattr(tower, "attn_pool"):
         raise InputError(f"{tower.name} has no attention pooling: use a PE Core model with its head")
@@ -44,27 +44,27 @@ def last_block_tokens(
     rotated: bool = False,
     residual: bool = False,
 ) -> Tensor:
-    """Tokens of the last block, computed with other attention weights.
+    """Compute the tokens of the last block with modified attention weights.
 
     Args:
-        tower: without windows; all blocks before the last run unchanged.
+        tower: tower without window attention; all blocks before the last one run unchanged.
         images: (N, 3, H, W), normalized.
-        weights: function of queries, keys and values, each (N, heads, L, d), to attention weights (N, heads, L, L).
-        rotated: pass queries and keys with their rotary positions, which favors close tokens; otherwise without, so
-            that similarities depend on content alone.
-        residual: keep the block's residual connections and MLP (SCLIP); otherwise the output of the attention alone is
-            returned (ClearCLIP, NACLIP).
+        weights: function from queries, keys and values, each (N, heads, L, d), to attention weights (N, heads, L, L).
+        rotated: apply rotary positions to queries and keys, which favors nearby tokens; otherwise similarities depend
+            on content only.
+        residual: keep the residual connections and the MLP of the block (SCLIP); otherwise return only the output of
+            the attention (ClearCLIP, NACLIP).
 
     Returns:
         (N, L, C), prefix tokens included.
 
     Raises:
-        ValueError: for a tower with windows or a single block.
+        ValueError: if the tower has window attention or a single block.
     """
     transformer = tower.transformer
     if transformer.window_size is not None or tower.num_layers < 2:
         raise InputError(
-            f"{tower.name}: attention of the last block is replaced in towers of several global blocks only"
+            f"{tower.name}: modifying the attention of the last block requires global attention and at least 2 blocks"
         )
     x = tower.forward_features(images, layer_idx=-2)
     block = transformer.resblocks[-1]

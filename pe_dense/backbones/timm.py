@@ -1,4 +1,4 @@
-"""Any plain vision transformer of timm as a backbone: DINOv2, DINOv3, SigLIP 2, TIPS, timm's own PE, ..."""
+"""timm vision transformers as backbones: DINOv2, DINOv3, SigLIP 2, TIPS, timm's own PE, ..."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ _AFTER_BLOCKS = ("norm", "fc_norm", "attn_pool", "head_drop", "head")
 
 @MODELS.register_module()
 class TimmTower(Backbone):
-    """A vision transformer of timm under the backbone protocol.
+    """Backbone that wraps a plain vision transformer of timm.
 
     Args:
         name: name of a timm model, with or without the tag of its weights (``vit_small_patch16_dinov3.lvd1689m``).
         out_indices: blocks whose maps :meth:`forward` returns; negative ones count from the end, None for all.
-        img_size: side in pixels of the images that learned positions are made for; the model's own by default. Models
-            with ``dynamic_img_size`` take other sizes, too; weights are resampled on load where needed.
-        drop_path_rate: stochastic depth, rising linearly over the blocks as in timm.
-        with_cp: checkpoint each block's activations in training.
-        frozen: no gradients, no training mode.
-        pad_to_patch: pad images at the bottom and right to whole patches instead of refusing them.
+        img_size: side in pixels of the input images for which position embeddings are created; the default of the model
+            if None. Models with ``dynamic_img_size`` accept other sizes too; weights are resampled on load if needed.
+        drop_path_rate: stochastic depth rate, increasing linearly over the blocks as in timm.
+        with_cp: activation checkpointing of each block in training.
+        frozen: disable gradients and training mode.
+        pad_to_patch: pad images at the bottom and right to a multiple of the patch size instead of raising an error.
         model_args: further arguments of ``timm.create_model``, such as ``dict(reg_tokens=4)``.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a path, an ``hf://`` name, or ``'timm'`` for the
             weights that timm's configuration of the model names. Without it weights are random.
 
     Raises:
-        ValueError: for an unknown model, or one that is not a plain vision transformer.
+        ValueError: if the model is unknown or not a plain vision transformer.
     """
 
     def __init__(
@@ -78,8 +78,8 @@ class TimmTower(Backbone):
         self.train()
 
     def _create(self, **weights) -> tuple[nn.Module, bool]:
-        """The timm model, and whether it takes images of any size."""
-        import timm  # takes seconds, which runs of other backbones need not wait for
+        """Create the timm model; also return whether it accepts images of any size."""
+        import timm  # deferred, because it takes seconds and other backbones do not need it
 
         if not timm.is_model(self.timm_name):
             close = ", ".join(timm.list_models(f"*{self.timm_name.split('.')[0]}*")[:5])
@@ -96,10 +96,10 @@ class TimmTower(Backbone):
         return model, dynamic
 
     def init_weights(self) -> None:
-        """Load the weights that ``init_cfg`` names (MMEngine calls this before training).
+        """Load the weights of ``init_cfg``, if it is set (MMEngine calls this before training).
 
         Raises:
-            FileNotFoundError, CheckpointError: for a file that is missing or does not fit.
+            FileNotFoundError, CheckpointError: if the file is missing or does not match the model.
         """
         if self._is_init:
             return
@@ -110,17 +110,17 @@ class TimmTower(Backbone):
         self._is_init = True
 
     def load_pretrained(self, source: str | Path, content: Mapping | None = None, **options) -> None:
-        """See :meth:`Backbone.load_pretrained`; ``'timm'`` stands for the weights that timm's configuration names."""
+        """See :meth:`Backbone.load_pretrained`; ``'timm'`` selects the default weights of the timm model."""
         if source == TIMM_HUB:
             self.load_state_dict(self._pretrained(dict(pretrained=True), source))
-        elif str(source).endswith(".npz"):  # JAX weights, which the model's class converts
+        elif str(source).endswith(".npz"):  # JAX weights, converted by the model class
             overlay = dict(file=str(source), custom_load=True)
             self.load_state_dict(self._pretrained(dict(pretrained=True, pretrained_cfg_overlay=overlay), source))
         else:
             super().load_pretrained(source, content, **options)
 
     def _pretrained(self, weights: dict, source: str | Path) -> dict[str, Tensor]:
-        """State of the model with weights that timm loads, converted by its own filters."""
+        """Return the state dict of the model with weights loaded and converted by timm."""
         try:
             model, _ = self._create(**weights)
         except (RuntimeError, OSError, KeyError) as error:
@@ -129,7 +129,7 @@ class TimmTower(Backbone):
         return {f"model.{key}": value for key, value in model.state_dict().items()}
 
     def adapt_state_dict(self, checkpoint: Mapping, source: str | Path) -> dict[str, Tensor]:
-        """See :meth:`Backbone.adapt_state_dict`; published files go through timm's own conversion of the model."""
+        """See :meth:`Backbone.adapt_state_dict`; published files are converted by timm."""
         own = self.state_dict()
         state = dict(checkpoint)
         while isinstance(inner := next((state.get(key) for key in ("state_dict", "model")), None), Mapping):
@@ -148,23 +148,23 @@ class TimmTower(Backbone):
             state = convert(state, self.model) if convert else state
         except (RuntimeError, KeyError, IndexError) as error:
             raise CheckpointError(f"{source} does not fit {self.name}: {error}") from error
-        # timm itself loads without strictness once the classifier is left out, so the rest is compared here.
+        # timm loads with strict=False if the classifier is removed, so the keys are compared here.
         dropped = (*_classifiers(self.model.pretrained_cfg), "mask_token")
         state = {f"model.{key}": value for key, value in state.items() if not key.startswith(dropped)}
         match_state_dict(own, state, str(source), self.name)
         return state
 
     def train(self, mode: bool = True) -> TimmTower:
-        """As of any module, but a frozen backbone stays in evaluation mode."""
+        """Set the training mode, except that a frozen backbone stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
     def grid_of(self, images: Tensor) -> tuple[int, int]:
-        """See :meth:`Backbone.grid_of`; models without dynamic sizes take images of their native size only."""
+        """See :meth:`Backbone.grid_of`; models without ``dynamic_img_size`` only accept their native image size."""
         grid = super().grid_of(images)
         native = (self.image_size // self.patch_size,) * 2
         if not self.dynamic and grid != native:
             raise InputError(
-                f"{self.name} takes images of {self.image_size} x {self.image_size} px only, got "
+                f"{self.name} only accepts images of {self.image_size} x {self.image_size} px, got "
                 f"{images.shape[-2]} x {images.shape[-1]}: resize them, or build it with another img_size"
             )
         return grid
@@ -201,7 +201,7 @@ class TimmTower(Backbone):
             yield index, tokens
 
     def forward_pooled(self, images: Tensor) -> Tensor:
-        """See :meth:`Backbone.forward_pooled`; pooling is the model's own."""
+        """See :meth:`Backbone.forward_pooled`; uses the pooling of the timm model."""
         images = self.pad_images(images).to(next(self.model.parameters()).dtype)
         return self.model.forward_head(self.model.forward_features(images), pre_logits=True)
 
@@ -230,7 +230,7 @@ class TimmTower(Backbone):
 
 
 def _classifiers(config: Mapping) -> tuple[str, ...]:
-    """Prefixes of the parameters of a model's classifier."""
+    """Return the prefixes of the classifier parameters in a timm config."""
     names = config.get("classifier") or ()
     return tuple(f"{name}." for name in ([names] if isinstance(names, str) else names))
 

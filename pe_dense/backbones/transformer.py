@@ -1,4 +1,4 @@
-"""Pre-norm transformer with global and windowed blocks, and attention pooling (published parameter names)."""
+"""Pre-norm transformer with global and window attention, and attention pooling (published parameter names)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pe_dense.backbones.pe_configs import PEConfig
 
 LAYER_NORM_EPS = 1e-5
 DROP_PATH_SCHEDULES = ("constant", "linear")
-# Grids whose rotary tables are cached, for each kind of block. A table of a 64 x 64 grid takes 1.5 MB.
+# Maximum number of cached rotary tables. A table of a 64 x 64 grid takes 1.5 MB.
 MAX_ROTARY_TABLES = 16
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention within groups of tokens, with rotary positions.
+    """Multi-head self-attention within groups of tokens, with rotary position embedding.
 
-    As in ``nn.MultiheadAttention``, the projection to queries, keys and values is the pair of parameters
-    ``in_proj_weight`` and ``in_proj_bias``; adapters attach to it by ``torch.nn.utils.parametrize``.
+    As in ``nn.MultiheadAttention``, the projection to queries, keys and values has the parameters ``in_proj_weight``
+    and ``in_proj_bias``; adapters such as LoRA can be added with ``torch.nn.utils.parametrize``.
 
     Args:
         width: channels of a token.
@@ -41,9 +41,11 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, rope: RotaryTable | None) -> Tensor:
-        """Args:
+        """Apply attention within each group.
+
+        Args:
             x: (B, G, N, C), G groups of N tokens that attend to each other.
-            rope: tables for the N tokens of a group.
+            rope: rotary table for the N tokens of a group.
 
         Returns:
             (B, G, N, C).
@@ -54,13 +56,13 @@ class Attention(nn.Module):
         return self.out_proj(out)
 
     def qkv(self, x: Tensor, rope: RotaryTable | None) -> tuple[Tensor, ...]:
-        """Queries, keys and values; queries and keys are rotated by the positions of their tokens.
+        """Compute queries, keys and values; rotary position embedding is applied to queries and keys.
 
         Args:
-            x, rope: as of :meth:`forward`.
+            x, rope: see :meth:`forward`.
 
         Returns:
-            three (B * G, heads, N, head_dim).
+            queries, keys and values, each (B * G, heads, N, head_dim).
         """
         return qkv_with_rope(
             x.flatten(0, 1),
@@ -73,7 +75,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between.
+    """Two linear layers with a GELU activation between them.
 
     Args:
         width: channels of a token.
@@ -92,7 +94,7 @@ class MLP(nn.Module):
 
 
 class LayerScale(nn.Module):
-    """A learned factor per channel (CaiT, arXiv 2103.17239)."""
+    """Learned scale per channel (CaiT, arXiv 2103.17239)."""
 
     def __init__(self, width: int, init_value: float):
         super().__init__()
@@ -104,7 +106,7 @@ class LayerScale(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382): drops a whole branch per image and scales the kept ones up."""
+    """Stochastic depth (arXiv 1603.09382): drop a residual branch per image and rescale the remaining ones."""
 
     def __init__(self, rate: float):
         super().__init__()
@@ -121,12 +123,12 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each with LayerNorm before and LayerScale and stochastic depth after.
+    """Transformer block: attention and MLP, each with LayerNorm before and LayerScale and stochastic depth after it.
 
     Args:
-        config: the tower's architecture.
-        drop_path: rate of stochastic depth of this block, drawn separately for its two branches.
-        memory_efficient: as of :class:`Attention` and :class:`MLP`.
+        config: architecture of the tower.
+        drop_path: stochastic depth rate of this block, sampled separately for its two branches.
+        memory_efficient: see :class:`Attention` and :class:`MLP`.
     """
 
     def __init__(self, config: PEConfig, drop_path: float, memory_efficient: bool = True):
@@ -141,11 +143,13 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor, rope: RotaryTable | None, windows: Windows | None = None) -> Tensor:
-        """Args:
+        """Apply the block.
+
+        Args:
             x: (B, G, N, C).
-            rope: tables for the tokens of a group (of a window, if ``windows`` is given).
-            windows: split into these windows for the attention alone; tokens are then filled up after ``ln_1``, so
-                that the added ones take part as keys with the projection's bias, as in the published detectors.
+            rope: rotary table for the tokens of a group (of a window, if ``windows`` is given).
+            windows: window partition for the attention only; padding is then added after ``ln_1``, so that padding
+                tokens are keys with the value of the projection's bias, as in the published detectors.
 
         Returns:
             (B, G, N, C).
@@ -161,18 +165,18 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks, windowed or global.
+    """Sequence of transformer blocks with window or global attention.
 
     Args:
-        config: the tower's architecture.
+        config: architecture of the tower.
         window_size: side of a window in tokens; None for global attention everywhere.
-        global_blocks: numbers of the blocks that attend globally all the same.
+        global_blocks: numbers of the blocks with global attention even if ``window_size`` is set.
         rope_reference_grid: range of rotary positions in patches, None for integers.
-        rope_native_grid: patches along an axis that span that range in global blocks.
-        with_cp: checkpoint each block's activations in training.
-        drop_path_schedule: 'constant' for the config's rate in every block, 'linear' for a rate that rises from 0 in
-            the first block to the config's in the last.
-        memory_efficient: as of :class:`Block`.
+        rope_native_grid: number of patches along an axis that span that range in global blocks.
+        with_cp: activation checkpointing of each block in training.
+        drop_path_schedule: 'constant' for the rate of the config in every block, 'linear' for a rate that increases
+            from 0 in the first block to that of the config in the last.
+        memory_efficient: see :class:`Block`.
     """
 
     def __init__(
@@ -203,15 +207,15 @@ class Transformer(nn.Module):
     def iter_intermediates(
         self, x: Tensor, grid: tuple[int, int], taps: Collection[int]
     ) -> Iterator[tuple[int, Tensor]]:
-        """Run the blocks and give each tap as soon as it is there; blocks after the last tap do not run.
+        """Run the blocks and yield each requested output as soon as it is computed; later blocks do not run.
 
         Args:
-            x: (B, N, C), a class token first where there is one, then patches in row-major order.
+            x: (B, N, C), the class token first if the tower has one, then patches in row-major order.
             grid: rows and columns of patches.
-            taps: block numbers from 0.
+            taps: requested block numbers, from 0.
 
         Yields:
-            (block number, tokens (B, N, C)) in rising order of the blocks.
+            (block number, tokens (B, N, C)) in increasing order of the blocks.
         """
         windows = Windows(*grid, self.window_size) if self.window_size else None
         tables = {False: self._rotary_table(grid, False, x.device)}
@@ -221,8 +225,8 @@ class Transformer(nn.Module):
         in_windows = False
         for index, block in enumerate(self.resblocks[: max(taps) + 1]):
             windowed = windows is not None and index not in self.global_blocks
-            # Windows that divide the grid are entered and left once for a run of windowed blocks. Others fill the
-            # grid up, and only the attention should pay for the added tokens.
+            # If the window size divides the grid, tokens are partitioned once for consecutive window blocks. Otherwise
+            # the grid is padded, and padding tokens should be computed in the attention only.
             if windowed and windows.fits and not in_windows:
                 x, in_windows = windows.window_partition(x), True
             elif not windowed and in_windows:
@@ -236,16 +240,16 @@ class Transformer(nn.Module):
                 yield index, (windows.window_unpartition(x) if in_windows else x)[:, 0]
 
     def rotary_table(self, grid: tuple[int, int], device: torch.device) -> RotaryTable | None:
-        """Table of all tokens of a grid, as global blocks use it; None without rotary positions."""
+        """Return the rotary table of all tokens of a grid, for global blocks; None without rotary positions."""
         return self._rotary_table(grid, False, device)
 
     def _rotary_table(self, grid: tuple[int, int], windowed: bool, device: torch.device) -> RotaryTable | None:
-        """Table of the tokens that attend to each other: those of a window, or of the grid."""
+        """Return the cached rotary table of a window or of the whole grid."""
         if not self.config.use_rope2d:
             return None
         if torch.compiler.is_compiling():  # part of the graph, where sizes may be symbols
             return self._make_table(grid, windowed, device)
-        # Tensors made in inference mode can't take part in training later, so they are cached apart.
+        # Tensors created in inference mode cannot be used in training later, so they are cached separately.
         key = (None if windowed else grid, device, torch.is_inference_mode_enabled())
         if key not in self._tables:
             self._tables[key] = self._make_table(grid, windowed, device)
@@ -270,14 +274,16 @@ class Transformer(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """One learned query gathers all tokens, an MLP follows (published parameter names).
+    """Attention pooling: cross-attention from one learned query to all tokens, then an MLP.
+
+    Parameter names are those of the published towers.
 
     Args:
         width: channels of a token.
         heads: attention heads.
     """
 
-    MLP_RATIO = 4  # of every published tower, the 8960 wide G included
+    MLP_RATIO = 4  # of every published tower, including G, whose blocks have a hidden width of 8960
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -287,18 +293,18 @@ class AttentionPool(nn.Module):
         self.mlp = MLP(width, width * self.MLP_RATIO)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, C) -> (B, C)."""
+        """Pool tokens: (B, N, C) -> (B, C)."""
         query = self.probe.expand(len(tokens), -1, -1)
         pooled = self.attn(query, tokens, tokens, need_weights=False)[0]
         return (pooled + self.mlp(self.layernorm(pooled)))[:, 0]
 
     def forward_tokens(self, tokens: Tensor, mix: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Pool each token by itself, as the only key of the query, whose attention weight is then 1.
+        """Apply the pooling to each token separately, as if it were the only key, with attention weight 1.
 
         Args:
             tokens: (B, N, C).
-            mix: applied to the values (B, N, C) before the output projection, to average them by other weights; it may
-                change N.
+            mix: function applied to the values (B, N, C) before the output projection, for example a weighted average;
+                it may change N.
 
         Returns:
             (B, N, C).

@@ -1,4 +1,4 @@
-"""DINOv2's DPT head for depth."""
+"""DINOv2's DPT head for depth estimation."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ _HIDDEN = 32  # channels before the last convolution
 
 @MODELS.register_module()
 class DINOv2DepthHead(DepthLoss, DPTHead):
-    """DPT with a class token as readout, ReLU as the last activation and DINOv2's loss.
+    """DINOv2's DPT depth head, with the class token as readout, a final ReLU and DINOv2's loss.
 
-    It differs from :class:`~pe_dense.depth.DPTDepthHead`, mmseg's DPT: no batch normalization, the class token is
-    concatenated to each token and projected, the output has convolutions of its own with an upsampling between, and
-    depth is ``relu + min_depth``, limited to ``max_depth`` in testing only. Channels of the stages scale with the
-    width of the backbone.
+    It differs from :class:`~pe_dense.depth.DPTDepthHead`, mmseg's DPT, as follows: there is no batch normalization, the
+    class token is concatenated to each token and projected, the output layers are convolutions with upsampling between
+    them, and depth is ``relu + min_depth``, clamped to ``max_depth`` in testing only. Channels of the stages are
+    proportional to the width of the backbone.
 
-    Source: DINOv2's depth evaluation (arXiv 2304.07193, section 7.4), on DPT (arXiv 2103.13413). The four stages see
+    Source: DINOv2's depth evaluation (arXiv 2304.07193, section 7.4), on DPT (arXiv 2103.13413). The four stages use
     one map, as in the Perception Encoder's appendix B.3.3, or four.
 
     Args:
-        width: channels of a map, a multiple of 8.
-        num_taps: 1 or 4.
+        width: number of channels of a map, a multiple of 8.
+        num_taps: number of maps, 1 or 4.
         class_token: whether inputs are pairs of a map and its class token. :class:`~pe_dense.depth.DepthProbe` sets it
-            to whether its backbone has a class token.
+            if its backbone has a class token.
         min_depth, max_depth: range of the output, in meters.
-        channels: of the fusion stages.
+        channels: number of channels of the fusion stages.
         loss: config of the loss.
 
     Raises:
-        ValueError: for another number of maps, or a range that is not of positive depths.
+        ValueError: for another number of maps, or an invalid depth range.
     """
 
     def __init__(
@@ -68,10 +68,10 @@ class DINOv2DepthHead(DepthLoss, DPTHead):
         )
 
     def forward(self, inputs: Sequence[Tensor] | Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        """Depth in meters, not limited to ``max_depth``.
+        """Predict depth in meters, without clamping to ``max_depth``.
 
         Args:
-            inputs: one or four maps (B, width, h, w), with ``class_token`` pairs of a map and a token (B, width).
+            inputs: one or four maps (B, width, h, w); with ``class_token``, pairs of a map and a token (B, width).
 
         Returns:
             (B, 1, 16 h, 16 w).
@@ -80,28 +80,28 @@ class DINOv2DepthHead(DepthLoss, DPTHead):
         return super().forward(pairs * (len(self.in_index) // len(pairs))).float().relu() + self.min_depth
 
     def predict_by_feat(self, seg_logits: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Limit depths to the range and resize them to the images, (B, 1, H, W)."""
+        """Clamp depths to the depth range and resize them to the image size, (B, 1, H, W)."""
         return super().predict_by_feat(seg_logits.clamp(self.min_depth, self.max_depth), batch_img_metas)
 
 
-_MEAN_WEIGHT = 0.15  # of the squared mean beside the variance
+_MEAN_WEIGHT = 0.15  # weight of the squared mean relative to the variance
 
 
 @MODELS.register_module()
 class SigLoss(nn.Module):
-    """Scale-invariant loss of logarithms over all pixels of a batch.
+    """Scale-invariant logarithmic depth loss over all pixels of a batch.
 
     ``sqrt(var(g) + 0.15 mean(g)^2)`` with ``g = log(predicted + eps) - log(true + eps)`` and the unbiased variance. In
-    the first training steps the variance is left out, so that the scale is learned first.
+    the first training steps the variance is omitted, so that the scale is learned first.
 
     Source: DINOv2's depth evaluation (arXiv 2304.07193, section 7.4), after AdaBins (arXiv 2011.14141). It differs from
     ``mmseg.SiLogLoss``, which is computed image by image, with the mean weighted by 0.5.
 
     Args:
-        loss_weight: factor of the loss.
-        warmup_steps: training steps without the variance. They are counted in the checkpoint.
+        loss_weight: weight of the loss.
+        warmup_steps: number of training steps without the variance; the step counter is saved in checkpoints.
         eps: added to depths before the logarithm, in meters.
-        loss_name: name of the loss in the log; only names that begin with ``loss`` have gradients.
+        loss_name: name of the loss in the log; only losses whose names begin with ``loss`` have gradients.
     """
 
     def __init__(
@@ -115,11 +115,11 @@ class SigLoss(nn.Module):
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
-        """Loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             predicted: (B, 1, H, W) depths in meters.
-            true: (B, 1, H, W); pixels of 0 have no known depth and are left out.
+            true: (B, 1, H, W) depths in meters; pixels of unknown depth (0) are ignored.
 
         Returns:
             a scalar.

@@ -1,4 +1,4 @@
-"""The DPT head for depth."""
+"""DPT head for depth estimation."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ STAGES = 4
 
 
 def stages(width: int, num_taps: int) -> dict:
-    """Arguments of mmseg's ``DPTHead`` for the maps of a backbone.
+    """Build arguments of mmseg's ``DPTHead`` for the feature maps of a backbone.
 
     Args:
         width: channels of a map, a multiple of 8.
-        num_taps: number of maps: 1, which all stages see, or 4.
+        num_taps: number of maps: 1, which is used by all stages, or 4.
 
     Raises:
         ValueError: for another number of maps.
     """
     if num_taps not in (1, STAGES):
-        raise InputError(f"A DPT head needs 1 or {STAGES} maps, got {num_taps}")
+        raise InputError(f"a DPT head requires 1 or {STAGES} feature maps, got {num_taps}")
     return dict(
         embed_dims=width,
         post_process_channels=[width // 8, width // 4, width // 2, width],
@@ -33,7 +33,7 @@ def stages(width: int, num_taps: int) -> dict:
         in_index=list(range(STAGES)),
         input_transform="multiple_select",
         num_classes=1,
-        threshold=0.0,  # without effect here, but mmseg warns if it is left out
+        threshold=0.0,  # no effect, but mmseg warns if it is missing
         dropout_ratio=0.0,
         init_cfg=None,
     )
@@ -41,18 +41,18 @@ def stages(width: int, num_taps: int) -> dict:
 
 @MODELS.register_module()
 class DPTDepthHead(DepthLoss, DPTHead):
-    """mmseg's DPT head with depth for its output, on one map (seen by all four of its stages) or on four.
+    """mmseg's DPT head for depth estimation, on one map (used by all four stages) or on four.
 
-    Depth is a sigmoid scaled to the range, the loss mmseg's SILog. For DINOv2's head and loss see
+    Depth is a sigmoid scaled to the depth range; the loss is mmseg's SILog. For DINOv2's head and loss see
     :class:`~pe_dense.depth.DINOv2DepthHead`.
 
     Source: DPT (arXiv 2103.13413); on one layer as in the Perception Encoder's appendix B.3.3.
 
     Args:
-        width: channels of a map, a multiple of 8.
-        num_taps: 1 or 4.
+        width: number of channels of a map, a multiple of 8.
+        num_taps: number of maps, 1 or 4.
         min_depth, max_depth: range of the output, in meters.
-        channels: of the fusion stages.
+        channels: number of channels of the fusion stages.
 
     Raises:
         ValueError: for another number of maps.
@@ -67,7 +67,7 @@ class DPTDepthHead(DepthLoss, DPTHead):
         nn.init.zeros_(self.conv_seg.bias)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """One or four (B, width, h, w) -> meters (B, 1, 8 h, 8 w)."""
+        """Predict depth in meters (B, 1, 8 h, 8 w) from one or four maps (B, width, h, w)."""
         maps = list(inputs) * (STAGES // len(inputs))
         share = super().forward([(feature_map, None) for feature_map in maps]).float().sigmoid()
         return self.min_depth + (self.max_depth - self.min_depth) * share

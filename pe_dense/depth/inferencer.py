@@ -1,4 +1,4 @@
-"""Depth maps drawn beside images."""
+"""Inferencer for depth probes."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pe_dense.registry import INFERENCERS
 from pe_dense.utils.image import write_png
 from pe_dense.visualization.drawing import add_colorbar, beside
 
-_COLORS = "magma_r"  # the near is bright
-_PERCENTILES = (1, 99)  # of an image's depth, at the ends of the colors
+_COLORS = "magma_r"  # near pixels are bright
+_PERCENTILES = (1, 99)  # percentiles of depth at the ends of the color map
 
 
 @INFERENCERS.register_module()
 class DepthPredictor(ProbePredictor):
-    """Draws depth in colors.
+    """Depth inferencer that draws color-coded depth next to the image.
 
-    Beside the picture, ``<name>_depth.png`` holds millimeters in 16 bits, and the JSON file a summary in meters.
+    In addition, ``<name>_depth.png`` contains depth in millimeters (16 bits), and the JSON file a summary in meters.
     """
 
     endings = ("", "_depth")
 
     def write(self, stem: Path, pixels: np.ndarray, sample: SegDataSample) -> dict:
-        """As of the base class."""
+        """See :meth:`Predictor.write`."""
         import matplotlib
 
         depth = sample.pred_depth_map.data[0].numpy()  # (H, W), meters

@@ -1,4 +1,4 @@
-"""The linear head for depth."""
+"""Linear head and models for depth probes."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ from pe_dense.probing import LayerProbe, LayerSweep
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
-# Eigen et al., arXiv 1406.2283: scale-invariant, of logarithms.
+# Scale-invariant log loss, Eigen et al. (arXiv 1406.2283).
 LOSS = dict(type="mmseg.SiLogLoss")
 
 
 class DepthLoss:
-    """Mixin for mmseg's heads whose output is a depth map in meters.
+    """Mixin for mmseg heads that predict a depth map in meters.
 
-    The loss is computed at the size of the true map. Pixels of unknown depth (0) are left out, and so are images
-    without any pixel of known depth.
+    The loss is computed at the size of the ground truth. Pixels of unknown depth (0) are ignored, as are images without
+    any pixel of known depth.
     """
 
     def learn_depth(self, min_depth: float, max_depth: float) -> None:
-        """Set the range of depth in meters, after the head's constructor.
+        """Set the depth range in meters; to be called after the constructor of the head.
 
         Raises:
-            ValueError: if it is not a range of positive depths.
+            ValueError: if ``0 < min_depth < max_depth`` does not hold.
         """
         if not 0.0 < min_depth < max_depth:
-            raise InputError(f"min_depth {min_depth} and max_depth {max_depth} are not a range of positive depths")
+            raise InputError(
+                f"depth range must satisfy 0 < min_depth < max_depth, got min_depth={min_depth}, max_depth={max_depth}"
+            )
         self.min_depth, self.max_depth = min_depth, max_depth
         self.num_classes = self.out_channels = 1
 
     def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: Sequence) -> dict[str, Tensor]:
-        """Loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             seg_logits: predicted depth in meters, (B, 1, h, w).
-            batch_data_samples: with ``gt_depth_map`` in meters, of one size.
+            batch_data_samples: data samples with ``gt_depth_map`` in meters, of the same size.
         """
         name = self.loss_decode.loss_name
         truth = torch.stack([sample.gt_depth_map.data for sample in batch_data_samples])  # (B, 1, H, W)
@@ -54,20 +56,20 @@ class DepthLoss:
 
 
 _UPSAMPLING = 4
-# Of every bin before normalization: no pixel is left without a gradient.
+# Added to every bin before normalization, so that every pixel has a gradient.
 _FLOOR = 0.1
 
 
 @MODELS.register_module()
 class LinearDepthHead(DepthLoss, BaseDecodeHead):
-    """BatchNorm and a 1x1 convolution to shares of depth bins, whose mean is the depth.
+    """Linear depth head: BatchNorm and a 1x1 convolution to weights of depth bins, whose weighted mean is the depth.
 
-    Source: DINOv2's linear depth head (arXiv 2304.07193, appendix B): uniform bins, shares by ReLU, upsampled four
-    times before.
+    Source: DINOv2's linear depth head (arXiv 2304.07193, appendix B): uniform bins, normalized ReLU weights, logits
+    upsampled by a factor of 4.
 
     Args:
-        width: channels of a map.
-        num_taps: maps that are put together.
+        width: number of channels of a map.
+        num_taps: number of maps, which are concatenated.
         min_depth, max_depth: centers of the first and the last bin, in meters.
         num_bins: number of bins.
     """
@@ -90,10 +92,10 @@ class LinearDepthHead(DepthLoss, BaseDecodeHead):
         nn.init.zeros_(self.conv_seg.bias)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """One (B, width, h, w) per tap -> meters (B, 1, 4 h, 4 w)."""
+        """Predict depth in meters (B, 1, 4 h, 4 w) from a list of maps (B, width, h, w)."""
         logits = self.conv_seg(self.norm(torch.cat(list(inputs), dim=1))).float()
         size = [_UPSAMPLING * side for side in logits.shape[-2:]]
-        # Bins last in memory: each pixel's lie together for the sums.
+        # Channels last, so that the bins of a pixel are contiguous for the sums.
         logits = logits.contiguous(memory_format=torch.channels_last)
         shares = resize(logits, size, mode="bilinear", align_corners=False).relu() + _FLOOR  # (B, bins, 4 h, 4 w)
         centers = torch.linspace(self.min_depth, self.max_depth, shares.shape[1], device=shares.device)
@@ -105,14 +107,14 @@ class LinearDepthHead(DepthLoss, BaseDecodeHead):
 class DepthProbe(LayerProbe, DepthEstimator):
     """mmseg's ``DepthEstimator`` on a :class:`~pe_dense.backbones.FrozenTower`, which determines the head's size.
 
-    With ``test_cfg=dict(mode='whole', flip=True)`` the prediction is averaged with that of the mirrored image. A head
-    with a ``class_token`` argument gets the class tokens of a backbone that has them, unless the argument is False.
+    With ``test_cfg=dict(mode='whole', flip=True)`` the prediction is averaged with that of the horizontally flipped
+    image. A head with a ``class_token`` argument receives class tokens if the backbone has them, unless it is False.
 
     Raises:
-        ValueError: if the head is to use a class token that the backbone does not have.
+        ValueError: if the head requires a class token and the backbone has none.
     """
 
-    test_modes = ("whole", "slide_flip")  # mmseg's 'slide' predicts the whole image at once, too
+    test_modes = ("whole", "slide_flip")  # mmseg's 'slide' also predicts the whole image in one pass
 
     def _init_decode_head(self, decode_head: dict) -> None:
         available = self.backbone.tower.num_prefix_tokens > 0
@@ -124,13 +126,13 @@ class DepthProbe(LayerProbe, DepthEstimator):
             raise InputError(f"{self.backbone.label} has no class token: set model.decode_head.class_token=False")
 
     def extract_feat(self, inputs: Tensor, batch_img_metas: list[dict] | None = None) -> tuple:
-        """(B, 3, H, W) -> a map (B, C, h, w) per tap, or a pair of a map and a class token (B, C)."""
+        """Compute feature maps (B, C, h, w), or pairs of a map and a class token (B, C), from images (B, 3, H, W)."""
         if self._with_class_token:
             return self.backbone.maps_and_class_tokens(inputs)
         return super().extract_feat(inputs, batch_img_metas)
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """(B, 3, H, W) -> depth in meters (B, 1, H, W)."""
+        """Predict depth in meters (B, 1, H, W) from images (B, 3, H, W)."""
         depth = super().inference(inputs, batch_img_metas)
         if self.test_cfg.get("flip"):
             depth = (depth + super().inference(inputs.flip(-1), batch_img_metas).flip(-1)) / 2
@@ -139,12 +141,12 @@ class DepthProbe(LayerProbe, DepthEstimator):
 
 @MODELS.register_module()
 class DepthSweep(LayerSweep, DepthEstimator):
-    """A head on each tap, see :class:`~pe_dense.probing.LayerSweep`; which has arguments beside mmseg's."""
+    """Layer sweep for depth; see :class:`~pe_dense.probing.LayerSweep` for arguments in addition to mmseg's."""
 
     test_modes = ("whole", "slide_flip")
 
     def encode_decode_all(self, inputs: Tensor, mirrored: bool = False) -> Iterator[tuple[str, Tensor]]:
-        """As any sweep's; in mode 'slide_flip' averaged with what mirrored windows give."""
+        """See :meth:`LayerSweep.encode_decode_all`; in mode 'slide_flip' outputs of flipped windows are averaged in."""
         outputs = super().encode_decode_all(inputs, mirrored)
         if self.test_cfg["mode"] == "whole":
             return outputs

@@ -1,4 +1,4 @@
-"""Transforms of training images for depth."""
+"""Data transforms for depth training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pe_dense.utils.errors import InputError
 
 @TRANSFORMS.register_module()
 class CropBox(BaseTransform):
-    """Crop image and maps to a fixed box, as the white border of NYU depth v2's images.
+    """Crop image and maps to a fixed box, for example to remove the white border of NYU Depth v2 images.
 
     Args:
         box: (x1, y1, x2, y2) in pixels, the right and the bottom edge excluded.
@@ -24,14 +24,14 @@ class CropBox(BaseTransform):
         """Crop ``img`` (H, W, 3) and the maps named in ``seg_fields`` (H, W).
 
         Raises:
-            ValueError: if the box is not in the image.
+            ValueError: if the box is not inside the image.
         """
         x1, y1, x2, y2 = self.box
         height, width = results["img"].shape[:2]
         if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
             raise InputError(
-                f"{results.get('img_path', 'an image')} is of {width} x {height} px, but is to be cropped to the box "
-                f"{self.box}: set another box, or leave CropBox out of the training pipeline"
+                f"{results.get('img_path', 'an image')} has {width} x {height} px, which does not contain the crop box "
+                f"{self.box}: set another box, or remove CropBox from the training pipeline"
             )
         for key in ("img", *results.get("seg_fields", ())):
             results[key] = results[key][y1:y2, x1:x2]
@@ -41,12 +41,12 @@ class CropBox(BaseTransform):
 
 @TRANSFORMS.register_module()
 class GammaBrightnessColor(BaseTransform):
-    """Random gamma, brightness and color of an image.
+    """Randomly change gamma, brightness and color of an image.
 
     Source: BTS (arXiv 1907.10326), as in DINOv2's depth evaluation.
 
     Args:
-        prob: probability that the image is changed at all.
+        prob: probability that the image is changed.
         gamma: range of the exponent, on values in [0, 1].
         brightness: range of the factor of all channels.
         color: range of the factor of each channel.
@@ -62,7 +62,7 @@ class GammaBrightnessColor(BaseTransform):
         self.prob, self.gamma, self.brightness, self.color = prob, gamma, brightness, color
 
     def transform(self, results: dict) -> dict:
-        """Change ``img``, (H, W, 3) in 0..255; it becomes float32."""
+        """Change ``img``, (H, W, 3) in 0..255; the result is float32."""
         image = results["img"].astype(np.float32)
         if np.random.uniform() < self.prob:
             factors = np.random.uniform(*self.brightness) * np.random.uniform(*self.color, size=3)

@@ -1,4 +1,4 @@
-"""Small Spatial towers from a large one."""
+"""Distillation of small Spatial towers from a large one."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from pe_dense.utils.errors import InputError
 
 @MODELS.register_module()
 class SpatialDistiller(Student):
-    """A tower of any width that learns another's last layer.
+    """Distill the last layer of a teacher tower into a student of any width.
 
-    Source: Perception Encoder's README names a mixture of pairwise token similarity and direct feature distillation,
-    without further detail. Here: :func:`~pe_dense.distillation.losses.pairwise_loss`, and the cosine similarity of the
-    teacher's tokens and the student's, brought to the teacher's width by a linear map that only training needs.
+    Source: the README of the Perception Encoder mentions a combination of pairwise token similarity and direct feature
+    distillation, without details. Here these are :func:`~pe_dense.distillation.losses.pairwise_loss` and the cosine
+    similarity between the tokens of the teacher and those of the student, projected to the width of the teacher by a
+    linear layer that is only used in training.
 
     Args:
-        backbone, image_size, init_cfg, data_preprocessor: as of :class:`~pe_dense.distillation.student.Student`.
-        teacher: arguments of :class:`~pe_dense.distillation.teachers.backbone.TowerTeacher`; its image size may be
-        another,
-            its grid of tokens must be the student's.
-        pairwise_weight, feature_weight: of the losses.
+        backbone, image_size, init_cfg, data_preprocessor: see :class:`~pe_dense.distillation.student.Student`.
+        teacher: arguments of :class:`~pe_dense.distillation.teachers.backbone.TowerTeacher`; its image size may
+            differ from that of the student, but the token grids must be the same.
+        pairwise_weight, feature_weight: weights of the losses.
 
     Raises:
-        ValueError: for negative weights or none at all, or as the student.
+        ValueError: if a weight is negative or both are 0, or as in the base class.
     """
 
     def __init__(
@@ -44,7 +44,10 @@ class SpatialDistiller(Student):
     ):
         super().__init__(backbone, image_size, init_cfg, data_preprocessor)
         if min(pairwise_weight, feature_weight) < 0 or pairwise_weight == feature_weight == 0:
-            raise InputError(f"Weights of losses: pairwise_weight={pairwise_weight}, feature_weight={feature_weight}")
+            raise InputError(
+                f"loss weights must be at least 0 and not all 0, got pairwise_weight={pairwise_weight}, "
+                f"feature_weight={feature_weight}"
+            )
         self.teacher = teacher
         self.pairwise_weight = pairwise_weight
         self.feature_weight = feature_weight

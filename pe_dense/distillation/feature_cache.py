@@ -1,4 +1,4 @@
-"""Cache of features on disk."""
+"""Cache of teacher features on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAME, _DIGEST = "features", "digest"
 
 
 def digest(parts: Iterable[str | Tensor]) -> str:
-    """Hash texts and tensors (values, shapes and types) to 32 hexadecimal digits."""
+    """Hash strings and tensors (values, shapes and dtypes) to 32 hexadecimal digits."""
     total = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, Tensor):
@@ -30,33 +30,33 @@ def digest(parts: Iterable[str | Tensor]) -> str:
 
 
 class FeatureCache:
-    """One file per image and source of features.
+    """Content-addressed cache of features, with one file per image and source.
 
-    A file is named by a hash of the pixels that the source sees, which stand for the image and its augmentation, and by
-    one of the source's weights and settings, so that a file is never out of date. It contains a hash of its features: a
-    damaged or foreign file is computed again and replaced. Features with NaN or infinite values are not kept. The cache
-    pays if the augmentation is fixed: random crops are never seen again, and would only fill the disk.
+    The file name is a hash of the input pixels (after augmentation) and of the weights and settings of the source, so
+    files cannot be outdated. Each file contains a hash of its features: corrupt or foreign files are recomputed and
+    replaced. Features with NaN or infinite values are not stored. The cache is only useful with a fixed augmentation:
+    random crops do not recur and would only fill the disk.
 
     Args:
-        folder: made when the first file is written.
+        folder: cache folder, created when the first file is written.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
 
     def get(self, images: Tensor, source: str, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Read features, or compute and write them.
+        """Read features from the cache, or compute and store them.
 
         Args:
             images: (B, ...).
-            source: a hash of what computes.
-            compute: gives (M, ...) for the M images that are not in the cache.
+            source: hash of weights and settings of the source.
+            compute: function that computes features (M, ...) for the M images that are not in the cache.
 
         Returns:
-            (B, ...), on the images' device.
+            (B, ...), on the device of ``images``.
 
         Raises:
-            WriteError: if a file cannot be written: a full disk, a folder of its name, ...
+            WriteError: if a file cannot be written, for example because the disk is full.
         """
         paths = [self._path(digest([source, image])) for image in images]
         found = [_read(path) for path in paths]
@@ -74,8 +74,8 @@ class FeatureCache:
 
 
 def _read(path: Path) -> Tensor | None:
-    """Read features; None if there are none, or if the file is not what was written: they are computed again."""
-    if not path.is_file():  # a folder or a pipe is refused when the file is written
+    """Read features; None if the file does not exist or is corrupt, in which case they are recomputed."""
+    if not path.is_file():  # a folder or pipe of this name raises an error on writing
         return None
     try:
         with safe_open(path, framework="pt") as file:
@@ -85,7 +85,7 @@ def _read(path: Path) -> Tensor | None:
         return None
     if written != digest([features]):
         return None
-    return features.clone()  # not mapped: the file may be replaced
+    return features.clone()  # copy from the memory map, because the file may be replaced
 
 
 def _write(features: Tensor, path: Path) -> None:

@@ -1,7 +1,7 @@
-"""Losses between tokens of a student and of its teachers.
+"""Distillation losses between tokens of a student and of its teachers.
 
-Shapes: B images, N tokens of an image, C channels (student and teacher may differ in C where tokens are only compared
-with each other). All is computed in float32, whatever the precision around.
+In shapes B is the number of images, N the number of tokens of an image and C the number of channels; losses on pairwise
+similarities allow different C for student and teacher. All losses are computed in float32, also under autocast.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 def locality_loss(student: Tensor, sam: Tensor, temperature: float = 20.0) -> Tensor:
-    """Mean squared difference of the tokens' similarities to each other, those of SAM sharpened.
+    """Locality loss: mean squared error between pairwise token similarities of the student and sharpened ones of SAM.
 
-    With S and T the N x N cosine similarities of the student's and of SAM's tokens: the mean over all pairs of
+    With S and T the N x N cosine similarities of student and SAM tokens, this is the mean over all pairs of
     ``(S - exp(temperature * (T - 1))) ** 2``.
 
     Source: Perception Encoder (arXiv 2504.13181), section 5.2, L_loc, with a temperature of 20.
@@ -22,13 +22,13 @@ def locality_loss(student: Tensor, sam: Tensor, temperature: float = 20.0) -> Te
     Args:
         student: (B, N, C).
         sam: (B, N, D), mask logits as features.
-        temperature: how fast what is not quite alike counts as unlike.
+        temperature: sharpening of the similarities of SAM: higher values reduce imperfect similarities faster.
 
     Returns:
-        a scalar, 0 or more.
+        a non-negative scalar.
 
     Raises:
-        ValueError: for other numbers of images or tokens.
+        ValueError: if the numbers of images or tokens differ.
     """
     with _float32(student):
         wanted = torch.exp(temperature * (similarities(sam) - 1))
@@ -36,66 +36,66 @@ def locality_loss(student: Tensor, sam: Tensor, temperature: float = 20.0) -> Te
 
 
 def pairwise_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of the tokens' cosine similarities to each other.
+    """Mean squared error between pairwise token cosine similarities of student and teacher.
 
-    Source: how the small Spatial towers were distilled (Perception Encoder's README names pairwise token similarity
-    and gives no formula).
+    Source: distillation of the small Spatial towers (the README of the Perception Encoder mentions pairwise token
+    similarity without a formula).
 
     Args:
         student: (B, N, C).
         teacher: (B, N, D).
 
     Returns:
-        a scalar, 0 or more.
+        a non-negative scalar.
 
     Raises:
-        ValueError: for other numbers of images or tokens.
+        ValueError: if the numbers of images or tokens differ.
     """
     with _float32(student):
         return _same_pairs(student, teacher, similarities(teacher))
 
 
 def cosine(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean cosine similarity of each token and its teacher's; minus it is the loss of feature distillation.
+    """Mean cosine similarity of corresponding student and teacher tokens; feature distillation minimizes its negative.
 
-    Source: Perception Encoder (arXiv 2504.13181), section 5.2, L_core. The paper prints the loss without the minus,
-    but says that the similarity is maximized.
+    Source: Perception Encoder (arXiv 2504.13181), section 5.2, L_core. The paper prints the loss without the minus
+    sign, but states that the similarity is maximized.
 
     Args:
         student, teacher: (B, N, C).
 
     Returns:
-        a scalar in [-1, 1]; at 1 all directions are the same.
+        a scalar in [-1, 1]; 1 if all directions are equal.
 
     Raises:
-        ValueError: for shapes that differ.
+        ValueError: if the shapes differ.
     """
     if student.shape != teacher.shape:
         raise ValueError(
-            f"Tokens of the student {tuple(student.shape)} and of the teacher {tuple(teacher.shape)} differ"
+            f"shapes of student and teacher tokens differ: {tuple(student.shape)} vs {tuple(teacher.shape)}"
         )
     with _float32(student):
         return F.cosine_similarity(student.float(), teacher.float(), dim=-1, eps=1e-12).mean()
 
 
 def similarities(tokens: Tensor) -> Tensor:
-    """Cosine similarities of an image's tokens (B, N, C) to each other, (B, N, N)."""
+    """Compute pairwise cosine similarities (B, N, N) of the tokens (B, N, C) of each image."""
     directions = F.normalize(tokens.float(), dim=-1)
     return directions @ directions.transpose(1, 2)
 
 
 @torch.no_grad()
 def effective_rank(tokens: Tensor, count: int = 256) -> Tensor:
-    """How many directions tokens take up: exp of the entropy of their normalized singular values.
+    """Compute the effective rank of tokens: exp of the entropy of their normalized singular values.
 
     Source: Roy and Vetterli, The effective rank (EUSIPCO 2007), as used for features in RankMe (arXiv 2210.02885).
 
     Args:
         tokens: (B, N, C).
-        count: at most so many tokens are looked at, drawn evenly from all; they bound the rank.
+        count: maximum number of tokens to use, evenly spaced; it is an upper bound of the rank.
 
     Returns:
-        a scalar between 1 and min(count, B N, C); no number if the tokens hold one that is none.
+        a scalar between 1 and min(count, B N, C); NaN if the tokens contain NaN or infinite values.
     """
     rows = tokens.flatten(0, 1)
     rows = rows[:: -(-len(rows) // count)].float()
@@ -108,9 +108,7 @@ def effective_rank(tokens: Tensor, count: int = 256) -> Tensor:
 
 def _same_pairs(student: Tensor, teacher: Tensor, wanted: Tensor) -> Tensor:
     if student.shape[:2] != teacher.shape[:2]:
-        raise ValueError(
-            f"Tokens of the student {tuple(student.shape)} and of the teacher {tuple(teacher.shape)} are not as many"
-        )
+        raise ValueError(f"student and teacher token counts differ: {tuple(student.shape)} vs {tuple(teacher.shape)}")
     return F.mse_loss(similarities(student), wanted)
 
 

@@ -1,4 +1,4 @@
-"""Images on their way to the towers."""
+"""Data preprocessor of distillation, and resizing and normalization for student and teachers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from pe_dense.backbones.base import Backbone
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
-# By which (x - mean) / std a source sees colors between 0 and 1.
+# Mean and standard deviation of SAM's input normalization, for RGB values in [0, 1].
 SAM_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @MODELS.register_module()
 class ImagePreprocessor(BaseDataPreprocessor):
-    """Bring a batch of images to the model's device, colors between 0 and 1.
+    """Data preprocessor that moves images to the device of the model and scales RGB values to [0, 1].
 
-    Student and teachers see the same image, each in its own size and by its own colors: see :func:`resize`.
+    Student and teachers use the same images, each with its own size and normalization, see :func:`resize`.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Args:
-            data: with ``image``: B tensors (3, H, W), RGB, uint8. Other entries are left out.
-            training: makes no difference.
+        """Preprocess a batch.
+
+        Args:
+            data: dict with ``image``: B tensors (3, H, W), RGB, uint8. Other entries are ignored.
+            training: not used.
 
         Returns:
             ``dict(images=...)``: (B, 3, H, W).
@@ -37,19 +39,17 @@ class ImagePreprocessor(BaseDataPreprocessor):
         """
         images = data["image"]
         if len(shapes := {tuple(image.shape) for image in images}) > 1:
-            raise InputError(
-                f"Images of a batch differ in size: {sorted(shapes)}; let the pipeline crop or resize them"
-            )
+            raise InputError(f"images of a batch differ in size: {sorted(shapes)}; crop or resize them in the pipeline")
         return dict(images=self.cast_data(torch.stack(list(images))).float() / 255)
 
 
 def resize(images: Tensor, side: int, colors: Sequence[Sequence[float]]) -> Tensor:
-    """Bring images to a source's size and colors.
+    """Resize and normalize images for a model.
 
     Args:
-        images: (B, 3, H, W), RGB between 0 and 1.
-        side: S in pixels; images are smoothed on shrinking.
-        colors: mean and standard deviation of R, G and B.
+        images: (B, 3, H, W), RGB in [0, 1].
+        side: output side S in pixels; downsampling uses antialiasing.
+        colors: mean and standard deviation of R, G and B, in [0, 1].
 
     Returns:
         (B, 3, S, S).
@@ -61,5 +61,5 @@ def resize(images: Tensor, side: int, colors: Sequence[Sequence[float]]) -> Tens
 
 
 def colors_of(backbone: Backbone) -> tuple[Sequence[float], Sequence[float]]:
-    """A backbone's mean and standard deviation of colors between 0 and 1, as :func:`resize` takes them."""
+    """Return mean and standard deviation of a backbone for RGB values in [0, 1], as used by :func:`resize`."""
     return tuple(tuple(value / 255 for value in values) for values in (backbone.mean, backbone.std))

@@ -1,4 +1,4 @@
-"""Spatial alignment: from the weights of a Core tower to those of a Spatial one."""
+"""Spatial alignment: fine-tune a Core tower to a Spatial tower by self-distillation and distillation from SAM."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from pe_dense.utils.errors import InputError
 def block_mask(
     batch: int, grid: tuple[int, int], ratio: float, block_size: int = 2, generator: torch.Generator | None = None
 ) -> Tensor:
-    """Draw square blocks of patches, for each image anew.
+    """Sample a random block-wise mask of patches for each image.
 
     Source: Perception Encoder (arXiv 2504.13181), section 5.2: 75 % of the tokens in blocks of 2 x 2.
 
     Args:
-        batch: number of images, B.
-        grid: rows and columns of patches, H and W.
-        ratio: part of the blocks that is drawn, in [0, 1]; exactly so many, rounded, of every image. On a grid that
-            the block size does not divide, the last blocks are cut off by the edge and count as whole ones.
+        batch: number of images B.
+        grid: rows H and columns W of patches.
+        ratio: ratio of masked blocks in [0, 1]; the same number of blocks, rounded, is masked in every image. If the
+            block size does not divide the grid, blocks at the edge are cut off but counted as whole blocks.
         block_size: side of a block in patches.
-        generator: of random numbers on the CPU; PyTorch's own by default. The same seed draws the same mask on any
-            device.
+        generator: random number generator on the CPU; the default generator of PyTorch if None. The mask of a seed
+            does not depend on the device.
 
     Returns:
-        (B, H, W), bool, true where a patch is masked; on the CPU.
+        (B, H, W), bool, on the CPU; True for masked patches.
     """
     rows, columns = (-(-side // block_size) for side in grid)
     order = torch.rand(batch, rows * columns, generator=generator).argsort(1).argsort(1)
@@ -42,28 +42,27 @@ def block_mask(
 
 @MODELS.register_module()
 class SpatialAligner(Student):
-    """A tower that learns to be local from SAM and to stay itself from what it was.
+    """Spatial alignment of a tower, with a middle layer of the initial tower and SAM as teachers.
 
     Source: Perception Encoder (arXiv 2504.13181), section 5.2 and appendix B.3.1. The student is the Core tower with
-    LayerScale and stochastic depth, and sees a quarter of the patches. Its last layer's tokens, masked or not, are
-    drawn to those of a middle layer of the initial tower, and their similarities to each other to those of SAM's
-    logits.
+    LayerScale and stochastic depth, and 75 % of its patches are masked. The tokens of its last layer, masked or not,
+    are aligned with those of a middle layer of the initial tower, and their pairwise similarities with those of the
+    mask logits of SAM.
 
     Args:
-        backbone, image_size, init_cfg, data_preprocessor: as of :class:`~pe_dense.distillation.student.Student`; where
-        the
-            backbone has LayerScale and the checkpoint has not, its initial value is kept, so the student does not
-            start as the teacher.
+        backbone, image_size, init_cfg, data_preprocessor: see :class:`~pe_dense.distillation.student.Student`. If the
+            backbone has LayerScale and the checkpoint does not, its initial value is kept, so the student differs
+            from the teacher at the start.
         core: arguments of :class:`~pe_dense.distillation.teachers.backbone.TowerTeacher` for the initial tower, without
-            checkpoint and image size, which are the student's.
-        sam: config of the other teacher, a :class:`~pe_dense.distillation.teachers.sam.SAMTeacher`.
-        core_weight, locality_weight: of the losses; a teacher of weight 0 is left out.
-        temperature: of :func:`~pe_dense.distillation.losses.locality_loss`.
-        mask_ratio, mask_block_size: as of :func:`~pe_dense.distillation.spatial_alignment.block_mask`.
+            checkpoint and image size, which are those of the student.
+        sam: config of the SAM teacher, a :class:`~pe_dense.distillation.teachers.sam.SAMTeacher`.
+        core_weight, locality_weight: weights of the losses; a teacher with weight 0 is not built.
+        temperature: see :func:`~pe_dense.distillation.losses.locality_loss`.
+        mask_ratio, mask_block_size: see :func:`~pe_dense.distillation.spatial_alignment.block_mask`.
 
     Raises:
-        ValueError: for a mask ratio outside of [0, 1), negative weights or none at all, a temperature that is not
-            positive, or as the student.
+        ValueError: if the mask ratio is not in [0, 1), a weight is negative or both are 0, the temperature is not
+            positive, or as in the base class.
     """
 
     def __init__(
@@ -84,9 +83,12 @@ class SpatialAligner(Student):
         if not 0.0 <= mask_ratio < 1.0:
             raise InputError(f"mask_ratio {mask_ratio} is not in [0, 1)")
         if min(core_weight, locality_weight) < 0 or core_weight == locality_weight == 0:
-            raise InputError(f"Weights of losses: core_weight={core_weight}, locality_weight={locality_weight}")
+            raise InputError(
+                f"loss weights must be at least 0 and not all 0, got core_weight={core_weight}, "
+                f"locality_weight={locality_weight}"
+            )
         if temperature <= 0:
-            raise InputError(f"temperature {temperature} is not above 0")
+            raise InputError(f"temperature must be above 0, got {temperature}")
         self.core = core
         self.sam = sam
         self.core_weight = core_weight
@@ -114,7 +116,7 @@ class SpatialAligner(Student):
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
         """See :class:`Student`."""
-        # Teachers go first: the memory that they work in is free again when the student's activations need it.
+        # Run the teachers first, so that their temporary memory is released before the activations of the student.
         wanted = {name: teacher(images, self.grid) for name, teacher in self.teachers.items()}
         student = self.masked_tokens(images)
         result = {}
@@ -128,7 +130,7 @@ class SpatialAligner(Student):
         return result
 
     def masked_tokens(self, images: Tensor) -> Tensor:
-        """As :meth:`tokens`, of a student that sees a random part of the patches."""
+        """Compute tokens as :meth:`tokens` does, with a random mask of patches."""
         if self.mask_token is None:
             return self.tokens(images)
         mask = block_mask(len(images), self.grid, self.mask_ratio, self.mask_block_size)

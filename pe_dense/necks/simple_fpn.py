@@ -1,4 +1,4 @@
-"""The simple feature pyramid of ViTDet."""
+"""Simple feature pyramid of ViTDet."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pe_dense.utils.errors import InputError
 class LayerNorm2d(nn.LayerNorm):
     """Normalize every pixel of a (B, C, H, W) map over its channels, in float32 or wider.
 
-    Source: ViTDet's detectors (arXiv 2203.16527), where it stands after every convolution, with eps 1e-6.
-    In configs it is ``norm_cfg=dict(type='pe_dense.LayerNorm2d')``.
+    Source: ViTDet (arXiv 2203.16527), where it follows every convolution, with eps 1e-6.
+    In configs, use ``norm_cfg=dict(type='pe_dense.LayerNorm2d')``.
 
     Args:
         num_channels: C.
@@ -34,7 +34,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class ConvNorm(nn.Conv2d):
-    """A convolution without bias, then LayerNorm over channels (parameter names of the published detectors)."""
+    """Convolution without bias, followed by LayerNorm over channels (parameter names of the published detectors)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
@@ -46,23 +46,23 @@ class ConvNorm(nn.Conv2d):
 
 @MODELS.register_module()
 class SimpleFeaturePyramid(BaseModule):
-    """Levels p2..p6 from one map, each made from that map alone.
+    """Simple feature pyramid: levels p2..p6, computed from a single feature map.
 
-    Source: ViTDet (arXiv 2203.16527, section 3). With the map at stride s (its level is ``log2(s)``, p4 at 16), a level
-    at scale 4 takes two transposed convolutions with LayerNorm and GELU between, 2 takes one, 1 none, 1/2 max pooling;
-    a 1x1 and a 3x3 convolution follow, each with LayerNorm and without bias. The last level is subsampled from the one
-    before. Parameter names are those of the published detectors (``simfp_2.0.weight``).
+    Source: ViTDet (arXiv 2203.16527, section 3). For a map of stride s (level ``log2(s)``, p4 for stride 16), the level
+    of scale 4 uses two transposed convolutions with LayerNorm and GELU between them, scale 2 uses one, scale 1 none,
+    and scale 1/2 max pooling; a 1x1 and a 3x3 convolution follow, each with LayerNorm and without bias. The last level
+    is subsampled from the previous one. Parameter names are those of the published detectors (``simfp_2.0.weight``).
 
     Args:
-        in_channels: channels of the map.
-        out_channels: channels of every level.
-        scales: sides of the levels relative to the map, from fine to coarse: powers of 2 between 4 and 1/2.
-        stride: stride of the map in pixels, a power of 2; it names the levels.
-        top_level: add the level subsampled from the coarsest.
-        in_index: which of the tower's maps to take.
+        in_channels: number of channels of the map.
+        out_channels: number of channels of every level.
+        scales: scale of each level relative to the map, from fine to coarse: 4, 2, 1 or 1/2.
+        stride: stride of the map in pixels, a power of 2; it determines the level names.
+        top_level: add a level subsampled from the coarsest one.
+        in_index: index of the backbone feature map to use.
 
     Raises:
-        ValueError: for a scale or stride other than those.
+        ValueError: for any other scale or stride.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class SimpleFeaturePyramid(BaseModule):
     ):
         super().__init__(init_cfg)
         if stride < 4 or stride & (stride - 1):
-            raise InputError(f"stride {stride} is not a power of 2 from 4 up")
+            raise InputError(f"stride must be a power of 2 of at least 4, got {stride}")
         self.names = []
         for scale in scales:
             name = f"simfp_{int(math.log2(stride / scale))}"
@@ -109,10 +109,10 @@ class SimpleFeaturePyramid(BaseModule):
         return nn.Sequential(*layers, ConvNorm(channels, out_channels, 1), ConvNorm(out_channels, out_channels, 3))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Make the levels.
+        """Compute the levels.
 
         Args:
-            maps: the tower's taps, each (B, C, H, W).
+            maps: feature maps of the backbone, each (B, C, H, W).
 
         Returns:
             one (B, out_channels, H * scale, W * scale) per scale, then the top level, half the size of the coarsest.

@@ -1,6 +1,6 @@
-"""What mmcv's compiled operators would give, on PyTorch and torchvision.
+"""Replacement of mmcv's compiled operators (``mmcv._ext``), implemented with PyTorch, torchvision and Triton.
 
-Importing this package costs nothing: neither torch nor mmcv is imported before somebody imports ``mmcv._ext``.
+Importing this package is cheap: torch and mmcv are only imported when ``mmcv._ext`` is imported.
 """
 
 from pe_dense.ops.import_hook import install_mmcv_ext

@@ -1,21 +1,21 @@
-"""Bilinear sampling of maps as RoIAlign defines it."""
+"""Bilinear interpolation of feature maps as defined by RoIAlign."""
 
 import torch
 from torch import Tensor
 
 
 def corners(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The four pixels around each point, and their weights.
+    """Compute the four neighboring pixels of each point and their bilinear weights.
 
-    Pixel centers lie at integers. Points up to one pixel outside of the map take the value at its border; points
-    further out weigh nothing (RoIAlign in Detectron2 and mmcv).
+    Pixel centers are at integer coordinates. Points up to one pixel outside the map take the value at its border;
+    points further out have weight 0 (as RoIAlign in Detectron2 and mmcv).
 
     Args:
-        y, x: (...), points in px.
-        height, width: size of the map in px.
+        y, x: (...), coordinates of points in pixels.
+        height, width: size of the map in pixels.
 
     Returns:
-        Indices into the flattened map, (4, ...) int64, and weights, (4, ...).
+        indices into the flattened map, (4, ...) int64, and weights, (4, ...).
     """
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
     y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
@@ -28,11 +28,11 @@ def corners(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tens
 
 
 def gather(maps: Tensor, batch: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-    """Values of maps at points that all channels of a region share.
+    """Interpolate maps at points that are shared by all channels of a region.
 
     Args:
         maps: (B, C, H, W).
-        batch: (K,) int64, the map of each region.
+        batch: (K,) int64, index of the map of each region.
         indices, weights: (4, K, h, w), see :func:`corners`.
 
     Returns:
@@ -46,13 +46,13 @@ def gather(maps: Tensor, batch: Tensor, indices: Tensor, weights: Tensor) -> Ten
 
 
 def scatter(values: Tensor, batch: Tensor, indices: Tensor, weights: Tensor, shape: torch.Size) -> Tensor:
-    """Gradient of :func:`gather` with points of their own for each channel.
+    """Compute the gradient of :func:`gather` for points that differ between channels.
 
     Args:
-        values: (K, C, h, w), gradient of the values.
-        batch: (K,) int64, the map of each region.
+        values: (K, C, h, w), gradient of the interpolated values.
+        batch: (K,) int64, index of the map of each region.
         indices, weights: (4, K, C, h, w), see :func:`corners`.
-        shape: (B, C, H, W), that of the maps.
+        shape: (B, C, H, W), shape of the maps.
 
     Returns:
         (B, C, H, W), gradient of the maps.

@@ -1,7 +1,7 @@
-"""Attention over a few sampled points per map (Zhu et al., Deformable DETR, ICLR 2021, equation 3).
+"""Multi-scale deformable attention (Zhu et al., Deformable DETR, ICLR 2021, equation 3).
 
-Notation of shapes: B images, S tokens of all maps together, M heads, D channels of a head, Q queries, L maps
-("levels"), P points per map.
+In shapes B is the number of images, S the number of tokens of all levels together, M the number of heads, D the number
+of channels of a head, Q the number of queries, L the number of levels and P the number of sampling points per level.
 """
 
 import logging
@@ -26,23 +26,22 @@ def ms_deform_attn_forward(
     attn_weight: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Sums the values at sampled points, weighted, over the points of all maps.
+    """Compute the weighted sum of values at the sampling points of all levels.
 
-    On a GPU by Triton kernels, unless the environment variable PE_DENSE_TRITON is 0 or Triton can't build them here;
-    else, and in float64, by PyTorch's operators.
+    On a GPU this uses Triton kernels, unless the environment variable PE_DENSE_TRITON is 0 or Triton cannot compile
+    them; otherwise, and in float64, PyTorch operators are used.
 
     Args:
         value: (B, S, M, D).
-        spatial_shapes: (L, 2) int64, height and width of each map in tokens.
-        level_start_index: (L,) int64, the first token of each map.
-        sampling_loc: (B, Q, M, L, P, 2), points as x, y relative to the map: 0 and 1 are its outer borders.
-            Outside the values are 0.
+        spatial_shapes: (L, 2) int64, height and width of each level in tokens.
+        level_start_index: (L,) int64, index of the first token of each level.
+        sampling_loc: (B, Q, M, L, P, 2), normalized x, y coordinates: 0 and 1 are the outer borders of the level.
+            Values outside are 0.
         attn_weight: (B, Q, M, L, P).
-        im2col_step: images per launch of mmcv's kernel. Here memory is bounded otherwise, so the result does not
-            depend on it.
+        im2col_step: images per launch of mmcv's kernel; not used here, because memory is limited in another way.
 
     Returns:
-        (B, Q, M * D), of the type of ``value``.
+        (B, Q, M * D), with the dtype of ``value``.
     """
     return _implementation(value).forward(value, spatial_shapes, level_start_index, sampling_loc, attn_weight)
 
@@ -59,10 +58,10 @@ def ms_deform_attn_backward(
     grad_attn_weight: Tensor,
     im2col_step: int,
 ) -> None:
-    """Fills the gradients of :func:`ms_deform_attn_forward`.
+    """Compute the gradients of :func:`ms_deform_attn_forward`.
 
     Args:
-        value, spatial_shapes, level_start_index, sampling_loc, attn_weight, im2col_step: as in the forward pass.
+        value, spatial_shapes, level_start_index, sampling_loc, attn_weight, im2col_step: same as in the forward pass.
         grad_output: (B, Q, M * D), gradient of the output.
         grad_value: (B, S, M, D), filled in place.
         grad_sampling_loc: (B, Q, M, L, P, 2), filled in place.
@@ -76,17 +75,17 @@ def ms_deform_attn_backward(
 
 
 class DeformAttnFunction(torch.autograd.Function):
-    """:func:`ms_deform_attn_forward` on any device, differentiable; nothing but the inputs is kept for that.
+    """Differentiable :func:`ms_deform_attn_forward` on any device; only the inputs are saved for the backward pass.
 
-    Unlike mmcv's function it leaves locations in their own precision: in bfloat16 they would be off by half a token on
-    a map of 256 tokens.
+    Unlike mmcv's function, it does not cast sampling locations: in bfloat16 the error would be half a token on a map of
+    256 tokens.
     """
 
     @staticmethod
     def forward(
         ctx, value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor, weights: Tensor
     ) -> Tensor:
-        """Shapes are those of :func:`ms_deform_attn_forward`; floating point types may differ."""
+        """See :func:`ms_deform_attn_forward` for shapes; floating-point dtypes of the inputs may differ."""
         inputs = (value, spatial_shapes, level_start_index, locations, weights)
         ctx.save_for_backward(*inputs)
         return _implementation(value).forward(*inputs)
@@ -94,14 +93,14 @@ class DeformAttnFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of value, locations and weights, of their types."""
+        """Return gradients of value, locations and weights, with their dtypes."""
         value, *_ = ctx.saved_tensors
         of_value, of_locations, of_weights = _implementation(value).backward(*ctx.saved_tensors, grad)
         return of_value, None, None, of_locations, of_weights
 
 
 def _implementation(value: Tensor) -> ModuleType:
-    """What computes, for values like these."""
+    """Select the implementation for the device and dtype of the values."""
     if value.is_cuda and value.dtype != torch.float64 and os.environ.get(SWITCH) != "0":
         return _kernels(value.device) or deform_attn_torch
     return deform_attn_torch
@@ -109,17 +108,15 @@ def _implementation(value: Tensor) -> ModuleType:
 
 @cache
 def _kernels(device: torch.device) -> ModuleType | None:
-    """The Triton kernels, if they can be built for a device and give there what the formula gives."""
+    """Return the Triton kernels if they compile for the device and match the PyTorch implementation, else None."""
     try:
         from pe_dense.ops import deform_attn_triton
 
         deform_attn_triton.check(device)
-    except (
-        Exception
-    ) as error:  # Triton needs a C compiler, Python's headers and a GPU that it knows; each fails its way
+    except Exception as error:  # Triton needs a C compiler, Python headers and a supported GPU; errors differ
         logging.getLogger(__name__).warning(
-            "Deformable attention runs on PyTorch's operators, not on its Triton kernels: %s: %s (%s=0 chooses that "
-            "without a trial)",
+            "Deformable attention falls back from Triton kernels to PyTorch operators: %s: %s (set %s=0 to select "
+            "PyTorch operators without this check)",
             *(type(error).__name__, error, SWITCH),
         )
         return None

@@ -1,4 +1,4 @@
-"""Deformable attention in PyTorch, a map at a time; :mod:`pe_dense.ops.deform_attn` tells the shapes' letters."""
+"""Deformable attention in PyTorch, level by level; see :mod:`pe_dense.ops.deform_attn` for the shape notation."""
 
 from collections.abc import Iterator
 
@@ -12,8 +12,10 @@ from pe_dense.utils.dtype import widened
 def forward(
     value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """(B, Q, M * D), of the type of ``value``; arguments as of
-    :func:`~pe_dense.ops.deform_attn.ms_deform_attn_forward`."""
+    """Compute the output (B, Q, M * D), with the dtype of ``value``.
+
+    See :func:`~pe_dense.ops.deform_attn.ms_deform_attn_forward` for the arguments.
+    """
     wide_value, locations, weights = widened(value, locations, weights)
     output = wide_value.new_zeros(*locations.shape[:2], value.shape[2] * value.shape[3])
     for level, tokens, size in _levels(spatial_shapes, level_start_index):
@@ -24,11 +26,11 @@ def forward(
 def backward(
     value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor, weights: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of value, locations and weights, of their types; each map's part of the sum is computed again.
+    """Compute gradients of value, locations and weights, with their dtypes; the sum is recomputed level by level.
 
     Args:
-        value, spatial_shapes, level_start_index, locations, weights: as of :func:`forward`.
-        grad: (B, Q, M * D), of the output.
+        value, spatial_shapes, level_start_index, locations, weights: see :func:`forward`.
+        grad: (B, Q, M * D), gradient of the output.
     """
     gradients = tuple(map(torch.zeros_like, (value, locations, weights)))
     of_value, of_locations, of_weights = gradients
@@ -46,16 +48,16 @@ def backward(
 
 
 def _levels(spatial_shapes: Tensor, level_start_index: Tensor) -> Iterator[tuple[int, slice, tuple[int, int]]]:
-    """Number, tokens and (height, width) of each map."""
+    """Yield the index, the slice of tokens and the (height, width) of each level."""
     starts = level_start_index.tolist()
     for level, (height, width) in enumerate(spatial_shapes.tolist()):
         yield level, slice(starts[level], starts[level] + height * width), (height, width)
 
 
 def _attend(value: Tensor, size: tuple[int, int], locations: Tensor, weights: Tensor) -> Tensor:
-    """One map's part of the sum: (B, Q, M * D).
+    """Compute the contribution of one level to the output, (B, Q, M * D).
 
-    Each query and head is a bag of 4 P tokens: an embedding bag sums the weighted tokens without a copy of them.
+    Each query and head is a bag of 4 P tokens: ``F.embedding_bag`` sums the weighted tokens without copying them.
 
     Args:
         value: (B, h * w, M, D).
@@ -79,14 +81,14 @@ def _attend(value: Tensor, size: tuple[int, int], locations: Tensor, weights: Te
 
 
 def _corners(locations: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The four tokens around each location (..., 2), as indices into the map (..., 4), and their bilinear shares.
+    """Compute indices (..., 4) of the tokens around each location (..., 2) and their bilinear weights (..., 4).
 
-    Tokens outside of the map have no share; any may stand for them.
+    Tokens outside the map have weight 0 and an arbitrary valid index.
     """
     x, y = (locations * locations.new_tensor([width, height]) - 0.5).unbind(-1)
     left, top = x.detach().floor(), y.detach().floor()
     along, down = x - left, y - top
-    # Limited as integers: a location that is not finite becomes any integer.
+    # Clamp after the conversion to integers: a NaN or infinite location becomes an arbitrary integer.
     left, top = left.int(), top.int()
     indices, shares = [], []
     for row, share_of_row in ((top, 1 - down), (top + 1, down)):

@@ -1,7 +1,8 @@
-"""Deformable attention's kernels in Triton, for GPUs; :mod:`pe_dense.ops.deform_attn` tells the shapes' letters.
+"""Triton kernels of deformable attention; see :mod:`pe_dense.ops.deform_attn` for the shape notation.
 
-A program takes some rows, each a query's head, and all channels of them. It sums in float32, in registers: nothing is
-written but the result. Neighboring rows are the heads of a query, which look at tokens near to each other.
+A program processes a block of rows, each one head of a query, with all their channels. It accumulates in float32 in
+registers and only writes the result. Neighboring rows are heads of the same query, which sample tokens that are close
+to each other.
 """
 
 import torch
@@ -11,12 +12,12 @@ from torch import Tensor
 
 from pe_dense.ops import deform_attn_torch
 
-TILE = 512  # rows times channels of a program; 1024 takes up to twice the registers, and so halves what runs at once
+TILE = 512  # rows times channels of a program; 1024 needs up to twice the registers, which halves the occupancy
 
 
 @triton.jit
 def _corner(x, y, height, width, DOWN: tl.constexpr, RIGHT: tl.constexpr):
-    """One of the four tokens around points: its index in the map, whether it is inside, its shares by y and by x."""
+    """Compute one of four tokens around points: index in the map, whether it is inside, weights by y and by x."""
     row, column = tl.floor(y) + DOWN, tl.floor(x) + RIGHT
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     index = row.to(tl.int64) * width + column.to(tl.int64)
@@ -84,7 +85,7 @@ def _backward(
                 cell = (((begin + index) * heads + row % heads) * channels)[:, None] + channel[None, :]
                 here = real & inside[:, None]
                 found = tl.load(value + cell, mask=here, other=0.0).to(tl.float32)
-                along = tl.reduce(found * given, 1, _add)  # what the token gives the loss, were its share 1
+                along = tl.reduce(found * given, 1, _add)  # gradient of the bilinear weight of this token
                 of_weight += along * by_y * by_x
                 of_y += along * by_x * (2 * (corner // 2) - 1)
                 of_x += along * by_y * (2 * (corner % 2) - 1)
@@ -99,7 +100,7 @@ def _backward(
 def forward(
     value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor, weights: Tensor
 ) -> Tensor:
-    """As :func:`pe_dense.ops.deform_attn_torch.forward`."""
+    """See :func:`pe_dense.ops.deform_attn_torch.forward`."""
     output = value.new_empty(*locations.shape[:2], value.shape[2] * value.shape[3])
     _launch(_forward, value, spatial_shapes, level_start_index, locations, weights, output)
     return output
@@ -108,7 +109,10 @@ def forward(
 def backward(
     value: Tensor, spatial_shapes: Tensor, level_start_index: Tensor, locations: Tensor, weights: Tensor, grad: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """As :func:`pe_dense.ops.deform_attn_torch.backward`; the order of sums into ``value`` is left to chance."""
+    """See :func:`pe_dense.ops.deform_attn_torch.backward`; the gradient of ``value`` is not deterministic.
+
+    It is accumulated with atomic additions, whose order varies.
+    """
     of_value = torch.zeros(value.shape, dtype=torch.float32, device=value.device)
     of_locations = torch.empty_like(locations, memory_format=torch.contiguous_format)
     of_weights = torch.empty_like(weights, memory_format=torch.contiguous_format)
@@ -135,11 +139,13 @@ def _launch(kernel, value: Tensor, spatial_shapes: Tensor, level_start_index: Te
 
 @torch.inference_mode(False)
 def check(device: torch.device | str) -> None:
-    """Run both kernels once, on little; gradients are wanted whatever the caller does.
+    """Run both kernels on a small input and compare them with the PyTorch implementation.
+
+    Inference mode is disabled, because the gradients are computed too.
 
     Raises:
-        RuntimeError: if they give anything else than the formula.
-        Exception: whatever Triton raises where it can't build or run them.
+        RuntimeError: if the results differ.
+        Exception: any error of Triton when it cannot compile or run the kernels.
     """
     generator = torch.Generator().manual_seed(0)
     shapes, starts = torch.tensor([[3, 4], [2, 2]]), torch.tensor([0, 12])
@@ -151,4 +157,4 @@ def check(device: torch.device | str) -> None:
     expected = [deform_attn_torch.forward(*given[:5]), *deform_attn_torch.backward(*given)]
     for mine, theirs in zip(ours, expected, strict=True):
         if not torch.allclose(mine, theirs, rtol=1e-4, atol=1e-4):
-            raise RuntimeError(f"they are off by {(mine - theirs).abs().max().item():.1e} on {device}")
+            raise RuntimeError(f"results differ from PyTorch by {(mine - theirs).abs().max().item():.1e} on {device}")

@@ -10,20 +10,21 @@ from pe_dense.utils.dtype import widened
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fills ``output`` with ``-alpha (1 - p)^gamma log p``, ``p = sigmoid(input)``, at the target class, and with
-    ``-(1 - alpha) p^gamma log(1 - p)`` at the others.
+    """Compute the sigmoid focal loss of each class into ``output``.
 
-    Logarithms come from the logits, so unlike mmcv's kernel this stays exact where p rounds to 0 or 1.
+    With ``p = sigmoid(input)`` it is ``-alpha (1 - p)^gamma log p`` for the target class and
+    ``-(1 - alpha) p^gamma log(1 - p)`` for the others. Logarithms are computed from the logits, so unlike mmcv's kernel
+    the loss is exact if p rounds to 0 or 1.
 
     Args:
         input: (N, C), logits.
-        target: (N,) int64; C means background, and so does -1: the example is a negative for every class.
-        weight: (C,), factors on all losses of an example by its target class, 1 for background; (0,) for none.
-        output: (N, C), filled in place.
-        gamma, alpha: focus on hard examples, weight of positives.
+        target: (N,) int64; C or -1 is background: the example is a negative for every class.
+        weight: (C,), weight of all losses of an example by its target class, 1 for background; (0,) for no weights.
+        output: (N, C), written in place.
+        gamma, alpha: focusing parameter and weight of positives.
 
     Raises:
-        ValueError: for targets above C.
+        ValueError: if a target is above C.
     """
     _check(target, input.shape[1])
     (logits,) = widened(input)
@@ -36,14 +37,14 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fills ``grad_input``, (N, C), with the derivatives of each loss by its logit.
+    """Compute the gradient of :func:`sigmoid_focal_loss_forward` with respect to the logits into ``grad_input``.
 
     Args:
-        input, target, weight, gamma, alpha: as in :func:`sigmoid_focal_loss_forward`.
-        grad_input: (N, C), filled in place.
+        input, target, weight, gamma, alpha: see :func:`sigmoid_focal_loss_forward`.
+        grad_input: (N, C), written in place.
 
     Raises:
-        ValueError: for targets above C.
+        ValueError: if a target is above C.
     """
     _check(target, input.shape[1])
     (logits,) = widened(input)
@@ -60,12 +61,12 @@ def _check(target: Tensor, classes: int) -> None:
 
 
 def _is_target(target: Tensor, input: Tensor) -> Tensor:
-    """Where (N, C) the class is the target of the example."""
+    """Return a mask (N, C) of the target class of each example."""
     return target[:, None] == torch.arange(input.shape[1], device=input.device)
 
 
 def _factors(target: Tensor, weight: Tensor) -> Tensor:
-    """Factors (N, 1) of the examples, or (1, 1) without weights."""
+    """Return weights (N, 1) of the examples, or (1, 1) without class weights."""
     if not weight.numel():
         return weight.new_ones(1, 1)
     is_object = (target >= 0) & (target < len(weight))
@@ -76,17 +77,17 @@ def _factors(target: Tensor, weight: Tensor) -> Tensor:
 def softmax_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fills ``output`` with ``-alpha (1 - p)^gamma log p``, p the probability of the target class.
+    """Compute the softmax focal loss ``-alpha (1 - p)^gamma log p`` into ``output``, p the target class probability.
 
     Args:
-        input: (N, C), probabilities: mmcv takes the softmax itself.
-        target: (N,) int64; examples with negative targets are ignored, their loss is 0.
-        weight: (C,), factors on the loss by target class; (0,) for none.
-        output: (N,), filled in place.
-        gamma, alpha: focus on hard examples, weight of the whole loss.
+        input: (N, C), probabilities; mmcv computes the softmax before the call.
+        target: (N,) int64; examples with negative targets are ignored and have loss 0.
+        weight: (C,), weight of the loss by target class; (0,) for no weights.
+        output: (N,), written in place.
+        gamma, alpha: focusing parameter and weight of the loss.
 
     Raises:
-        ValueError: for targets of C and more.
+        ValueError: if a target is C or more.
     """
     p, log_p = _of_target(input, target)
     output.copy_(-alpha * (1 - p) ** gamma * log_p * _softmax_factors(target, weight))
@@ -95,19 +96,19 @@ def softmax_focal_loss_forward(
 def softmax_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, buff: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Fills ``grad_input`` with the derivatives of each loss by the logits behind its probabilities.
+    """Compute the gradient of :func:`softmax_focal_loss_forward` with respect to the logits into ``grad_input``.
 
     Args:
-        input, target, weight, gamma, alpha: as in :func:`softmax_focal_loss_forward`.
-        buff: (N,), filled in place with the loss's derivative by log p: the rest is that of log softmax.
-        grad_input: (N, C), filled in place.
+        input, target, weight, gamma, alpha: see :func:`softmax_focal_loss_forward`.
+        buff: (N,), written in place with the derivative of the loss with respect to log p.
+        grad_input: (N, C), written in place.
 
     Raises:
-        ValueError: for targets of C and more.
+        ValueError: if a target is C or more.
     """
     p, log_p = _of_target(input, target)
     rest = 1 - p
-    # log p / (1 - p), which tends to -1 as p tends to 1: powers below 1 of (1 - p) do not blow up then.
+    # log p / (1 - p) tends to -1 as p tends to 1; this avoids negative powers of (1 - p), which overflow for gamma < 1.
     slope = (log_p / rest).where(rest > 0, torch.full_like(rest, -1))
     by_log_p = alpha * rest**gamma * (gamma * p * slope - 1) * _softmax_factors(target, weight)
     (probabilities,) = widened(input)
@@ -117,7 +118,7 @@ def softmax_focal_loss_backward(
 
 
 def _of_target(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Probability (N,) of each target class and its logarithm; that of class 0 for ignored examples."""
+    """Return the target class probability (N,) and its logarithm; those of class 0 for ignored examples."""
     if target.numel() and target.max() >= input.shape[1]:
         raise ValueError(f"targets must be below the number of classes, {input.shape[1]}: {target.max()}")
     (probabilities,) = widened(input)
@@ -126,6 +127,6 @@ def _of_target(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _softmax_factors(target: Tensor, weight: Tensor) -> Tensor:
-    """Factors (N,) of the examples: their class weights, 0 where they are ignored."""
+    """Return weights (N,) of the examples: their class weights, 0 for ignored examples."""
     counts = target >= 0
     return weight[target.clamp(min=0)] * counts if weight.numel() else counts

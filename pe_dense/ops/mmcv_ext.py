@@ -1,8 +1,8 @@
-"""The module that Python imports as ``mmcv._ext`` where mmcv came without compiled operators.
+"""Replacement of ``mmcv._ext`` for mmcv installations without compiled operators.
 
-It offers the operators that detection and segmentation need, under mmcv's names and calling conventions: buffers
-for outputs and gradients are allocated by the caller and filled in place. Every other operator can be looked up,
-since ``mmcv.ops`` does so on import, and raises once it is called.
+It provides the operators that detection and segmentation need, with the names and calling conventions of mmcv: buffers
+for outputs and gradients are allocated by the caller and written in place. Any other operator can be looked up, because
+``mmcv.ops`` does so on import, but raises an error when it is called.
 """
 
 from collections.abc import Callable
@@ -37,25 +37,25 @@ __all__ = [
     "softnms",
 ]
 
-# mmcv's setup.py compiles whenever it can import torch, hence --no-build-isolation, and takes CUDA where it sees a
-# GPU or FORCE_CUDA=1. It asks for C++17, which the headers of torch 2.14 refuse.
+# mmcv's setup.py compiles the operators if it can import torch, hence --no-build-isolation, and uses CUDA if it finds a
+# GPU or FORCE_CUDA=1. It compiles as C++17, which the headers of torch 2.14 do not support.
 _HELP = (
-    "mmcv's operator '{name}' is not available: this mmcv came without compiled operators, and pe_dense stands in "
-    "only for those that its own models use; everything in pe_dense works without '{name}'. To compile them all, "
+    "mmcv's operator '{name}' is not available: this mmcv has no compiled operators, and pe_dense replaces only "
+    "those that its own models use; everything in pe_dense works without '{name}'. To compile all of them, "
     "with a C++ compiler, setuptools, wheel, packaging and a torch that still builds as C++17 (2.14 does not): "
     "pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation --no-binary onedl-mmcv onedl-mmcv "
-    "(for CUDA also nvcc, of the CUDA version of torch, and FORCE_CUDA=1 where the machine shows no GPU)"
+    "(for CUDA also nvcc, of the CUDA version of torch, and FORCE_CUDA=1 on a machine without a visible GPU)"
 )
 
 
 def get_compiler_version() -> str:
-    """The compiler of the operators, as environment reports print it: there is none."""
-    return "not compiled (pe_dense's stand-in)"
+    """Return the compiler version for environment reports: the operators are not compiled."""
+    return "not compiled (replaced by pe_dense)"
 
 
 def get_compiling_cuda_version() -> str:
-    """The CUDA version of the operators, as environment reports print it: there is none."""
-    return "not compiled (pe_dense's stand-in)"
+    """Return the CUDA compiler version for environment reports: the operators are not compiled."""
+    return "not compiled (replaced by pe_dense)"
 
 
 def __getattr__(name: str) -> Callable[..., NoReturn]:

@@ -1,4 +1,4 @@
-"""Non-maximum suppression, hard and soft."""
+"""Non-maximum suppression (NMS), class-wise NMS and Soft-NMS."""
 
 import torch
 from torch import Tensor, maximum, minimum
@@ -10,33 +10,33 @@ _IOU, _IOF = 0, 1
 
 
 def box_areas(boxes: Tensor, offset: int = 0) -> Tensor:
-    """Areas of boxes (..., 4) as x1, y1, x2, y2 in px, with sides ``x2 - x1 + offset``: (...) in px^2."""
+    """Compute areas of boxes (..., 4) as x1, y1, x2, y2 in px, with sides ``x2 - x1 + offset``: (...) in px^2."""
     return (boxes[..., 2] - boxes[..., 0] + offset) * (boxes[..., 3] - boxes[..., 1] + offset)
 
 
 def intersections(boxes1: Tensor, boxes2: Tensor, offset: int = 0) -> Tensor:
-    """Areas shared by boxes (..., 4) and (..., 4), broadcast against each other: (...) in px^2."""
+    """Compute intersection areas of boxes (..., 4) and (..., 4), with broadcasting: (...) in px^2."""
     top_left = maximum(boxes1[..., :2], boxes2[..., :2])
     bottom_right = minimum(boxes1[..., 2:], boxes2[..., 2:])
     return (bottom_right - top_left + offset).clamp(min=0).prod(-1)
 
 
 def iou(boxes1: Tensor, boxes2: Tensor, offset: int = 0) -> Tensor:
-    """Intersections over unions of boxes (..., 4) and (..., 4), broadcast: (...), NaN where both areas are zero."""
+    """Compute the IoU of boxes (..., 4) and (..., 4), with broadcasting: (...), NaN if both areas are zero."""
     shared = intersections(boxes1, boxes2, offset)
     return shared / (box_areas(boxes1, offset) + box_areas(boxes2, offset) - shared)
 
 
 def bbox_overlaps(bboxes1: Tensor, bboxes2: Tensor, ious: Tensor, mode: int, aligned: bool, offset: int) -> None:
-    """Fills ``ious`` with the overlaps of two sets of boxes (``mmcv.ops.bbox_overlaps``).
+    """Compute IoU or IoF between two sets of boxes into ``ious`` (``mmcv.ops.bbox_overlaps``).
 
     Args:
         bboxes1: (M, 4), x1, y1, x2, y2 in px.
         bboxes2: (N, 4).
-        ious: (M, N), or (M,) where aligned; filled in place, NaN where the overlap is relative to an area of zero.
-        mode: 0 relates the intersection to the union, 1 to the area of the first box.
-        aligned: box by box (M == N) instead of each with each.
-        offset: the sides of a box are ``x2 - x1 + offset``; 1 takes coordinates as indices of pixels.
+        ious: (M, N), or (M,) if ``aligned``; written in place, NaN if the denominator is zero.
+        mode: 0 for intersection over union (IoU), 1 for intersection over the area of the first box (IoF).
+        aligned: compare boxes pairwise (M == N) instead of all with all.
+        offset: the sides of a box are ``x2 - x1 + offset``; 1 for coordinates that are inclusive pixel indices.
 
     Raises:
         ValueError: for another mode.
@@ -57,25 +57,25 @@ _NAIVE, _LINEAR, _GAUSSIAN = 0, 1, 2
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Keep the boxes that no better box overlaps by more than a threshold.
+    """Apply non-maximum suppression.
 
     Args:
         boxes: (N, 4), x1, y1, x2, y2 in px.
         scores: (N,).
-        iou_threshold: overlap above which the worse box goes.
+        iou_threshold: IoU above which the box with the lower score is removed.
         offset: the sides of a box are ``x2 - x1 + offset``.
 
     Returns:
-        (K,), int64 indices of the boxes that stay, best first.
+        (K,), int64 indices of the boxes that are kept, by decreasing score.
     """
     boxes, scores = widened(boxes, scores)
-    # Longer sides by moving one corner: an intersection grows by the same offset.
+    # Moving one corner lengthens the sides; intersections grow by the same offset.
     boxes = torch.cat([boxes[:, :2], boxes[:, 2:] + offset], dim=1)
     return ops.nms(boxes, scores, iou_threshold)
 
 
 def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
-    """Non-maximum suppression within each class.
+    """Apply non-maximum suppression within each class.
 
     Classes are separated by shifting boxes by their label, as in torchvision and MMCV, but in float64: in float32 the
     coordinates of later classes are rounded (to 0.06 px at label 1000 of a 1024 px image), which moves overlaps across
@@ -84,11 +84,11 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
     Args:
         boxes: (N, 4), x1, y1, x2, y2 in any unit.
         scores: (N,).
-        labels: (N,), classes or other groups, from 0.
-        iou_threshold: overlap above which the worse box of a class is dropped.
+        labels: (N,), class or other group indices, from 0.
+        iou_threshold: IoU above which the box of a class with the lower score is removed.
 
     Returns:
-        (K,), int64 indices of the boxes that are kept, best first.
+        (K,), int64 indices of the boxes that are kept, by decreasing score.
     """
     if not len(boxes):
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
@@ -107,22 +107,22 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Lower the score of a box by its overlap with each better box (Bodla et al., Soft-NMS, ICCV 2017, eq. 1-3).
+    """Apply Soft-NMS: decrease scores by the overlap with boxes of higher score (Bodla et al., ICCV 2017, eq. 1-3).
 
-    The best box always stays, even below ``min_score``. Boxes of zero area overlap nothing.
+    The best box is always kept, even below ``min_score``. Boxes of zero area have IoU 0.
 
     Args:
         boxes: (N, 4), x1, y1, x2, y2 in px.
         scores: (N,).
-        dets: (N, 5), filled in place: row k < K holds the k-th box and its lowered score; later rows are left.
-        iou_threshold: overlap from which the naive and linear methods lower a score.
+        dets: (N, 5), written in place: row k < K is the k-th box and its decreased score; later rows are not changed.
+        iou_threshold: IoU from which the naive and linear methods decrease a score.
         sigma: variance of the gaussian method.
-        min_score: boxes whose score falls below are dropped.
+        min_score: boxes whose score falls below this are removed.
         method: 0 naive (to zero), 1 linear (by 1 - overlap), 2 gaussian (by exp(-overlap^2 / sigma)).
         offset: the sides of a box are ``x2 - x1 + offset``.
 
     Returns:
-        (K,), int64 indices of the boxes that stay, best first.
+        (K,), int64 indices of the boxes that are kept, by decreasing score.
 
     Raises:
         ValueError: for another method.
@@ -137,7 +137,7 @@ def softnms(
         best = int(scores.argmax())
         kept.append(int(rest[best]))
         kept_scores.append(float(scores[best]))
-        # The first box takes the place of the best: the order decides between equal scores, so it follows mmcv's.
+        # Move the first box to the position of the best one, as mmcv does: the order decides between equal scores.
         rest[best], scores[best] = rest[0], scores[0]
         rest, scores = rest[1:], scores[1:]
         overlaps = iou(wide_boxes[kept[-1]], wide_boxes[rest], offset).nan_to_num(0.0)
@@ -151,7 +151,7 @@ def softnms(
 
 
 def _decay(overlaps: Tensor, iou_threshold: float, sigma: float, method: int) -> Tensor:
-    """Factors (N,) on the scores of boxes that overlap the best one by ``overlaps`` (N,)."""
+    """Compute score factors (N,) of boxes from their IoU with the best box, ``overlaps`` (N,)."""
     if method == _GAUSSIAN:
         return (-(overlaps**2) / sigma).exp()
     lowered = torch.zeros_like(overlaps) if method == _NAIVE else 1 - overlaps
@@ -159,7 +159,7 @@ def _decay(overlaps: Tensor, iou_threshold: float, sigma: float, method: int) ->
 
 
 def _without_gaps(stays: Tensor) -> Tensor:
-    """Indices (K,) of the K true entries of (N,), the gaps among the first K filled from the end backwards."""
+    """Return indices (K,) of the K true entries of (N,); gaps among the first K are filled from the end."""
     count = int(stays.sum())
     order = torch.arange(count, device=stays.device)
     order[~stays[:count]] = stays[count:].nonzero().flatten().flip(0) + count
@@ -167,15 +167,15 @@ def _without_gaps(stays: Tensor) -> Tensor:
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Group boxes by the best box that suppresses them (``mmcv.ops.nms_match``).
+    """Group boxes with the box that suppresses them (``mmcv.ops.nms_match``).
 
     Args:
         dets: (N, 5), x1, y1, x2, y2 in px and score.
-        iou_threshold: overlap from which a box joins the group of a better one.
+        iou_threshold: IoU from which a box is suppressed by a box with a higher score.
 
     Returns:
-        Groups in order of their best scores: the index of the box that stays, then those of the boxes that it
-        suppresses, best first.
+        groups by decreasing best score: the index of the box that is kept, then those of the boxes that it
+        suppresses, by decreasing score.
     """
     (dets,) = widened(dets)
     rest = dets[:, 4].argsort(descending=True)

@@ -1,4 +1,4 @@
-"""RoIAlign: features of regions, sampled bilinearly (He et al., Mask R-CNN, ICCV 2017, section 3)."""
+"""RoIAlign: pool features of regions with bilinear sampling (He et al., Mask R-CNN, ICCV 2017, section 3)."""
 
 import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
@@ -24,19 +24,19 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Fills ``output`` with the features of regions (``mmcv.ops.roi_align``).
+    """Pool features of regions into ``output`` (``mmcv.ops.roi_align``).
 
     Args:
         input: (B, C, H, W).
         rois: (K, 5), index of the image, then x1, y1, x2, y2 in px of the image.
-        output: (K, C, aligned_height, aligned_width), filled in place; 0 where a region has no samples.
-        argmax_y, argmax_x: like ``output`` for the max mode, filled in place with the points, in px of the map,
-            that gave the maxima; (0,) and left alone for the average mode.
-        aligned_height, aligned_width: bins of a region.
+        output: (K, C, aligned_height, aligned_width), written in place; 0 if a region has no samples.
+        argmax_y, argmax_x: same shape as ``output`` for max pooling, written in place with the coordinates of the
+            maxima, in px of the map; (0,) and not changed for average pooling.
+        aligned_height, aligned_width: number of bins of a region.
         spatial_scale: size of the map relative to the image.
-        sampling_ratio: samples per bin and direction; 0 for one per px of the map, at least.
-        pool_mode: 0 keeps the maximum of a bin's samples, 1 their average.
-        aligned: takes pixel centers at half px (Detectron2's correction); else a region is 1 px wide, at least.
+        sampling_ratio: samples per bin and direction; 0 for at least one per px of the map.
+        pool_mode: 0 for the maximum of the samples of a bin, 1 for their average.
+        aligned: place pixel centers at half px (Detectron2's correction); otherwise regions are at least 1 px wide.
 
     Raises:
         ValueError: for another mode.
@@ -65,13 +65,13 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Fills ``grad_input``, (B, C, H, W), with the gradient of :func:`roi_align_forward`.
+    """Compute the gradient of :func:`roi_align_forward`.
 
     Args:
         grad_output: (K, C, aligned_height, aligned_width), gradient of the output.
-        rois, argmax_y, argmax_x: as the forward pass had and left them.
-        grad_input: (B, C, H, W), filled in place.
-        aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode, aligned: as in the forward pass.
+        rois, argmax_y, argmax_x: inputs and results of the forward pass.
+        grad_input: (B, C, H, W), written in place.
+        aligned_height, aligned_width, spatial_scale, sampling_ratio, pool_mode, aligned: same as in the forward pass.
 
     Raises:
         ValueError: for another mode.
@@ -103,9 +103,9 @@ def _is_average(pool_mode: int) -> bool:
 def _max_align(
     maps: Tensor, rois: Tensor, bins: tuple[int, int], scale: float, sampling_ratio: int, aligned: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Largest samples of maps (B, C, H, W) in the bins of regions (K, 5), and their points: (K, C, *bins) each.
+    """Max-pool maps (B, C, H, W) in the bins of regions (K, 5); return maxima and their points, (K, C, *bins) each.
 
-    Takes one sample of every bin at a time, so memory stays at a few times the output.
+    One sample of every bin is processed at a time, so memory is a few times that of the output.
     """
     start, end = (rois[:, sides] * scale - 0.5 * aligned for sides in ([2, 1], [4, 3]))  # (K, 2) as y, x
     extent = end - start if aligned else (end - start).clamp(min=1)
@@ -115,7 +115,7 @@ def _max_align(
     batch = rois[:, 0].long()
     shape = (len(rois), maps.shape[1], *bins)
     best = maps.new_full(shape, -torch.inf)
-    # A bin without samples points out of the map, where nothing has weight.
+    # The point of a bin without samples is outside the map, where weights are 0.
     best_y, best_x = maps.new_full(shape, -2), maps.new_full(shape, -2)
     rows, columns = samples.amax(0).long().tolist() if len(rois) else (0, 0)
     for row in range(rows):
@@ -133,7 +133,7 @@ def _max_align(
 
 
 def _positions(start: Tensor, step: Tensor, samples: Tensor, index: int, bins: int) -> Tensor:
-    """Where sample number ``index`` of each bin lies, (K, bins) in px, for regions with starts and steps (K,)."""
+    """Compute coordinates (K, bins) in px of sample ``index`` of each bin, for regions with starts and steps (K,)."""
     bin_starts = torch.arange(bins, dtype=start.dtype, device=start.device) * step[:, None]
     return start[:, None] + bin_starts + ((index + 0.5) * step / samples.clamp(min=1))[:, None]
 
@@ -147,17 +147,18 @@ def roi_pool_forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Fills ``output`` with the largest features in the bins of regions (``mmcv.ops.roi_pool``).
+    """Max-pool features in the bins of regions into ``output`` (``mmcv.ops.roi_pool``).
 
-    The ends of a region are inclusive, and its bins reach to whole px of the map. torchvision's operator rounds the
-    region to whole px first, so its bins differ from mmcv's.
+    The ends of a region are inclusive, and its bins are extended to whole px of the map. torchvision's operator rounds
+    the region to whole px first, so its bins differ from mmcv's.
 
     Args:
         input: (B, C, H, W).
         rois: (K, 5), index of the image, then x1, y1, x2, y2 in px of the image.
-        output: (K, C, pooled_height, pooled_width), filled in place; 0 where a bin has no px.
-        argmax: like ``output``, int32, filled in place with the index into the flattened map; -1 without px.
-        pooled_height, pooled_width: bins of a region.
+        output: (K, C, pooled_height, pooled_width), written in place; 0 for an empty bin.
+        argmax: same shape as ``output``, int32, written in place with indices into the flattened map; -1 for an empty
+            bin.
+        pooled_height, pooled_width: number of bins of a region.
         spatial_scale: size of the map relative to the image.
     """
     maps, wide_rois = widened(input, rois)
@@ -194,13 +195,13 @@ def roi_pool_backward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Fills ``grad_input``, (B, C, H, W), with the gradient of :func:`roi_pool_forward`.
+    """Compute the gradient of :func:`roi_pool_forward`.
 
     Args:
         grad_output: (K, C, pooled_height, pooled_width), gradient of the output.
-        rois, argmax: as the forward pass had and left them.
-        grad_input: (B, C, H, W), filled in place.
-        pooled_height, pooled_width, spatial_scale: as in the forward pass.
+        rois, argmax: inputs and results of the forward pass.
+        grad_input: (B, C, H, W), written in place.
+        pooled_height, pooled_width, spatial_scale: same as in the forward pass.
     """
     grad, rois = widened(grad_output, rois)
     grad_input.copy_(
@@ -211,9 +212,9 @@ def roi_pool_backward(
 
 
 def _bin_edges(start: Tensor, end: Tensor, scale: float, bins: int, limit: int) -> tuple[Tensor, Tensor]:
-    """First and past-the-end px (K, bins) of the bins of regions with inclusive ends (K,), cut to the map.
+    """Compute first and past-the-end px (K, bins) of the bins of regions with inclusive ends (K,), clipped to the map.
 
-    They are equal, so the bins are empty, where a region ends before it starts.
+    If a region ends before it starts, they are equal and the bins are empty.
     """
     start, end = (start * scale)[:, None], ((end + 1) * scale)[:, None]
     step = (end - start) / bins

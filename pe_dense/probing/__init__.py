@@ -1,4 +1,4 @@
-"""Probes on frozen backbones: what segmentation and depth share."""
+"""Probing of frozen backbones, common to segmentation and depth."""
 
 from pe_dense.probing.probe import LayerProbe, ProbePreprocessor, save_probe
 from pe_dense.probing.report_hook import LayerMetric, SweepHook

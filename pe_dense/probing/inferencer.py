@@ -1,4 +1,4 @@
-"""A trained probe on image files."""
+"""Base inferencer that applies a trained probe to image files."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from pe_dense.utils.state_dict import checkpoint_classes
 
 
 class ProbePredictor(Predictor):
-    """Predict for image files and draw; a base class.
+    """Base class of inferencers that predict on image files and draw the results.
 
     Args:
-        config: of a probe.
-        checkpoint: path, work dir (its last checkpoint) or ``hf://`` name; of a probe, or of a sweep that has one of
-            this layer.
-        device: 'cuda', 'cpu', ...; a GPU where there is one by default.
+        config: config of a probe.
+        checkpoint: path, work dir (its last checkpoint) or ``hf://`` name of a probe, or of a sweep that contains a
+            probe of this layer.
+        device: 'cuda', 'cpu', ...; by default a GPU if available.
 
     Attributes:
-        metainfo: of the data that the probe was trained on.
+        metainfo: metainfo of the data set that the probe was trained on.
 
     Raises:
-        ConfigError: for a sweep's config.
-        CheckpointError: if the checkpoint does not fit.
+        ConfigError: for the config of a sweep.
+        CheckpointError: if the checkpoint does not match the config.
     """
 
     def __init__(self, config: Config, checkpoint: str, device: str | None = None):
@@ -46,12 +46,14 @@ class ProbePredictor(Predictor):
         init_default_scope(config.get("default_scope", "mmseg"))
         model = MODELS.build(config.model)
         if isinstance(model, LayerSweep):
-            raise ConfigError(f"{config.filename} is of many probes: draw one of them by the config of a single layer")
+            raise ConfigError(
+                f"{config.filename} is the config of a sweep over layers: use the config of a single layer"
+            )
         load_model_state(model, content, str(checkpoint))
         dataset = config.test_dataloader.dataset
-        with DATASETS.switch_scope_and_registry(None) as registry:  # data sets of the default scope
+        with DATASETS.switch_scope_and_registry(None) as registry:  # data sets are registered in the default scope
             usual = dataset.get("metainfo") or registry.get(dataset.type).METAINFO
-        # NYU's classes are kinds of scenes, which a depth head does not predict.
+        # The classes of NYU are scene types, which a depth head does not predict.
         has_classes = "classes" in usual and not isinstance(model, DepthEstimator)
         num_classes = model.decode_head.num_classes if has_classes else None
         self.metainfo = dict(checkpoint_classes(content, str(checkpoint), num_classes) or usual)
@@ -60,12 +62,12 @@ class ProbePredictor(Predictor):
         self._pipeline = Compose(without_loading(dataset.pipeline))
 
     def prepare(self, path: Path, index: int) -> tuple[dict, np.ndarray]:
-        """As of the base class."""
+        """See :meth:`Predictor.prepare`."""
         results = read_pixels(self._reader, str(path), index)
         pixels = np.ascontiguousarray(results["img"][..., ::-1]).astype(np.uint8, copy=False)
         return transform(self._pipeline, results, path), pixels
 
     @torch.no_grad()
     def predict(self, batch: list[dict]) -> list:
-        """As of the base class."""
+        """See :meth:`Predictor.predict`."""
         return self.model.test_step(pseudo_collate(batch))

@@ -1,4 +1,4 @@
-"""A probe: a head on one tap, or on several together, of a frozen tower."""
+"""Probe: a head on one or several feature maps of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from pe_dense.utils.state_dict import checkpoint_meta, unwrap_state
 
 
 class FrozenBackboneMixin:
-    """Mixin for mmseg's models on a :class:`FrozenTower`: sizes follow from the tower, and are checked.
+    """Mixin for mmseg models with a :class:`FrozenTower` as backbone, which sets and checks input sizes.
 
-    Images to test are filled up to whole patches; those of a batch may differ in size.
+    Test images are padded to a multiple of the patch size; images of a batch may differ in size.
 
     Raises:
-        ValueError: for a window or training size that is no multiple of the patch, windows with gaps, or another
-            backbone.
+        ValueError: if a sliding window or training size is not a multiple of the patch size, sliding windows leave
+            gaps, or the backbone is not a :class:`FrozenTower`.
     """
 
     test_modes: tuple[str, ...] = ("whole", "slide")
@@ -43,17 +43,17 @@ class FrozenBackboneMixin:
             ("data_preprocessor.size", getattr(self.data_preprocessor, "size", None)),
         ):
             if any(side % patch for side in size or ()):
-                raise InputError(f"{name} {tuple(size)} is no multiple of the tower's patches of {patch} px")
+                raise InputError(f"{name} {tuple(size)} is not a multiple of the patch size {patch} of the backbone")
         self.data_preprocessor.test_cfg = dict(size_divisor=patch)
         if getattr(self.data_preprocessor, "size", None) is None:
             self.data_preprocessor.size_divisor = patch
 
     def init_weights(self) -> None:
-        """Load the tower; heads start from what they were made with (MMEngine would draw parts of them anew)."""
+        """Load the backbone; heads keep their initial weights, parts of which MMEngine would initialize again."""
         self.backbone.init_weights()
 
     def predict(self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence | None = None) -> list:
-        """As mmseg's; images of different sizes come in a list and are each predicted by themselves."""
+        """Predict as mmseg does; images of different sizes are passed as a list and predicted one by one."""
         if isinstance(inputs, Tensor):
             return super().predict(inputs, data_samples)
         pairs = zip(inputs, data_samples, strict=True)
@@ -61,7 +61,7 @@ class FrozenBackboneMixin:
 
 
 def sized(head: dict, tower: FrozenTower, num_taps: int) -> dict:
-    """A head's config with what follows from the tower: ``width``, channels of a map, and ``num_taps``."""
+    """Add the sizes of the backbone to a head config: ``width``, channels of a map, and ``num_taps``."""
     return dict(head, width=tower.out_channels, num_taps=num_taps)
 
 
@@ -69,14 +69,17 @@ PROBES, HEAD, TAPS = "probes.", "decode_head.", "backbone.taps"
 
 
 class LayerProbe(FrozenBackboneMixin):
-    """Mixin for mmseg's models: one head on the tower's taps, which also finds its weights in a sweep's checkpoint."""
+    """Mixin for mmseg models with one head on a frozen backbone; it can also load a probe of a sweep checkpoint."""
 
     def _init_decode_head(self, decode_head: dict) -> None:
         with fork_rng_at_initial_seed():
             super()._init_decode_head(sized(decode_head, self.backbone, len(self.backbone.out_indices)))
 
     def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """As mmseg's, which fills each window's output up to the whole image: for 150 classes, gigabytes a window.
+        """Predict with sliding windows.
+
+        Unlike mmseg, this does not pad the output of each window to the whole image, which takes gigabytes per window
+        for 150 classes.
 
         Args:
             inputs: (B, 3, H, W).
@@ -90,53 +93,53 @@ class LayerProbe(FrozenBackboneMixin):
         return windows.merge(outputs)
 
     def from_published(self, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Take the probe of this config's layer out of a sweep's state; that of a probe stays as it is."""
+        """Extract the probe of the configured layer from the state dict of a sweep; return other state dicts as is."""
         if not is_sweep(state):
             return state
         if len(self.backbone.out_indices) > 1:
             raise CheckpointError(
-                f"{source} holds probes of single layers, the config's is on {list(self.backbone.out_indices)} together"
+                f"{source} has probes of single layers, but the config uses layers {list(self.backbone.out_indices)}"
             )
         return take_probe(state, self.backbone.out_indices[0], source=source)
 
 
 def probe_name(layer: int, setting: int) -> str:
-    """How a sweep calls the probe of a layer, trained by one of its settings (numbered from 0)."""
+    """Name of the probe of a layer in a sweep, trained with one of the settings (numbered from 0)."""
     return f"{layer}-{setting}"
 
 
 def is_sweep(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state is a sweep's."""
+    """Whether a state dict is that of a sweep."""
     return any(key.startswith(PROBES) for key in state)
 
 
 def take_probe(state: Mapping[str, Tensor], layer: int, setting: int | None = None, source="the sweep") -> dict:
-    """Take one probe out of a sweep's state.
+    """Extract one probe from the state dict of a sweep.
 
     Args:
-        state: of a sweep's model.
+        state: state dict of a sweep model.
         layer: block number from 0.
-        setting: number of its learning rate and weight decay; needed where the sweep has several.
-        source: how errors name the state.
+        setting: index of the learning rate and weight decay; required if the sweep has several settings.
+        source: name of the state dict in error messages.
 
     Returns:
-        the state of a single probe.
+        the state dict of a single probe.
 
     Raises:
-        CheckpointError: if there is no such probe, or several.
+        CheckpointError: if no probe or several probes match.
     """
     names = {key.split(".")[1] for key in state if key.startswith(PROBES)}
     if bad := sorted(name for name in names if not re.fullmatch(r"[0-9]{1,4}-[0-9]{1,4}", name)):
         raise CheckpointError(f"{source} has probes that are not named <layer>-<setting>: {', '.join(bad[:4])[:200]}")
     names = sorted(names, key=_numbers)
     if not names:
-        raise CheckpointError(f"{source} holds no probes of a sweep")
+        raise CheckpointError(f"{source} contains no probes of a sweep")
     wanted = [name for name in names if _numbers(name)[0] == layer and setting in (None, _numbers(name)[1])]
     if len(wanted) != 1:
         what = f"layer {layer}" + ("" if setting is None else f", setting {setting}")
         raise CheckpointError(
-            f"{source} holds {len(wanted)} probes of {what}, one is needed; it has (layer-setting) {', '.join(names)}. "
-            "pe_dense.probing.save_probe writes one of them alone"
+            f"{source} contains {len(wanted)} probes of {what}, expected 1; available (layer-setting): "
+            f"{', '.join(names)}. Use pe_dense.probing.save_probe to extract one"
         )
     prefix = f"{PROBES}{wanted[0]}."
     taken = {key: value for key, value in state.items() if not key.startswith(PROBES)}
@@ -147,20 +150,20 @@ def take_probe(state: Mapping[str, Tensor], layer: int, setting: int | None = No
 def save_probe(
     sweep: str | Path, path: str | Path, *, layer: int, setting: int | None = None, overwrite: bool = False
 ) -> Path:
-    """Write one probe of a sweep's checkpoint alone, for the config of a single layer.
+    """Save one probe of a sweep checkpoint to a file, for use with the config of a single layer.
 
     Args:
-        sweep: checkpoint or folder of the run.
-        path: the file to write (.pth).
-        layer, setting: as of :func:`take_probe`.
-        overwrite: replace a file that exists.
+        sweep: checkpoint or work dir of the sweep.
+        path: output file (.pth).
+        layer, setting: see :func:`take_probe`.
+        overwrite: replace an existing file.
 
     Returns:
-        the path.
+        the path of the file.
 
     Raises:
         FileExistsError: if the file exists and ``overwrite`` is not set.
-        CheckpointError: as :func:`take_probe`.
+        CheckpointError: see :func:`take_probe`.
     """
     path = Path(path)
     if path.exists() and not overwrite:
@@ -172,7 +175,7 @@ def save_probe(
 
 
 def write_probe(path: Path, state: Mapping[str, Tensor], meta: dict) -> None:
-    """Write a probe's state and what is to be known of it."""
+    """Write the state dict of a probe and its metadata."""
     write_checkpoint(path, dict(state_dict={key: value.cpu() for key, value in state.items()}, meta=meta))
 
 
@@ -182,13 +185,13 @@ def _numbers(name: str) -> tuple[int, ...]:
 
 @MODELS.register_module()
 class ProbePreprocessor(SegDataPreProcessor):
-    """As mmseg's, but images to test may differ in size: they then come as a list.
+    """mmseg's data preprocessor with support for test batches of images of different sizes, returned as a list.
 
-    Padding them to one size, as for training, would let results depend on an image's companions.
+    Padding them to one size, as in training, would make results depend on the other images of the batch.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """As mmseg's; in testing ``inputs`` may be a list of (1, 3, H, W)."""
+        """Preprocess a batch as mmseg does; in testing ``inputs`` may be a list of (1, 3, H, W) tensors."""
         images = data["inputs"]
         if training or len({tuple(image.shape) for image in images}) == 1:
             return super().forward(data, training)

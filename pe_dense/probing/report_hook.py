@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: tables and plots by layer, and its best probe."""
+"""Metric and hook of layer sweeps: tables and plots by layer, and the best probe."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from pe_dense.utils.atomic_write import write_json
 
 @METRICS.register_module()
 class LayerMetric(BaseMetric):
-    """Evaluates each probe of a :class:`~pe_dense.probing.LayerSweep` as if it were alone.
+    """Evaluate each probe of a :class:`~pe_dense.probing.LayerSweep` separately.
 
     Args:
         metric: config of the metric.
-        key: its number that tells which probe is best.
-        higher_is_better: of that number.
+        key: name of the metric value that determines the best probe.
+        higher_is_better: whether higher values of ``key`` are better.
 
     Attributes:
-        rows: after an evaluation, one dict per probe: ``layer``, ``setting`` and the metric's numbers.
+        rows: after an evaluation, one dict per probe: ``layer``, ``setting`` and the metric values.
     """
 
     def __init__(self, metric: dict, key: str, higher_is_better: bool):
@@ -43,7 +43,7 @@ class LayerMetric(BaseMetric):
         self._metrics: dict[str, BaseMetric] = {}
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Hand each probe's prediction to its own metric."""
+        """Process the predictions of each probe with its own metric."""
         for sample in data_samples:
             for name, found in sample["by_probe"].items():
                 if name not in self._metrics:
@@ -52,13 +52,13 @@ class LayerMetric(BaseMetric):
                 self._metrics[name].process(data_batch, [found.to_dict()])
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Evaluate all probes; images that were seen twice to fill processes up count once.
+        """Evaluate all probes; images repeated by the distributed sampler are counted once.
 
         Args:
             size: number of images.
 
         Returns:
-            ``<key>/layer_<layer>-<setting>`` of each probe, ``best_layer``, and ``<key>`` of the best.
+            ``<key>/layer_<layer>-<setting>`` of each probe, ``best_layer``, and ``<key>`` of the best probe.
         """
         self.rows, numbers = [], {}
         for name, metric in self._metrics.items():
@@ -70,22 +70,22 @@ class LayerMetric(BaseMetric):
         return numbers | (dict(best_layer=best["layer"]) | {self.key: best[self.key]} if best else {})
 
     def compute_metrics(self, results: list) -> dict:
-        """Not in use: the probes' metrics compute."""
+        """Not used: values are computed by the metrics of the probes."""
         raise NotImplementedError
 
 
 @HOOKS.register_module()
 class SweepHook(Hook):
-    """After each validation, writes a table and a plot by layer, and the best probe so far.
+    """Write a table and a plot by layer after each validation, and save the best probe so far.
 
-    Reports go to the run's log folder, as ``layers_iter_<n>/layers.{csv,json,png}``. The work dir's ``best_probe.pth``
-    is for the config of a single layer; ``best_by_probe.json`` beside it tells each probe's best validation, so that a
-    resumed run knows.
+    Reports are written to ``layers_iter_<n>/layers.{csv,json,png}`` in the log folder of the run. ``best_probe.pth`` in
+    the work dir can be loaded with the config of a single layer; ``best_by_probe.json`` in the same folder records the
+    best validation of each probe, so that resumed runs continue from it.
 
     Args:
-        title: of the plot; the tower's name is added.
-        unit: of the metric.
-        best_over_time: report each probe's best validation so far instead of the last.
+        title: title of the plot; the name of the backbone is appended.
+        unit: unit of the metric.
+        best_over_time: report the best validation so far of each probe instead of the last one.
     """
 
     priority = "LOW"  # after the metrics have been logged
@@ -97,7 +97,7 @@ class SweepHook(Hook):
 
     @master_only
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Report, and keep the best probe."""
+        """Write the report and save the best probe."""
         metric = _layer_metric(runner.val_loop.evaluator)
         now = [dict(row, iter=runner.iter) for row in _with_settings(runner, metric.rows)]
         best = self._keep_best(runner, metric, now)
@@ -105,12 +105,12 @@ class SweepHook(Hook):
 
     @master_only
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Report."""
+        """Write the report."""
         metric = _layer_metric(runner.test_loop.evaluator)
         self._report(runner, metric, _with_settings(runner, metric.rows), "layers_test")
 
     def _keep_best(self, runner: Runner, metric: LayerMetric, now: list[dict]) -> list[dict]:
-        """Write the best probe if there is a new one; give each probe's best row."""
+        """Save the best probe if it has improved; return the best row of each probe."""
         note = Path(runner.work_dir) / "best_by_probe.json"
         before = json.loads(note.read_text()) if note.exists() else now
         order = (metric.key, metric.higher_is_better)
@@ -147,7 +147,7 @@ def _model(runner: Runner):
 
 
 def _with_settings(runner: Runner, rows: list[dict]) -> list[dict]:
-    """Rows with learning rate and weight decay where the sweep has several, and without their number where not."""
+    """Add learning rate and weight decay to rows if the sweep has several settings, else remove the setting index."""
     settings = _model(runner).settings
     if len(settings) > 1:
         return [dict(row, **settings[row["setting"]]) for row in rows]

@@ -1,4 +1,4 @@
-"""Sliding windows over images."""
+"""Sliding-window inference."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pe_dense.utils.errors import InputError
 
 @dataclass(frozen=True)
 class SlidingWindows:
-    """Overlapping windows that cover an image, as mmseg's sliding inference lays them.
+    """Overlapping sliding windows that cover an image, at the same positions as in mmseg.
 
-    The last window of a row or column is moved back into the image; an image that is smaller than a window is one.
+    The last window of a row or column is shifted back into the image; an image smaller than a window is one window.
 
     Args:
-        height, width: of the image, in pixels.
-        crop: (height, width) of a window; None for one window that is the image.
-        stride: (down, right) from a window to the next.
+        height, width: size of the image in pixels.
+        crop: (height, width) of a window; None for one window that covers the image.
+        stride: (vertical, horizontal) step between windows in pixels.
     """
 
     height: int
@@ -30,7 +30,7 @@ class SlidingWindows:
 
     @property
     def boxes(self) -> list[tuple[slice, slice]]:
-        """Rows and columns of each window."""
+        """Row and column slices of each window."""
         if self.crop is None:
             return [(slice(0, self.height), slice(0, self.width))]
         rows, columns = (
@@ -40,15 +40,15 @@ class SlidingWindows:
         return [(row, column) for row in rows for column in columns]
 
     def cut(self, images: Tensor) -> Iterator[Tensor]:
-        """(B, C, H, W) -> each window, (B, C, h, w)."""
+        """Yield the windows (B, C, h, w) of images (B, C, H, W)."""
         for rows, columns in self.boxes:
             yield images[..., rows, columns]
 
     def merge(self, maps: Iterable[Tensor]) -> Tensor:
-        """Put maps of the windows together, averaged where windows overlap.
+        """Merge maps of the windows, averaging overlaps.
 
         Args:
-            maps: (B, K, h, w) of each window, at the window's own size; each is dropped before the next is asked for.
+            maps: (B, K, h, w) of each window, at the size of the window; each is released before the next is requested.
 
         Returns:
             (B, K, H, W).
@@ -64,7 +64,7 @@ class SlidingWindows:
 
 
 def windows_of(images: Tensor, test_cfg: dict) -> SlidingWindows:
-    """Windows of a batch (B, C, H, W) by mmseg's ``test_cfg`` (``mode``, ``crop_size`` and ``stride``)."""
+    """Create the windows of images (B, C, H, W) from mmseg's ``test_cfg`` (``mode``, ``crop_size``, ``stride``)."""
     height, width = images.shape[-2:]
     if test_cfg["mode"] == "whole":
         return SlidingWindows(height, width)
@@ -72,10 +72,10 @@ def windows_of(images: Tensor, test_cfg: dict) -> SlidingWindows:
 
 
 def complete_windows(test_cfg: dict | None, modes: Sequence[str]) -> dict:
-    """A ``test_cfg`` with what it leaves out: the whole image, or two thirds of a window for the stride (DINOv2's).
+    """Fill in defaults of a ``test_cfg``: mode 'whole', and a stride of two thirds of the window (as DINOv2).
 
     Raises:
-        ValueError: for another mode, or windows with gaps between them; with what is given and allowed.
+        ValueError: for another mode, or a stride that leaves gaps between windows.
     """
     test_cfg = ConfigDict(dict(mode="whole") | dict(test_cfg or {}))
     if test_cfg.mode not in modes:
@@ -86,7 +86,7 @@ def complete_windows(test_cfg: dict | None, modes: Sequence[str]) -> dict:
     if any(step > side for step, side in zip(test_cfg.stride, test_cfg.crop_size, strict=True)):
         raise InputError(
             f"test_cfg.stride {tuple(test_cfg.stride)} is larger than the window {tuple(test_cfg.crop_size)}, which "
-            "would leave gaps: make it at most as large"
+            "would leave gaps: use a stride of at most the window size"
         )
     return test_cfg
 

@@ -1,4 +1,4 @@
-"""Probes on many layers at once, on one pass of the tower."""
+"""Layer sweep: train probes on many layers with one forward pass of the backbone."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from pe_dense.utils.rng import fork_rng_at_initial_seed
 
 
 def settle(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Compute a loss's gradients now and keep nothing else of what led to it.
+    """Compute the gradients of a loss immediately and free its graph.
 
-    The result is worth the loss, and its backward pass hands the gradients out. So the losses of many heads can be
-    summed up for one ordinary backward pass (with whatever wraps model and optimizer), while the activations of one
-    head at a time are in memory.
+    The result has the value of the loss, and its backward pass returns the stored gradients. The losses of many heads
+    can therefore be summed for one ordinary backward pass (with any wrapper of model and optimizer), while only the
+    activations of one head are in memory at a time.
 
     Args:
-        loss: a scalar.
-        parameters: what it depends on; gradients for others are lost.
+        loss: scalar loss.
+        parameters: parameters to compute gradients for; gradients of other tensors are not computed.
 
     Returns:
-        a scalar.
+        a scalar tensor with the value of ``loss``.
     """
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -50,18 +50,18 @@ class _Settled(torch.autograd.Function):
 
 
 class LayerSweep(FrozenBackboneMixin):
-    """Mixin for mmseg's models: a head on every tap of the tower, each with its own loss.
+    """Mixin for mmseg models with a separate head and loss on every feature map of the backbone.
 
-    A tap's map goes to its heads as soon as the tower has it, and their gradients are computed at once, so that
-    activations of one head at a time are in memory. Each probe is what it would be alone: same start, same loss,
-    same steps.
+    Heads run as soon as their feature map is computed, and their gradients are computed immediately, so that only the
+    activations of one head are in memory at a time. Each probe is trained as if it were the only one: with the same
+    initial weights, loss and optimizer steps.
 
     Args:
-        learning_rates, weight_decays: each layer gets a probe for every pair of them; by default one, with the
-            optimizer's.
+        learning_rates, weight_decays: a probe is trained for every layer and every combination of these values; by
+            default one per layer, with the values of the optimizer.
 
     Raises:
-        ValueError: if either is no list or empty, or a layer is named twice.
+        ValueError: if either is not a non-empty list, or a layer occurs twice.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class LayerSweep(FrozenBackboneMixin):
         grid = {name: values for name, values in given.items() if values is not None}
         for name, values in grid.items():
             if not isinstance(values, Sequence) or not values:
-                raise InputError(f"A sweep over {name} needs a list of at least one value, got {values!r}")
+                raise InputError(f"a sweep over {name} requires a non-empty list, got {values!r}")
         self.settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
         super().__init__(*args, **options)
 
     def _init_decode_head(self, decode_head: dict) -> None:
         layers = self.backbone.out_indices
         if len(set(layers)) < len(layers):
-            raise InputError(f"A sweep needs different layers, got {', '.join(map(str, layers))} as out_indices")
+            raise InputError(f"out_indices of a sweep must be different layers, got {', '.join(map(str, layers))}")
         self.probes = nn.ModuleDict()
         for layer in layers:
             for number in range(len(self.settings)):
@@ -95,24 +95,24 @@ class LayerSweep(FrozenBackboneMixin):
 
     @property
     def decode_head(self) -> nn.Module:
-        """Any of the heads: for what they have in common."""
+        """First head, for settings that are the same for all heads."""
         return next(iter(self.probes.values()))
 
     def probes_of(self, layer: int) -> Iterator[tuple[str, nn.Module]]:
-        """Names and heads of a layer's probes."""
+        """Yield names and heads of the probes of a layer."""
         for number in range(len(self.settings)):
             name = probe_name(layer, number)
             yield name, self.probes[name]
 
     def loss(self, inputs: Tensor, data_samples: Sequence) -> dict[str, Tensor]:
-        """Losses of all probes.
+        """Compute the losses of all probes.
 
         Args:
             inputs: (B, 3, H, W).
-            data_samples: with the truth.
+            data_samples: data samples with ground truth.
 
         Returns:
-            one loss per probe; the gradients of its head are computed already.
+            one loss per probe; the gradients of its head are already computed.
         """
         losses = {}
         for layer, feature_map in self.backbone.iter_maps(inputs):
@@ -122,13 +122,13 @@ class LayerSweep(FrozenBackboneMixin):
         return losses
 
     def encode_decode_all(self, inputs: Tensor, mirrored: bool = False) -> Iterator[tuple[str, Tensor]]:
-        """What each probe makes of a batch, one after the other.
+        """Yield the outputs of all probes for a batch, one probe at a time.
 
-        The heads' outputs are kept at their own, low resolution until the tower is through.
+        Outputs of the heads are kept at low resolution until the forward pass of the backbone is complete.
 
         Args:
             inputs: (B, 3, H, W).
-            mirrored: show each window left to right, and turn the output back.
+            mirrored: flip each window horizontally, and flip the output back.
 
         Yields:
             name of the probe and its output (B, K, H, W).
@@ -148,10 +148,10 @@ class LayerSweep(FrozenBackboneMixin):
             yield name, windows.merge(values.flip(-1) if mirrored else values for values in maps)
 
     def predict(self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence | None = None) -> list:
-        """Predictions of all probes.
+        """Predict with all probes.
 
         Returns:
-            the data samples, each with ``by_probe``: {probe: data sample with its prediction}.
+            data samples, each with ``by_probe``: {probe: data sample with its prediction}.
         """
         if not isinstance(inputs, Tensor):
             return super().predict(inputs, data_samples)
@@ -165,45 +165,45 @@ class LayerSweep(FrozenBackboneMixin):
 
     @staticmethod
     def without_probes(sample):
-        """A shallow copy of a data sample, without the predictions so far."""
+        """Return a shallow copy of a data sample without the predictions of other probes."""
         copied = sample.clone()
         del copied.by_probe
         return copied
 
     @staticmethod
     def compact(sample):
-        """What to keep of a probe's prediction."""
+        """Reduce a prediction to the fields that are needed; to be overridden."""
         return sample
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module(name=["SweepOptimWrapperConstructor", "SweepConstructor"])
 class SweepOptimWrapperConstructor:
-    """Give each probe of a :class:`~pe_dense.probing.LayerSweep` a group with its setting's learning rate and decay.
+    """Create a parameter group per probe of a :class:`~pe_dense.probing.LayerSweep`, with its own settings.
 
     Args:
         optim_wrapper_cfg: ``dict(optimizer=..., type=...)`` as for MMEngine's default constructor. The optimizer must
-            treat each parameter by itself, as Adam and SGD do.
-        paramwise_cfg: None; the sweep's own arguments take its place.
+            update each parameter independently, as Adam and SGD do.
+        paramwise_cfg: must be None; use ``learning_rates`` and ``weight_decays`` of the sweep instead.
 
     Raises:
-        ConfigError: for a ``paramwise_cfg``, or for clipping by the norm, which all probes would share.
+        ConfigError: for a ``paramwise_cfg``, or for gradient clipping by norm, which would couple all probes.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
         if paramwise_cfg:
             raise ConfigError(
-                f"a sweep takes model.learning_rates and model.weight_decays, not paramwise_cfg={paramwise_cfg}"
+                f"sweeps do not support paramwise_cfg={paramwise_cfg}: use model.learning_rates and model.weight_decays"
             )
         clip = optim_wrapper_cfg.get("clip_grad")
         if clip and clip.get("type", "norm") == "norm":
             raise ConfigError(
-                f"clip_grad={dict(clip)} would clip all probes of a sweep by each other's gradients: leave it out, or "
-                "clip values (type='value')"
+                f"clip_grad={dict(clip)} would clip all probes of a sweep by their common norm: remove it, or clip by "
+                "value (type='value')"
             )
         self.optim_wrapper_cfg = dict(optim_wrapper_cfg)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimizer wrapper for a sweep."""
+        """Build the optimizer wrapper of a sweep."""
         model = model.module if is_model_wrapper(model) else model
         groups = [
             dict(params=list(head.parameters()), layer=layer, **setting)

@@ -1,4 +1,4 @@
-"""The linear head for semantic segmentation."""
+"""Linear head and models for semantic segmentation probes."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from pe_dense.utils.errors import InputError
 
 @MODELS.register_module()
 class LinearHead(BaseDecodeHead):
-    """BatchNorm and a 1x1 convolution on one map, or on several in a row; logits are upsampled bilinearly.
+    """Linear segmentation head: BatchNorm and a 1x1 convolution; logits are upsampled bilinearly.
 
     Source: DINOv2's linear head (arXiv 2304.07193, section 7.4), the Perception Encoder's probe (appendix B.3.3).
 
     Args:
-        width: channels of a map.
-        num_taps: maps that are put together.
-        num_classes: of the data, K.
-        ignore_index: label of pixels without a class.
-        class_weight: of the pixels of each class in the loss; None for 1.
+        width: number of channels of a map.
+        num_taps: number of maps, which are concatenated.
+        num_classes: number of classes K.
+        ignore_index: label of pixels to ignore.
+        class_weight: weight of each class in the loss; None for equal weights.
 
     Raises:
-        ValueError: for weights of another number of classes.
+        ValueError: if the length of ``class_weight`` is not ``num_classes``.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LinearHead(BaseDecodeHead):
             out_channels=num_classes,
             dropout_ratio=0.0,
             ignore_index=ignore_index,
-            loss_decode=dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True),  # unused, but mmseg wants one
+            loss_decode=dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True),  # unused, but required by mmseg
             init_cfg=None,
         )
         weight = None if class_weight is None else torch.tensor(class_weight)
@@ -61,15 +61,15 @@ class LinearHead(BaseDecodeHead):
         nn.init.zeros_(self.conv_seg.bias)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """One (B, width, h, w) per tap -> logits (B, K, h, w)."""
+        """Compute logits (B, K, h, w) from a list of maps (B, width, h, w)."""
         return self.conv_seg(self.norm(torch.cat(list(inputs), dim=1)))
 
     def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: Sequence) -> dict[str, Tensor]:
-        """Cross-entropy at full resolution.
+        """Compute the cross-entropy at full resolution.
 
         Args:
             seg_logits: (B, K, h, w).
-            batch_data_samples: with ``gt_sem_seg``, of one size.
+            batch_data_samples: data samples with ``gt_sem_seg`` of the same size.
         """
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, H, W)
         loss = upsampled_cross_entropy(
@@ -80,16 +80,16 @@ class LinearHead(BaseDecodeHead):
 
 @MODELS.register_module()
 class SegmentationProbe(LayerProbe, EncoderDecoder):
-    """mmseg's ``EncoderDecoder`` on a :class:`~pe_dense.probing.FrozenTower`, of which it asks the head's size."""
+    """mmseg's ``EncoderDecoder`` on a :class:`~pe_dense.backbones.FrozenTower`, which determines the head size."""
 
 
 @MODELS.register_module()
 class SegmentationSweep(LayerSweep, EncoderDecoder):
-    """A head on each tap, see :class:`~pe_dense.probing.LayerSweep`; which has arguments beside mmseg's."""
+    """Layer sweep for segmentation; see :class:`~pe_dense.probing.LayerSweep` for arguments in addition to mmseg's."""
 
     @staticmethod
     def compact(sample: SegDataSample) -> SegDataSample:
-        """Keep the label map (uint8 where it fits), drop the logits."""
+        """Keep the label map (as uint8 if possible) and remove the logits."""
         labels, classes = sample.pred_sem_seg.data, len(sample.seg_logits.data)
         sample.pred_sem_seg.data = labels.to(torch.uint8 if classes < 256 else torch.int32)
         del sample.seg_logits

@@ -1,4 +1,4 @@
-"""Label maps drawn on images."""
+"""Inferencer for semantic segmentation probes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _OPACITY = 0.6
 
 @INFERENCERS.register_module()
 class SegmentationPredictor(ProbePredictor):
-    """Draws classes over the image, with a legend of those that are there.
+    """Semantic segmentation inferencer that draws classes over the image, with a legend of the classes present.
 
-    Beside the picture, ``<name>_labels.png`` holds the label of each pixel (16 bits where 8 do not do), and the JSON
-    file the share of each class.
+    In addition, ``<name>_labels.png`` contains the label of each pixel (16 bits for more than 256 classes), and the
+    JSON file the share of pixels of each class.
     """
 
     endings = ("", "_labels")
 
     def write(self, stem: Path, pixels: np.ndarray, sample: SegDataSample) -> dict:
-        """As of the base class."""
+        """See :meth:`Predictor.write`."""
         labels = sample.pred_sem_seg.data[0].numpy()  # (H, W)
         names, palette = self.metainfo["classes"], np.asarray(self.metainfo["palette"], np.uint8)
         present, counts = np.unique(labels, return_counts=True)
         order = np.argsort(-counts)
-        gray = pixels.mean(axis=2, keepdims=True, dtype=np.float32)  # so that colors are those of the classes
+        gray = pixels.mean(axis=2, keepdims=True, dtype=np.float32)  # gray preserves class colors
         drawn = gray + np.float32(_OPACITY) * (palette[labels] - gray)
         entries = [(names[label], tuple(map(int, palette[label]))) for label in present[order]]
         write_png(f"{stem}.png", with_legend(beside(pixels, np.rint(drawn).astype(np.uint8)), entries))

@@ -1,4 +1,4 @@
-"""Mean intersection over union."""
+"""Mean intersection over union (mIoU)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pe_dense.registry import METRICS
 
 @METRICS.register_module()
 class IoUMetric(_IoUMetric):
-    """As mmseg's with its mean IoU, but pixels are counted in integers and results not rounded.
+    """mmseg's ``IoUMetric`` for mIoU, with pixels counted as integers and without rounding of results.
 
-    Sums in float32 lose pixels beyond 2^24, which a class of ADE20k passes.
+    Sums in float32 are not exact beyond 2^24 pixels, which classes of ADE20K exceed.
 
     Args:
-        class_table: log each class's IoU, too.
-        options: arguments of mmseg's class.
+        class_table: also log the IoU of each class.
+        options: arguments of mmseg's ``IoUMetric``.
     """
 
     def __init__(self, class_table: bool = True, **options):
@@ -27,14 +27,14 @@ class IoUMetric(_IoUMetric):
         self.class_table = class_table
 
     def compute_metrics(self, results: Sequence[tuple]) -> dict[str, float]:
-        """Sum images up.
+        """Compute the metrics of all images.
 
         Args:
-            results: areas of each image, in pixels by class: intersection, union, predicted and true.
+            results: areas of each image in pixels by class: intersection, union, prediction and ground truth.
 
         Returns:
-            ``mIoU``, ``mAcc`` (mean share of a class's pixels that are found) and ``aAcc`` (share of all pixels), in
-            percent; classes that are neither there nor predicted do not count.
+            ``mIoU``, ``mAcc`` (mean class accuracy) and ``aAcc`` (pixel accuracy), in percent; classes that occur
+            neither in the ground truth nor in the predictions are ignored.
         """
         if self.class_table or self.format_only:
             super().compute_metrics(results)

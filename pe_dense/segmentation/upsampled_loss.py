@@ -1,4 +1,4 @@
-"""Cross-entropy of logits that are upsampled to the labels' size, without ever holding them at that size."""
+"""Cross-entropy of bilinearly upsampled logits, without storing the upsampled logits."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ from torch import Tensor
 
 from pe_dense.utils.errors import InputError
 
-# Numbers that are in work together: for each core as many as stay near it, but no fewer than are worth a start of all
-# cores together; elsewhere as many as keep a GPU busy.
+# Number of logits processed at a time: per CPU thread, few enough to stay in its cache and enough to amortize the
+# start of parallel work; on other devices, enough to keep a GPU busy.
 _CHUNK_OF_A_THREAD = 2**19
 _CHUNK_ELSEWHERE = 2**25
-# Beyond it, the share of a pixel's class loses digits in float32 until it is 0.
+# Above this loss, the softmax probability of a class loses precision in float32 and underflows to 0.
 _LARGEST = 80.0
 
 
 def upsampled_cross_entropy(
     logits: Tensor, labels: Tensor, *, ignore_index: int = 255, class_weight: Tensor | None = None
 ) -> Tensor:
-    """Cross-entropy at the labels' resolution.
+    """Compute the cross-entropy at the resolution of the labels.
 
-    The same, value and gradient, as ``F.cross_entropy(F.interpolate(logits, size, mode='bilinear'), labels)`` in
-    mmseg's form (and DINOv2's): the mean over all pixels, ignored ones counting 0, or, with weights, the weighted mean.
-    But upsampled logits and their gradient, for 16 images of 512 px and 150 classes 2.5 GB each, exist piece by piece
-    only; gradients are computed along with the value.
+    Value and gradient equal those of ``F.cross_entropy(F.interpolate(logits, size, mode='bilinear'), labels)`` with the
+    reduction of mmseg and DINOv2: the mean over all pixels, in which ignored pixels count as 0, or the weighted mean if
+    weights are given. The upsampled logits and their gradient (2.5 GB each for 16 images of 512 px and 150 classes) are
+    only computed in chunks, and gradients are computed together with the value.
 
-    How: between four neighboring entries of the map, pixels are weighted sums of these four, with weights that are
-    the same everywhere. So all pixels are one product of a small matrix with the corners of such cells.
+    The pixels between four neighboring entries of the map are weighted sums of these entries, with the same weights in
+    every such cell. All pixels are therefore the product of a small matrix with the corners of the cells.
 
     Args:
         logits: (B, K, h, w).
         labels: (B, H, W) int64, H and W multiples of h and w.
-        ignore_index: label of pixels without a class.
-        class_weight: (K,), of the pixels of each class; None for 1.
+        ignore_index: label of pixels to ignore.
+        class_weight: (K,), weight of each class; None for equal weights.
 
     Returns:
         a scalar, float32 or wider.
 
     Raises:
-        ValueError: if H and W are no multiples of h and w.
+        ValueError: if H and W are not multiples of h and w.
     """
     height, width = logits.shape[-2:]
     if labels.shape[-2] % height or labels.shape[-1] % width:
         raise InputError(
-            f"labels of {labels.shape[-2]} x {labels.shape[-1]} px are no multiple of the map of {height} x {width}"
+            f"labels of {labels.shape[-2]} x {labels.shape[-1]} px are not a multiple of logits of {height} x {width}"
         )
     down, right = labels.shape[-2] // height, labels.shape[-1] // width
     logits = logits if logits.dtype == torch.float64 else logits.float()
@@ -60,19 +60,19 @@ def upsampled_cross_entropy(
 
 
 def _corner_weights(down: int, right: int) -> Tensor:
-    """Share of each corner of a cell in each of its pixels, (down * right, 4)."""
+    """Compute the bilinear weight of each corner of a cell for each of its pixels, (down * right, 4)."""
     y, x = (_fractions(factor) for factor in (down, right))
     y, x = torch.stack([1 - y, y]), torch.stack([1 - x, x])  # (2, down), (2, right)
     return torch.einsum("ap,bq->pqab", y, x).reshape(down * right, 4)
 
 
 def _fractions(factor: int) -> Tensor:
-    """Where a cell's pixels lie between its two ends."""
+    """Compute the relative positions of the pixels of a cell between its two ends."""
     return (torch.arange(factor, dtype=torch.float64) + 0.5 - (factor + 1) // 2) / factor + 0.5
 
 
 def _cells(labels: Tensor, down: int, right: int, fill: int) -> Tensor:
-    """Labels by cell, (down * right, B * (h + 1) * (w + 1)); cells reach half their size over the edge."""
+    """Arrange labels by cell, (down * right, B * (h + 1) * (w + 1)); cells extend over the edge by half their size."""
     top, left = (down + 1) // 2, (right + 1) // 2
     labels = F.pad(labels, (left, right - left, top, down - top), value=fill)
     cells = labels.unflatten(2, (-1, right)).unflatten(1, (-1, down))  # (B, h + 1, down, w + 1, right)
@@ -84,9 +84,9 @@ def _chunk(device: torch.device) -> int:
 
 
 class _CornerCrossEntropy(torch.autograd.Function):
-    """Weighted sum of the cross-entropies of N cells' P pixels.
+    """Weighted sum of the cross-entropy over the P pixels of N cells.
 
-    From corners (4, N, K), their weights in the pixels (P, 4), labels (P, N) and the pixels' importance (P, N).
+    Inputs are corners (4, N, K), their bilinear weights (P, 4), labels (P, N) and weights of pixels (P, N).
     """
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""DAVIS's evaluation of tracking from a first mask."""
+"""DAVIS evaluation of semi-supervised video object segmentation: region similarity J and contour accuracy F."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from terminaltables import AsciiTable
 from pe_dense.datasets.davis import read_mask
 from pe_dense.registry import METRICS
 
-CONTOUR_TOLERANCE = 0.008  # of the image's diagonal
+CONTOUR_TOLERANCE = 0.008  # fraction of the image diagonal
 
 
 def region_similarity(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """J, the intersection over union of two masks.
+    """Compute the region similarity J, the intersection over union of two masks.
 
     Args:
         predicted, truth: (H, W) bool.
 
     Returns:
-        0 to 1; 1 where both are empty.
+        value from 0 to 1; 1 if both masks are empty.
     """
     union = np.count_nonzero(predicted | truth)
     return np.count_nonzero(predicted & truth) / union if union else 1.0
 
 
 def contour_accuracy(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """F, the harmonic mean of precision and recall of a mask's contour.
+    """Compute the contour accuracy F, the harmonic mean of precision and recall of the contour of a mask.
 
-    A contour's pixel is matched if one of the other's is within :data:`CONTOUR_TOLERANCE` of the image's diagonal,
-    rounded up to whole pixels.
+    A contour pixel is matched if a pixel of the other contour is within :data:`CONTOUR_TOLERANCE` times the image
+    diagonal, rounded up to whole pixels.
 
     Args:
         predicted, truth: (H, W) bool.
 
     Returns:
-        0 to 1; 1 where neither mask has a contour, 0 where one has none.
+        value from 0 to 1; 1 if neither mask has a contour, 0 if only one has none.
     """
     reach = math.ceil(CONTOUR_TOLERANCE * math.hypot(*truth.shape))
     ours, theirs = (contour(mask) for mask in _cropped(predicted, truth))
@@ -53,9 +53,9 @@ def contour_accuracy(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def contour(mask: np.ndarray) -> np.ndarray:
-    """Pixels (H, W) bool that differ from their right, lower, or lower right neighbor.
+    """Compute contour pixels (H, W) bool, which differ from their right, lower, or lower right neighbor.
 
-    Pixels of the last row and column have but one of these, and the corner has none.
+    Pixels of the last row and column have only one of these neighbors, and the corner pixel has none.
     """
     edge = np.zeros_like(mask)
     edge[:, :-1] |= mask[:, :-1] != mask[:, 1:]
@@ -65,27 +65,27 @@ def contour(mask: np.ndarray) -> np.ndarray:
 
 
 def _cropped(*masks: np.ndarray) -> list[np.ndarray]:
-    """Masks without the part of the image in which none has a contour."""
+    """Crop masks to the part of the image that contains their contours."""
     x, y, width, height = cv2.boundingRect(np.logical_or(*masks).astype(np.uint8))
     window = slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
     return [mask[window] for mask in masks]
 
 
 def _within(edge: np.ndarray, reach: int) -> np.ndarray:
-    """Pixels whose distance to an edge is at most ``reach``."""
+    """Return pixels whose distance to a contour is at most ``reach`` pixels."""
     offsets = np.arange(-reach, reach + 1)
     disk = offsets**2 + offsets[:, None] ** 2 <= reach**2
     return cv2.dilate(edge.astype(np.uint8), disk.astype(np.uint8)).astype(bool)
 
 
 def summarize(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean, recall and decay of a measure over a video's frames.
+    """Compute mean, recall and decay of a measure over the frames of a video.
 
     Args:
-        values: (T), of the frames that count, in order.
+        values: (T,), values of the evaluated frames, in order.
 
     Returns:
-        the mean, the share of frames above 0.5, and how much higher the mean of the first quarter is than the last's;
+        the mean, the share of frames above 0.5, and the mean of the first quarter minus that of the last quarter;
         neighboring quarters share a frame.
     """
     # 0.25, 0.5, ... of the way, rounded half up.
@@ -99,23 +99,23 @@ NAMES = ("J&F", "J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay"
 
 @METRICS.register_module()
 class DavisMetric(BaseMetric):
-    """J and F of each object, their mean, recall and decay, averaged over all objects of all videos.
+    """DAVIS metric: mean, recall and decay of J and F, averaged over all objects of all videos.
 
-    The first and last frame of a video do not count. Reports ``davis/J&F`` (the mean of ``J_mean`` and ``F_mean``),
-    ``davis/J_mean``, ``davis/J_recall`` (share of frames above 0.5), ``davis/J_decay`` (first against last quarter of
-    the frames) and the same of F, from 0 to 1. ``davis/copy_J&F`` and so on are those of the first mask copied to all
-    frames, what any tracking has to beat. Where several taps of a tower were tracked with, the names stand for the
-    best one by J&F, ``davis/layer`` tells which, and ``davis/layer_<number>_J&F`` are those of each.
+    The first and last frame of a video are not evaluated. Reports ``davis/J&F`` (the mean of ``J_mean`` and
+    ``F_mean``), ``davis/J_mean``, ``davis/J_recall`` (share of frames above 0.5), ``davis/J_decay`` (first minus last
+    quarter of the frames) and the same for F, from 0 to 1. ``davis/copy_J&F`` etc. are the values of a baseline that
+    copies the first mask to all frames. If several layers of a backbone are evaluated, these names refer to the best
+    layer by J&F, ``davis/layer`` is its number, and ``davis/layer_<number>_J&F`` is reported for each layer.
 
     Attributes:
-        by_layer: after an evaluation, a row for each tap: ``layer`` and the values.
-        by_object: after an evaluation, a row for each tap and object: ``layer``, ``video``, ``object`` and the values.
+        by_layer: after an evaluation, one row per layer: ``layer`` and the values.
+        by_object: after an evaluation, one row per layer and object: ``layer``, ``video``, ``object`` and the values.
 
     Args:
-        **kwargs: of ``BaseMetric``.
+        **kwargs: arguments of ``BaseMetric``.
 
     Raises:
-        ValueError: when results arrive whose masks to compare with are not there.
+        ValueError: in ``process``, if the ground-truth masks of a video are missing.
     """
 
     default_prefix = "davis"
@@ -126,19 +126,19 @@ class DavisMetric(BaseMetric):
         self.by_object: list[dict] = []
 
     def process(self, data_batch: object, data_samples: Sequence[dict]) -> None:
-        """Compare whole videos; only the values are kept.
+        """Evaluate complete videos; only the resulting values are stored.
 
         Args:
             data_batch: not used.
             data_samples: each with ``video``, ``masks`` (paths, of all frames), ``object_ids`` (or ``num_objects``, for
-                1 to that number) and ``labels``, for each tap (T, H, W).
+                1 to that number) and ``labels``, a dict of (T, H, W) arrays by layer.
         """
         for sample in data_samples:
             frames = len(next(iter(sample["labels"].values())))
             if len(sample["masks"]) != frames:
                 raise ValueError(
-                    f"video {sample['video']} has {len(sample['masks'])} masks to compare {frames} frames with; "
-                    "the data set must have with_truth=True to be evaluated"
+                    f"video {sample['video']} has {len(sample['masks'])} ground-truth masks for {frames} frames; "
+                    "evaluation requires a data set with with_truth=True"
                 )
             truth = np.stack([read_mask(path) for path in sample["masks"]])
             copied = np.broadcast_to(truth[0], truth.shape)
@@ -153,8 +153,8 @@ class DavisMetric(BaseMetric):
             )
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Values of all videos together."""
-        # Once each and in one order, whichever process had them: sums then round alike.
+        """Compute the values over all videos."""
+        # Deduplicate and sort videos, so that rounding of sums does not depend on the number of processes.
         videos = {result["video"]: result for result in sorted(results, key=lambda result: result["video"])}
         self._warn_of_missing(videos)
         layers = next(iter(videos.values()))["layers"]
@@ -182,16 +182,16 @@ class DavisMetric(BaseMetric):
         missing = [name for name in (self.dataset_meta or {}).get("videos", ()) if name not in videos]
         if missing:
             MMLogger.get_current_instance().warning(
-                f"{len(missing)} videos have no result and do not count: {', '.join(missing[:8])}"
+                f"{len(missing)} videos have no results and are not evaluated: {', '.join(missing[:8])}"
             )
 
 
 def measure(labels: np.ndarray, truth: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """J and F of each object in each frame that counts.
+    """Compute J and F of each object in each evaluated frame.
 
     Args:
         labels, truth: (T, H, W) object numbers.
-        ids: numbers of the O objects that exist.
+        ids: numbers of the O objects.
 
     Returns:
         (O, 2, T - 2), J and F.
@@ -205,7 +205,7 @@ def measure(labels: np.ndarray, truth: np.ndarray, ids: Sequence[int]) -> np.nda
 
 
 def _values(regions: np.ndarray, contours: np.ndarray) -> dict[str, float]:
-    """Values of one object, from its J and F by frame."""
+    """Compute the values of one object from its J and F by frame."""
     j, f = summarize(regions), summarize(contours)
     return dict(zip(NAMES, ((j[0] + f[0]) / 2, *j, *f), strict=True))
 

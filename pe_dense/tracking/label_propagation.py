@@ -1,8 +1,8 @@
-"""Label propagation: a video's first mask carried on by likeness of features, with nothing to train.
+"""Label propagation: propagate the first mask of a video by feature similarity, without training.
 
-The protocol is DINO's (arXiv 2104.14294, section 4.2.1, after arXiv 2006.14613), in which the Perception Encoder's
-towers were compared (arXiv 2504.13181, appendix B.3.3). In shapes h and w are a frame's rows and columns of patches,
-C the features' width, K the classes with the background, M the context frames.
+The protocol is that of DINO (arXiv 2104.14294, section 4.2.1, after arXiv 2006.14613), which was also used for the
+Perception Encoder (arXiv 2504.13181, appendix B.3.3). In shapes h and w are the rows and columns of patches of a frame,
+C the number of feature channels, K the number of classes including background, M the number of context frames.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from torch import Tensor
 
 from pe_dense.utils.errors import InputError
 
-# Side of the squares of patches that look for their neighbors together. They share the keys around the square, so
-# larger ones compare more patches that are too far apart, smaller ones copy more keys and start more often.
+# Side of the square tiles of query patches that are processed together. The queries of a tile share the keys around it:
+# larger tiles compare more patches that are too far apart, smaller tiles copy more keys and launch more operators.
 _TILE = 16
 
 
 class LabelPropagation:
-    """Soft label maps of one video, frame after frame.
+    """Propagate soft label maps through one video, frame by frame.
 
-    Context of a frame are the first frame and the last ones before it, with the soft maps that were found for them.
-    Every patch takes the labels of the patches that are most like it: affinity is ``exp(cos / temperature)``, zero
-    outside of the neighborhood; what is below the patch's ``topk``-th largest one in all context frames together is
-    dropped, the rest weighted to a sum of 1.
+    The context of a frame is the first frame and the last frames before it, with their soft label maps. Every patch
+    takes the labels of its most similar patches: the affinity is ``exp(cos / temperature)`` and 0 outside the
+    neighborhood. Affinities below the ``topk``-th largest one over all context frames are set to 0, and the remaining
+    ones are normalized to a sum of 1.
 
     Args:
-        features: of the first frame, (h, w, C); of any length, only their direction counts.
-        labels: of the first frame, (K, h, w), each class's share in a patch.
-        num_last_frames: context frames beside the first.
-        radius: patches further away than this, in rows or columns, do not count; 0 for no such limit.
-        topk: patches that count.
-        temperature: see above.
+        features: (h, w, C), features of the first frame; they are L2-normalized here.
+        labels: (K, h, w), share of each class in each patch of the first frame.
+        num_last_frames: number of context frames in addition to the first one.
+        radius: maximum distance of patches in rows and columns; 0 for no limit.
+        topk: number of most similar patches to use.
+        temperature: temperature of the affinity, see above.
 
     Raises:
-        ValueError: if the sizes of features and labels differ, or for numbers out of range.
+        ValueError: if the sizes of features and labels differ, or an argument is out of range.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class LabelPropagation:
     ):
         if features.shape[:2] != labels.shape[1:]:
             raise InputError(
-                f"Features of {tuple(features.shape[:2])} patches do not go with labels of {tuple(labels.shape[1:])}"
+                f"grid sizes of features and labels differ: {tuple(features.shape[:2])} vs {tuple(labels.shape[1:])}"
             )
         check_settings(num_last_frames=num_last_frames, radius=radius, topk=topk, temperature=temperature)
         self.radius, self.topk, self.temperature = radius, topk, temperature
@@ -66,13 +66,13 @@ class LabelPropagation:
 
     @torch.no_grad()
     def step(self, features: Tensor) -> Tensor:
-        """Label the next frame.
+        """Propagate labels to the next frame.
 
         Args:
             features: (h, w, C).
 
         Returns:
-            (K, h, w), the shares of a patch sum to 1.
+            soft labels (K, h, w), which sum to 1 for each patch.
         """
         features = F.normalize(features.float(), dim=-1)
         slots = len(self._features)
@@ -86,7 +86,7 @@ class LabelPropagation:
             temperature=self.temperature,
         )
         if slots > 1:
-            # The order of the context does not matter, so the newest frame takes the oldest one's place.
+            # Ring buffer: the order of the context does not matter, so the newest frame replaces the oldest.
             slot = 1 + self._steps % (slots - 1)
             self._features[slot], self._labels[slot] = features, soft
         self._steps += 1
@@ -94,23 +94,24 @@ class LabelPropagation:
 
 
 def check_settings(*, num_last_frames: int, radius: int, topk: int, temperature: float) -> None:
-    """Raise a ``ValueError`` for settings of :class:`LabelPropagation` that are out of range."""
+    """Raise a ``ValueError`` if settings of :class:`LabelPropagation` are out of range."""
     for name, value, lowest in (("num_last_frames", num_last_frames, 0), ("radius", radius, 0), ("topk", topk, 1)):
         if value < lowest:
-            raise InputError(f"{name} is {value}, must be at least {lowest}")
+            raise InputError(f"{name} must be at least {lowest}, got {value}")
     if not temperature > 0:
-        raise InputError(f"temperature is {temperature}, must be above 0")
+        raise InputError(f"temperature must be above 0, got {temperature}")
 
 
 def propagate(queries: Tensor, keys: Tensor, labels: Tensor, *, radius: int, topk: int, temperature: float) -> Tensor:
-    """Labels of one frame from those of others.
+    """Compute the labels of one frame from those of the context frames.
 
-    Patches are taken in squares of 16 x 16, each with the keys in its reach: memory is that of 256 * M * (16 + 2 *
-    radius)^2 affinities, 13 MB in the protocol, whatever the frame's size; without a radius, of 256 * M * h * w.
+    Queries are processed in tiles of 16 x 16 patches, each with the keys within the radius. Memory is that of
+    256 * M * (16 + 2 * radius)^2 affinities, 13 MB in the protocol, for any frame size; without a radius, of
+    256 * M * h * w affinities.
 
     Args:
-        queries: (h, w, C), of length 1.
-        keys: (M, h, w, C), of length 1.
+        queries: (h, w, C), L2-normalized.
+        keys: (M, h, w, C), L2-normalized.
         labels: (M, K, h, w).
         radius, topk, temperature: see :class:`LabelPropagation`.
 
@@ -146,17 +147,17 @@ def _tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _around(part: slice, radius: int, length: int) -> slice:
-    """What a part of an axis reaches."""
+    """Extend a slice of an axis by the radius on both sides."""
     return slice(max(part.start - radius, 0), min(part.stop + radius, length)) if radius else slice(0, length)
 
 
 def share_labels(labels: np.ndarray, classes: int, grid: tuple[int, int]) -> Tensor:
-    """Soft labels of a mask: each patch wholly of the class at its center.
+    """Convert a mask to one-hot soft labels of patches, by the class at the center of each patch.
 
     Args:
-        labels: (H, W) uint8, below ``classes``.
-        classes: K.
-        grid: (h, w).
+        labels: (H, W) uint8, values below ``classes``.
+        classes: number of classes K.
+        grid: (h, w), rows and columns of patches.
 
     Returns:
         (K, h, w) float32.
@@ -166,11 +167,11 @@ def share_labels(labels: np.ndarray, classes: int, grid: tuple[int, int]) -> Ten
 
 
 def harden_labels(soft: Tensor, patch_size: int) -> Tensor:
-    """The label of each pixel: maps enlarged bilinearly, each class's rescaled to 0..1, the largest taken.
+    """Compute the label of each pixel: upsample maps bilinearly, rescale each class to 0..1, and take the argmax.
 
     Args:
         soft: (K, h, w).
-        patch_size: p, side of a patch in pixels.
+        patch_size: side p of a patch in pixels.
 
     Returns:
         (h * p, w * p) uint8.
@@ -179,12 +180,12 @@ def harden_labels(soft: Tensor, patch_size: int) -> Tensor:
     maps = F.interpolate(soft[None], size=size, mode="bilinear", align_corners=False)[0]
     low, high = maps.aminmax(dim=2)
     low, high = low.amin(dim=1)[:, None, None], high.amax(dim=1)[:, None, None]
-    # A class that is the same everywhere (nowhere, as a rule) has no range to be rescaled to.
+    # A constant map (usually of a class that is absent) has no range to rescale.
     maps = (maps - low) / torch.where(high > low, high - low, 1.0)
     return maps.argmax(dim=0).to(torch.uint8)
 
 
 def resize_nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resize (H, W) uint8 to (h, w) by Pillow: where centers fall between two pixels, its choice is the protocol's."""
+    """Resize (H, W) uint8 to (h, w) with Pillow, whose rounding of pixel centers is that of the protocol."""
     resized = Image.fromarray(labels).resize(size[::-1], Image.Resampling.NEAREST)
     return np.array(resized)

@@ -1,4 +1,4 @@
-"""What a test of tracking leaves behind: masks, drawings and tables."""
+"""Hook that writes tracking results: masks, videos, images and tables."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _GAP = 8  # px between the frames of a strip
 
 
 def overlay(frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Draw objects over a frame, in the colors of their numbers.
+    """Draw object masks over a frame, in the palette colors of their numbers.
 
     Args:
         frame: RGB (H, W, 3) uint8.
-        labels: (H, W) uint8, 0 is not drawn.
+        labels: (H, W) uint8 object numbers; 0 is background.
 
     Returns:
-        RGB (h, w, 3) uint8; frames whose shorter side is below 480 px are enlarged by a whole number.
+        RGB (h, w, 3) uint8; frames whose shorter side is below 480 px are enlarged by an integer factor.
     """
     scale = -(-READABLE_SIDE // min(labels.shape))
     if scale > 1:
@@ -49,7 +49,7 @@ def overlay(frame: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def strip(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Put pictures (H, W, 3) of one size into rows, white between them."""
+    """Arrange images (H, W, 3) of the same size in rows, with white gaps between them."""
     padded = [np.pad(picture, ((0, _GAP), (0, _GAP), (0, 0)), constant_values=255) for picture in pictures]
     padded += [np.full_like(padded[0], 255)] * (-len(padded) % columns)
     rows = [np.concatenate(padded[start : start + columns], axis=1) for start in range(0, len(padded), columns)]
@@ -61,31 +61,31 @@ _STRIP_COLUMNS = 3
 
 @HOOKS.register_module()
 class VideoResultsHook(Hook):
-    """Write results into the log folder of a test, which every run has for itself.
+    """Write tracking results to the log folder of a test run.
 
-    ``masks/<video>/<frame>.png`` have the layout of a submission to DAVIS; ``overlays/<video>.mp4`` shows the objects
-    over the frames, ``overlays/<video>.jpg`` some of them; ``objects.csv`` holds the values of every object. Where
-    several taps were tracked with, masks and drawings are left out, and ``layers.png``, ``.csv`` and ``.json`` compare
-    the taps.
+    ``masks/<video>/<frame>.png`` have the layout of a DAVIS submission; ``overlays/<video>.mp4`` shows the objects over
+    all frames and ``overlays/<video>.jpg`` over some of them; ``objects.csv`` contains the values of every object. If
+    several layers are evaluated, masks and overlays are not written, and ``layers.png``, ``.csv`` and ``.json`` compare
+    the layers.
 
     Args:
         masks: write masks.
         video: write MP4 files.
-        pictures: frames of a video in its picture, evenly spread; 0 for no picture.
+        pictures: number of evenly spaced frames in the overlay image of a video; 0 for no image.
         fps: frames per second of MP4 files.
 
     Raises:
         ValueError: for negative ``pictures``, or ``fps`` that is not above 0.
-        FileExistsError: if a file that is to be written is there.
+        FileExistsError: if an output file already exists.
     """
 
     def __init__(self, *, masks: bool = True, video: bool = True, pictures: int = 6, fps: float = 24.0):
         if pictures < 0 or not fps > 0:
-            raise InputError(f"pictures is {pictures} and fps {fps}, must be at least 0 and above 0")
+            raise InputError(f"pictures must be at least 0 and fps above 0, got pictures={pictures}, fps={fps}")
         self.masks, self.video, self.pictures, self.fps = masks, video, pictures, fps
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Write the masks and drawings of a batch of videos."""
+        """Write the masks and overlays of a batch of videos."""
         for sample in outputs:
             if len(sample.labels) == 1:
                 (labels,) = sample.labels.values()
@@ -109,7 +109,7 @@ class VideoResultsHook(Hook):
             write_picture(target.with_name(f"{target.name}.jpg"), strip(drawn, _STRIP_COLUMNS))
 
     def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
-        """Write the tables, of the process that has all values."""
+        """Write the tables, in the process that has collected all values."""
         for metric in runner.test_loop.evaluator.metrics:
             if isinstance(metric, DavisMetric) and metric.by_layer:
                 self._report(Path(runner.log_dir), metric)

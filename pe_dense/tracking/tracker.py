@@ -1,4 +1,4 @@
-"""Tracking objects from their first mask, with a tower and nothing else."""
+"""Video object tracker based on label propagation with backbone features."""
 
 from __future__ import annotations
 
@@ -25,24 +25,25 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 @MODELS.register_module()
 class LabelPropagator(BaseModel):
-    """Carries a video's first mask on, by the features of each of a tower's taps for themselves.
+    """Track objects by propagating the first mask of a video, separately for each layer of a backbone.
 
-    See :class:`~pe_dense.tracking.LabelPropagation` for the method. All taps come from one pass of the tower over each
-    frame. Kept are the features of the context frames, for each tap 4 bytes times width, patches and frames: 100 MB
-    for a tap of a G-size tower, 5 GB for all 50. Videos are tracked one by one, so that nothing depends on how they
-    are put into batches.
+    See :class:`~pe_dense.tracking.LabelPropagation` for the method. The features of all layers are computed in one
+    forward pass of each frame. The features of the context frames are kept in memory, for each layer 4 bytes times
+    channels, patches and frames: 100 MB for one layer of a G-size tower, 5 GB for all 50. Videos are tracked one by
+    one, so results do not depend on batching.
 
     Args:
-        backbone: config of a :class:`~pe_dense.backbones.PETower`; its ``out_indices`` are the taps, None for every
-        block.
-        num_last_frames, radius, topk, temperature: of the propagation; the published protocol's by default.
-        frames_per_pass: frames of a video that go through the tower together.
-        tower_dtype: of the tower's weights and activations, 'float32', 'bfloat16' or 'float16'; the propagation
-            computes in float32.
-        mean, std: of all channels; frames are normalized by ``(x - mean) / std``.
+        backbone: config of a :class:`~pe_dense.backbones.PETower`; its ``out_indices`` are the layers to evaluate,
+            None for all blocks.
+        num_last_frames, radius, topk, temperature: see :class:`~pe_dense.tracking.LabelPropagation`; the defaults are
+            those of the published protocol.
+        frames_per_pass: number of frames per forward pass of the backbone.
+        tower_dtype: dtype of weights and activations of the backbone, 'float32', 'bfloat16' or 'float16'; label
+            propagation is computed in float32.
+        mean, std: normalization of frames, ``(x - mean) / std``; those of the backbone by default.
 
     Raises:
-        ValueError: for numbers out of range or an unknown ``tower_dtype``.
+        ValueError: if an argument is out of range or ``tower_dtype`` is unknown.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class LabelPropagator(BaseModel):
         self.settings = dict(num_last_frames=num_last_frames, radius=radius, topk=topk, temperature=temperature)
         check_settings(**self.settings)
         if frames_per_pass < 1:
-            raise InputError(f"frames_per_pass is {frames_per_pass}, must be at least 1")
+            raise InputError(f"frames_per_pass must be at least 1, got {frames_per_pass}")
         if tower_dtype not in _DTYPES:
             raise InputError(f"tower_dtype {tower_dtype!r} is not one of {', '.join(_DTYPES)}")
         self.backbone = MODELS.build(backbone).to(_DTYPES[tower_dtype])
@@ -71,7 +72,7 @@ class LabelPropagator(BaseModel):
         self.mean, self.std = (torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1) for value in values)
 
     def from_published(self, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Find the tower in the state of any model around one, and bring it to this model's names."""
+        """Convert the state dict of a backbone, or of a model that contains one, to the names of this model."""
         tower = self.backbone.adapt_state_dict(state, source)
         return {f"backbone.{name}": value for name, value in tower.items()}
 
@@ -81,19 +82,19 @@ class LabelPropagator(BaseModel):
         """Track the objects of videos.
 
         Args:
-            inputs: for each video (T, 3, H, W) uint8.
-            data_samples: as :class:`~pe_dense.tracking.LoadVideo` gives them.
+            inputs: frames (T, 3, H, W) uint8 of each video.
+            data_samples: data samples of :class:`~pe_dense.tracking.LoadVideo`.
             mode: 'predict'.
 
         Returns:
-            the samples, each with ``labels``: for each tap's block number a (T, H, W) uint8 array of object numbers in
-            the frames' original size.
+            the data samples, each with ``labels``: a dict from block numbers to (T, H, W) uint8 arrays of object
+            numbers at the original size of the frames.
 
         Raises:
-            ValueError: for another mode; there is nothing to train.
+            ValueError: for any other mode, because the model has no training.
         """
         if mode != "predict":
-            raise InputError(f"LabelPropagator only predicts, asked for mode {mode!r}")
+            raise InputError(f"LabelPropagator only supports mode 'predict', got {mode!r}")
         for frames, sample in zip(inputs, data_samples, strict=True):
             sample.labels = self.track(frames, sample.first_mask)
         return data_samples
@@ -104,13 +105,13 @@ class LabelPropagator(BaseModel):
 
         Args:
             frames: (T, 3, H, W), values 0 to 255.
-            first_mask: of the first frame, of any size, uint8 object numbers; 0 is background.
-            num_objects: objects are 1 to this number; by default those that the mask has, which may have gaps.
+            first_mask: uint8 object numbers of the first frame, at any size; 0 is background.
+            num_objects: track objects 1 to this number; by default those in the mask, whose numbers may have gaps.
 
         Returns:
-            for each tap's block number (T, \\*first_mask.shape) uint8; the first is the given one.
+            a dict from block numbers to masks (T, \\*first_mask.shape) uint8; the first one is ``first_mask``.
         """
-        # The propagation numbers classes without gaps: a class without pixels would cost time, and could win somewhere.
+        # Classes are renumbered without gaps: a class without pixels would take time and could be predicted.
         ids = np.unique(first_mask[first_mask > 0]) if num_objects is None else np.arange(1, num_objects + 1)
         numbers = np.concatenate([[0], ids]).astype(np.uint8)
         classes = np.searchsorted(numbers, first_mask).astype(np.uint8)
@@ -126,7 +127,7 @@ class LabelPropagator(BaseModel):
         return {layer: np.stack(masks) for layer, masks in labels.items()}
 
     def _iter_features(self, frames: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Block numbers and (h, w, C), frames in order for each tap."""
+        """Yield block numbers and features (h, w, C), with frames in order for each block."""
         for images in frames.split(self.frames_per_pass):
             images = (images.float() - self.mean.to(images.device)) / self.std.to(images.device)
             for layer, maps in self.backbone.iter_intermediates(images, self.backbone.out_indices):

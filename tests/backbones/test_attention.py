@@ -44,8 +44,8 @@ def test_gives_what_the_block_adds_to_a_token(images, options, token):
             out = block.attn(normed if windows is None else windows.window_partition(normed), rope)
             values = normed @ block.attn.in_proj_weight[64:].T + block.attn.in_proj_bias[64:]
             if x.shape[1] > 1:  # tokens travel in windows that fit
-                values = Windows(4, 6, tower.transformer.window_size).merge(values)
-                out = Windows(4, 6, tower.transformer.window_size).merge(out)
+                values = Windows(4, 6, tower.transformer.window_size).window_unpartition(values)
+                out = Windows(4, 6, tower.transformer.window_size).window_unpartition(out)
             elif windows is not None:
                 out = windows.window_unpartition(out)
             values = values[:, 0].unflatten(2, (2, 16))  # (B, tokens, heads, 16)
@@ -92,8 +92,8 @@ def test_the_class_token_looks_too(images):
 @pytest.mark.parametrize(
     ("token", "blocks", "message"),
     [
-        (None, [-1], "has no class token here"),
-        ((4, 0), [-1], r"token \(4, 0\) is outside of the grid of 4 x 6"),
+        (None, [-1], "has no class token"),
+        ((4, 0), [-1], r"token \(4, 0\) is outside the grid of 4 x 6"),
         ((0, -1), [-1], r"token \(0, -1\) is outside"),
         ((0, 0), [3], r"allowed are -3\.\.2"),
     ],

@@ -133,5 +133,5 @@ def test_fields_have_no_published_weights():
 
 @pytest.mark.parametrize("init_cfg", [dict(type="Normal"), dict(type="Pretrained", checkpoint="a.pt", prefix="b")])
 def test_other_init_cfg_is_refused(init_cfg):
-    with pytest.raises(ValueError, match="init_cfg of a tower"):
+    with pytest.raises(ValueError, match="init_cfg must be"):
         PETower(TINY, init_cfg=init_cfg).init_weights()

@@ -80,7 +80,7 @@ def test_sizes(images):
 def test_models_of_one_size_say_so(images):
     tower = build()
     tower.dynamic = False
-    with pytest.raises(ValueError, match="takes images of 160 x 160 px only, got 64 x 96"):
+    with pytest.raises(ValueError, match="only accepts images of 160 x 160 px, got 64 x 96"):
         tower(images)
 
 

@@ -161,5 +161,5 @@ def test_training_images_are_padded_to_whole_patches_that_do_not_count():
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (3.0, 2.0), (float("nan"), 1.0)])
 def test_ranges_that_are_none(low, high):
-    with pytest.raises(ValueError, match="not a range of positive depths"):
+    with pytest.raises(ValueError, match="must satisfy 0 < min_depth < max_depth"):
         LinearDepthHead(8, 1, min_depth=low, max_depth=high)

@@ -43,7 +43,7 @@ def test_images_seen_twice_count_once():
 
 def test_images_without_depth_are_left_out():
     assert evaluate([FIRST, EMPTY, SECOND]) == evaluate([FIRST, SECOND])
-    with pytest.raises(ValueError, match=r"None of 1 images has a pixel with a depth in 0\.001\.\.10\.0 m"):
+    with pytest.raises(ValueError, match=r"none of 1 images has a pixel with a depth in 0\.001\.\.10\.0 m"):
         evaluate([EMPTY])
 
 

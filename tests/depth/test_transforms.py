@@ -13,7 +13,7 @@ def test_crop_of_the_border():
     assert results["img_shape"] == results["img"].shape[:2] == results["gt_depth_map"].shape == (427, 565)
     assert results["img"][0, 0].tolist() == [45, 43] and results["img"][-1, -1].tolist() == [471, 607]
     assert results["gt_depth_map"][0, 0] == 45
-    with pytest.raises(ValueError, match=r"a\.jpg is of 100 x 50 px, but is to be cropped to the box \(43, 45"):
+    with pytest.raises(ValueError, match=r"a\.jpg has 100 x 50 px, which does not contain the crop box \(43, 45"):
         CropBox(box=(43, 45, 608, 472))(dict(img=image[:50, :100], img_path="a.jpg"))
 
 

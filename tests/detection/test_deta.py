@@ -213,7 +213,7 @@ class TestModel:
             build(bbox_head=dict(loss_cls=dict(_delete_=True, type="pe_dense.FederatedFocalLoss", num_classes=7)))
         with pytest.raises(ValueError, match="out_channels 48 is not a multiple of 32"):
             DETAPyramid(64, 48)
-        with pytest.raises(ValueError, match="num_levels 2 is less than the 3"):
+        with pytest.raises(ValueError, match="num_levels must be at least 3"):
             DETAPyramid(64, 64, 2)
 
     @torch.no_grad()

@@ -171,8 +171,8 @@ def test_teachers_move_with_the_student(core):
         (dict(mask_ratio=1.0), r"mask_ratio 1.0 is not in \[0, 1\)"),
         (dict(core_weight=0.0), "core_weight=0.0, locality_weight=0.0"),
         (dict(core_weight=-1.0), "core_weight=-1.0"),
-        (dict(temperature=0.0), "temperature 0.0 is not above 0"),
-        (dict(init_cfg=dict(type="Pretrained")), "starts from init_cfg"),
+        (dict(temperature=0.0), "temperature must be above 0, got 0.0"),
+        (dict(init_cfg=dict(type="Pretrained")), "init_cfg must be"),
     ],
 )
 def test_bad_settings(core, change, message):
@@ -184,7 +184,7 @@ def test_a_teacher_of_another_grid_is_told_before_training(core):
     arch = dict(CORE, patch_size=8, image_size=32)
     tower = dict(type="pe_dense.PETower", arch=arch, with_head=False)
     model = MODELS.build(aligner_config(core, core=dict(tower=tower, layer=2)))
-    with pytest.raises(ValueError, match="8 x 8 tokens of 64 px, the student has 4 x 4"):
+    with pytest.raises(ValueError, match="8 x 8 tokens at 64 px, the student has 4 x 4"):
         model.init_weights()
 
 

@@ -60,7 +60,7 @@ def test_training_draws_the_student_to_its_teacher(tmp_path):
 
 def test_grids_must_be_the_same(tmp_path):
     teacher = dict(tower=dict(type="pe_dense.PETower", arch=dict(TEACHER)), checkpoint=str(tmp_path / "teacher.pt"))
-    with pytest.raises(ValueError, match="8 x 8 tokens of 64 px, the student has 4 x 4"):
+    with pytest.raises(ValueError, match="8 x 8 tokens at 64 px, the student has 4 x 4"):
         make(tmp_path, teacher=dict(teacher, image_size=64))
     with pytest.raises(ValueError, match="pairwise_weight=0.0, feature_weight=0.0"):
         make(tmp_path, pairwise_weight=0.0, feature_weight=0.0)

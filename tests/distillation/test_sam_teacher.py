@@ -158,7 +158,7 @@ def test_weights_are_loaded_strictly_and_by_the_hub_names(tmp_path, monkeypatch)
 def test_bad_settings():
     with pytest.raises(ValueError, match="sizes are t, s, b\\+, l"):
         build_sam("h", None)
-    with pytest.raises(ValueError, match="1000 px is not a multiple of 32"):
+    with pytest.raises(ValueError, match="must be a multiple of 32, got 1000"):
         build_sam("t", None, image_size=1000)
     with pytest.raises(ValueError, match="points_per_side=0"):
         SAMTeacher("t", None, points_per_side=0)

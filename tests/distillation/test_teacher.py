@@ -50,13 +50,13 @@ def test_bfloat16_halves_the_weights(core):
 
 
 def test_bad_settings(core):
-    with pytest.raises(ValueError, match="layer 4 is not among the 4"):
+    with pytest.raises(ValueError, match="layer 4 is out of range for the 4"):
         make(core, layer=4)
     with pytest.raises(ValueError, match="60 x 60 px are not a multiple of the patch size 16"):
         make(core, image_size=60)
-    with pytest.raises(ValueError, match=r"4 x 4 tokens of 64 px.*8 x 8.*same grid"):
+    with pytest.raises(ValueError, match=r"4 x 4 tokens at 64 px.*8 x 8.*same token grid"):
         make(core)(photos(), (8, 8))
-    with pytest.raises(ValueError, match="'float32 or bfloat16', not 'float16'|float32 or bfloat16, not 'float16'"):
+    with pytest.raises(ValueError, match="must be float32 or bfloat16, got 'float16'"):
         make(core, dtype="float16")
 
 

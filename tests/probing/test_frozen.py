@@ -95,7 +95,9 @@ def test_loading_a_probe_brings_its_tower_in(weights):
 
 def test_other_taps_are_refused(weights):
     state = frozen(weights, out_indices=(1,)).state_dict()
-    with pytest.raises(CheckpointError, match=r"of taps \[1\], the config has \[2\]: set model\.backbone\.out_indices"):
+    with pytest.raises(
+        CheckpointError, match=r"trained on blocks \[1\], the config has \[2\]: set model\.backbone\.out_indices"
+    ):
         frozen(weights, out_indices=(2,)).load_state_dict(state)
 
 
@@ -103,5 +105,5 @@ def test_another_tower_is_refused_but_not_another_precision(weights, tmp_path):
     state = frozen(weights).state_dict()
     frozen(weights, dtype="bfloat16").load_state_dict(state)
     other = write_tower(tmp_path / "other.pth", seed=2)
-    with pytest.raises(CheckpointError, match=r"trained on a tower with other weights .*other\.pth"):
+    with pytest.raises(CheckpointError, match=r"trained on a backbone with other weights .*other\.pth"):
         frozen(other).load_state_dict(state)

@@ -94,11 +94,11 @@ def test_any_layers_probe_is_found_in_the_sweep(sweep, folder):
     path = save_probe(sweep, folder / "second.pth", layer=1)
     config = small_config("shapes_linear_pe_tiny", folder, **{"model.backbone.out_indices": [1]})
     assert evaluate(config, path, folder / "t3")["mIoU"] == pytest.approx(rows[1]["mIoU"])
-    with pytest.raises(CheckpointError, match=r"of taps \[1\], the config has \[3\]"):
+    with pytest.raises(CheckpointError, match=r"trained on blocks \[1\], the config has \[3\]"):
         evaluate(small_config("shapes_linear_pe_tiny", folder), path, folder / "t4")
     with pytest.raises(FileExistsError, match="second.pth exists"):
         save_probe(sweep, path, layer=2)
-    with pytest.raises(CheckpointError, match="holds 0 probes of layer 4"):
+    with pytest.raises(CheckpointError, match="contains 0 probes of layer 4"):
         save_probe(sweep, folder / "fifth.pth", layer=4)
 
 
@@ -191,7 +191,7 @@ def test_numbers_do_not_depend_on_the_batch(run, name, key, folder, request):
 
 
 def test_what_can_not_be_drawn(sweep, folder):
-    with pytest.raises(ConfigError, match="is of many probes: draw one of them by the config of a single layer"):
+    with pytest.raises(ConfigError, match="is the config of a sweep over layers: use the config of a single layer"):
         load_predictor(small_config("shapes_sweep_pe_tiny", folder), str(sweep))
     with pytest.raises(ConfigError, match="SegmentationPredictor, which has no score_thr"):
         load_predictor(small_config("shapes_linear_pe_tiny", folder), str(sweep), score_thr=0.5)
@@ -204,7 +204,7 @@ def test_another_towers_weights_are_refused(sweep, folder):
     state = torch.load(folder / "tower.pth")
     torch.save({key: value + 0.5 for key, value in state.items()}, folder / "other.pth")
     config.model.backbone.init_cfg.checkpoint = str(folder / "other.pth")
-    with pytest.raises(CheckpointError, match="was trained on a tower with other weights"):
+    with pytest.raises(CheckpointError, match="was trained on a backbone with other weights"):
         evaluate(config, sweep, folder / "t7")
 
 

@@ -83,5 +83,5 @@ def test_another_label_to_ignore():
 
 
 def test_labels_must_be_whole_multiples():
-    with pytest.raises(ValueError, match="labels of 24 x 31 px are no multiple of the map of 3 x 4"):
+    with pytest.raises(ValueError, match="labels of 24 x 31 px are not a multiple of logits of 3 x 4"):
         upsampled_cross_entropy(torch.zeros(1, 2, 3, 4), torch.zeros(1, 24, 31, dtype=torch.long))

@@ -57,7 +57,7 @@ def test_sizes_of_the_protocol(settings, size, resized):
 
 @pytest.mark.parametrize("settings", [dict(short_side=63), dict(divisor=0)])
 def test_sizes_that_can_not_be(settings):
-    with pytest.raises(ValueError, match="must be 1 <= divisor <= short_side"):
+    with pytest.raises(ValueError, match="1 <= divisor <= short_side is required"):
         LoadVideo(**settings)
 
 

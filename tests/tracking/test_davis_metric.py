@@ -79,11 +79,11 @@ def test_missing_videos_are_named(root, monkeypatch):
     warnings = []
     monkeypatch.setattr("mmengine.logging.MMLogger.warning", lambda _, message: warnings.append(message))
     evaluate(sample(root, {0: TRUTH}))
-    assert warnings == ["1 videos have no result and do not count: dog"]
+    assert warnings == ["1 videos have no results and are not evaluated: dog"]
 
 
 def test_masks_to_compare_with_must_be_there(root):
     given = sample(root, {0: TRUTH})
     given["masks"] = given["masks"][:1]
-    with pytest.raises(ValueError, match="cat has 1 masks to compare 6 frames with; .*with_truth=True"):
+    with pytest.raises(ValueError, match="cat has 1 ground-truth masks for 6 frames; .*with_truth=True"):
         evaluate(given)

@@ -86,11 +86,11 @@ def test_share_labels_takes_the_patches_centers():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(topk=0), "topk is 0, must be at least 1"),
-        (dict(radius=-1), "radius is -1, must be at least 0"),
-        (dict(num_last_frames=-1), "num_last_frames is -1, must be at least 0"),
-        (dict(temperature=0.0), "temperature is 0.0, must be above 0"),
-        (dict(labels=torch.ones(1, 3, 4)), r"\(3, 3\) patches do not go with labels of \(3, 4\)"),
+        (dict(topk=0), "topk must be at least 1, got 0"),
+        (dict(radius=-1), "radius must be at least 0, got -1"),
+        (dict(num_last_frames=-1), "num_last_frames must be at least 0, got -1"),
+        (dict(temperature=0.0), "temperature must be above 0, got 0.0"),
+        (dict(labels=torch.ones(1, 3, 4)), r"features and labels differ: \(3, 3\) vs \(3, 4\)"),
     ],
 )
 def test_bad_arguments(change, message):

@@ -109,8 +109,8 @@ def test_takes_the_tower_of_any_checkpoint():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (dict(topk=0), "topk is 0, must be at least 1"),
-        (dict(frames_per_pass=0), "frames_per_pass is 0, must be at least 1"),
+        (dict(topk=0), "topk must be at least 1, got 0"),
+        (dict(frames_per_pass=0), "frames_per_pass must be at least 1, got 0"),
         (dict(tower_dtype="half"), "tower_dtype 'half' is not one of float32, bfloat16, float16"),
         (dict(out_indices=(3,)), "block 3 is out of range for 3 blocks; allowed are -3..2"),
     ],
@@ -121,7 +121,7 @@ def test_bad_arguments(options, message):
 
 
 def test_there_is_nothing_to_train(video):
-    with pytest.raises(ValueError, match="only predicts, asked for mode 'loss'"):
+    with pytest.raises(ValueError, match="only supports mode 'predict', got 'loss'"):
         build()([video[0]], [None], mode="loss")
 
 

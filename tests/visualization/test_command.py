@@ -173,7 +173,7 @@ def test_nothing_is_overwritten_unasked(folder, tmp_path):
         (["a.png"], dict(mode="similarity", point="1"), "--point must be x and y in pixels .* got '1'"),
         (["a.png"], dict(mode="similarity", point="cls"), "--point cls is not supported by --mode similarity"),
         (["a.png"], dict(mode="similarity", point="64,1"), "point 64,1 lies outside of the photo of 64 x 48 px"),
-        (["a.png"], dict(mode="attention", point="cls"), "has no class token here"),
+        (["a.png"], dict(mode="attention", point="cls"), "has no class token"),
         (["a.png"], dict(mode="attention", mask=["auto"]), "--mask is not supported by --mode attention"),
         (["a.png"], dict(mode="attention", per_image=True), "--per-image is not supported by --mode attention"),
         (["a.png", "b.png"], dict(mask=["mask.png"]), "1 masks for 2 photos: give one for each, or 'auto'"),

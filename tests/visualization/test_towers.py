@@ -57,7 +57,7 @@ def test_a_probe_does_not_choose_the_file_of_its_tower(tmp_path):
     frozen.init_weights()
     state = {f"backbone.{key}": value for key, value in frozen.state_dict().items()}
     assert sum(value.numel() for value in state.values()) < 200  # no tower in it
-    with pytest.raises(CheckpointError, match=r"frozen tower.*tower\.pt.*give it by --weights.*--arch"):
+    with pytest.raises(CheckpointError, match=r"frozen tower.*tower\.pt.*pass that file with --weights.*--arch"):
         open_tower(None, write_run(tmp_path / "probe.pth", backbone, state))
 
 
@@ -134,16 +134,16 @@ def test_published_files_need_their_name(tmp_path):
     tower = open_tower("PE-Spatial-T16-512", "random")
     torch.save(tower.state_dict(), tmp_path / "a.pt")
     assert torch.equal(open_tower("PE-Spatial-T16-512", tmp_path / "a.pt").conv1.weight, tower.conv1.weight)
-    with pytest.raises(ValueError, match=r"a\.pt does not tell which tower it holds: name it with --arch"):
+    with pytest.raises(ValueError, match=r"a\.pt contains no config of its backbone: set --arch"):
         open_tower(None, tmp_path / "a.pt")
 
 
 def test_contradictions(detector):
     with pytest.raises(ValueError, match="not PE-Spatial-B16-512: leave --arch out"):
         open_tower("PE-Spatial-B16-512", detector[1])
-    with pytest.raises(ValueError, match="no tower is named"):
+    with pytest.raises(ValueError, match="no backbone given"):
         open_tower(None)
-    with pytest.raises(ValueError, match="no tower is named"):
+    with pytest.raises(ValueError, match="no backbone given"):
         open_tower(None, "random")
 
 

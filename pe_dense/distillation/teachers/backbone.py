@@ -1,4 +1,4 @@
-"""A frozen tower as teacher."""
+"""Frozen backbone as teacher."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from pe_dense.utils.errors import InputError
 
 @MODELS.register_module()
 class TowerTeacher(Teacher):
-    """Tokens of one layer of a tower; later layers are neither kept nor run.
+    """Teacher that returns the patch tokens of one layer of a frozen backbone; later layers are removed.
 
-    A class token takes part, but is not among the tokens.
+    A class token is used in the backbone, but not returned.
 
     Args:
         tower: config of a :class:`~pe_dense.backbones.base.Backbone`, without ``init_cfg``.
-        image_size: side in pixels of the images that it sees, a multiple of its patch size.
-        layer: block number from 0; negatives count from the end.
-        checkpoint: path or ``hf://`` name of its weights; None for random ones.
-        content: what was already read from there; tensors are not copied where dtype and shapes fit.
-        dtype: of its weights and of the computation.
-        cache: as of :class:`Teacher`.
+        image_size: side of the input in pixels, a multiple of the patch size.
+        layer: block number from 0; negative ones count from the end.
+        checkpoint: path or ``hf://`` name of the weights; None for random weights.
+        content: content of the checkpoint, if it was already read; tensors are not copied if dtype and shapes match.
+        dtype: data type of weights and computation.
+        cache: see :class:`Teacher`.
 
     Raises:
-        ValueError: for a layer out of range, or an image size that does not fit.
-        CheckpointError, FileNotFoundError: as :func:`~pe_dense.backbones.build.build_pretrained`.
+        ValueError: if the layer is out of range or the image size is not a multiple of the patch size.
+        CheckpointError, FileNotFoundError: see :func:`~pe_dense.backbones.build.build_pretrained`.
     """
 
     def __init__(
@@ -48,7 +48,9 @@ class TowerTeacher(Teacher):
         super().__init__(dtype, cache)
         self.tower: Backbone = build_pretrained(tower, checkpoint, content)
         if not -self.tower.num_layers <= layer < self.tower.num_layers:
-            raise InputError(f"Teacher's layer {layer} is not among the {self.tower.num_layers} of {self.tower.name}")
+            raise InputError(
+                f"teacher layer {layer} is out of range for the {self.tower.num_layers} blocks of {self.tower.name}"
+            )
         self.layer = layer % self.tower.num_layers
         self._tower_config = dict(tower)
         self.image_size = image_size
@@ -64,11 +66,11 @@ class TowerTeacher(Teacher):
             return self.tower.forward_intermediates(images, [self.layer], output_fmt="NLC")[0]
 
     def require_grid(self, grid: tuple[int, int]) -> None:
-        """Raise a ValueError if tokens (rows, columns) of a student are not on the teacher's grid."""
+        """Raise a ValueError if the token grid (rows, columns) of a student differs from that of the teacher."""
         if grid != self.grid:
             raise InputError(
-                f"The teacher gives {self.grid[0]} x {self.grid[1]} tokens of {self.image_size} px, the student has "
-                f"{grid[0]} x {grid[1]}: choose image sizes that give both the same grid"
+                f"the teacher has {self.grid[0]} x {self.grid[1]} tokens at {self.image_size} px, the student has "
+                f"{grid[0]} x {grid[1]}: choose image sizes with the same token grid"
             )
 
     def settings(self) -> str:

@@ -1,4 +1,4 @@
-"""What all teachers have in common: frozen, never trained, never saved."""
+"""Base class of frozen teachers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ DTYPES = ("float32", "bfloat16")
 
 
 class Teacher(nn.Module, ABC):
-    """A source of tokens for images.
+    """Base class of frozen teachers, which compute tokens of images and are neither trained nor saved.
 
     Args:
-        dtype: 'float32' or 'bfloat16', what it computes in.
-        cache: folder in which its tokens are kept, see :class:`~pe_dense.distillation.feature_cache.FeatureCache`;
-        None to
-            compute them each time.
+        dtype: data type of the computation, 'float32' or 'bfloat16'.
+        cache: folder to cache tokens in, see :class:`~pe_dense.distillation.feature_cache.FeatureCache`; None for no
+            cache.
 
     Raises:
         ValueError: for another dtype.
@@ -30,40 +29,40 @@ class Teacher(nn.Module, ABC):
     def __init__(self, dtype: str = "float32", cache: str | None = None):
         super().__init__()
         if dtype not in DTYPES:
-            raise InputError(f"A teacher's dtype is {' or '.join(DTYPES)}, not {dtype!r}")
+            raise InputError(f"dtype of a teacher must be {' or '.join(DTYPES)}, got {dtype!r}")
         self.dtype = getattr(torch, dtype)
         self.cache = FeatureCache(cache) if cache else None
 
     def forward(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Tokens of images, without gradients.
+        """Compute tokens of images, without gradients.
 
         Args:
-            images: (B, 3, H, W), RGB between 0 and 1.
-            grid: rows h and columns w of the tokens.
+            images: (B, 3, H, W), RGB in [0, 1].
+            grid: rows h and columns w of tokens.
 
         Returns:
             (B, h w, C).
 
         Raises:
-            ValueError: if the teacher can't give that grid.
+            ValueError: if the teacher does not support this grid.
         """
         with torch.inference_mode():
             if self.cache is None:
                 tokens = self.tokens(images, grid)
             else:
                 tokens = self.cache.get(images, f"{self.identity} {grid}", lambda some: self.tokens(some, grid))
-        return tokens.clone()  # what is made in inference mode can't take part in a loss with gradients
+        return tokens.clone()  # tensors created in inference mode cannot be used in a loss with gradients
 
     @abstractmethod
     def tokens(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        """As :meth:`forward`; called in inference mode."""
+        """Implementation of :meth:`forward`, called in inference mode."""
 
     @abstractmethod
     def settings(self) -> str:
-        """All beside the weights on which the tokens depend, for the cache."""
+        """Return a string of all settings on which the tokens depend, apart from weights, for the cache key."""
 
     @cached_property
     def identity(self) -> str:
-        """A hash of weights and settings."""
+        """Hash of weights and settings."""
         state = self.state_dict()
         return digest([type(self).__qualname__, self.settings(), *(part for item in state.items() for part in item)])

@@ -1,4 +1,4 @@
-"""SAM 2.1 as teacher of what belongs together."""
+"""SAM 2.1 as teacher, with mask logits as token features."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ SIZES = ("t", "s", "b+", "l")
 def build_sam(
     size: str, checkpoint: str | Path | None, *, image_size: int = 1024, overrides: Sequence[str] = (), seed: int = 0
 ) -> nn.Module:
-    """Build SAM 2.1 by the package's own config.
+    """Build SAM 2.1 from the config of the ``sam2`` package.
 
     Args:
         size: 't', 's', 'b+' or 'l'.
         checkpoint: path or ``hf://`` name of the weights (``hf://facebook/sam2.1-hiera-large`` finds its file);
-            None for random ones.
-        image_size: side in pixels of the images that it sees, a multiple of 32.
-        overrides: of the package's config, in Hydra's syntax (``model.image_encoder.trunk.embed_dim=16``).
-        seed: of random weights.
+            None for random weights.
+        image_size: side of the input in pixels, a multiple of 32.
+        overrides: overrides of the package config, in Hydra syntax (``model.image_encoder.trunk.embed_dim=16``).
+        seed: seed of random weights.
 
     Returns:
-        the package's ``SAM2Base``, in evaluation mode, without gradients.
+        a ``SAM2Base`` model, in evaluation mode, without gradients.
 
     Raises:
-        ValueError: for an unknown size, an image size that does not fit, or if the package is not installed.
-        CheckpointError, FileNotFoundError: for weights that are missing or do not fit.
+        ValueError: if the size is unknown, the image size is not a multiple of 32, or the package is not installed.
+        CheckpointError, FileNotFoundError: if weights are missing or do not match the model.
     """
     if size not in SIZES:
-        raise InputError(f"SAM 2.1 of size {size!r} does not exist; sizes are {', '.join(SIZES)}")
+        raise InputError(f"unknown SAM 2.1 size {size!r}; available sizes are {', '.join(SIZES)}")
     if image_size % 32 or image_size <= 0:
-        raise InputError(f"SAM's image size of {image_size} px is not a multiple of 32")
+        raise InputError(f"image_size of SAM must be a multiple of 32, got {image_size}")
     try:
         from sam2.build_sam import HF_MODEL_ID_TO_FILENAMES, build_sam2
     except ImportError as error:
         raise InputError(
-            "SAM 2.1 comes from the package sam2, which is not installed: "
+            "SAM 2.1 requires the package sam2, which is not installed: "
             "SAM2_BUILD_CUDA=0 pip install 'pe_dense[distill]'"
         ) from error
     with torch.random.fork_rng(devices=[]):
@@ -69,42 +69,43 @@ def build_sam(
 
 
 def _file_of(checkpoint: str, known: dict[str, tuple[str, str]]) -> str:
-    """Add a hub repository's file, where only the repository is named."""
+    """Append the file name if only a hub repository is given."""
     match = re.fullmatch(r"hf://([^/@]+/[^/@]+)(@[^/]+)?", checkpoint)
     return f"{checkpoint}/{known[match[1]][1]}" if match and match[1] in known else checkpoint
 
 
 @MODELS.register_module()
 class SAMTeacher(Teacher):
-    """Mask logits of a grid of points, as features of tokens.
+    """SAM teacher: mask logits of a grid of point prompts, as features of tokens.
 
-    Each of the grid's points asks for the mask of what it lies on; a token's feature are the logits of all masks at its
-    place. Tokens of one object so have like features.
+    SAM predicts a mask for each point of the grid; the feature of a token is the vector of the logits of all masks at
+    its position. Tokens of the same object therefore have similar features.
 
     Source: Perception Encoder (arXiv 2504.13181), section 5.2 and appendix B.3.1: 32 x 32 points at 1024 px, one map of
-    logits per point, nothing filtered by predicted IoU, stability or overlap. SAM answers a point by three masks. With
-    its thresholds at 0 and without suppression its generator keeps all of them, ordered by their predicted IoU; the
-    first of a point's is taken, as ``sam2`` itself does wherever it needs one mask of a point.
+    logits per point, without filtering by predicted IoU, stability or overlap. SAM predicts three masks per point. With
+    thresholds of 0 and without NMS, its mask generator keeps all of them, ordered by predicted IoU; here the best mask
+    of each point is used, as ``sam2`` itself does wherever it needs one mask per point.
 
-    Logits are those of the decoder, a quarter of the image wide, resampled to the tokens bilinearly. The long way
-    round, logits enlarged to the image and from there to the tokens, gives the same for 32 x 32 tokens of 1024 px. For
-    other grids a bend of the enlarged logits may lie between two pixels that the second step averages: then the results
-    differ by up to a sixteenth of the second differences of the decoder's logits, along rows plus along columns.
+    The decoder logits, at a quarter of the image resolution, are resampled bilinearly to the token grid. Upsampling
+    them to the image first and then downsampling to the token grid is equivalent for 32 x 32 tokens at 1024 px. For
+    other grids a kink of the upsampled logits may lie between two pixels that the second step averages; then results
+    differ by up to a sixteenth of the second differences of the decoder logits, along rows plus along columns.
 
     Args:
-        size: of SAM 2.1, 't', 's', 'b+' or 'l'.
-        checkpoint: path or ``hf://`` name of its weights; None for random ones (tests).
-        image_size: side in pixels of the images that it sees, a multiple of 32.
-        points_per_side: points along a side of the image; their square is the number C of features.
-        points_per_batch: points that are decoded together; by default so many that a map of all takes 128 MB (32 at
-            1024 px), on a CPU 16 MB (4): larger ones cost time there, since the system hands their memory out anew.
+        size: size of SAM 2.1, 't', 's', 'b+' or 'l'.
+        checkpoint: path or ``hf://`` name of the weights; None for random weights (tests).
+        image_size: side of the input in pixels, a multiple of 32.
+        points_per_side: number of points along a side of the image; its square is the number of channels C.
+        points_per_batch: number of points that are decoded together. By default a map of all of them takes 128 MB (32
+            points at 1024 px), on a CPU 16 MB (4 points), where larger allocations are slow because the system maps
+            their memory every time.
         dtype: 'bfloat16' for autocast.
-        overrides: as of :func:`~pe_dense.distillation.teachers.sam.build_sam`.
-        cache: as of :class:`Teacher`.
+        overrides: see :func:`~pe_dense.distillation.teachers.sam.build_sam`.
+        cache: see :class:`Teacher`.
 
     Raises:
-        ValueError: as :func:`~pe_dense.distillation.teachers.sam.build_sam`, or for numbers below 1.
-        CheckpointError, FileNotFoundError: for weights that are missing or do not fit.
+        ValueError: see :func:`~pe_dense.distillation.teachers.sam.build_sam`; also for numbers of points below 1.
+        CheckpointError, FileNotFoundError: if weights are missing or do not match the model.
     """
 
     def __init__(
@@ -121,10 +122,11 @@ class SAMTeacher(Teacher):
         super().__init__(dtype, cache)
         if points_per_side < 1 or (points_per_batch is not None and points_per_batch < 1):
             raise InputError(
-                f"SAM needs points: points_per_side={points_per_side}, points_per_batch={points_per_batch}"
+                f"numbers of points must be at least 1, got points_per_side={points_per_side}, "
+                f"points_per_batch={points_per_batch}"
             )
         sam = build_sam(size, checkpoint, image_size=image_size, overrides=overrides)
-        # Only what sees single images: no memory of a video.
+        # Only the image modules; the video memory modules are not needed.
         self.encoder = sam.image_encoder
         self.prompt_encoder = sam.sam_prompt_encoder
         self.decoder = sam.sam_mask_decoder
@@ -135,7 +137,7 @@ class SAMTeacher(Teacher):
         self.points_per_batch = points_per_batch
 
     def tokens(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        """See :meth:`Teacher.forward`. Images go one by one: their maps are large."""
+        """See :meth:`Teacher.forward`. Images are processed one by one to limit memory."""
         images = resize(images, self.image_size, SAM_MEAN_STD)
         device = images.device
         low_res = self.prompt_encoder.mask_input_size
@@ -150,18 +152,18 @@ class SAMTeacher(Teacher):
         return torch.stack(tokens)
 
     def _fitting(self, device: torch.device) -> int:
-        """Points of a batch."""
+        """Return the default number of points per batch for the memory budget of the device."""
         height, width = self.prompt_encoder.image_embedding_size
         budget = 2**24 if device.type == "cpu" else 2**27
         return max(1, budget // (4 * height * width * self.prompt_encoder.embed_dim))
 
     def points(self) -> Tensor:
-        """The grid, (C, 2): x and y in pixels of SAM's image, row by row, in the middle of their cells."""
+        """Return the grid of points, (C, 2): x and y of cell centers in pixels of the input of SAM, row by row."""
         cells = (torch.arange(self.points_per_side) + 0.5) / self.points_per_side * self.image_size
         return torch.cartesian_prod(cells, cells).flip(1)
 
     def embed(self, image: Tensor) -> ImageEmbedding:
-        """Encode an image (1, 3, S, S) in SAM's size and colors."""
+        """Encode an image (1, 3, S, S), resized and normalized for SAM."""
         fine, middle, coarse = self.encoder(image)["backbone_fpn"]
         pixels = coarse.flatten(2).transpose(1, 2) + self.no_memory + self.prompt_encoder.no_mask_embed.weight
         return ImageEmbedding(

@@ -1,19 +1,20 @@
-"""Mask logits of many points of one image, on a coarse grid: SAM's mask decoder with nothing computed in vain.
+"""Efficient mask decoder of SAM for many point prompts of one image and logits on a coarse grid.
 
-The result is the decoder's own, up to rounding. What is saved:
+Results equal those of the original decoder up to rounding. It is faster for the following reasons:
 
-* Tokens of a point attend to the image independently of other points', so in the first layer, where the image is the
-  same for all of them, the points of a batch are queries to one image: its keys and values are computed once.
-* Between few tokens and many pixels, projections of the image belong on the tokens' side: ``q . (W x) = (W' q) . x``,
-  and ``sum of a (W x) = W (sum of a x)``. With 8 tokens in 8 heads that is half the work, and no projected map is
-  stored. A bias joins in where a head's weights sum to one, or drops out of the softmax.
-* The last attention serves only the tokens of masks and of their quality.
-* The quality is known before the masks: of a point's three only the chosen one is made.
-* Bilinear resampling to a coarser grid reads few pixels (of 256 x 256 logits one in 16 for a grid of 32 x 32), and
-  transposed convolutions that do not overlap give each pixel by itself.
+* Tokens of a point attend to the image independently of other points. In the first layer the image is the same for all
+  points, so the points of a batch are queries to one image, whose keys and values are computed once.
+* With few tokens and many pixels, projections of the image are applied to the tokens instead:
+  ``q . (W x) = (W' q) . x`` and ``sum of a (W x) = W (sum of a x)``. With 8 tokens and 8 heads this halves the
+  computation, and no projected map is stored. Biases are added where the attention weights of a head sum to one, or
+  cancel in the softmax.
+* The last attention is only computed for the mask tokens and the IoU token.
+* The IoU is predicted before the masks, so only the best of the three masks of a point is computed.
+* Bilinear resampling to a coarser grid reads few pixels (one in 16 of 256 x 256 logits for a grid of 32 x 32), and
+  non-overlapping transposed convolutions can be evaluated for single pixels.
 
-Shapes: P points of a batch, T tokens of a point, N pixels of the image embedding (h x w), C their channels, D channels
-of a head.
+In shapes P is the number of points of a batch, T the number of tokens of a point, N the number of pixels of the image
+embedding (h x w), C its channels, and D the channels of a head.
 """
 
 from __future__ import annotations
@@ -28,14 +29,15 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class CoarseAxis:
-    """One axis of a map of logits and of a coarser grid on it.
+    """Resampling of one axis of a logit map to a coarser grid.
 
-    The map comes of two transposed convolutions with stride 2, so pixel i is a child of pixel i // 2 of the map before.
+    The map is the output of two transposed convolutions with stride 2, so pixel i is computed from pixel i // 2 of the
+    previous map.
 
     Args:
         weights: (G, F), bilinear weights (``align_corners=False``, no antialiasing) of the F pixels that are read.
-        fine: (F,), their indices, rising.
-        middle: (M,), the indices of their parents, rising.
+        fine: (F,), indices of these pixels, increasing.
+        middle: (M,), indices of their parents, increasing.
     """
 
     weights: Tensor
@@ -44,8 +46,8 @@ class CoarseAxis:
 
     @classmethod
     def of(cls, size: int, cells: int, device: torch.device) -> CoarseAxis:
-        """From ``size`` pixels to ``cells``."""
-        # Resampling is linear: what it does to the unit vectors is its matrix.
+        """Build the resampling from ``size`` pixels to ``cells`` cells."""
+        # Resampling is linear, so applying it to unit vectors computes its matrix.
         matrix = F.interpolate(torch.eye(size)[None], size=cells, mode="linear", align_corners=False)[0].T
         fine = matrix.any(dim=0).nonzero()[:, 0]
         return cls(*(t.to(device) for t in (matrix[:, fine], fine, torch.unique(fine // 2))))
@@ -54,13 +56,13 @@ class CoarseAxis:
 def transposed_conv_at(
     x: Tensor, conv: nn.ConvTranspose2d, parents: tuple[Tensor, Tensor], parities: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """Some output pixels of a transposed convolution with kernel 2 and stride 2.
+    """Compute selected output pixels of a transposed convolution with kernel size 2 and stride 2.
 
     Args:
-        x: (P, H, W, C), the input, or those rows and columns of it that are needed.
-        conv: with C input channels.
-        parents: of R rows and K columns of the output, their input's places in x.
-        parities: whether they are the first (0) or second (1) child of it.
+        x: (P, H, W, C), the input, or only the rows and columns of it that are needed.
+        conv: transposed convolution with C input channels.
+        parents: indices into x of the input pixels of R rows and K columns of the output.
+        parities: whether they are the first (0) or second (1) output of their input pixel.
 
     Returns:
         (P, R, K, C').
@@ -76,13 +78,13 @@ def transposed_conv_at(
 
 @dataclass(frozen=True)
 class ImageEmbedding:
-    """What the decoder needs of one image.
+    """Inputs of the decoder for one image.
 
     Args:
-        pixels: (1, N, C), the encoder's last map, the embedding of "no mask" added.
-        positions: (1, N, C).
-        size: h and w.
-        high_res: (C', 2h, 2w) and (C'', 4h, 4w), projected to what the upscaling adds.
+        pixels: (1, N, C), last map of the encoder plus the "no mask" embedding.
+        positions: (1, N, C), positional encoding.
+        size: height h and width w of the map.
+        high_res: (C', 2h, 2w) and (C'', 4h, 4w), projected high-resolution maps that are added in the upscaling.
     """
 
     pixels: Tensor
@@ -94,20 +96,21 @@ class ImageEmbedding:
 def decode_points(
     prompt_encoder: nn.Module, decoder: nn.Module, image: ImageEmbedding, points: Tensor, grid: tuple[CoarseAxis, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Masks of points.
+    """Predict masks of point prompts.
 
     Args:
-        prompt_encoder, decoder: of a ``SAM2Base``.
-        image: of the size that they were built for.
-        points: (P, 2), x and y in pixels of the model's input, each on an object.
-        grid: rows and columns of the result.
+        prompt_encoder, decoder: modules of a ``SAM2Base``.
+        image: image embedding of the size that these modules were built for.
+        points: (P, 2), x and y of foreground points in pixels of the model input.
+        grid: resampling of rows and of columns to the output grid.
 
     Returns:
-        logits (P, rows, columns) of each point's mask of the highest predicted IoU, and the IoUs (P, 3) of its three.
+        logits (P, rows, columns) of the mask with the highest predicted IoU of each point, and the predicted IoUs
+        (P, 3) of its three masks.
     """
     tokens = _prompts(prompt_encoder, decoder, points)
-    quality_token = int(decoder.pred_obj_scores)  # a score of presence goes before it, the four masks come after it
-    # The first of the masks is the answer to several prompts; a single point is answered by the other three.
+    quality_token = int(decoder.pred_obj_scores)  # after the optional object score token, before the four mask tokens
+    # The first mask token is for multiple prompts; the other three are for a single point.
     wanted = [quality_token, *range(quality_token + 2, quality_token + 1 + decoder.num_mask_tokens)]
     queries, pixels = _transform(decoder.transformer, image, tokens, wanted)
     quality = decoder.iou_prediction_head(queries[:, 0])[:, 1:]  # (P, 3)
@@ -118,7 +121,7 @@ def decode_points(
 
 
 def _prompts(prompt_encoder: nn.Module, decoder: nn.Module, points: Tensor) -> Tensor:
-    """(P, 2) -> (P, T, C): the decoder's own tokens, the point and the padding that SAM adds to points."""
+    """Build tokens (P, T, C) from points (P, 2): output tokens, point embedding and the padding point of SAM."""
     labels = torch.ones(len(points), 1, dtype=torch.int, device=points.device)
     prompts, _ = prompt_encoder(points=(points[:, None], labels), boxes=None, masks=None)
     own = [decoder.obj_score_token.weight] if decoder.pred_obj_scores else []
@@ -127,7 +130,7 @@ def _prompts(prompt_encoder: nn.Module, decoder: nn.Module, points: Tensor) -> T
 
 
 def _transform(transformer: nn.Module, image: ImageEmbedding, tokens: Tensor, wanted: list[int]) -> tuple[Tensor, ...]:
-    """The two-way transformer: the wanted tokens (P, len(wanted), C) and the pixels (P, N, C)."""
+    """Apply the two-way transformer; return tokens (P, len(wanted), C) and pixels (P, N, C)."""
     queries, pixels = tokens, image.pixels
     for layer in transformer.layers:
         if layer.skip_first_layer_pe:
@@ -149,7 +152,7 @@ def _transform(transformer: nn.Module, image: ImageEmbedding, tokens: Tensor, wa
 
 
 def _look_at_pixels(attention: nn.Module, queries: Tensor, placed: Tensor, pixels: Tensor) -> Tensor:
-    """Tokens (P, T, C) attend to pixels (P or 1, N, C), whose keys are ``placed`` and whose values are ``pixels``."""
+    """Cross-attention from tokens (P, T, C) to pixels (P or 1, N, C), with keys ``placed`` and values ``pixels``."""
     if len(pixels) == 1:
         return attention(queries.flatten(0, 1)[None], placed, pixels).view_as(queries)
     heads = attention.num_heads
@@ -164,7 +167,7 @@ def _look_at_pixels(attention: nn.Module, queries: Tensor, placed: Tensor, pixel
 
 
 def _look_at_tokens(attention: nn.Module, placed: Tensor, placed_tokens: Tensor, tokens: Tensor) -> Tensor:
-    """Pixels (P or 1, N, C) attend to tokens (P, T, C): (P, N, C)."""
+    """Cross-attention from pixels (P or 1, N, C) to tokens (P, T, C); returns (P, N, C)."""
     heads = attention.num_heads
     to_queries = attention.q_proj.weight.unflatten(0, (heads, -1))  # (heads, D, C)
     out = attention.out_proj.weight.unflatten(1, (heads, -1)).permute(1, 2, 0)  # (heads, D, C)
@@ -180,7 +183,7 @@ def _look_at_tokens(attention: nn.Module, placed: Tensor, placed_tokens: Tensor,
 def _logits(
     upscaling: nn.Sequential, image: ImageEmbedding, pixels: Tensor, kernels: Tensor, grid: tuple[CoarseAxis, ...]
 ) -> Tensor:
-    """Upscale pixels (P, N, C) fourfold and weigh channels by kernels (P, C''), where the grid reads: (P, *grid)."""
+    """Upscale pixels (P, N, C) by 4, apply mask kernels (P, C'') and resample to the grid: (P, *grid)."""
     conv_1, norm, activation_1, conv_2, activation_2 = upscaling
     x = pixels.unflatten(1, image.size)  # (P, h, w, C)
     rows, columns = (axis.middle for axis in grid)
