@@ -36,8 +36,11 @@ def test_dpt_takes_one_tap_or_four():
     [
         (dict(test_cfg=dict(mode="tiles")), "test_cfg.mode 'tiles' is not one of whole, slide"),
         (dict(test_cfg=dict(mode="slide", crop_size=(16, 16), stride=(8, 17))), r"stride \(8, 17\) is larger than"),
-        (dict(test_cfg=dict(mode="slide", crop_size=(16, 18))), r"crop_size \(16, 18\) is no multiple .* of 4 px"),
-        (dict(data_preprocessor=dict(size=(18, 16))), r"data_preprocessor.size \(18, 16\) is no multiple"),
+        (
+            dict(test_cfg=dict(mode="slide", crop_size=(16, 18))),
+            r"crop_size \(16, 18\) is not a multiple of the patch size 4",
+        ),
+        (dict(data_preprocessor=dict(size=(18, 16))), r"data_preprocessor.size \(18, 16\) is not a multiple"),
         (dict(backbone=dict(out_indices=(5,))), r"block 5 is out of range for 3 blocks; allowed are -3\.\.2"),
         (dict(backbone=dict(_delete_=True, type="pe_dense.PETower", arch=ARCH)), "needs a FrozenTower, got a PETower"),
     ],
