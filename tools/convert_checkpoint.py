@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Write a released detector in this project's layout: tools/convert_checkpoint.py SRC DST
+"""Convert a published detector checkpoint to this project's format: tools/convert_checkpoint.py SRC DST
 
-Released files load as they are wherever a checkpoint is asked for; a converted one starts faster and can be edited.
+Published files can be passed wherever a checkpoint is expected; a converted file loads faster and can be edited.
 """
 
 import argparse
@@ -13,8 +13,8 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SRC", help="path, or hf://<owner>/<repo>/<file>")
-    parser.add_argument("destination", metavar="DST", type=Path, help="the file to write (.pth)")
-    parser.add_argument("--config", help="of the model that the file is for (that of the released file)")
+    parser.add_argument("destination", metavar="DST", type=Path, help="output file (.pth)")
+    parser.add_argument("--config", help="config of the model (default: the config of the published file)")
     return parser.parse_args()
 
 

@@ -15,15 +15,15 @@ def parse_args():
         "towers",
         nargs="+",
         metavar="TOWER",
-        help="a published backbone (PE-Spatial-B16-512) or one of timm (timm/NAME), either with other weights "
-        "(NAME=FILE or NAME=random), or a checkpoint or work dir of a run",
+        help="published backbone (PE-Spatial-B16-512) or timm model (timm/NAME), optionally with other weights "
+        "(NAME=FILE or NAME=random), or the checkpoint or work dir of a training run",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     parser.add_argument("--port", type=int, default=8765, help="port to listen on, 0 for any free one (8765)")
     parser.add_argument(
-        "--max-size", type=int, default=1024, help="limit of the longer side in pixels at which images are run (1024)"
+        "--max-size", type=int, default=1024, help="maximum length of the longer image side in pixels (1024)"
     )
-    parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (default: a GPU if there is one)")
+    parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (default: a GPU if available)")
     return parser.parse_args()
 
 

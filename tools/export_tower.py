@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write a trained model's tower in the published format: tools/export_tower.py CHECKPOINT OUT.pt|OUT.safetensors"""
+"""Export a trained backbone in the published format: tools/export_tower.py CHECKPOINT OUT.pt|OUT.safetensors"""
 
 import argparse
 from pathlib import Path
@@ -8,12 +8,12 @@ from pathlib import Path
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("checkpoint", help="path, or work dir (its last checkpoint)")
-    parser.add_argument("out", type=Path, help="the file to write: .pt, .pth or .safetensors")
-    parser.add_argument("--overwrite", action="store_true", help="replace that file")
+    parser.add_argument("out", type=Path, help="output file: .pt, .pth or .safetensors")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite an existing output file")
     parser.add_argument(
         "--fold-layer-scale",
         action="store_true",
-        help="move LayerScale into the projections before it, for towers that have none",
+        help="fold LayerScale into the preceding projections, for architectures without LayerScale",
     )
     return parser.parse_args()
 

@@ -1,8 +1,9 @@
 #!/usr/bin/env python
 """Draw a trained model's predictions on images: tools/predict.py CONFIG CHECKPOINT IMAGE|FOLDER... --out DIR
 
-Objects, classes of pixels or depth, as the config's model has it. With --words, labels of pixels by words, without
-training: CONFIG is then a PE Core model (PE-Core-B16-224, a file or hf:// name) and CHECKPOINT is 'words'.
+The config's model determines the task: object detection, semantic segmentation or depth estimation. With --words,
+open-vocabulary segmentation without training: CONFIG is a PE Core model (PE-Core-B16-224, a file or hf:// name) and
+CHECKPOINT is 'words'.
 """
 
 import argparse
@@ -18,35 +19,40 @@ def parse_args():
         "checkpoint", type=text, help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>"
     )
     parser.add_argument("images", nargs="+", type=text, metavar="IMAGE", help="image files or folders")
-    parser.add_argument("--out", type=path, required=True, help="folder for pictures and JSON files")
-    parser.add_argument("--overwrite", action="store_true", help="replace files in that folder")
-    parser.add_argument("--score-thr", type=number(0, 1), help="of detectors: draw objects from this score on (0.3)")
+    parser.add_argument("--out", type=path, required=True, help="output folder for visualizations and JSON files")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite existing files in the output folder")
     parser.add_argument(
-        "--tta", action="store_true", help="of detectors: look at several sizes, mirrored too: slower and better"
+        "--score-thr", type=number(0, 1), help="detectors only: minimum score of the objects to draw (0.3)"
     )
-    parser.add_argument("--batch-size", type=whole_number(1, 100_000), default=1, help="images that run together (1)")
-    parser.add_argument("--device", type=text, help="cuda, cuda:1, cpu, ... (a GPU where there is one)")
     parser.add_argument(
-        "--data", type=text, metavar="FOLDER", help="data of your own that it was trained on, for their classes"
+        "--tta", action="store_true", help="detectors only: test-time augmentation: multi-scale and horizontal flip"
+    )
+    parser.add_argument("--batch-size", type=whole_number(1, 100_000), default=1, help="batch size (1)")
+    parser.add_argument("--device", type=text, help="cuda, cuda:1, cpu, ... (default: a GPU if available)")
+    parser.add_argument(
+        "--data",
+        type=text,
+        metavar="FOLDER",
+        help="folder of the custom data set that the model was trained on, for its class names",
     )
     parser.add_argument("--val-ann", type=text, metavar="FILE", help="annotation file with the classes, with --data")
     parser.add_argument(
         "--words",
         metavar="WORD,WORD",
-        help="segment by these words: 'dog, sofa, grass'; synonyms are separated by ';'; 'background; wall' goes first",
+        help="classes to segment, such as 'dog, sofa, grass'; separate synonyms by ';'; put 'background; wall' first",
     )
     parser.add_argument(
         "--cfg-options",
         nargs="+",
         action=ConfigOptions,
         metavar="NAME=VALUE",
-        help="change values: image_size=512, ...",
+        help="override config values: image_size=512, ...",
     )
     return parser.parse_args()
 
 
 def config_predictor(args):
-    """The inferencer of the config's model."""
+    """Build the inferencer of the config's model."""
     from pe_dense.engine.config import load_config
     from pe_dense.engine.inferencer import load_predictor
 
@@ -62,7 +68,7 @@ def config_predictor(args):
 
 
 def words_predictor(args):
-    """An open-vocabulary segmenter of the words."""
+    """Build the open-vocabulary segmentation inferencer for ``--words``."""
     from pe_dense.utils.errors import ConfigError
 
     given = dict(

@@ -4,7 +4,7 @@
 tools/print_config.py configs/coco_deta_pe_g14_1824.py
 tools/print_config.py configs/ade20k_sweep_pe.py --cfg-options tower=PE-Spatial-B16-512
 
-The output is a config itself.
+The output is a valid config.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def parse_args():
         nargs="+",
         action=ConfigOptions,
         metavar="NAME=VALUE",
-        help="change values: data_root=FOLDER, image_size=512, tower=PE-Core-B16-224, ...",
+        help="override config values: data_root=FOLDER, image_size=512, tower=PE-Core-B16-224, ...",
     )
     return parser.parse_args()
 

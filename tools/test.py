@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Evaluate a checkpoint of a config: tools/test.py CONFIG CHECKPOINT"""
+"""Evaluate a checkpoint on a config's test set: tools/test.py CONFIG CHECKPOINT"""
 
 import argparse
 
@@ -13,25 +13,23 @@ def parse_args():
         "checkpoint",
         nargs="?",
         type=text,
-        help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>; methods without training take any "
-        "file with a tower, by default the one that the config names",
+        help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>; training-free methods accept "
+        "any checkpoint with a backbone (default: the config's)",
     )
-    parser.add_argument("--work-dir", type=text, help="where results go (work_dirs/<config name>)")
+    parser.add_argument("--work-dir", type=text, help="output folder (work_dirs/<config name>)")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--tta", action="store_true", help="test several sizes, mirrored too: slower and better")
+    parser.add_argument("--tta", action="store_true", help="test-time augmentation: multi-scale and horizontal flip")
     parser.add_argument(
-        "--data", type=text, metavar="FOLDER", help="data of your own instead of the config's, as in training"
+        "--data", type=text, metavar="FOLDER", help="folder of a custom data set, used instead of the config's"
     )
-    parser.add_argument(
-        "--val-ann", type=text, metavar="FILE", help="annotations of the images to test on, with --data"
-    )
-    parser.add_argument("--images", type=text, metavar="FOLDER", help="folder of the images, with --data")
+    parser.add_argument("--val-ann", type=text, metavar="FILE", help="annotation file of the test images, with --data")
+    parser.add_argument("--images", type=text, metavar="FOLDER", help="image folder, with --data")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
         action=ConfigOptions,
         metavar="NAME=VALUE",
-        help="change values: data_root=FOLDER, image_size=512, ...",
+        help="override config values: data_root=FOLDER, image_size=512, ...",
     )
     return parser.parse_args()
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python
-"""Train a model of a config.
+"""Train the model of a config.
 
-tools/train.py configs/lvis_maskrcnn_pe_g14.py                            one GPU
-torchrun --nproc_per_node=8 tools/train.py CONFIG --launcher pytorch      several
-torchrun ... tools/train.py CONFIG --launcher pytorch --fsdp              several that share a model out
+tools/train.py configs/lvis_maskrcnn_pe_g14.py                            single GPU
+torchrun --nproc_per_node=8 tools/train.py CONFIG --launcher pytorch      multiple GPUs
+torchrun ... tools/train.py CONFIG --launcher pytorch --fsdp              multiple GPUs, fully sharded (FSDP)
 """
 
 import argparse
@@ -14,46 +14,50 @@ from pe_dense.engine.arguments import ConfigOptions, number, text
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=text, help="config file")
-    parser.add_argument("--work-dir", type=text, help="where logs and checkpoints go (work_dirs/<config name>)")
+    parser.add_argument("--work-dir", type=text, help="folder for logs and checkpoints (work_dirs/<config name>)")
     parser.add_argument(
         "--resume",
         nargs="?",
         type=text,
         const="auto",
         metavar="CHECKPOINT",
-        help="go on from a checkpoint, by default from the last one in the work dir",
+        help="resume from a checkpoint (default: the last one in the work dir)",
     )
-    parser.add_argument("--amp", action="store_true", help="mixed precision (bfloat16) if the config has it not")
+    parser.add_argument("--amp", action="store_true", help="enable bfloat16 mixed precision")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--fsdp", action="store_true", help="share parameters and optimizer out among the processes")
+    parser.add_argument(
+        "--fsdp", action="store_true", help="shard parameters, gradients and optimizer state across GPUs (FSDP)"
+    )
     parser.add_argument(
         "--ema",
         nargs="?",
         type=number(0, 1),
         const=0.0002,
-        metavar="PART",
-        help="evaluate and save a moving average of the weights, which each step brings nearer to them by this part "
-        "(0.0002, an average over some 5000 steps; more for short runs)",
+        metavar="MOMENTUM",
+        help="evaluate and save an exponential moving average (EMA) of the weights with this momentum (0.0002, an "
+        "average over about 5000 iterations; use a larger value for short runs)",
     )
     parser.add_argument(
         "--show-parameter-groups",
         action="store_true",
-        help="print which parameters learn at which rate, and end; needs neither data nor weights",
-    )
-    parser.add_argument("--data", type=text, metavar="FOLDER", help="data of your own, in COCO's or LVIS's format")
-    parser.add_argument(
-        "--train-ann", type=text, metavar="FILE", help="annotations of the training images, with --data"
+        help="print the learning rate of each parameter group and exit; requires neither data nor weights",
     )
     parser.add_argument(
-        "--val-ann", type=text, metavar="FILE", help="annotations of the validation images, with --data"
+        "--data", type=text, metavar="FOLDER", help="folder of a custom data set in COCO or LVIS format"
     )
-    parser.add_argument("--images", type=text, metavar="FOLDER", help="folder of the images, with --data")
+    parser.add_argument(
+        "--train-ann", type=text, metavar="FILE", help="annotation file of the training images, with --data"
+    )
+    parser.add_argument(
+        "--val-ann", type=text, metavar="FILE", help="annotation file of the validation images, with --data"
+    )
+    parser.add_argument("--images", type=text, metavar="FOLDER", help="image folder, with --data")
     parser.add_argument(
         "--cfg-options",
         nargs="+",
         action=ConfigOptions,
         metavar="NAME=VALUE",
-        help="change values: data_root=FOLDER, image_size=512, model.backbone.with_cp=False, ...",
+        help="override config values: data_root=FOLDER, image_size=512, model.backbone.with_cp=False, ...",
     )
     return parser.parse_args()
 

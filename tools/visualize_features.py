@@ -1,12 +1,12 @@
 #!/usr/bin/env python
-"""Draw what a tower sees: tools/visualize_features.py IMAGE... --arch PE-Spatial-G14-448 --out DIR
+"""Visualize backbone features: tools/visualize_features.py IMAGE... --arch PE-Spatial-G14-448 --out DIR
 
   --mode pca             principal components as colors (the default); videos give MP4
-  --mode correspondence  parts of the first image joined to those of the others that are mutually nearest
-  --mode similarity      how alike all tokens are to the one at --point of the first image
-  --mode attention       where the token at --point looks, by the tower's own queries and keys
+  --mode correspondence  mutual nearest neighbors between the first image and each of the others
+  --mode similarity      cosine similarity of all tokens to the token at --point of the first image
+  --mode attention       attention map of the token at --point, from the backbone's queries and keys
 
---weights takes any checkpoint of this project (a detector's, an aligned student's, a probe's) and draws its tower.
+--weights accepts any checkpoint of this project (detector, distilled student or probe) and loads its backbone.
 """
 
 import argparse
@@ -18,16 +18,19 @@ from pe_dense.engine.arguments import path, text, whole_number
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", nargs="+", type=text, metavar="IMAGE", help="image files, folders of them, or videos")
-    parser.add_argument("--arch", type=text, metavar="NAME", help="published tower, such as PE-Spatial-B16-512")
+    parser.add_argument("--arch", type=text, metavar="NAME", help="published backbone, such as PE-Spatial-B16-512")
     parser.add_argument(
         "--weights",
         type=text,
         metavar="SOURCE",
-        help="file, run's folder, hf:// name, or 'random' for trying out (hf://facebook/<arch>); the checkpoint of a "
-        "run tells its tower, so that --arch is not needed",
+        help="file, work dir, hf:// name, or 'random' for a smoke test (hf://facebook/<arch>); the checkpoint of a "
+        "training run stores its architecture, so --arch is not needed",
     )
     parser.add_argument(
-        "--layers", default="-1", metavar="N,N|all", help="blocks from 0, negatives from the end, or all (-1)"
+        "--layers",
+        default="-1",
+        metavar="N,N|all",
+        help="block indices from 0, negative indices from the end, or all (-1)",
     )
     parser.add_argument("--mode", choices=["pca", "correspondence", "similarity", "attention"], default="pca")
     parser.add_argument(
@@ -35,18 +38,26 @@ def parse_args():
         nargs="+",
         type=text,
         metavar="FILE|auto",
-        help="look at the foreground only: a mask per image, or auto",
+        help="restrict the figure to the foreground: one mask per image, or auto",
     )
     parser.add_argument(
-        "--point", metavar="X,Y|cls", help="pixel of the first image (its middle), or for attention the class token"
+        "--point",
+        metavar="X,Y|cls",
+        help="pixel of the first image (default: its center); cls, the class token, for attention",
     )
     parser.add_argument(
-        "--size", type=whole_number(1, 16_384), help="longer side in pixels that images are run at (the tower's own)"
+        "--size",
+        type=whole_number(1, 16_384),
+        help="longer side of the resized images in pixels (default: the backbone's)",
     )
-    parser.add_argument("--per-image", action="store_true", help="components of each image by itself, not of all")
-    parser.add_argument("--out", type=path, default=Path("work_dirs/features"), help="folder (work_dirs/features)")
-    parser.add_argument("--overwrite", action="store_true", help="replace files in that folder")
-    parser.add_argument("--device", type=text, help="cuda, cuda:1, cpu, ... (a GPU where there is one)")
+    parser.add_argument(
+        "--per-image", action="store_true", help="compute PCA per image instead of jointly over all images"
+    )
+    parser.add_argument(
+        "--out", type=path, default=Path("work_dirs/features"), help="output folder (work_dirs/features)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="overwrite existing files in the output folder")
+    parser.add_argument("--device", type=text, help="cuda, cuda:1, cpu, ... (default: a GPU if available)")
     return parser.parse_args()
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
-"""Classify images and videos by words: tools/zeroshot.py MODEL IMAGE|VIDEO|FOLDER... --words "a cat, a dog"
+"""Zero-shot classification of images and videos: tools/zeroshot.py MODEL IMAGE|VIDEO|FOLDER... --words "a cat, a dog"
 
-MODEL is the name of a PE Core model (PE-Core-B16-224), a file with both of its towers, or hf://<owner>/<repo>/<file>.
-Instead of --words, --labels and --captions evaluate classification and retrieval on the files of a CSV file.
+MODEL is the name of a PE Core model (PE-Core-B16-224), a file with both encoders, or hf://<owner>/<repo>/<file>.
+Instead of --words, --labels and --captions evaluate classification and retrieval on the images of a CSV file.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pe_dense.engine.arguments import path, text, whole_number
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=text, help="name, path or hf:// name of a PE Core model")
-    parser.add_argument("images", nargs="*", type=text, metavar="IMAGE", help="images, folders of them, or videos")
+    parser.add_argument("images", nargs="*", type=text, metavar="IMAGE", help="image files, image folders or videos")
     task = parser.add_mutually_exclusive_group(required=True)
     task.add_argument("--words", metavar="WORD,WORD", help="class names separated by commas")
     task.add_argument(
@@ -30,11 +30,11 @@ def parse_args():
         metavar="NAME|TEMPLATE",
         help="photo, imagenet (80 prompts), vild, none, or templates such as 'a sketch of a {}.' (photo)",
     )
-    parser.add_argument("--top", type=whole_number(1, 1000), default=5, help="words printed for an image (5)")
-    parser.add_argument("--json", type=path, metavar="FILE", help="write all probabilities or figures there")
-    parser.add_argument("--overwrite", action="store_true", help="replace that file")
-    parser.add_argument("--batch-size", type=whole_number(1, 100_000), default=16, help="images that run together (16)")
-    parser.add_argument("--device", type=text, help="cuda, cuda:1, cpu, ... (a GPU where there is one)")
+    parser.add_argument("--top", type=whole_number(1, 1000), default=5, help="number of classes printed per image (5)")
+    parser.add_argument("--json", type=path, metavar="FILE", help="write all probabilities or metrics to this file")
+    parser.add_argument("--overwrite", action="store_true", help="overwrite an existing JSON file")
+    parser.add_argument("--batch-size", type=whole_number(1, 100_000), default=16, help="batch size (16)")
+    parser.add_argument("--device", type=text, help="cuda, cuda:1, cpu, ... (default: a GPU if available)")
     return parser.parse_args()
 
 

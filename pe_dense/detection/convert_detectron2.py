@@ -1,4 +1,4 @@
-"""Released detectors: Detectron2's layout of a Mask R-CNN, brought to mmdet's."""
+"""Convert published Mask R-CNN checkpoints from Detectron2's layout to mmdet's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pe_dense.backbones.checkpoint import adapt_backbone_state
 from pe_dense.utils import CheckpointError
 
-# Patterns of Detectron2's keys and what they become; None is left out: it is remade from the annotations.
+# Patterns of Detectron2's keys and their replacements. None drops the key: it is recomputed from the annotations.
 _RULES: list[tuple[str, str | None]] = [
     (r"backbone\.net\.(.+)", r"backbone.\1"),
     (r"backbone\.(simfp_.+)", r"neck.\1"),
@@ -31,32 +31,33 @@ _LANDMARK = "proposal_generator.rpn_head.objectness_logits.weight"
 
 
 def is_detectron2(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is a Mask R-CNN in Detectron2's layout."""
+    """Return whether a state dict is a Mask R-CNN in Detectron2's layout."""
     return _LANDMARK in state
 
 
 def classifier_outputs(state: dict[str, Tensor]) -> int:
-    """Outputs of the second stage's classifier: classes and background."""
+    """Return the number of outputs of the box classifier: classes plus background."""
     return len(state["roi_heads.box_predictor.cls_score.bias"])
 
 
 def has_layer_scale(state: dict[str, Tensor]) -> bool:
-    """Whether the tower has LayerScale."""
+    """Return whether the backbone has LayerScale."""
     return any(key.endswith(".ls_1.gamma") for key in state)
 
 
 def from_detectron2(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
-    """Map a released Mask R-CNN to a model of this project's configs.
+    """Convert the state dict of a published Mask R-CNN to the keys of this project's model.
 
-    Every key is accounted for: mapped, a rotary or sampling table that is remade, or an error.
+    Every key is either mapped, dropped (rotary and sampling tables are recomputed) or reported as unexpected.
 
     Args:
         state: Detectron2's state dict.
-        model: the model that it is for; its tower tells what becomes of positions and the unused class entry.
-        source: how errors name the file.
+        model: the target model; its backbone determines the size of the position embedding and whether the unused class
+                token entry is kept.
+        source: name of the file in error messages.
 
     Raises:
-        CheckpointError: for a key that no rule knows, or a tower that does not fit.
+        CheckpointError: if a key is unexpected or the backbone does not match.
     """
     tower, mapped, unknown = {}, {}, []
     for key, value in state.items():
@@ -79,7 +80,7 @@ def from_detectron2(state: dict[str, Tensor], model: nn.Module, source: str) -> 
 
 
 def _rename(key: str) -> str | None:
-    """The new name; None to leave out, '' where no rule matches. Layers are counted from 1 there, from 0 here."""
+    """Return the new key, None to drop it, or '' if no rule matches. Detectron2 counts layers from 1, mmdet from 0."""
     for pattern, replacement in _RULES:
         match = re.fullmatch(pattern, key)
         if match:

@@ -1,4 +1,4 @@
-"""Adapt a detector's config to a folder of custom data."""
+"""Adapt a detector's config to a custom data set."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _json_files(folder: Path) -> list[Path]:
 
 
 def _rank(name: str, split: str) -> int | None:
-    """How well a name matches a split: 0 is best, None is not at all."""
+    """Return how well a name matches a split: 0 is the best match, None is no match."""
     words = re.findall("[a-z]+", name.lower())
     named = {other for other in SPLITS if any(other in word for word in words)}
     if {"train", "val"} <= named:
@@ -78,7 +78,7 @@ def _rank(name: str, split: str) -> int | None:
 
 
 def chosen_file(root: Path, name: str | Path, option: str) -> Path:
-    """The path of a file that an option names, relative to the working directory or to the data folder.
+    """Return the path of a file given by an option, relative to the working directory or to the data folder.
 
     Raises:
         ConfigError: if there is no such file.
@@ -90,7 +90,7 @@ def chosen_file(root: Path, name: str | Path, option: str) -> Path:
 
 
 def chosen_folder(root: Path, folder: str | Path, image: str, annotations: Path) -> str:
-    """The image folder that ``--images`` names, relative to the data folder if it lies there, else absolute.
+    """Return the image folder given by ``--images``, relative to the data folder if inside it, else absolute.
 
     Args:
         root: data folder.
@@ -99,7 +99,7 @@ def chosen_folder(root: Path, folder: str | Path, image: str, annotations: Path)
         annotations: file that lists the image, for the error message.
 
     Raises:
-        ConfigError: if the image is not there.
+        ConfigError: if the image is not found.
     """
     places = [path for path in (Path(folder), root / folder) if path.is_dir()]
     if not places:
@@ -111,15 +111,15 @@ def chosen_folder(root: Path, folder: str | Path, image: str, annotations: Path)
 
 
 def relative(path: Path, root: Path) -> str:
-    """A path relative to a folder if it lies there, else the absolute path."""
+    """Return a path relative to a folder if it is inside the folder, else the absolute path."""
     inside = Path(os.path.abspath(path)), Path(os.path.abspath(root))
     return str(inside[0].relative_to(inside[1])) if inside[0].is_relative_to(inside[1]) else str(inside[0])
 
 
 def find_image_folder(root: Path, split: str, name: str, path: Path) -> str:
-    """Find the folder from which an image's name leads to a file, relative to the data folder.
+    """Find the folder that an image's file name is relative to, relative to the data folder.
 
-    The highest folder is used, and of several on one level the one named after the split.
+    The topmost folder is used; among several on one level, the one named after the split.
 
     Args:
         root: data folder.
@@ -132,7 +132,7 @@ def find_image_folder(root: Path, split: str, name: str, path: Path) -> str:
     """
     for level in _levels(root):
         folders = [folder for folder in level if (root / folder / name).is_file()]
-        for name_of_split in (split, "val") if split == "test" else (split,):  # a test file may stand in for val
+        for name_of_split in (split, "val") if split == "test" else (split,):  # a test file may be used for val
             folders = [folder for folder in folders if name_of_split in folder] or folders
         if len(folders) > 1:
             raise ConfigError(
@@ -148,7 +148,7 @@ def find_image_folder(root: Path, split: str, name: str, path: Path) -> str:
 
 
 def _levels(root: Path) -> Iterator[list[str]]:
-    """The root (as ''), the folders in it, and the folders in those, relative to it."""
+    """Iterate over the folder levels below the root, from the root ('') down, as paths relative to it."""
     level = [""]
     yield level
     for _ in range(_DEPTH):
@@ -163,13 +163,13 @@ def _levels(root: Path) -> Iterator[list[str]]:
 
 @dataclass
 class _Split:
-    """What a config needs from an annotation file.
+    """Properties of an annotation file that a config needs.
 
     Attributes:
-        path: of the file.
-        images: folder that the images' names start from, relative to the data's root or absolute.
-        classes: names by label.
-        federated: whether it is in LVIS's format.
+        path: path of the annotation file.
+        images: folder that image file names are relative to; relative to the data folder or absolute.
+        classes: class names by label.
+        federated: whether the file is in LVIS format.
     """
 
     path: Path
@@ -187,19 +187,20 @@ def use_data(
     val_ann: str | Path | None = None,
     images: str | Path | None = None,
 ) -> Config:
-    """Let a detector's config use the data in a folder, with their classes.
+    """Adapt a detector's config to the custom data set in a folder, including its classes.
 
     The annotation files of the splits 'train' and 'val' are found by their names, see
     :func:`pe_dense.detection.custom_dataset.find_annotation_file`; without a val file a test file is used. They are in
     COCO's format or, if their images have ``neg_category_ids``, in LVIS's. Images may be up to two folders deep.
 
-    Heads and losses get the number of classes, a loss that counts classes gets the training file, data sets and metrics
-    get files, names and format. All else, including sampling and schedule, stays the config's. Tests use the val split.
+    The number of classes is set in heads and losses, the training file in losses that count class frequencies, and
+    files, class names and format in data sets and metrics. Everything else, including sampling and schedule, is not
+    changed. Tests use the val split.
 
     Args:
-        config: of a detector; it is changed.
-        folder: of the data.
-        splits: which ones to look for: a test needs no 'train'.
+        config: config of a detector; modified in place.
+        folder: data folder.
+        splits: splits to find; a test does not need 'train'.
         train_ann, val_ann: annotation files, relative to the working directory or to the folder; None to find them.
         images: folder of all images, relative to the working directory or to the folder; None to find it.
 
@@ -207,10 +208,10 @@ def use_data(
         the config.
 
     Raises:
-        AnnotationError: if an annotation file is not valid, or has no masks though the config learns them, see
+        AnnotationError: if an annotation file is not valid, or lacks masks that the config trains on, see
             :func:`pe_dense.datasets.annotations.read_annotations`.
         ConfigError: if a file or its images are missing or ambiguous, or train and val are the same file without being
-            asked for, or have other classes.
+            requested explicitly, or have different classes.
     """
     if not folder:
         raise ConfigError("--train-ann, --val-ann and --images choose among custom data: add its folder, --data FOLDER")
@@ -245,7 +246,7 @@ def use_data(
 def _choose_files(
     root: Path, splits: tuple[str, ...], chosen: dict[str, str | Path | None]
 ) -> dict[str, tuple[str, Path]]:
-    """The annotation file of each split, with the split that its name is about."""
+    """Return the annotation file of each split, with the split that its name refers to."""
     files = {}
     for split in splits:
         if chosen[split]:
@@ -322,15 +323,15 @@ def _use_in_loader(loader: dict, root: Path, split: _Split) -> None:
 
 
 def _set_below(part, name: str, value) -> int:
-    """Set a value wherever a model's config has it, but for the proposals' head, which knows objects only.
+    """Set a value wherever a model's config has it, except in the RPN head, which is class-agnostic.
 
     Args:
-        part: of the config, at first the whole model.
-        name: of the value.
-        value: the new one.
+        part: config to search; the whole model in the outermost call.
+        name: key of the value.
+        value: new value.
 
     Returns:
-        in how many places.
+        number of changed values.
     """
     if isinstance(part, list | tuple):
         return sum(_set_below(item, name, value) for item in part)

@@ -1,4 +1,4 @@
-"""Classification loss of the LVIS detectors."""
+"""Federated classification loss of the LVIS detectors."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from pe_dense.utils.errors import InputError
 
 @MODELS.register_module()
 class FederatedLoss(nn.Module):
-    """Sigmoid cross-entropy over a few classes per batch, drawn by their frequency.
+    """Sigmoid cross-entropy over a subset of classes per batch, sampled by their frequency.
 
-    LVIS names only some classes of an image exhaustively, so the absence of a box says little about most classes. Per
-    batch of a GPU the classes present take part, the background counting as one of them, and others are drawn without
-    replacement, with weights ``image_count ** 0.5``, until ``num_sampled`` are reached. The sum over them is divided
-    by the number of proposals.
+    LVIS annotates only some classes of an image exhaustively, so a missing box is no evidence against most classes. For
+    each per-GPU batch, the loss uses the classes that are present, counting the background as one of them, and samples
+    others without replacement, with weights ``image_count ** 0.5``, up to ``num_sampled`` classes. The sum over the
+    classes is divided by the number of proposals.
 
     Source: Probabilistic two-stage detection (arXiv 2103.07461, section 5) as in the published LVIS detectors.
 
     Args:
         num_classes: K, without background.
-        num_sampled: classes of a batch; None or at least K + 1 for all.
-        ann_file: LVIS-style annotations that tell each class' image count, in the order of the classes. It is read
-            when the first loss is computed, so that a model can be built and used without it. None draws all classes
-            alike.
-        loss_weight: factor of the loss.
+        num_sampled: number of classes per batch; None or at least K + 1 for all.
+        ann_file: LVIS-style annotation file with the image count of each class, in the order of the classes. It is read
+            when the first loss is computed, so that a model can be built and used without it. None samples all
+            classes uniformly.
+        loss_weight: weight of the loss.
 
     Raises:
-        ValueError: when the file's number of classes is another one (on the first loss).
+        ValueError: if the file has a different number of classes (raised by the first forward pass).
     """
 
-    # How mmdet's box head asks a loss for its own form of scores.
+    # mmdet's box head reads these flags and then calls the loss's own get_cls_channels, get_activation, get_accuracy.
     custom_cls_channels = True
     custom_activation = True
     custom_accuracy = True
@@ -56,15 +56,15 @@ class FederatedLoss(nn.Module):
         self._sampling_weights: Tensor | None = None
 
     def get_cls_channels(self, num_classes: int) -> int:
-        """Outputs of the classifier: the background's is never trained, as in the published files."""
+        """Return the number of classifier outputs. The background output is not trained, as in the published files."""
         return num_classes + 1
 
     def get_activation(self, cls_score: Tensor) -> Tensor:
-        """(N, K + 1) logits -> (N, K + 1) probabilities."""
+        """Convert logits (N, K + 1) to probabilities (N, K + 1)."""
         return cls_score.sigmoid()
 
     def get_accuracy(self, cls_score: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        """Share in percent of the foreground proposals whose highest class is the right one."""
+        """Compute the top-1 accuracy of the foreground proposals, in percent."""
         foreground = labels < self.num_classes
         right = cls_score[foreground, :-1].argmax(dim=1) == labels[foreground]
         return dict(acc_classes=100.0 * right.float().mean() if len(right) else cls_score.new_zeros(()))
@@ -77,14 +77,14 @@ class FederatedLoss(nn.Module):
         avg_factor: float | None = None,
         reduction_override: str | None = None,
     ) -> Tensor:
-        """The loss of a batch's proposals.
+        """Compute the loss of a batch of proposals.
 
         Args:
             cls_score: (N, K + 1) logits, the last one ignored.
             label: (N,) classes; K is the background.
             weight: (N,) factor per proposal.
             avg_factor: divisor; N by default.
-            reduction_override: accepted for mmdet's sake, must be None.
+            reduction_override: for compatibility with mmdet; must be None.
 
         Returns:
             a scalar.
@@ -99,7 +99,7 @@ class FederatedLoss(nn.Module):
         return self.loss_weight * loss.sum() / (len(label) if avg_factor is None else avg_factor)
 
     def _classes_of_batch(self, labels: Tensor) -> Tensor:
-        """The foreground classes that take part, (M,)."""
+        """Sample the foreground classes of a batch, (M,)."""
         present = labels.unique()
         wanted = self.num_classes + 1 if self.num_sampled is None else self.num_sampled
         probabilities = self._weights(labels.device).clone()
@@ -110,7 +110,7 @@ class FederatedLoss(nn.Module):
         return present[present < self.num_classes]
 
     def _weights(self, device: torch.device) -> Tensor:
-        """(K + 1,) sampling weights; the background is never drawn."""
+        """Return the sampling weights, (K + 1,); the background has weight 0."""
         if self._sampling_weights is None:
             counts = torch.ones(self.num_classes)
             if self.ann_file is not None:
@@ -126,10 +126,10 @@ class FederatedLoss(nn.Module):
 
 
 def image_counts(ann_file: str | Path) -> list[int]:
-    """Number of images that show each class, in the order of the file's categories.
+    """Count the images of each class, in the order of the file's categories.
 
     Args:
-        ann_file: COCO- or LVIS-style annotations; counted where the file does not tell (``image_count``).
+        ann_file: COCO- or LVIS-style annotation file; images are counted if categories have no ``image_count``.
     """
     annotations = read_annotations(ann_file, masks=False, quiet=True)
     categories = annotations["categories"]

@@ -1,4 +1,4 @@
-"""A trained detector as a function on images."""
+"""Inferencer of detectors: detect objects in images and image files."""
 
 from __future__ import annotations
 
@@ -39,20 +39,20 @@ def load_detector(
     options: dict | None = None,
     tta: bool = False,
 ) -> Detector:
-    """Build a config's model with a checkpoint's weights.
+    """Build a detector from a config and load a checkpoint.
 
     Args:
-        config: path of a config, or one that was loaded, which stays as it is.
+        config: path of a config, or a loaded config, which is not modified.
         checkpoint: path, work dir (its last checkpoint) or ``hf://`` name.
-        device: 'cuda', 'cpu', ...; a GPU where there is one by default.
-        options: changes of a config given by its path (``dict(image_size=512)``), see
+        device: 'cuda', 'cpu', ...; a GPU if available by default.
+        options: overrides of a config given by its path (``dict(image_size=512)``), see
             :func:`~pe_dense.engine.config.load_config`.
-        tta: detect in several views of each image (sizes, mirrored), as the config's ``tta_model`` and
-            ``tta_pipeline`` say: slower and better.
+        tta: test-time augmentation (multi-scale and horizontal flip) with the config's ``tta_model`` and
+            ``tta_pipeline``.
 
     Raises:
-        ConfigError, CheckpointError, FileNotFoundError: for files that are missing or do not fit.
-        ValueError: for options beside a loaded config.
+        ConfigError, CheckpointError, FileNotFoundError: if a file is missing or does not match.
+        ValueError: if options are given with a loaded config.
     """
     if isinstance(config, Config) and options:
         raise InputError("options change a config that is given by its path; change the loaded one itself")
@@ -67,7 +67,7 @@ def load_detector(
     drop_pretrained(config.model)
     model = MODELS.build(config.model)
     load_model_state(model, content, str(checkpoint))
-    head = getattr(model, "module", model)  # of a model for test-time augmentation
+    head = getattr(model, "module", model)  # the detector inside a test-time augmentation model
     head = getattr(head, "roi_head", head)
     num_classes = getattr(getattr(head, "bbox_head", None), "num_classes", None)
     metainfo = checkpoint_classes(content, str(checkpoint), num_classes) or dataset.get("metainfo")
@@ -80,9 +80,9 @@ class Detector:
     """Detect objects in images.
 
     Args:
-        model: a detector of mmdet's form.
-        pipeline: transforms of the test data, from reading a file on.
-        metainfo: of the data set, with ``classes``.
+        model: an mmdet detector.
+        pipeline: test pipeline, starting with the loading of a file.
+        metainfo: meta information of the data set, with ``classes``.
     """
 
     def __init__(self, model: torch.nn.Module, pipeline: Sequence[dict], metainfo: dict):
@@ -98,25 +98,25 @@ class Detector:
         return tuple(self.metainfo["classes"])
 
     def __call__(self, images: Image | Sequence[Image], batch_size: int = 1) -> list:
-        """Detect in some images.
+        """Detect objects in images.
 
         Args:
-            images: paths, or uint8 arrays (H, W, 3) in RGB; one or several.
-            batch_size: images that run together.
+            images: paths, or uint8 arrays (H, W, 3) in RGB; one or a sequence.
+            batch_size: number of images per batch.
 
         Returns:
             one ``DetDataSample`` per image, with ``pred_instances``: boxes (N, 4) as x1, y1, x2, y2 in pixels of the
-            image, scores (N,), labels (N,) and masks (N, H, W) where the model gives them, best first.
+            image, scores (N,), labels (N,) and masks (N, H, W) if the model predicts them, best first.
 
         Raises:
-            ValueError: for an array of another form, or a batch size below 1.
+            ValueError: for an array of another shape or dtype, or a batch size below 1.
         """
         images = [images] if isinstance(images, Image) else list(images)
         return [sample for batch in self.iter_batches(images, batch_size) for sample in batch]
 
     @torch.no_grad()
     def iter_batches(self, images: Sequence[Image], batch_size: int = 1) -> Iterator[list]:
-        """As calling, but gives each batch's results as soon as they are there."""
+        """Same as ``__call__``, but yield the results of each batch as soon as they are computed."""
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}, must be at least 1")
         for start in range(0, len(images), batch_size):
@@ -131,7 +131,7 @@ class Detector:
 
         Raises:
             ImageError: if a file cannot be used.
-            InputError: for an array of another form.
+            InputError: for an array of another shape or dtype.
         """
         if not isinstance(image, np.ndarray):
             results = read_pixels(self._reader, str(image), index)
@@ -146,11 +146,11 @@ class Detector:
 
     @torch.no_grad()
     def predict(self, batch: list[dict], *, cropped: bool = False) -> list[DetDataSample]:
-        """Detect in prepared images.
+        """Detect objects in prepared images.
 
         Args:
-            batch: of :meth:`prepare`.
-            cropped: give the masks of large images as :class:`MaskCrops`.
+            batch: outputs of :meth:`prepare`.
+            cropped: return the masks of large images as :class:`MaskCrops`.
         """
         if self._paste_masks is not None:
             self._paste_masks.cropped = cropped
@@ -159,14 +159,14 @@ class Detector:
 
 @INFERENCERS.register_module()
 class DetectionPredictor(Predictor):
-    """Draws boxes, masks, names and scores; the JSON file lists all objects.
+    """Inferencer that draws boxes, masks, class names and scores, and lists all objects in a JSON file.
 
     Args:
-        config: of a detector.
+        config: config of a detector.
         checkpoint: path, work dir or ``hf://`` name.
-        device: as of :func:`~pe_dense.detection.load_detector`.
-        score_thr: draw objects from this score on; the JSON file has all.
-        tta: detect in several views of each image, as of :func:`~pe_dense.detection.load_detector`.
+        device: see :func:`~pe_dense.detection.load_detector`.
+        score_thr: minimum score of the objects to draw; the JSON file lists all.
+        tta: test-time augmentation, see :func:`~pe_dense.detection.load_detector`.
     """
 
     def __init__(
@@ -176,7 +176,7 @@ class DetectionPredictor(Predictor):
 
     @classmethod
     def of(cls, detector: Detector, score_thr: float = 0.3) -> DetectionPredictor:
-        """Draw what a detector that is loaded already finds."""
+        """Create the inferencer from a loaded detector."""
         predictor = cls.__new__(cls)
         predictor._set(detector, score_thr)
         return predictor
@@ -188,15 +188,15 @@ class DetectionPredictor(Predictor):
         self._colors = [tuple(map(int, color)) for color in get_palette(palette, len(detector.classes))]
 
     def prepare(self, path: Path, index: int) -> tuple[dict, np.ndarray]:
-        """As of the base class."""
+        """See the base class."""
         return self.detector.prepare(path, index)
 
     def predict(self, batch: list[dict]) -> list[DetDataSample]:
-        """As of the base class."""
+        """See the base class."""
         return self.detector.predict(batch, cropped=True)
 
     def write(self, stem: Path, pixels: np.ndarray, sample: DetDataSample) -> dict:
-        """As of the base class."""
+        """See the base class."""
         found = sample.pred_instances.numpy()
         objects = [
             DrawnObject(
@@ -218,21 +218,21 @@ class DetectionPredictor(Predictor):
 def predict_files(
     detector: Detector, images: Sequence[Path], out_dir: Path, *, score_thr: float = 0.3, batch_size: int = 1
 ) -> Iterator[Path]:
-    """Detect in image files, see :meth:`pe_dense.engine.inferencer.Predictor.predict_files`.
+    """Detect objects in image files, see :meth:`pe_dense.engine.inferencer.Predictor.predict_files`.
 
     Args:
         detector: see :func:`~pe_dense.detection.load_detector`.
-        images, out_dir, batch_size: see there.
-        score_thr: draw objects from this score on; the JSON file has all.
+        images, out_dir, batch_size: see :meth:`~pe_dense.engine.inferencer.Predictor.predict_files`.
+        score_thr: minimum score of the objects to draw; the JSON file lists all.
 
     Yields:
-        the picture of each image that could be read, in order.
+        path of the visualization of each image that could be read, in order.
     """
     return DetectionPredictor.of(detector, score_thr).predict_files(images, out_dir, batch_size)
 
 
 def as_json(sample: DetDataSample, classes: Sequence[str]) -> list[dict]:
-    """Detections in plain types; boxes are x1, y1, x2, y2 in pixels, masks COCO's run-length codes."""
+    """Convert detections to JSON types: boxes as x1, y1, x2, y2 in pixels, masks as COCO run-length encodings."""
     found = sample.pred_instances.numpy()
     crops = _crops(found, sample.ori_shape)
     objects = []
@@ -245,11 +245,11 @@ def as_json(sample: DetDataSample, classes: Sequence[str]) -> list[dict]:
 
 
 class MaskCrops(list):
-    """Masks of a large image, each as the part in which it was pasted, (h, w) bool, and the part's (row, column)."""
+    """Masks of a large image, each as its pasted region, (h, w) bool, and the region's top left (row, column)."""
 
 
 def _crops(found, size: tuple[int, int]) -> Iterator[tuple[np.ndarray | None, tuple[int, int]]]:
-    """The parts of masks outside of which they are empty: they are pasted with one pixel of margin around boxes."""
+    """Crop masks to their pasted regions: boxes with a margin of one pixel, outside of which masks are empty."""
     if isinstance(found.get("masks"), MaskCrops):
         yield from found.masks
         return
@@ -260,11 +260,11 @@ def _crops(found, size: tuple[int, int]) -> Iterator[tuple[np.ndarray | None, tu
 
 
 def run_lengths(mask: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> dict:
-    """COCO's compressed run-length code of a mask, given a part outside of which it is empty.
+    """Encode a mask as COCO's compressed RLE, from a crop outside of which the mask is empty.
 
     Args:
-        mask: (h, w) bool, the part.
-        corner: row and column of its first pixel.
+        mask: (h, w) bool, the crop.
+        corner: row and column of the crop's top left pixel.
         size: (H, W) of the whole mask.
     """
     (height, width), (top, left), rows = size, corner, mask.shape[0] + 2
@@ -281,17 +281,17 @@ def run_lengths(mask: np.ndarray, corner: tuple[int, int], size: tuple[int, int]
     return dict(size=[int(height), int(width)], counts=code["counts"].decode())
 
 
-_DENSE_BYTES = 64 << 20  # masks of an image that are made the usual way
+_DENSE_BYTES = 64 << 20  # up to this size, the masks of an image are pasted by mmdet
 
 
 class _PasteMasks:
-    """A mask head's ``_predict_by_feat_single`` that takes little memory for large images.
+    """Memory-efficient ``_predict_by_feat_single`` of a mask head for large images.
 
-    MMDetection fills N masks of the image's size, 1.2 GB for 50 objects in a photo of 24 million pixels. Here they are
+    mmdet allocates N masks of the image's size, 1.2 GB for 50 objects in a photo of 24 million pixels. Here they are
     pasted box by box on the CPU, with the same result.
 
     Attributes:
-        cropped: give :class:`MaskCrops` instead of a tensor (N, H, W), whose memory is used where boxes are.
+        cropped: return :class:`MaskCrops` instead of a tensor (N, H, W), whose memory is touched only where boxes are.
     """
 
     def __init__(self, head: FCNMaskHead):
@@ -311,7 +311,7 @@ class _PasteMasks:
         if not self._class_agnostic:
             mask_preds = mask_preds[range(count), labels][:, None]
         probabilities, boxes = mask_preds.sigmoid().cpu(), bboxes.cpu()
-        # The system hands out zeros on first use.
+        # np.zeros reserves memory lazily: the system allocates pages on first write.
         masks = MaskCrops() if self.cropped else torch.from_numpy(np.zeros((count, height, width), bool))
         for index in range(count):
             one = slice(index, index + 1)

@@ -1,4 +1,4 @@
-"""Mask R-CNN with the initialization and the released weights of the published detectors."""
+"""Mask R-CNN with the initialization and weights of the published detectors."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from pe_dense.registry import MODELS, TASK_UTILS, TRANSFORMS
 
 @MODELS.register_module()
 class MaskRCNN(_MaskRCNN):
-    """mmdet's Mask R-CNN that initializes its heads as Detectron2 and loads the released files in its layout, too.
+    """Mask R-CNN with Detectron2's head initialization that also loads published Detectron2 checkpoints.
 
-    The mask predictor is drawn with a standard deviation of 0.001 (mmdet: Kaiming), the fully connected layers of the
-    box head by ``c2_xavier``, with one of 0.0089 for 12,544 inputs (mmdet: Xavier, 0.0121).
+    The mask predictor is initialized with a standard deviation of 0.001 (mmdet: Kaiming), the fully connected layers of
+    the box head with ``c2_xavier``, a standard deviation of 0.0089 for 12,544 inputs (mmdet: Xavier, 0.0121).
     """
 
     def init_weights(self) -> None:
-        """Initialize all parts, and load the weights that their ``init_cfg`` names."""
+        """Initialize all modules and load the weights given by their ``init_cfg``."""
         if self._is_init:
             return
         super().init_weights()
@@ -45,25 +45,25 @@ class MaskRCNN(_MaskRCNN):
             normal_init(self.roi_head.mask_head.conv_logits, std=0.001)
 
     def from_published(self, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Bring a state dict to this model's names, if it is a released one; see
+        """Convert a published state dict to this model's keys; return others unchanged. See
         :mod:`pe_dense.detection.convert_detectron2`."""
         return from_detectron2(state, self, source) if is_detectron2(state) else state
 
 
 @TASK_UTILS.register_module()
 class MaxIoUAssigner(_MaxIoUAssigner):
-    """As mmdet's, but a low-quality match belongs to the object that the prior overlaps most.
+    """mmdet's ``MaxIoUAssigner``, with low-quality matches assigned to the object of highest IoU.
 
     A prior that is the best one of some object becomes positive even below the threshold. mmdet then trains it on that
     object; Detectron2, and so the published detectors, on the object with which it has the highest IoU.
     """
 
     def assign_wrt_overlaps(self, overlaps: Tensor, gt_labels: Tensor) -> AssignResult:
-        """Assign from IoUs.
+        """Assign objects to priors from their IoUs.
 
         Args:
-            overlaps: (K, N) of K objects with N priors.
-            gt_labels: (K,).
+            overlaps: (K, N) IoU of K objects with N priors.
+            gt_labels: (K,) class labels.
         """
         result = super().assign_wrt_overlaps(overlaps, gt_labels)
         if len(overlaps):
@@ -76,11 +76,11 @@ class MaxIoUAssigner(_MaxIoUAssigner):
 
 @TRANSFORMS.register_module()
 class FixedSizeCrop(RandomCrop):
-    """Crop to a fixed size, with one random number for both offsets.
+    """Crop images to a fixed size, with one random number for both offsets.
 
     As Detectron2's ``FixedSizeCrop``, the crop of the published detectors' large-scale jitter: the window moves along
     the diagonal from the top left to the bottom right corner of the image. mmdet's ``RandomCrop`` draws each offset
-    separately. An image that is smaller than the crop stays as it is.
+    separately. Images smaller than the crop are not changed.
 
     Args:
         crop_size: (width, height) of the crop in pixels, in mmdet's order.
@@ -98,10 +98,10 @@ class FixedSizeCrop(RandomCrop):
 
 @MODELS.register_module()
 class RPNHead(_RPNHead):
-    """As mmdet's, but NMS separates the proposals of the pyramid's levels in float64.
+    """mmdet's ``RPNHead``, with per-level NMS in float64.
 
     mmdet shifts boxes by their level in float32, which rounds coordinates and moves overlaps across the threshold.
-    Arguments are those of mmdet's class.
+    It takes the arguments of mmdet's class.
     """
 
     def _bbox_post_process(self, results: InstanceData, cfg: ConfigDict, *args, **kwargs) -> InstanceData:
@@ -119,10 +119,10 @@ class RPNHead(_RPNHead):
 
 @MODELS.register_module()
 class RoIHead(StandardRoIHead):
-    """As mmdet's ``StandardRoIHead``, but NMS separates the detections of the classes in float64.
+    """mmdet's ``StandardRoIHead``, with per-class NMS in float64.
 
     mmdet shifts boxes by their class in float32, which rounds coordinates to 0.1 px for the last of LVIS's 1203 classes
-    and moves overlaps across the threshold. Arguments are those of mmdet's class.
+    and moves overlaps across the threshold. It takes the arguments of mmdet's class.
     """
 
     def predict_bbox(
@@ -133,14 +133,14 @@ class RoIHead(StandardRoIHead):
         rcnn_test_cfg: ConfigDict | None,
         rescale: bool = False,
     ) -> list[InstanceData]:
-        """Detect in a batch of B images.
+        """Detect objects in a batch of B images.
 
         Args:
             x: levels of the pyramid, each (B, C, h, w).
             batch_img_metas: meta information of each image.
             rpn_results_list: proposals of each image.
-            rcnn_test_cfg: ``score_thr``, ``nms`` and ``max_per_img``. None gives each proposal's boxes and scores of
-                all classes, as in mmdet.
+            rcnn_test_cfg: ``score_thr``, ``nms`` and ``max_per_img``. None returns the boxes and scores of all
+                classes for each proposal, as in mmdet.
             rescale: whether boxes are in px of the original image instead of the resized one.
 
         Returns:
@@ -153,7 +153,7 @@ class RoIHead(StandardRoIHead):
 
 
 def detections(found: InstanceData, cfg: ConfigDict) -> InstanceData:
-    """Apply threshold, NMS and limit to one image.
+    """Apply the score threshold, NMS and the maximum number of detections to one image.
 
     Args:
         found: ``bboxes`` (N, 4) or (N, classes * 4) and ``scores`` (N, classes + 1), the background last.
@@ -176,12 +176,12 @@ def detections(found: InstanceData, cfg: ConfigDict) -> InstanceData:
 
 
 def keep_by_class(found: InstanceData, nms: dict) -> InstanceData:
-    """NMS of merged detections with ``bboxes``, ``scores`` and ``labels``, by a head's ``nms`` settings."""
+    """Apply per-class NMS to merged detections (``bboxes``, ``scores``, ``labels``), with a head's ``nms`` settings."""
     if is_hard_nms(nms):
         return found[batched_nms(found.bboxes, found.scores, found.labels, nms["iou_threshold"])]
     return found[mmcv_batched_nms(found.bboxes, found.scores, found.labels, nms)[1]]
 
 
 def is_hard_nms(nms: dict | None) -> bool:
-    """Whether settings ask for plain NMS by class; other kinds, such as soft-NMS, are mmdet's."""
+    """Return whether the settings are plain per-class NMS; other types, such as soft-NMS, are left to mmdet."""
     return nms is not None and set(nms) <= {"type", "iou_threshold"} and nms.get("type", "nms") == "nms"

@@ -1,4 +1,4 @@
-"""Compare the classes of model, data and checkpoint before a run."""
+"""Check that the classes of model, data sets and checkpoint match before a run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from pe_dense.utils.errors import ConfigError, InputError
 
 @HOOKS.register_module()
 class ClassCheckHook(Hook):
-    """Refuse a run in which the classes of model, data sets and checkpoint differ.
+    """Raise an error if the classes of model, data sets and checkpoint differ.
 
     The number of classes in each part of the model with ``num_classes`` (except proposal heads, which separate objects
     from background only) must be the number of ``classes`` in each data set's ``metainfo``; data sets must have the
-    same classes; and a checkpoint that is tested or resumed must be trained on them. Training that starts from a
-    checkpoint may have other classes, which are logged.
+    same classes; and a checkpoint that is tested or resumed must have been trained on them. Fine-tuning from a
+    checkpoint with other classes is allowed and logged.
 
     Raises:
         ConfigError: if model and data sets differ, before the run.
@@ -30,7 +30,7 @@ class ClassCheckHook(Hook):
     """
 
     def before_run(self, runner: Runner) -> None:
-        """Compare the model with the data sets of the loops that are going to run."""
+        """Compare the model with the data sets of the loops that will run."""
         classes = _data_classes(runner)
         for name, names in classes.items():
             for part, count in _class_counts(runner.model):
@@ -57,14 +57,14 @@ class ClassCheckHook(Hook):
 
 
 def _data_classes(runner: Runner) -> dict[str, Sequence[str]]:
-    """Classes of the data sets of the loops that are going to run, by 'train', 'val' and 'test'."""
+    """Return the classes of the data sets of the loops that will run, by 'train', 'val' and 'test'."""
     loops = dict(train=runner._train_loop, val=runner._val_loop, test=runner._test_loop)
     data = {name: loop.dataloader.dataset for name, loop in loops.items() if isinstance(loop, BaseLoop)}
     return {name: dataset.metainfo["classes"] for name, dataset in data.items() if "classes" in dataset.metainfo}
 
 
 def _class_counts(model) -> list[tuple[str, int]]:
-    """Names and numbers of classes of a model's parts."""
+    """Return the name and number of classes of each module with ``num_classes``."""
     parts = [part for part in model.modules() if not isinstance(part, RPNHead)]
     return [
         (type(part).__name__, part.num_classes) for part in parts if isinstance(getattr(part, "num_classes", None), int)

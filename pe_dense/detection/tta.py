@@ -1,4 +1,4 @@
-"""Test-time augmentation of Mask R-CNN: several sizes and mirrored images, their boxes merged, their masks averaged."""
+"""Test-time augmentation of Mask R-CNN: multi-scale and flip, with merged boxes and averaged masks."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ class _View:
 
 @MODELS.register_module(name=["MaskRCNNTTAModel", "TestTimeMaskRCNN"])
 class MaskRCNNTTAModel(BaseTTAModel):
-    """Detects in several views of an image, merges their boxes by NMS and averages the masks that all give for these.
+    """Test-time augmentation of Mask R-CNN: merge the boxes of all views by NMS and average their masks.
 
-    Threshold, NMS and the number of detections are those of the detector's ``test_cfg``, for each view and for all.
+    Score threshold, NMS and number of detections come from the detector's ``test_cfg``, for each view and for the
+    merged detections.
 
     Source: Mask R-CNN (arXiv 1703.06870, appendix B), as in Detectron2's ``GeneralizedRCNNWithTTA``.
 
@@ -37,14 +38,14 @@ class MaskRCNNTTAModel(BaseTTAModel):
         module: the detector, a :class:`~pe_dense.detection.MaskRCNN`.
     """
 
-    __test__ = False  # for pytest, which takes the name for a test's
+    __test__ = False  # keeps pytest from collecting the class because of its alias TestTimeMaskRCNN
 
     def __init__(self, module: dict):
         super().__init__(module)
 
     @torch.no_grad()
     def test_step(self, data: dict) -> list[DetDataSample]:
-        """Detect in a batch.
+        """Detect objects in a batch.
 
         Args:
             data: ``inputs`` and ``data_samples``: lists over views of lists over images, each sample with
@@ -65,8 +66,8 @@ class MaskRCNNTTAModel(BaseTTAModel):
         return samples
 
     def merge_preds(self, data_samples_list: Sequence[Sequence[DetDataSample]]) -> list[DetDataSample]:
-        """Not possible: masks are averaged before they are pasted into images, so ``test_step`` does it all."""
-        raise NotImplementedError("masks of views are merged by test_step, before they become pictures")
+        """Not supported: masks are averaged before they are pasted into images, so ``test_step`` merges the views."""
+        raise NotImplementedError("call test_step: it merges the masks of all views before they are pasted into images")
 
     def _look(self, data: dict) -> _View:
         data = self.module.data_preprocessor(data, False)
@@ -87,7 +88,7 @@ class MaskRCNNTTAModel(BaseTTAModel):
         return found[: test_cfg.max_per_img]
 
     def _add_masks(self, views: Sequence[_View], merged: Sequence[InstanceData]) -> None:
-        """Give each image's detections masks (N, H, W), from the mean of all views' probabilities."""
+        """Add masks (N, H, W) to each image's detections, from the mean of all views' probabilities."""
         roi_head = self.module.roi_head
         counts = [len(found) for found in merged]
         if sum(counts):
@@ -103,7 +104,7 @@ class MaskRCNNTTAModel(BaseTTAModel):
         )
 
     def _mask_probabilities(self, view: _View, merged: Sequence[InstanceData]) -> Tensor:
-        """What a view says of the merged boxes: (boxes of all images, classes, 28, 28), upright."""
+        """Compute a view's unflipped mask probabilities of merged boxes: (boxes of all images, classes, 28, 28)."""
         boxes, flips = [], []
         for found, sample in zip(merged, view.samples, strict=True):
             there = self._flip(found, sample).bboxes
@@ -115,7 +116,7 @@ class MaskRCNNTTAModel(BaseTTAModel):
 
     @staticmethod
     def _flip(found: InstanceData, sample: DetDataSample) -> InstanceData:
-        """Boxes of the original image in a mirrored view's orientation, or back: it is its own inverse."""
+        """Flip boxes between the original image and a flipped view; the operation is its own inverse."""
         boxes = found.bboxes
         if sample.flip:
             boxes = bbox_flip(boxes, sample.ori_shape, sample.flip_direction)
