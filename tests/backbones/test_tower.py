@@ -97,7 +97,7 @@ def test_bad_fields(arch, message):
     ("options", "message"),
     [
         (dict(pos_embed="nearest"), "'nearest' is not one of interpolate, bicubic, tile"),
-        (dict(global_blocks=(1,)), "no meaning without window_size"),
+        (dict(global_blocks=(1,)), "requires window_size"),
         (dict(out_indices=()), "out_indices is empty"),
         (dict(drop_path_schedule="cosine"), "'cosine' is not one of constant, linear"),
         (dict(arch=dict(use_cls_token=True), window_size=2, with_cls_token=True), "does not support a class token"),
