@@ -18,8 +18,17 @@ from pe_dense.backbones.base import backbone_config
 from pe_dense.backbones.text_space import embed_tokens, last_block_tokens
 from pe_dense.engine.inferencer import Predictor
 from pe_dense.language.clip import CLIP, load_clip
-from pe_dense.language.dense import SIMILARITIES, attention_weights, gaussian_bias, mix_by_proxy, proxy_weights
-from pe_dense.language.postprocess import class_scores, label_map, pad_symmetric, suppress_small_classes
+from pe_dense.language.dense import (
+    SIMILARITIES,
+    attention_weights,
+    class_scores,
+    gaussian_bias,
+    label_map,
+    mix_by_proxy,
+    pad_symmetric,
+    proxy_weights,
+    suppress_small_classes,
+)
 from pe_dense.language.zero_shot import class_embeddings, get_templates, parse_words
 from pe_dense.probing.sliding_window import complete_windows, windows_of
 from pe_dense.registry import MODELS
@@ -74,7 +83,7 @@ class OpenVocabularySegmenter(BaseSegmentor):
         rotated, residual: for mode 'self', as of :func:`~pe_dense.backbones.text_space.last_block_tokens`.
         logit_scale: factor of cosines before the softmax over prompts.
         threshold: pixels whose best probability is lower get class 0, which is then the background.
-        area_threshold: as of :func:`~pe_dense.language.postprocess.suppress_small_classes`; None to keep all classes.
+        area_threshold: as of :func:`~pe_dense.language.dense.suppress_small_classes`; None to keep all classes.
         test_cfg: mmseg's: ``dict(mode='slide', crop_size=(336, 336), stride=(112, 112))``, or ``dict(mode='whole')`` by
             default.
         data_preprocessor: mmseg's; by default it normalizes BGR images for PE.

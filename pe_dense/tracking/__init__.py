@@ -3,8 +3,7 @@
 from pe_dense.tracking.davis_eval import DavisMetric, contour_accuracy, region_similarity
 from pe_dense.tracking.label_propagation import LabelPropagation
 from pe_dense.tracking.results_hook import VideoResultsHook
-from pe_dense.tracking.tracker import LabelPropagator
-from pe_dense.tracking.transforms import LoadVideo
+from pe_dense.tracking.tracker import LabelPropagator, LoadVideo
 
 __all__ = [
     "DavisMetric",

@@ -15,7 +15,7 @@ from pe_dense.datasets.davis import palette, write_mask
 from pe_dense.engine.layer_report import write_layer_report
 from pe_dense.registry import HOOKS
 from pe_dense.tracking.davis_eval import NAMES, DavisMetric, contour
-from pe_dense.tracking.transforms import read_frame
+from pe_dense.tracking.tracker import read_frame
 from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import write_picture

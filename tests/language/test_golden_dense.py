@@ -7,8 +7,17 @@ from helpers.tiny_clip import recorded_state
 
 from pe_dense.backbones.text_space import embed_tokens, last_block_tokens
 from pe_dense.language import CLIP, get_text_tokenizer
-from pe_dense.language.dense import attention_weights, gaussian_bias, mix_by_proxy, proxy_weights
-from pe_dense.language.postprocess import class_scores, label_map, pad_symmetric, refine, suppress_small_classes
+from pe_dense.language.dense import (
+    attention_weights,
+    class_scores,
+    gaussian_bias,
+    label_map,
+    mix_by_proxy,
+    pad_symmetric,
+    proxy_weights,
+    refine,
+    suppress_small_classes,
+)
 from pe_dense.probing.sliding_window import SlidingWindows
 
 TOLERANCE = dict(atol=2e-5, rtol=0)

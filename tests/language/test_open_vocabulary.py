@@ -13,9 +13,8 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 from pe_dense.language import save_clip
-from pe_dense.language.dense import proxy_weights
+from pe_dense.language.dense import label_map, proxy_weights, suppress_small_classes
 from pe_dense.language.open_vocabulary import OpenVocabularySegmenter, parse_synonyms
-from pe_dense.language.postprocess import label_map, suppress_small_classes
 from pe_dense.registry import MODELS
 
 

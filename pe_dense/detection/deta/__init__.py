@@ -2,9 +2,8 @@
 
 from pe_dense.detection.deta.assigner import DETAAssigner
 from pe_dense.detection.deta.convert import COCO_IDS
-from pe_dense.detection.deta.deta import DETA
+from pe_dense.detection.deta.deta import DETA, DETAOptimWrapperConstructor
 from pe_dense.detection.deta.head import DETAHead, FederatedFocalLoss
-from pe_dense.detection.deta.optim_wrapper_constructor import DETAOptimWrapperConstructor
 from pe_dense.detection.deta.soft_nms import soft_nms
 from pe_dense.detection.deta.transforms import DETAJitter, DETAResize, DETAView
 from pe_dense.detection.deta.tta import DETATTAModel
