@@ -170,18 +170,12 @@ class TimmTower(Backbone):
         return grid
 
     def iter_tokens(
-        self,
-        images: Tensor,
-        indices: Sequence[int],
-        *,
-        norm: bool = False,
-        mask: Tensor | None = None,
-        mask_token: Tensor | None = None,
+        self, images: Tensor, indices: Sequence[int], *, norm: bool = False, **masking: Tensor | None
     ) -> Iterator[tuple[int, Tensor]]:
         """See :meth:`Backbone.iter_tokens`. timm computes all requested blocks before the first one is yielded."""
         if self._awaits_weights:
             raise RuntimeError(f"weights of {self.name} are not loaded; call init_weights()")
-        if mask is not None:
+        if masking.get("mask") is not None:
             raise InputError(f"{self.name} does not support masked patches: use a PETower as the student")
         images = self.pad_images(images).to(next(self.model.parameters()).dtype)
         indices = sorted(indices)

@@ -81,5 +81,5 @@ def test_published_towers_are_recognized():
 def test_not_a_run(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
     done = run_tool("export_tower", tmp_path / "other.pt", tmp_path / "out.pt")
-    assert done.returncode == 2 and "holds no PE tower" in done.stderr
+    assert done.returncode == 2 and "contains no PE tower" in done.stderr
     assert not (tmp_path / "out.pt").exists()

@@ -140,18 +140,15 @@ def write_shapes_video(
     :func:`pe_dense.datasets.synthetic.cache.write_once`. The first videos are the same whatever their number.
 
     Args:
-        root: folder to make; may exist if empty.
-        num_videos: number of videos.
-        num_frames: frames of each.
-        image_size: side of the square frames, in pixels.
-        seed: of all randomness, 0 or more.
+        root, image_size, seed: see :func:`pe_dense.datasets.synthetic.build.write_shapes`.
+        num_videos: number of videos, 1 or more.
+        num_frames: frames of each, 3 or more.
 
     Returns:
         The resolved root.
 
     Raises:
-        ValueError: if an argument is out of range.
-        FileExistsError: if ``root`` holds something else: data from other arguments, or no such data.
+        ValueError, FileExistsError: as :func:`~pe_dense.datasets.synthetic.build.write_shapes`.
     """
     spec = dict(num_videos=num_videos, num_frames=num_frames, image_size=image_size, seed=seed)
     check_lowest(spec, dict(num_videos=1, num_frames=3, image_size=MIN_IMAGE_SIZE, seed=0))
