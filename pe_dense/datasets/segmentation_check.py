@@ -75,10 +75,7 @@ def _check_chunk(annotations, start, sizes, masks: Masks, faults, repairs) -> No
             parts.append([])  # one without points: it is looked at singly
             owner.append(row)
     odd = _odd_rows(parts, owner)
-    if odd:
-        keep = [row not in odd for row in owner]
-        parts = [part for part, kept in zip(parts, keep, strict=True) if kept]
-        owner = [row for row, kept in zip(owner, keep, strict=True) if kept]
+    parts, owner = _without(odd, parts, owner)
     for row in sorted(odd):
         annotation = chunk[row]
         try:
@@ -95,10 +92,25 @@ def _check_chunk(annotations, start, sizes, masks: Masks, faults, repairs) -> No
             parts.extend(mask)
             owner.extend([row] * len(mask))
     rows = slice(start, start + len(chunk))
+    try:
+        values = np.fromiter(chain.from_iterable(parts), np.float64)
+    except OverflowError:  # an integer of hundreds of digits
+        huge = {row for part, row in zip(parts, owner, strict=True) if not _fits(part)}
+        faults["is far outside of its image"].extend(start + row for row in huge)
+        parts, owner = _without(huge, parts, owner)
+        values = np.fromiter(chain.from_iterable(parts), np.float64)
     if parts:
-        _measure_polygons(parts, np.array(owner), start, sizes[rows], masks, faults)
+        _measure_polygons(values, parts, np.array(owner), start, sizes[rows], masks, faults)
     if codes:
         _check_codes(chunk, codes, start, sizes[rows], masks, faults, repairs)
+
+
+def _without(rows: set[int], parts: list[list], owner: list[int]) -> tuple[list[list], list[int]]:
+    """Polygons and their owners, without those of some rows."""
+    if not rows:
+        return parts, owner
+    kept = [index for index, row in enumerate(owner) if row not in rows]
+    return [parts[index] for index in kept], [owner[index] for index in kept]
 
 
 def _odd_rows(parts: list[list], owner: list[int]) -> set[int]:
@@ -107,10 +119,6 @@ def _odd_rows(parts: list[list], owner: list[int]) -> set[int]:
     odd = {owner[i] for i in np.flatnonzero((lengths % 2 == 1) | (lengths < 6)).tolist()}
     if not set(map(type, chain.from_iterable(parts))) <= _NUMBERS:
         odd |= {row for part, row in zip(parts, owner, strict=True) if not set(map(type, part)) <= _NUMBERS}
-    try:
-        np.fromiter(chain.from_iterable(parts), np.float64)
-    except (OverflowError, TypeError, ValueError):
-        odd |= {row for part, row in zip(parts, owner, strict=True) if not _fits(part)}
     return odd
 
 
@@ -180,10 +188,9 @@ def _flat(part, labels: set[str]) -> list:
     return numbers
 
 
-def _measure_polygons(parts, owner, start, sizes, masks: Masks, faults) -> None:
+def _measure_polygons(values, parts, owner, start, sizes, masks: Masks, faults) -> None:
     """Extent and area of polygons, which are at least triangles of finite or non-finite numbers."""
     lengths = np.fromiter(map(len, parts), np.int64, len(parts)) // 2
-    values = np.fromiter(chain.from_iterable(parts), np.float64, int(lengths.sum()) * 2)
     x, y = values[0::2], values[1::2]
     last = np.cumsum(lengths) - 1
     first = last - lengths + 1

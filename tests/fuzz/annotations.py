@@ -102,7 +102,7 @@ def spoil(content: dict, rng: random.Random) -> str:
         container.insert(key, copy.deepcopy(old))
     elif how == "number" and isinstance(old, int | float) and math.isfinite(old):
         container[key] = rng.choice([old + 1, -old, old * 1000, old / 64, old + 0.5, old + 33])
-    elif how == "every" and isinstance(key, str) and part:
+    elif how == "every" and isinstance(key, str) and part and isinstance(content.get(part), list):
         value = copy.deepcopy(rng.choice(VALUES))
         for entry in content[part]:
             if isinstance(entry, dict):
