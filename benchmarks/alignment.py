@@ -38,7 +38,7 @@ def make_run(kind: str, options: dict):
     from sam2.automatic_mask_generator import SAM2AutomaticMaskGenerator
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-    from pe_dense.distillation.student import SAM_MEAN_STD, resize
+    from pe_dense.distillation.preprocessor import SAM_MEAN_STD, resize
     from pe_dense.distillation.teachers import SAMTeacher
     from pe_dense.distillation.teachers.sam import build_sam
 

@@ -21,7 +21,7 @@ MODELS = Registry(
         "pe_dense.depth",
         "pe_dense.tracking",
         "pe_dense.distillation",
-        "pe_dense.language.open_vocabulary",
+        "pe_dense.language",
         "pe_dense.engine.hooks",
     ],
 )

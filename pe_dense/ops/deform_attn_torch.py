@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pe_dense.utils.dtype import widened
+from pe_dense.ops.roi_align import widened
 
 
 def forward(

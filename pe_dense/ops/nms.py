@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, maximum, minimum
 from torchvision import ops
 
-from pe_dense.utils.dtype import widened
+from pe_dense.ops.roi_align import widened
 
 _IOU, _IOF = 0, 1
 

@@ -5,8 +5,6 @@ import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
 from torchvision import ops
 
-from pe_dense.utils.dtype import widened
-
 
 def corners(y: Tensor, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Compute the four neighboring pixels of each point and their bilinear weights.
@@ -284,3 +282,21 @@ def _bin_edges(start: Tensor, end: Tensor, scale: float, bins: int, limit: int) 
     first = (number * step + start).floor()
     last = ((number + 1) * step + start).ceil().where(step > 0, first)
     return first.long().clamp(0, limit), last.long().clamp(0, limit)
+
+
+def widened(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Casts tensors to the widest of their types, and to float32 at least.
+
+    Under autocast an operator gets half or bfloat16 features beside float32 boxes: torchvision's kernels want one
+    type and know no bfloat16, and sums over many samples want float32.
+
+    Args:
+        tensors: floating point tensors of any shapes.
+
+    Returns:
+        The same tensors, in order, all of one type.
+    """
+    dtype = torch.float32
+    for tensor in tensors:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    return tuple(tensor.to(dtype) for tensor in tensors)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pe_dense.backbones.base import Backbone
 from pe_dense.backbones.build import build_pretrained
-from pe_dense.distillation.student import colors_of, resize
+from pe_dense.distillation.preprocessor import colors_of, resize
 from pe_dense.distillation.teachers.base import Teacher
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError

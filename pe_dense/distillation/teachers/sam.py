@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pe_dense.distillation.student import SAM_MEAN_STD, resize
+from pe_dense.distillation.preprocessor import SAM_MEAN_STD, resize
 from pe_dense.distillation.teachers.base import Teacher
 from pe_dense.distillation.teachers.sam_decoder import CoarseAxis, ImageEmbedding, decode_points
 from pe_dense.registry import MODELS
