@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from pe_dense import __version__
+from pe_dense.utils.errors import one_line_errors
 from pe_dense.utils.package_files import package_folder
 
 
@@ -58,7 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with status 2 for an unknown command; else as the script raises it.
     """
-    name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    with one_line_errors():
+        _run(list(sys.argv[1:] if arguments is None else arguments) or ["--help"])
+
+
+def _run(arguments: list[str]) -> None:
+    name, *rest = arguments
     if name in ("-h", "--help", "help"):
         _print(overview())
     elif name in ("-V", "--version"):

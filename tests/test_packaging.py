@@ -118,3 +118,9 @@ def test_the_version_is_that_of_the_package(wheel):
     import pe_dense
 
     assert wheel.name.split("-")[1] == pe_dense.__version__
+
+
+def test_a_reader_that_ends_early_is_no_error():
+    command = f"{sys.executable} -m pe_dense --help | true"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, cwd=ROOT)
+    assert "Traceback" not in done.stderr

@@ -158,7 +158,7 @@ class _Batches:
             how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
             return DataWorkerError(
                 f"data worker {worker.pid} {how}. To see where, load the data in the main process: --cfg-options "
-                "train_dataloader.num_workers=0 train_dataloader.persistent_workers=False"
+                "train_dataloader.num_workers=0"
             )
         if workers and self._loader.timeout and seconds >= self._loader.timeout:
             return DataWorkerError(
@@ -170,8 +170,8 @@ class _Batches:
 
 
 _MORE_ROOM = (
-    "Where shared memory is small, use fewer workers (--cfg-options train_dataloader.num_workers=N, or 0 with "
-    "train_dataloader.persistent_workers=False), a lower train_dataloader.prefetch_factor, or, in a container, more of "
+    "Where shared memory is small, use fewer workers (--cfg-options train_dataloader.num_workers=N, or 0 for "
+    "none), a lower train_dataloader.prefetch_factor, or, in a container, more of "
     "it (docker run --shm-size=8g or --ipc=host)"
 )
 

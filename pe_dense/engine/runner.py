@@ -42,6 +42,8 @@ from pe_dense.utils.rng import StepSeedHook
 from pe_dense.utils.signals import STOP, StopRun
 from pe_dense.utils.state_dict import unwrap_state
 
+_OF_WORKERS = ("persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context")
+
 
 def strip_wrappers(checkpoint, source: str) -> dict[str, Tensor]:
     """Find a model's state in a checkpoint: the dict itself, or the one under ``state_dict`` or ``model``.
@@ -362,6 +364,8 @@ class Runner(CheckedBuilding):
         """
         if isinstance(dataloader, _DataLoader):
             return dataloader
+        if dataloader.get("num_workers") == 0:  # these settings of workers would be refused
+            dataloader = {key: value for key, value in dataloader.items() if key not in _OF_WORKERS}
         try:
             loader = _Runner.build_dataloader(dataloader, seed, diff_rank_seed)
         except ValueError as error:  # MMEngine's data sets fail on an empty list of images

@@ -21,7 +21,7 @@ def write_config(folder, *, name="tiny", max_iters=6, validate=False, **options)
     config.log_processor.window_size = 1
     config.optim_wrapper.optimizer.eps = 1e-2
     for split in ("train", "val", "test"):
-        config[f"{split}_dataloader"].update(batch_size=2, num_workers=0, persistent_workers=False)
+        config[f"{split}_dataloader"].update(batch_size=2, num_workers=0)
         shrink(config[f"{split}_dataloader"].dataset)
     if not validate:
         for key in ("val_cfg", "val_dataloader", "val_evaluator"):
