@@ -1,4 +1,4 @@
-"""Typed fields of annotation files: one meaning is read, anything else is reported."""
+"""Typed fields of annotation files: parse unambiguous values and report all others."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def read_column(
         part: 'images', 'annotations' or 'categories'.
         entries: of the part.
         field: name.
-        read: gives a value's meaning, or raises :class:`FieldError`.
+        read: parses a value, or raises :class:`FieldError`.
         expected: what is allowed, for the message.
         plain: types of values that are what they are to be, if ``check`` accepts the set of them.
         optional: whether entries without the field are accepted.
@@ -224,7 +224,7 @@ _MOST = 0.75  # share of the boxes that must fit a convention
 
 
 def wrong_convention(boxes: np.ndarray, areas: np.ndarray, sizes: np.ndarray, extents: np.ndarray) -> str | None:
-    """Tell whether the boxes of a file are written in another way than COCO's.
+    """Detect boxes in another format than COCO's.
 
     Where there are masks, boxes are compared with the masks' extents. Without masks, boxes are taken for corners if
     all of them could be and either ``area`` says so or many would extend beyond their image as left, top, width and

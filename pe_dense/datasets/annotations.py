@@ -71,7 +71,7 @@ def read_annotations(path: str | Path, *, masks: bool | None = None, quiet: bool
 
 
 def missing_fields(content: dict, wanted: Mapping[str, Sequence[str]]) -> list[str]:
-    """Tell which fields are not in all entries.
+    """Find fields that some entries lack.
 
     Args:
         content: of an annotation file.

@@ -64,17 +64,17 @@ def clip_box(box: Sequence[float], width: int, height: int) -> list[float]:
 
 @DATASETS.register_module()
 class CocoDataset(_CocoDataset):
-    """As mmdet's ``CocoDataset``, with a check of the whole file, and nothing dropped without a line in the log.
+    """mmdet's ``CocoDataset``, with validation of the annotation file and a log line for everything that is dropped.
 
     Boxes are clipped to their image. Boxes of zero area, outside of the image or less than a pixel in it, and objects
     with ``ignore`` set are left out, as in mmdet, and counted in a warning. mmdet accepts classes that the file does
-    not have, and gives the labels of all further ones other names; they are refused here. Masks are read if the
+    not have, and shifts the labels of all further ones; here they raise an error. Masks are read if the
     pipeline loads masks, or has no ``LoadAnnotations``.
 
     Images without objects are dropped from training if ``filter_cfg`` has ``filter_empty_gt=True``, else they are kept
     as images of background; the log says how many. Images with crowds only count as images with objects.
 
-    Arguments are those of mmdet's class.
+    It takes the arguments of mmdet's class.
 
     Attributes:
         name_fields: fields of an image with the name of its file; the first one present is used.
@@ -88,7 +88,7 @@ class CocoDataset(_CocoDataset):
     name_fields: tuple[str, ...] = COCO_NAMES
 
     def COCOAPI(self, path: str) -> COCO:
-        """Read the annotation file: how mmdet's class does it."""
+        """Read the annotation file (called by mmdet's class)."""
         steps = [step for step in self.pipeline.transforms if isinstance(step, LoadAnnotations)]
         masks = any(step.with_mask for step in steps) if steps else None
         content = read_annotations(path, masks=masks)
@@ -103,7 +103,7 @@ class CocoDataset(_CocoDataset):
         check_classes(self.metainfo["classes"], names, self.ann_file)
 
     def load_data_list(self) -> list[dict]:
-        """Images with their instances, in the file's order, each as :meth:`parse_data_info` gives it."""
+        """Return the images with their instances, in the file's order, see :meth:`parse_data_info`."""
         self._num_objects = self._crowds = self._other_classes = self._clipped = 0
         self._left_out: Counter = Counter()
         images = super().load_data_list()
@@ -126,7 +126,7 @@ class CocoDataset(_CocoDataset):
         print_log(f"{type(self).__name__}: {message}", "current", level)
 
     def _check_learnable(self, num_images: int) -> None:
-        """Refuse a training set without an object to learn from; warn of such a test set."""
+        """Raise an error for a training set without usable objects; log a warning for such a test set."""
         useless = Counter({"crowds": self._crowds, "of other classes": self._other_classes}) + self._left_out
         if useless.total() < self._num_objects or not num_images:
             return
@@ -140,7 +140,7 @@ class CocoDataset(_CocoDataset):
             raise AnnotationError(f"there is nothing to learn from: {counts}")
 
     def filter_data(self) -> list[dict]:
-        """Drop images without objects and small ones, as ``filter_cfg`` says."""
+        """Drop images without objects and small images, according to ``filter_cfg``."""
         if self.test_mode:
             return self.data_list
         filters = self.filter_cfg or {}
@@ -171,7 +171,7 @@ class CocoDataset(_CocoDataset):
                 step.poly2mask = True
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
-        """Bring an image's entry to mmdet's form, without boxes that are useless.
+        """Convert an image's entry to mmdet's format, without unusable boxes.
 
         Args:
             raw_data_info: with ``raw_img_info`` and ``raw_ann_info``, entries of the file.

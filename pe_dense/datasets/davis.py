@@ -32,7 +32,7 @@ def palette() -> np.ndarray:
 
 
 def read_mask(path: str | Path) -> np.ndarray:
-    """Object numbers (H, W) uint8; void pixels are background.
+    """Read the object numbers (H, W) uint8 of a mask; void pixels are background.
 
     Raises:
         InputError: if the image has colors of its own instead of numbers, or can't be read.

@@ -1,4 +1,4 @@
-"""A folder of images without labels."""
+"""Data set of unlabeled images in a folder."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ class ImageReader:
 class ImageFolder(Dataset):
     """All images in a folder and below.
 
-    Looking at all files before training would take hours for some folders, so what can't be used is met on the way: the
-    next good image takes its place and says so.
+    Checking all files before training would take hours for some folders, so unusable images are skipped on the fly: the
+    next usable image replaces them and reports them.
 
     Args:
         data_root: the folder.
-        pipeline, min_side: as of :class:`~pe_dense.datasets.image_folder.ImageReader`.
+        pipeline, min_side: see :class:`~pe_dense.datasets.image_folder.ImageReader`.
 
     Raises:
         FileNotFoundError: if the folder does not exist or contains no image.

@@ -26,7 +26,7 @@ class MapError(InputError):
 
 @TRANSFORMS.register_module()
 class LoadLabelMap(LoadAnnotations):
-    """As mmseg's ``LoadAnnotations``, but the map must have its image's size and no other labels than the classes'.
+    """mmseg's ``LoadAnnotations``, with checks of the map's size and of its labels.
 
     Args:
         num_classes: of the data set, after its label map and without a zero label that is left out.
@@ -113,12 +113,12 @@ def _read_map(path: str) -> np.ndarray:
 
 
 def check_label_values(dataset) -> None:
-    """Make sure that a training set's label maps have pixels of at least two classes.
+    """Check that a training set's label maps contain at least two classes.
 
-    A few maps settle it for usual data; only where they do not, all are read.
+    A few maps are enough for most data sets; all maps are read only if they are not.
 
     Args:
-        dataset: of mmseg's form, with :class:`LoadLabelMap` in its pipeline.
+        dataset: mmseg data set, with :class:`LoadLabelMap` in its pipeline.
 
     Raises:
         MapError: with the values found and their counts.
@@ -154,7 +154,7 @@ def check_label_values(dataset) -> None:
 
 @TRANSFORMS.register_module()
 class LoadDepthMap(LoadDepthAnnotation):
-    """As mmseg's ``LoadDepthAnnotation``, but the map must have its image's size and contain no NaN or negative depth.
+    """mmseg's ``LoadDepthAnnotation``, with checks of the map's size and for NaN and negative depth.
 
     Args:
         depth_rescale_factor: meters of the file's unit: 1e-3 for millimeters.
@@ -171,7 +171,7 @@ class LoadDepthMap(LoadDepthAnnotation):
         super().__init__(decode_backend=decode_backend, depth_rescale_factor=depth_rescale_factor)
 
     def transform(self, results: dict) -> dict:
-        """Read the map to ``gt_depth_map`` (H, W), float32, in meters; 0 where nothing is known."""
+        """Read the map to ``gt_depth_map`` (H, W), float32, in meters; 0 where depth is unknown."""
         if self.decode_backend == "cv2":
             depth = _read_map(results["depth_map_path"]).astype(np.float32)
             results["gt_depth_map"] = depth * np.float32(self.depth_rescale_factor)

@@ -10,7 +10,7 @@ _MAX_CHARACTERS = 7  # of a number: 35 bits, more than an image's 31 need
 
 
 def decode_counts(codes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Decode compressed counts of N masks at once.
+    """Decode the compressed counts of N masks in one vectorized pass.
 
     A number is a sequence of characters of 6 bits above '0': 5 bits of its value, lowest first, and a bit that says
     whether more follow; the highest bit of the last is the sign. From the fourth number on, each is the difference to

@@ -1,4 +1,4 @@
-"""Repeat-factor sampling: images with rare classes come more often."""
+"""Repeat-factor sampling, which oversamples images with rare classes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pe_dense.utils.errors import InputError
 
 @DATA_SAMPLERS.register_module()
 class RepeatFactorSampler(InfiniteSampler):
-    """Endless shuffled passes over a data set, in which images with rare classes come several times.
+    """Infinite sampler that repeats images with rare classes within each shuffled pass.
 
     An image with a repeat factor of 2.3 comes twice in a pass and, with a chance of 0.3, once more. (MMEngine's
     ``ClassBalancedDataset`` rounds up: each image of a class that is a little below the threshold comes twice.)
@@ -24,9 +24,9 @@ class RepeatFactorSampler(InfiniteSampler):
     Source: LVIS (arXiv 1908.03195), with Detectron2's rounding by chance, as the published detectors were trained.
 
     Args:
-        dataset: tells the classes of its images by ``get_cat_ids(index)``, as mmdet's do.
+        dataset: data set with ``get_cat_ids(index)``, such as mmdet's.
         threshold: share of all images below which a class counts as rare, see :func:`repeat_factors`.
-        seed: of all randomness, the same in every process; None for one that they agree on.
+        random seed, identical in every process; None for a seed shared by all processes.
 
     Raises:
         ValueError: if the threshold is not in (0, 1].
@@ -49,14 +49,14 @@ class RepeatFactorSampler(InfiniteSampler):
 
 
 def repeat_factors(classes: Sequence[Iterable[int]], threshold: float) -> Tensor:
-    """How often each of N images comes in a pass, on average.
+    """Compute the mean number of repetitions of each of N images per pass.
 
     A class that is in a share f of the images has the factor ``max(1, sqrt(threshold / f))``; an image has the highest
     factor of its classes, or 1.
 
     Args:
-        classes: of each image.
-        threshold: as of :class:`RepeatFactorSampler`.
+        classes: class ids of each image.
+        threshold: see :class:`RepeatFactorSampler`.
 
     Returns:
         (N,), each at least 1.

@@ -10,7 +10,7 @@ import numpy as np
 from pe_dense.datasets.annotation_fields import FieldError, Findings, read_integer, read_number
 from pe_dense.datasets.run_lengths import decode_counts, measure_runs
 
-_CHUNK = 20_000  # annotations that are checked at once: bounds the memory
+_CHUNK = 20_000  # annotations per chunk, which bounds the memory
 _NUMBERS = {int, float}
 # How far a polygon may go beyond its image, in units of the image's longer side, and how long its outline may be, in
 # pixels: pycocotools and faster-coco-eval allocate memory by the outline's length.
@@ -223,7 +223,7 @@ def _measure_polygons(values, parts, owner, start, sizes, masks: Masks, faults) 
 
 
 def _check_codes(chunk, codes, start, sizes, masks: Masks, faults, repairs) -> None:
-    """Check run-length codes, all of a chunk at once."""
+    """Check the run-length codes of a whole chunk."""
     texts: list[tuple[int, str]] = []
     lists: list[tuple[int, list]] = []
     for row in codes:

@@ -1,4 +1,4 @@
-"""Images without labels in webdataset shards."""
+"""Data set of unlabeled images in webdataset shards."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class WebImages(IterableDataset):
 
     Args:
         urls: shards, in webdataset's notation: ``data/shard-{000000..000999}.tar``, several separated by ``::``.
-        pipeline, min_side: as of :class:`~pe_dense.datasets.image_folder.ImageReader`.
+        pipeline, min_side: see :class:`~pe_dense.datasets.image_folder.ImageReader`.
         buffer: images among which the next is drawn.
 
     Raises:
@@ -55,11 +55,11 @@ class WebImages(IterableDataset):
         self._read = ImageReader(pipeline, min_side)
 
     def __len__(self) -> int:
-        """More than any run asks for: MMEngine wants to know."""
+        """Return a number larger than any run needs, since MMEngine requires a length."""
         return 2**40
 
     def __iter__(self) -> Iterator[dict]:
-        """Give samples as :class:`~pe_dense.datasets.image_folder.ImageFolder` does.
+        """Iterate over samples in the format of :class:`~pe_dense.datasets.image_folder.ImageFolder`.
 
         Raises:
             UnusableImageError: if a full pass over all shards finds no image, or after 10,000 samples in a row without
@@ -116,7 +116,7 @@ def _members(url: str) -> Iterator[dict]:
     """Files of a shard as webdataset's ``group_by_keys`` takes them.
 
     A shard that cannot be opened, is cut short, or has a member of more than 256 MB, is logged; what comes after is
-    left out. In a stream the rest of a member must be read to reach the next one, so that 1 TB would take for ever.
+    left out. In a stream the rest of a member must be read to reach the next one, which would take hours for 1 TB.
     """
     from webdataset.gopen import gopen
 
@@ -140,6 +140,6 @@ def _is_image(name: str) -> bool:
 
 
 def _note(error: Exception) -> bool:
-    """Log what webdataset cannot group, and leave it out."""
+    """Log and skip files that webdataset cannot group."""
     print_log(f"Skipped a part of a shard: {error!r}", "current", logging.WARNING)
     return True

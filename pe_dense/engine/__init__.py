@@ -1,4 +1,4 @@
-"""Running configs: what the tools share."""
+"""Build and run training and evaluation from configs."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""From a config file to a runner: what `tools/train.py` and `tools/test.py` share."""
+"""Build the runner of a config for `tools/train.py` and `tools/test.py`."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def training_runner(
     fsdp: bool = False,
     ema: float | None = None,
 ):
-    """Set up a training run.
+    """Build the runner of a training run.
 
     Args:
-        config: a whole config.
-        work_dir: where logs and checkpoints go; ``work_dirs/<config name>`` by default.
-        resume: 'auto' goes on from the work dir's last checkpoint, a path from that one, None starts anew.
-        amp: train in mixed precision (bfloat16).
+        config: complete config.
+        work_dir: folder for logs and checkpoints; ``work_dirs/<config name>`` by default.
+        resume: 'auto' resumes from the work dir's last checkpoint, a path from that file; None starts from scratch.
+        amp: enable bfloat16 mixed precision.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
-        fsdp: share parameters, gradients and optimizer out among the processes, see :mod:`pe_dense.engine.fsdp`.
-        ema: evaluate and save the moving average of the weights that each step brings nearer to them by this part;
-            None for the weights themselves.
+        fsdp: shard parameters, gradients and optimizer state across GPUs, see :mod:`pe_dense.engine.fsdp`.
+        ema: momentum of the exponential moving average (EMA) of the weights that is evaluated and saved; None disables
+            EMA.
 
     Returns:
-        the runner; its ``train`` starts.
+        the runner; call its ``train``.
 
     Raises:
-        ConfigError: for missing data, a work dir that already holds a run, precision without a GPU, settings that
-            exclude each other, or a method without training.
+        ConfigError: for missing data, a work dir that already contains a run, mixed precision without a GPU, settings
+            that exclude each other, or a method without training.
     """
     if "train_dataloader" not in config:
         raise ConfigError(f"{config.filename} has nothing to train: run it by tools/test.py")
@@ -74,20 +74,20 @@ def training_runner(
 
 
 def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | None, launcher: str, tta: bool = False):
-    """Set up a test of a checkpoint.
+    """Build the runner that tests a checkpoint.
 
     Args:
-        config: a whole config.
-        checkpoint: path or ``hf://`` name; None, for methods without training, for the weights that the config names.
-        work_dir: where results go; ``work_dirs/<config name>`` by default.
-        launcher: as for training.
-        tta: test several views of each image, as the config's ``tta_model`` and ``tta_pipeline`` say.
+        config: complete config.
+        checkpoint: path or ``hf://`` name; None, for training-free methods only, for the weights given by the config.
+        work_dir: output folder; ``work_dirs/<config name>`` by default.
+        launcher: see :func:`training_runner`.
+        tta: test-time augmentation with the config's ``tta_model`` and ``tta_pipeline``.
 
     Returns:
-        the runner; its ``test`` starts.
+        the runner; call its ``test``.
 
     Raises:
-        ConfigError: for missing data, views of which the config says nothing, or no checkpoint where one is needed.
+        ConfigError: for missing data, a config without test-time augmentation, or a missing checkpoint.
     """
     if checkpoint is None:
         checkpoint = _own_weights(config)
@@ -110,7 +110,7 @@ def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | No
 
 
 def _own_weights(config: Config) -> str:
-    """The weights that the tower of a method without training starts from."""
+    """Return the backbone weights that the config of a training-free method names."""
     if "train_dataloader" in config:
         raise ConfigError(f"{config.filename} is of a model that is trained: name the CHECKPOINT to test")
     weights = (config.model.backbone.get("init_cfg") or {}).get("checkpoint")
@@ -136,20 +136,20 @@ def _launch(config: Config, launcher: str) -> None:
 def _set_sharding(config: Config, launcher: str, ema: float | None) -> None:
     if launcher == "none":
         raise ConfigError(
-            "--fsdp shares a model out among processes: start with "
+            "--fsdp shards a model across processes: start with "
             "`torchrun --nproc_per_node=N tools/train.py CONFIG --launcher pytorch --fsdp`"
         )
     if ema is not None:
-        raise ConfigError("--ema keeps whole weights, which --fsdp shares out: leave one of them out")
+        raise ConfigError("--ema is not supported with --fsdp: remove one of them")
     dtype = config.optim_wrapper.get("dtype", "bfloat16")
     if dtype != "bfloat16":
-        raise ConfigError(f"--fsdp trains in float32 or mixed with bfloat16; optim_wrapper.dtype is {dtype}")
+        raise ConfigError(f"--fsdp supports float32 and bfloat16 mixed precision; optim_wrapper.dtype is {dtype}")
     config.fsdp = True
 
 
 def _set_average(config: Config, momentum: float) -> None:
     if not 0.0 < momentum < 1.0:
-        raise ConfigError(f"--ema {momentum:g}: the part by which a step moves the average is between 0 and 1")
+        raise ConfigError(f"--ema {momentum:g}: the momentum must be between 0 and 1")
     average = dict(type="pe_dense.EMAHook", momentum=momentum)
     config.custom_hooks = [*(config.get("custom_hooks") or []), average]
 
@@ -158,7 +158,7 @@ def _set_precision(config: Config, amp: bool) -> None:
     wrapper = config.optim_wrapper
     if not torch.cuda.is_available():
         if amp:
-            raise ConfigError("--amp needs a GPU, and PyTorch finds none here")
+            raise ConfigError("--amp requires a GPU, but PyTorch finds none")
         if wrapper.type == "AmpOptimWrapper":
             print_log("No GPU: training in float32 instead of mixed precision", "current", logging.WARNING)
             wrapper.type = "OptimWrapper"
@@ -173,9 +173,9 @@ def _set_precision(config: Config, amp: bool) -> None:
 
 
 class LocalVisBackend(_LocalVisBackend):
-    """As MMEngine's, but pictures and the config are written atomically and a full disk is reported.
+    """MMEngine's ``LocalVisBackend``, with atomic writes of images and config and an error on a full disk.
 
-    (MMEngine's writes pictures by ``cv2.imwrite``, which returns False on a full disk.)
+    MMEngine's class writes images with ``cv2.imwrite``, which returns False on a full disk.
     """
 
     @force_init_env
@@ -194,7 +194,7 @@ class LocalVisBackend(_LocalVisBackend):
 
 
 def is_local(backend) -> bool:
-    """Whether a config of a backend is of MMEngine's local one."""
+    """Return whether the config of a visualization backend is of MMEngine's local one."""
     return isinstance(backend, dict) and backend.get("type") in (
         "LocalVisBackend",
         "mmengine.LocalVisBackend",

@@ -1,4 +1,4 @@
-"""Reading configs, with options that reach every place that a value has."""
+"""Load configs and apply command-line options, including options that change a value everywhere."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _SHARED = ("out_indices", "drop_path_rate", "with_cp", "frozen", "pad_to_patch",
 
 
 def replace_backbone(config: Config, name: str) -> int:
-    """Put a model of timm in the place of a config's PE tower, with its normalization and its channels.
+    """Replace a config's PE backbone by a timm model, including its normalization and channels.
 
-    Windows and other options that only PE towers have are dropped. Weights are those that timm's configuration of the
-    model names, unless the config's backbone starts from random ones.
+    Window attention and other options that only PE backbones have are dropped. Pretrained weights are those of timm's
+    model configuration, unless the config's backbone is randomly initialized.
 
     Args:
         config: a whole config, changed in place.
@@ -77,9 +77,9 @@ _SIZE_KEYS = ("img_size", "pad_size_divisor", "scale", "crop_size", "size", "ima
 
 
 def load_config(path: str | Path, options: dict | None = None) -> Config:
-    """Read a config file and change it.
+    """Load a config file and apply options.
 
-    Some values stand in many places of a config and are changed everywhere by their name at the top: ``data_root`` in
+    Some values occur in many places of a config and are changed everywhere by their top-level name: ``data_root`` in
     all paths that begin with it, ``image_size`` in backbone, padding and pipelines, and ``tower``, a published one's
     name, in model and weights; ``tower=timm/<model name>`` replaces the backbone by a model of timm, see
     :func:`~pe_dense.engine.config.replace_backbone`. Where a config has ``sizes_by_patch``, ``tower`` also
@@ -158,7 +158,7 @@ def _line_in(error: BaseException, path: Path) -> str:
 
 
 def _shared_value(config: Config, name: str, value):
-    """Read and check a value that stands in many places."""
+    """Parse and check a value that occurs in many places."""
     if name not in config:
         raise ConfigError(f"{config.filename} has no {name} to change")
     old = config[name]
@@ -176,7 +176,7 @@ def _shared_value(config: Config, name: str, value):
 
 
 def replace_everywhere(config: Config, name: str, value, replaced: Callable) -> None:
-    """Set a top-level value and every copy of it below."""
+    """Set a top-level value and every copy of it in the config."""
     if name not in config:
         raise ConfigError(f"{config.filename} has no {name} to change")
     old = config[name]

@@ -14,7 +14,7 @@ from pe_dense.engine.config_types import Arguments, accepts, arguments_of, check
 from pe_dense.utils.errors import ConfigError, library_errors
 
 # What a run reads of a config's top level: arguments of MMEngine's runner, what the runner reads of the config itself,
-# and what this project adds. Any other name there only gives a value that stands in several places a name.
+# and what this project adds. Any other top-level name is only a variable for a value that is used in several places.
 # fmt: off
 RUNNER_ARGUMENTS = frozenset((
     "auto_scale_lr", "custom_hooks", "data_preprocessor", "default_hooks", "default_scope", "env_cfg",
@@ -43,7 +43,7 @@ _DEFAULT_PARAMWISE = {
     "custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "flat_decay_mult", "dwconv_decay_mult",
     "dcn_offset_lr_mult", "bypass_duplicate",
 }
-# Keys of dicts that no class is built from, beside those that the config has there already.
+# Keys of dicts that no class is built from, in addition to those that the config already has there.
 _KNOWN = {
     "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
     "mp_cfg": {"mp_start_method", "opencv_num_threads"},
@@ -263,7 +263,7 @@ def _check_items(name: str, value, old) -> None:
 
 
 def check_value(name: str, value, old=None) -> None:
-    """Check a number's range and the choices of text by the last part of its name.
+    """Check the range of a number or the choices of a string by the last part of its name.
 
     Raises:
         ConfigError: for values that no run can use.
@@ -302,7 +302,7 @@ def _default_range(name: str, key: str) -> tuple[float | None, float]:
 
 
 def check_config(config: Config) -> None:
-    """Make sure that every class that a config names is registered and takes the arguments that stand there.
+    """Check that every class in a config is registered and accepts the given arguments.
 
     Raises:
         ConfigError: with the place, the name that is not known and the names that are.
@@ -332,7 +332,7 @@ def _check_dicts(config: Config, path: tuple[str, ...], item) -> None:
 
 
 class CheckedBuilding(Runner):
-    """MMEngine's runner, which reports arguments that a library refuses in one line.
+    """MMEngine's runner, with one-line errors for arguments that a library rejects.
 
     Loops, optimizers, schedulers and metrics are built by ``train``, ``val`` and ``test``, where other exceptions are
     bugs and keep their traceback.

@@ -1,4 +1,4 @@
-"""Which file sets each top-level key of a config."""
+"""Find the file that sets each top-level key of a config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The classes that a config's dicts are built as, and the arguments that these take."""
+"""Find the classes that a config's dicts are built as, and their arguments."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _groups(names: list[str]) -> Iterable[str]:
 
 
 def _default_type(names: list[str], item: Mapping) -> str | None:
-    """What MMEngine builds where a dict names no type."""
+    """Return the class that MMEngine builds if a dict has no type."""
     if len(names) > 1:
         return None
     loops = "EpochBasedTrainLoop" if item.get("by_epoch", True) else "IterBasedTrainLoop"
@@ -199,7 +199,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 @cache
 def _signature(built: Callable | None) -> Arguments:
-    """Arguments of a class, those of its bases included as long as it passes ``**kwargs`` on."""
+    """Return the arguments of a class, including those of its bases while it passes ``**kwargs`` on."""
     if built is None or isinstance(built, types.ModuleType):
         return Arguments("", {}, is_open=True)
     if not inspect.isclass(built):
@@ -244,7 +244,7 @@ def _is_type(hint) -> bool:
 
 @dataclass(frozen=True)
 class _Extra:
-    """What a constructor does with its ``**kwargs``."""
+    """Determine what a constructor does with its ``**kwargs``."""
 
     names: frozenset[str] = frozenset()  # those that it takes out itself
     passes_on: bool = False  # to another constructor

@@ -1,4 +1,4 @@
-"""Data loading whose failures end the run with a clear message, and whose workers never outlive it."""
+"""Data loader with clear errors for failed workers and no orphaned worker processes."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.rng import sample_seed
 from pe_dense.utils.signals import STOP
 
-TIMEOUT = 600  # seconds to wait for a batch, where the config gives no `timeout`
-_SECONDS_TO_END = 2.0  # of workers that are asked to
+TIMEOUT = 600  # seconds to wait for a batch if the config has no `timeout`
+_SECONDS_TO_END = 2.0  # grace period of workers that were asked to exit
 _NOT_HANDED_OVER = 74  # exit status of a worker whose batch does not fit into shared memory
 _SHARED_MEMORY = "/dev/shm"
 _PR_SET_PDEATHSIG = 1
@@ -37,7 +37,7 @@ class DataWorkerError(ConfigError):
 
 
 class DataLoader(_DataLoader):
-    """PyTorch's, but what happens to its workers is said in one line, and none is left behind.
+    """PyTorch's ``DataLoader``, with one-line errors for failed workers and no orphaned worker processes.
 
     Attributes:
         interruptible: whether SIGTERM may end the wait for a batch; see :mod:`pe_dense.utils.signals`.
@@ -50,7 +50,7 @@ class DataLoader(_DataLoader):
 
     @classmethod
     def seeded(cls, loader: _DataLoader, seed: int, rank: int, world_size: int) -> DataLoader:
-        """Make the batches of a loader repeatable; those of an iterable data set stay as they are."""
+        """Create a loader with reproducible batches; those of an iterable data set are not changed."""
         options = dict(
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
@@ -82,7 +82,7 @@ class DataLoader(_DataLoader):
         return _Batches(iterator, self)
 
     def end_workers(self, final: bool = False) -> None:
-        """End the workers of the last pass, persistent ones only where ``final``."""
+        """Shut down the workers of the last pass; persistent workers only if ``final``."""
         iterator = getattr(self, "_running", None)
         if iterator is not None and (final or not self.persistent_workers):
             _end_quickly(iterator)
@@ -93,7 +93,7 @@ class DataLoader(_DataLoader):
 
 
 def _end_quickly(iterator) -> None:
-    """Ask all workers to end, and kill those that do not; PyTorch waits five seconds for each of them in turn."""
+    """Ask all workers to exit and kill those that do not; PyTorch would wait five seconds for each one in turn."""
     iterator._workers_done_event.set()
     for queue in iterator._index_queues:
         with contextlib.suppress(ValueError):  # closed
@@ -106,7 +106,7 @@ def _end_quickly(iterator) -> None:
 
 
 class _Batches:
-    """Iterate over batches, and explain what went wrong with the workers."""
+    """Iterate over batches and report worker failures."""
 
     waiting = False  # for a batch of any loader
 
@@ -138,7 +138,7 @@ class _Batches:
             _Batches.waiting = False
 
     def _explain(self, seconds: float) -> DataWorkerError | None:
-        """What to say of workers that died or do not answer; None if that was not the reason."""
+        """Create the error for workers that died or do not respond; None if workers are not the cause."""
         workers = getattr(self._iterator, "_workers", ())
         for worker in workers:
             worker.join(0)
@@ -152,7 +152,7 @@ class _Batches:
                 )
             if status == -signal.SIGKILL:
                 return DataWorkerError(
-                    f"data worker {worker.pid} was killed (signal 9), most likely by the system for want of memory "
+                    f"data worker {worker.pid} was killed (signal 9), most likely because the system ran out of memory "
                     "(see `dmesg`): use fewer workers (--cfg-options train_dataloader.num_workers=N) or smaller batches"
                 )
             how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
@@ -177,9 +177,9 @@ _MORE_ROOM = (
 
 
 def check_shared_memory(loader: DataLoader) -> None:
-    """Make sure that the batches that workers load ahead fit into shared memory.
+    """Check that the batches that workers prefetch fit into shared memory.
 
-    One sample is loaded to estimate a batch, where less than 2 GiB are free.
+    If less than 2 GiB are free, one sample is loaded to estimate the size of a batch.
 
     Raises:
         ConfigError: with the sizes and what to do.
@@ -204,7 +204,7 @@ def check_shared_memory(loader: DataLoader) -> None:
 
 
 def tensor_bytes(sample) -> int:
-    """Bytes of all tensors in a sample, at any depth: what goes through shared memory."""
+    """Compute the bytes of all tensors in a sample, at any depth, which are passed through shared memory."""
 
     class Counter(pickle.Pickler):
         total = 0
@@ -225,7 +225,7 @@ def tensor_bytes(sample) -> int:
 
 
 def free_shared_memory() -> int | None:
-    """Free bytes of the file system in which tensors are handed over; None where there is none."""
+    """Return the free bytes of the shared-memory file system, or None if there is none."""
     try:
         status = os.statvfs(_SHARED_MEMORY)
     except OSError:
@@ -238,7 +238,7 @@ def _megabytes(count: int | None) -> str:
 
 
 def _start_worker(initialize: Callable[[int], None] | None, worker_id: int) -> None:
-    """First steps of a data worker.
+    """Initialize a data worker.
 
     The main process decides when workers end: a signal to the whole process group must not take away the data of an
     iteration that is still to be finished. If the main process itself dies, the kernel ends its workers.
@@ -252,13 +252,13 @@ def _start_worker(initialize: Callable[[int], None] | None, worker_id: int) -> N
 
 
 def end_with_parent() -> None:
-    """Have this process killed when its parent ends, in whichever way (Linux)."""
+    """Have this process killed when its parent exits for any reason (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _not_handed_over(error: Exception, item) -> None:
-    """Python's queues drop what can't be sent and go on, so that the main process would wait for ever."""
+    """Exit a worker that fails to send a batch; Python's queues would drop it and the main process wait forever."""
     if isinstance(error, RuntimeError | OSError):
         os.write(2, f"data worker {os.getpid()}: {error}\n".encode())
         os._exit(_NOT_HANDED_OVER)
@@ -267,7 +267,7 @@ def _not_handed_over(error: Exception, item) -> None:
 
 
 def _take_over_sigchld() -> None:
-    """Look at dead workers where their data is waited for.
+    """Check for dead workers only while waiting for their data.
 
     PyTorch raises from its signal handler wherever the main process is, as in the middle of writing a checkpoint.
     """

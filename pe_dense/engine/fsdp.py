@@ -1,4 +1,4 @@
-"""Fully sharded training: every process holds a part of each parameter, its gradient and its optimizer state."""
+"""Fully sharded data-parallel training (PyTorch's FSDP 2)."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from pe_dense.backbones.base import Backbone
 
 
 def shard(model: nn.Module) -> nn.Module:
-    """Share a model's parameters out among all processes (PyTorch's FSDP 2), on the GPU where there is one.
+    """Shard a model's parameters across all processes with FSDP 2, on the GPU if available.
 
-    Each block of a tower is gathered when it runs and let go afterwards; everything else is gathered together. So a
-    GPU never holds more than its share, one block or two, and what is not in a tower. Names of parameters stay. The
-    model comes with its weights, on the CPU and the same in every process: while it is shared out, a machine's memory
-    must hold it once per GPU (Mask R-CNN on PE-Spatial-G14: 7.6 GB each).
+    Each block of a backbone is a separate FSDP unit that is gathered when it runs and freed afterwards; everything else
+    is one unit. A GPU's memory therefore contains its own shard, one or two blocks, and the modules outside of the
+    backbone. Parameter names do not change. The model must be initialized, on the CPU and identical in every process:
+    during sharding, the host needs memory for one copy per GPU (Mask R-CNN on PE-Spatial-G14: 7.6 GB each).
 
-    Parameters are gathered in float32. Mixed precision is autocast's, as without sharding, with the same numbers.
+    Parameters are gathered in float32. Mixed precision uses autocast, as without sharding, with the same results.
 
     Args:
-        model: a whole model, on the CPU.
+        model: unsharded model, on the CPU.
 
     Returns:
-        the model, changed in place.
+        the model, modified in place.
     """
     device = get_device()
     mesh = init_device_mesh(torch.device(device).type, (torch.distributed.get_world_size(),))
@@ -39,32 +39,32 @@ def shard(model: nn.Module) -> nn.Module:
             for block in module.fsdp_units():
                 fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    if hasattr(model, "feature_maps"):  # what pictures ask for, beside forward
+    if hasattr(model, "feature_maps"):  # called by visualization hooks in addition to forward
         register_fsdp_forward_method(model, "feature_maps")
-    # Parameters have moved; models also note where their input goes.
+    # Parameters are already on the device; this moves buffers and sets the device of the data preprocessor.
     return model.to(device)
 
 
 def local_numel(model: nn.Module) -> tuple[int, int]:
-    """How many parameters (numbers, not tensors) of a sharded model are here, and in all processes together."""
+    """Count the parameters (elements, not tensors) of a sharded model in this process and in total."""
     parameters = list(model.parameters())
     return sum(p.to_local().numel() for p in parameters), sum(p.numel() for p in parameters)
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether :func:`shard` was here."""
+    """Return whether a model was sharded by :func:`shard`."""
     return isinstance(model, FSDPModule)
 
 
 def full_state_dict(state, keep: bool):
-    """Put tensors together on the CPU. All processes must call this.
+    """Gather sharded tensors on the CPU. All processes must call this function.
 
     Args:
-        state: tensors in dicts and lists, as of ``state_dict()``.
-        keep: whether this process wants them.
+        state: nested dicts and lists of tensors, such as a ``state_dict()``.
+        keep: whether this process keeps the gathered tensors.
 
     Returns:
-        the same with whole tensors, or None in their places if not ``keep``.
+        the same structure with full tensors, or None in place of tensors if not ``keep``.
     """
 
     def whole(tensor: Tensor) -> Tensor | None:
@@ -75,10 +75,10 @@ def full_state_dict(state, keep: bool):
 
 
 def distribute_state_dict(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Cut whole tensors as a model's are. All processes must call this; the tensors of rank 0 count.
+    """Shard full tensors like a model's parameters. All processes must call this; the tensors of rank 0 are used.
 
     Args:
-        state: exactly the model's keys, in its shapes.
+        state: full tensors with exactly the model's keys and shapes.
         model: sharded or not.
     """
     own = model.state_dict()
@@ -86,7 +86,7 @@ def distribute_state_dict(state: Mapping[str, Tensor], model: nn.Module) -> dict
 
 
 def accept_full_optimizer_state(optimizer: Optimizer) -> None:
-    """Let the optimizer of a sharded model load states of whole parameters."""
+    """Let the optimizer of a sharded model load the state of unsharded parameters."""
     optimizer.register_load_state_dict_pre_hook(_share_out_optimizer)
 
 
@@ -96,7 +96,7 @@ def _share_out_optimizer(optimizer: Optimizer, content: dict) -> dict:
     owners = dict(zip(numbers, parameters, strict=True))
     state = {
         number: {
-            # Beside moments in a parameter's shape there are counters.
+            # Moments have the parameter's shape and are sharded; step counters are not.
             name: _cut(value, owners[number]) if getattr(value, "shape", None) == owners[number].shape else value
             for name, value in values.items()
         }

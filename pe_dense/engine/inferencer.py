@@ -1,4 +1,4 @@
-"""Draw the predictions of a config's model on image files."""
+"""Base class and factory of inferencers: predict on image files and write visualizations."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from pe_dense.utils.image import ImageError, output_names
 
 
 def use_test_time_augmentation(config: Config) -> Config:
-    """Have a config test several views of each image and merge what they give.
+    """Enable test-time augmentation in a config.
 
-    As in the OpenMMLab projects, a config describes it by ``tta_model``, which wraps the model, and ``tta_pipeline``,
-    which makes the views.
+    As in the OpenMMLab projects, a config defines ``tta_model``, which wraps the model and merges its predictions, and
+    ``tta_pipeline``, which creates the views.
 
     Args:
-        config: a whole config; it is changed.
+        config: complete config, modified in place.
 
     Returns:
         the config.
 
     Raises:
-        ConfigError: for a config without them.
+        ConfigError: if the config does not define them.
     """
     missing = [name for name in ("tta_model", "tta_pipeline") if not config.get(name)]
     if missing:
@@ -47,10 +47,10 @@ def use_test_time_augmentation(config: Config) -> Config:
 
 
 def drop_pretrained(model: dict) -> None:
-    """Leave out the weights that a model's config starts from: a checkpoint brings them all.
+    """Remove pretrained weights from a model's config, since a checkpoint contains all weights.
 
-    Loading them first would only cost time and perhaps a download. The weights of a frozen tower, which are in no
-    checkpoint, stay.
+    Loading them first would only cost time and perhaps a download. The weights of a frozen backbone, which are not
+    saved in checkpoints, are kept.
     """
     model = model.get("module", model)
     model.pop("init_cfg", None)
@@ -59,16 +59,16 @@ def drop_pretrained(model: dict) -> None:
         backbone.pop("init_cfg", None)
 
 
-# Of configs that name none.
+# Default inferencer of configs without `inferencer`.
 DETECTION = dict(type="pe_dense.DetectionPredictor")
 
 
 class Predictor(ABC):
-    """A trained model that draws its predictions on image files; a base class.
+    """Base class of inferencers, which predict on image files and draw the predictions.
 
     Attributes:
-        endings: of the names of the files that :meth:`write` writes for an image.
-        left_out: of the last call of :meth:`predict_files`, the files that could not be used, with the reason.
+        endings: suffixes of the names of the files that :meth:`write` writes for an image.
+        left_out: files that the last call of :meth:`predict_files` could not use, with the reason.
     """
 
     endings: Sequence[str] = ("",)
@@ -89,33 +89,33 @@ class Predictor(ABC):
 
     @abstractmethod
     def predict(self, batch: list[dict]) -> list:
-        """Run the model on prepared images; gives a data sample for each."""
+        """Run the model on prepared images and return one data sample per image."""
 
     @abstractmethod
     def write(self, stem: Path, pixels: np.ndarray, sample) -> dict:
-        """Write the picture of an image, ``<stem>.png``, and what else there is to show.
+        """Write the visualization of an image, ``<stem>.png``, and any further outputs.
 
         Args:
-            stem: path without an ending.
+            stem: output path without suffix.
             pixels: (H, W, 3) uint8, RGB.
-            sample: with the prediction.
+            sample: data sample with the prediction.
 
         Returns:
-            what to write to the JSON file, beside ``image``, ``width`` and ``height``.
+            fields of the JSON file in addition to ``image``, ``width`` and ``height``.
         """
 
     def predict_files(self, images: Sequence[Path], out_dir: Path, batch_size: int = 1) -> Iterator[Path]:
-        """Write ``<name>.png`` with the prediction drawn, ``<name>.json``, and what :meth:`write` adds, for each image.
+        """Write ``<name>.png`` (visualization), ``<name>.json`` and further outputs of :meth:`write` for each image.
 
-        A file that cannot be used does not end the run: it is added to ``left_out``, and logged.
+        A file that cannot be used does not end the run: it is added to ``left_out`` and logged.
 
         Args:
-            images: files. Two never share an output, and no output replaces one of them: names get numbers.
-            out_dir: made if missing.
-            batch_size: images that run together.
+            images: image files. Output names are numbered where they would collide with each other or with an image.
+            out_dir: output folder, created if missing.
+            batch_size: number of images per batch.
 
         Yields:
-            the picture of each image that could be used, in order.
+            path of the visualization of each image that could be used, in order.
 
         Raises:
             InputError: for a batch size below 1.
@@ -140,13 +140,13 @@ class Predictor(ABC):
                 stem = out_dir / name
                 told = self.write(stem, pixels, sample.cpu())
                 height, width = pixels.shape[:2]
-                # The beginning of this file is how :func:`pe_dense.utils.image.is_output` recognizes its pictures.
+                # :func:`pe_dense.utils.image.is_output` recognizes outputs by the beginning of this file.
                 write_json(f"{stem}.json", dict(image=str(path), width=width, height=height, **told))
                 yield Path(f"{stem}.png")
 
 
 def transform(pipeline: Callable[[dict], dict], results: dict, path: Path) -> dict:
-    """Run the part of a pipeline after reading; its errors name the image.
+    """Run a pipeline after image loading; errors state the image.
 
     Raises:
         ImageError: with the image's path and size.
@@ -154,7 +154,7 @@ def transform(pipeline: Callable[[dict], dict], results: dict, path: Path) -> di
     height, width = results["ori_shape"]
     try:
         return pipeline(results)
-    except Exception as error:  # an image of 1 px by 100,000 px breaks OpenCV and Pillow in ways of their own
+    except Exception as error:  # an image of 1 px by 100,000 px raises various errors in OpenCV and Pillow
         reason = (str(error).strip().splitlines() or [""])[-1]
         raise ImageError(
             f"{path} ({width} x {height} px) cannot be processed by this config's pipeline: "
@@ -163,17 +163,17 @@ def transform(pipeline: Callable[[dict], dict], results: dict, path: Path) -> di
 
 
 def load_predictor(config: Config, checkpoint: str, *, device: str | None = None, **options) -> Predictor:
-    """Build what a config's ``inferencer`` names, a detector's by default, with a checkpoint's weights.
+    """Build the inferencer of a config (a detector's by default) and load a checkpoint.
 
     Args:
-        config: a whole config.
+        config: complete config.
         checkpoint: path, work dir (its last checkpoint) or ``hf://`` name.
-        device: 'cuda', 'cpu', ...; a GPU where there is one by default.
-        options: of the inferencer.
+        device: 'cuda', 'cpu', ...; a GPU if available by default.
+        options: options of the inferencer.
 
     Raises:
         ConfigError: for a method that works on videos, or an option that the inferencer does not have.
-        CheckpointError, FileNotFoundError: for files that are missing or do not fit.
+        CheckpointError, FileNotFoundError: if a file is missing or does not match.
     """
     if "train_dataloader" not in config:
         raise ConfigError(f"{config.filename} has nothing to draw on single images: run it by tools/test.py")

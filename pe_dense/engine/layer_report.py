@@ -1,4 +1,4 @@
-"""A metric by layer, as a table and a plot."""
+"""Write a metric per layer as a table and a plot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking for data and weights before a run begins."""
+"""Preflight checks of data and checkpoints."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from mmengine.registry import DATASETS
 
 from pe_dense.utils.errors import ConfigError
 
-# What a data set's entries call their files.
+# Keys of file paths in a data set's entries.
 _FILES = {"images": "img_path", "label maps": "seg_map_path", "depth maps": "depth_map_path"}
 
 
 def check_files(config: Config, splits: tuple[str, ...]) -> None:
-    """Make sure that the annotation files and image folders of a config exist.
+    """Check that the annotation files and image folders of a config exist.
 
-    Data sets that generate their own data (they have a ``generator``) need none. Where a data set accepts several
-    names of its annotation file (``ann_file_alternatives``), one of them is enough.
+    Data sets that generate their own data (with a ``generator``) are skipped. If a data set accepts several names of
+    its annotation file (``ann_file_alternatives``), one of them must exist.
 
     Args:
-        config: a whole config.
+        config: complete config.
         splits: which of 'train', 'val', 'test' the run will use.
 
     Raises:
-        ConfigError: naming the first missing path, where to get the data and how to lay it out.
+        ConfigError: with the first missing path, the source of the data and the expected folder layout.
     """
     for split in splits:
         for dataset in inner_datasets(config.get(f"{split}_dataloader")):
@@ -42,7 +42,7 @@ def check_files(config: Config, splits: tuple[str, ...]) -> None:
 
 
 def check_pictures(config: Config) -> None:
-    """Make sure that the photos exist that hooks of a config (their ``images``) will look at during training.
+    """Check that the images that hooks of a config visualize during training (their ``images``) exist.
 
     Raises:
         ConfigError: with the path and the option to change it.
@@ -52,16 +52,16 @@ def check_pictures(config: Config) -> None:
         for path in map(Path, [images] if isinstance(images, str) else images):
             if not path.exists():
                 raise ConfigError(
-                    f"{hook['type']} looks at photos that are not there: {path} does not exist ({path.absolute()}); "
-                    f"put a few there, or name others: --cfg-options custom_hooks.{number}.images=PATH"
+                    f"{hook['type']} visualizes images that are not found: {path} does not exist ({path.absolute()}); "
+                    f"add images there or set another path: --cfg-options custom_hooks.{number}.images=PATH"
                 )
 
 
 def check_weights(config: Config) -> None:
-    """Make sure that the file or folder exists that a config's tower starts from.
+    """Check that the pretrained weights of a config's backbone exist.
 
     Raises:
-        ConfigError: with the path, where it comes from (the config's ``weights_source``) and the option to change it.
+        ConfigError: with the path, its source (the config's ``weights_source``) and the option to change it.
     """
     model = config.model.get("module", config.model)
     for name, owner in (("model.backbone", model.get("backbone") or {}), ("model", model)):
@@ -79,16 +79,16 @@ def check_weights(config: Config) -> None:
 def _missing(config: Config, split: str, path: Path) -> str:
     source = config.get("data_source") or {}
     root = config.get("data_root")
-    message = f"{source.get('name', 'The data')} ({split}) is not there: {path} does not exist ({path.absolute()})."
+    message = f"{source.get('name', 'The data')} ({split}) not found: {path} does not exist ({path.absolute()})."
     if source:
         message += f" Get it from {source['url']} and lay it out as {root}/{{{source['layout']}}}."
     if root:
-        message += " If it is elsewhere, name its folder: --cfg-options data_root=FOLDER"
+        message += " If it is in another folder, set: --cfg-options data_root=FOLDER"
     return message
 
 
 def inner_datasets(config: dict | None) -> Iterator[dict]:
-    """Configs of a loader's data sets, inside of any wrapper."""
+    """Iterate over the configs of a loader's data sets, inside of any wrapper."""
     if not config:
         return
     inner = [config["dataset"]] if isinstance(config.get("dataset"), dict) else config.get("datasets") or []
@@ -99,11 +99,11 @@ def inner_datasets(config: dict | None) -> Iterator[dict]:
 
 
 def empty_error(dataset: dict) -> ConfigError:
-    """What to say of a data set's config that leaves no image."""
+    """Create the error for the config of an empty data set."""
     inner = next(inner_datasets(dict(dataset=dataset)))
     if not inner.get("ann_file"):
         folder = Path(inner.get("data_root") or "") / (inner.get("data_prefix") or {}).get("img_path", "")
-        return ConfigError(f"{inner.get('type')}: there is no image of its kind in {folder}")
+        return ConfigError(f"{inner.get('type')}: no matching images found in {folder}")
     classes = (inner.get("metainfo") or {}).get("classes")
     wanted = f"classes {', '.join(classes[:8])}" if classes else "its classes"
     return ConfigError(
@@ -113,30 +113,30 @@ def empty_error(dataset: dict) -> ConfigError:
 
 
 def is_empty(dataset: dict) -> bool:
-    """Whether one of the data sets of MMEngine's kind in a config lists no image, or none that its filter leaves."""
+    """Return whether an MMEngine data set in a config is empty, before or after filtering."""
     for inner in inner_datasets(dict(dataset=dataset)):
         try:
             built = DATASETS.build(dict(inner, lazy_init=True))
             built.data_list = built.load_data_list()
             if len(built.filter_data()) == 0:
                 return True
-        except (TypeError, AttributeError, ValueError, OSError):  # of another kind, or at fault in another way
+        except (TypeError, AttributeError, ValueError, OSError):  # not an MMEngine data set, or another error
             continue
     return False
 
 
 def check_images(dataset) -> None:
-    """Make sure that every image that a data set lists is there, with its label or depth map where there are such.
+    """Check that all images of a data set, and their label or depth maps, exist.
 
-    Folders are listed once each, so that this takes seconds for a hundred thousand images. Some maps are read, too.
+    Each folder is listed only once, so that 100,000 images take seconds. A few maps are also read and checked.
 
     Args:
-        dataset: a built data set of MMEngine's, or a wrapper around one.
+        dataset: built MMEngine data set, or a wrapper around one.
 
     Raises:
-        ConfigError: for missing files, with their number and the first of them, and for an image of another size than
-            it was annotated in.
-        ValueError: for a map that does not fit, see :mod:`pe_dense.datasets.label_maps`.
+        ConfigError: for missing files, with their number and the first of them, and for an image whose size differs
+            from its annotation.
+        ValueError: for a map that does not match, see :mod:`pe_dense.datasets.label_maps`.
     """
     while not hasattr(dataset, "get_data_info") or hasattr(dataset, "dataset"):
         if not hasattr(dataset, "dataset"):
@@ -164,7 +164,7 @@ def check_images(dataset) -> None:
 
 
 def _check_some_sizes(dataset, source: str) -> None:
-    """Compare a few images with the sizes that their annotations are for; the others are compared when first read."""
+    """Compare the size of a few images with their annotations; the others are compared when they are loaded."""
     from pe_dense.datasets.loading import LoadImage, size_message
     from pe_dense.utils.image import ImageError, image_size
 
@@ -185,7 +185,7 @@ def _check_some_sizes(dataset, source: str) -> None:
 
 
 def _check_some_maps(dataset) -> None:
-    """Read a few label or depth maps by the pipeline's own first steps."""
+    """Read a few label or depth maps with the loading transforms of the pipeline."""
     if not any(dataset.get_data_info(0).get(key) for key in ("seg_map_path", "depth_map_path")):
         return
     from mmcv.transforms import LoadImageFromFile
@@ -204,7 +204,7 @@ def _check_some_maps(dataset) -> None:
 
 
 def _some_entries(dataset, count: int = 16) -> Iterator[dict]:
-    """A few entries, spread over the data set."""
+    """Iterate over a few entries, spread over the data set."""
     last = len(dataset) - 1
     for index in sorted({last * i // (count - 1) for i in range(count)}):
         yield dataset.get_data_info(index)

@@ -1,4 +1,4 @@
-"""Checks of the training state in a checkpoint, and of work dirs that runs resume from."""
+"""Check the training state of checkpoints and the work dirs that runs resume from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HUB_PARTS = ("log_scalars", "runtime_info", "resumed_keys")
 
 
 def set_resume(config: Config, resume: str | None) -> None:
-    """Choose the checkpoint that a run starts from. No run replaces checkpoints of another one.
+    """Set the checkpoint that a run resumes from. A run never overwrites the checkpoints of another one.
 
     Args:
         config: with ``work_dir``; ``resume`` and ``load_from`` are set.
@@ -217,7 +217,7 @@ class ConfiguredSchedule:
         return sorted(changed)
 
     def follow(self) -> None:
-        """Set optimizer and schedulers to where an uninterrupted run of this config would be.
+        """Set optimizer and schedulers to the state of an uninterrupted run of this config.
 
         Raises:
             ConfigError: for a scheduler whose steps depend on metrics of the past.
@@ -246,7 +246,7 @@ class ConfiguredSchedule:
 
 
 def check_progress(runner: Runner, filename: str) -> None:
-    """Make sure that a resumed run has something left to do, or say that it has not.
+    """Check that a resumed run has iterations left, or log that it is complete.
 
     Raises:
         ConfigError: if the checkpoint is from beyond the end of the run.

@@ -1,4 +1,4 @@
-"""MMEngine's runner, with strict and safe loading and saving, sharding, and data looked at before training."""
+"""MMEngine's runner, with strict and safe checkpoint loading, atomic saving, FSDP and preflight checks of data."""
 
 from __future__ import annotations
 
@@ -91,9 +91,9 @@ def load_model_state(model, checkpoint, source: str) -> None:
 
 @RUNNERS.register_module()
 class Runner(CheckedBuilding):
-    """As MMEngine's, but checkpoints must fit, are read safely and written whole, and missing images are named.
+    """MMEngine's ``Runner``, with strict and safe checkpoint loading, atomic saving and checks for missing images.
 
-    A config with ``fsdp=True`` trains sharded, see :mod:`pe_dense.engine.fsdp`; its checkpoints are whole ones.
+    A config with ``fsdp=True`` trains sharded, see :mod:`pe_dense.engine.fsdp`; its checkpoints are not sharded.
     """
 
     def __init__(self, *args, **kwargs):
@@ -101,13 +101,15 @@ class Runner(CheckedBuilding):
             super().__init__(*args, **kwargs)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """As MMEngine's, or sharded; the weights are then loaded before, where the model is still whole."""
+        """Wrap the model as MMEngine does, or shard it after initializing its weights."""
         if not self.cfg.get("fsdp"):
             return super().wrap_model(model_wrapper_cfg, model)
         model.init_weights()
         model = fsdp.shard(model)
         here, total = fsdp.local_numel(model)
-        self.logger.info(f"Shared out among {self.world_size} processes: {here:,} of {total:,} parameters are here")
+        self.logger.info(
+            f"Sharded across {self.world_size} processes: {here:,} of {total:,} parameters in this process"
+        )
         return model
 
     def _init_model_weights(self) -> None:
@@ -115,14 +117,14 @@ class Runner(CheckedBuilding):
             super()._init_model_weights()
 
     def build_optim_wrapper(self, optim_wrapper) -> OptimWrapper:
-        """As MMEngine's."""
+        """See MMEngine's ``Runner``."""
         built = super().build_optim_wrapper(optim_wrapper)
         if built is not optim_wrapper and fsdp.is_sharded(self.model):
             fsdp.accept_full_optimizer_state(built.optimizer)
         return built
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """As MMEngine's, with this project's :class:`CheckpointHook` for its own, and with the hooks of every run:
+        """Register MMEngine's default hooks, with this project's :class:`CheckpointHook` and the hooks of every run:
         :class:`StepSeedHook`, :class:`NaNLossHook` and :class:`StopHook`.
         """
         own = dict(step_seed=StepSeedHook(), nan_loss=NaNLossHook(), stop=StopHook())
@@ -132,7 +134,7 @@ class Runner(CheckedBuilding):
         super().register_default_hooks(hooks)
 
     def register_custom_hooks(self, hooks: list) -> None:
-        """As MMEngine's, with this project's :class:`EMAHook` for its own, and without a second hook for NaN losses."""
+        """Register custom hooks, with this project's :class:`EMAHook` and without a second hook for NaN losses."""
         for hook in hooks:
             kind = hook.get("type") if isinstance(hook, dict) else type(hook)
             if kind == "EMAHook":
@@ -141,7 +143,7 @@ class Runner(CheckedBuilding):
                 self.register_hook(hook)
 
     def build_train_loop(self, loop):
-        """As MMEngine's, but its data can begin at any iteration, and waiting for it ends on a signal."""
+        """Build the training loop; its data can start at any iteration, and signals interrupt waiting for data."""
         loop = super().build_train_loop(loop)
         batches = getattr(loop.dataloader, "batch_sampler", None)
         if isinstance(batches, SeededBatchSampler):
@@ -153,7 +155,7 @@ class Runner(CheckedBuilding):
         return loop
 
     def train(self) -> nn.Module:
-        """As MMEngine's; ends on SIGTERM and SIGINT with a checkpoint of the last iteration.
+        """Train the model; SIGTERM and SIGINT end training with a checkpoint of the last iteration.
 
         Raises:
             StopRun: after a signal, when the checkpoint is written.
@@ -168,14 +170,14 @@ class Runner(CheckedBuilding):
                 self._save_where_stopped()
                 if self.world_size > 1 and not stop.agreed:
                     self._end_workers()
-                    os._exit(stop.code)  # the other processes are elsewhere, and can't be parted from in order
+                    os._exit(stop.code)  # the other processes have not stopped, so an orderly tear-down would hang
                 raise
             finally:
                 self._end_workers()
                 unlock_work_dir(self.work_dir)
 
     def _save_where_stopped(self) -> None:
-        """Write a checkpoint of the last iteration unless there is one."""
+        """Write a checkpoint of the last iteration unless it exists."""
         loop = self._train_loop
         began = any(isinstance(hook, StopHook) and hook.began for hook in self.hooks)
         hook = next((hook for hook in self.hooks if isinstance(hook, CheckpointHook)), None)
@@ -187,7 +189,7 @@ class Runner(CheckedBuilding):
             average.restore(self)
         if not (Path(hook.out_dir) / hook.filename_tmpl.format(loop.iter)).exists():
             hook._save_checkpoint_with_step(self, loop.iter, meta=dict(epoch=loop.epoch, iter=loop.iter))
-            self.logger.info(f"Stopped after iteration {loop.iter}; go on from {hook.last_ckpt} with --resume")
+            self.logger.info(f"Stopped after iteration {loop.iter}; resume from {hook.last_ckpt} with --resume")
 
     def _end_workers(self) -> None:
         for loop in (self._train_loop, self._val_loop, self._test_loop):
@@ -196,7 +198,7 @@ class Runner(CheckedBuilding):
                 loader.end_workers(final=True)
 
     def load_checkpoint(self, filename: str, map_location="cpu") -> dict:
-        """Load a model's checkpoint; see :func:`load_model_state` for what is refused.
+        """Load a model's checkpoint; see :func:`load_model_state` for its checks.
 
         Args:
             filename: path or ``hf://`` name.
@@ -206,13 +208,13 @@ class Runner(CheckedBuilding):
             the file's content.
 
         Raises:
-            CheckpointError: if the file is damaged or does not fit.
-            ConfigError: on resuming a run with averaged weights without averaging.
+            CheckpointError: if the file is damaged or does not match.
+            ConfigError: when a run with EMA is resumed without EMA.
         """
         checkpoint = self._read_to_resume(filename) if self._resume else read_checkpoint(filename, map_location)
         averaged = isinstance(checkpoint, dict) and "ema_state_dict" in checkpoint
         if averaged and self._resume and not any(isinstance(hook, _EMAHook) for hook in self.hooks):
-            raise ConfigError(f"{filename} is of a run with averaged weights: resume it with --ema")
+            raise ConfigError(f"{filename} was saved by a run with EMA weights: resume it with --ema")
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         load_model_state(self.model, checkpoint, str(filename))
         self._has_loaded = True
@@ -222,14 +224,14 @@ class Runner(CheckedBuilding):
     def resume(
         self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True, map_location="cpu"
     ) -> None:
-        """As MMEngine's, but read into the CPU's memory: a GPU has no room for a second model and optimizer.
+        """Resume training; the checkpoint is read on the CPU, since a second model may not fit into GPU memory.
 
         Learning rates and schedule follow the config where it differs from the checkpoint's run.
 
         Raises:
             ConfigError: if the run would end before the checkpoint's iteration.
-            CheckpointError: if the file is damaged or its training state does not fit; names the newest undamaged
-                checkpoint beside it.
+            CheckpointError: if the file is damaged or its training state does not fit; the message states the
+                newest undamaged checkpoint in the same folder.
         """
         seed = self.seed
         schedule = ConfiguredSchedule(self)
@@ -280,12 +282,12 @@ class Runner(CheckedBuilding):
         return checkpoint
 
     def val(self) -> dict:
-        """As MMEngine's, with checkpoints read safely."""
+        """See MMEngine's ``Runner``; checkpoints are read safely (``weights_only=True``)."""
         with safe_checkpoint_loader():
             return super().val()
 
     def test(self) -> dict:
-        """As MMEngine's, with checkpoints read safely."""
+        """See MMEngine's ``Runner``; checkpoints are read safely (``weights_only=True``)."""
         with safe_checkpoint_loader():
             return super().test()
 
@@ -300,14 +302,14 @@ class Runner(CheckedBuilding):
         by_epoch: bool = True,
         backend_args: dict | None = None,
     ) -> None:
-        """Write the run's state as MMEngine does, but whole or not at all. All processes must call this.
+        """Write a checkpoint atomically. All processes must call this method.
 
         Args:
-            out_dir, filename: where; a file of that name is replaced.
-            save_optimizer, save_param_scheduler: with their states, for resuming.
+            out_dir, filename: output path; an existing file is replaced.
+            save_optimizer, save_param_scheduler: whether to save their states, for resuming.
             meta: further information, such as 'epoch' and 'iter' to resume from.
-            by_epoch: whether 'epoch' (or else 'iter'), where not in ``meta``, counts the current one as done.
-            file_client_args, backend_args: None; MMEngine's settings of remote storage.
+            by_epoch: whether 'epoch' (or else 'iter'), if not in ``meta``, counts the current one as completed.
+            file_client_args, backend_args: must be None; MMEngine's settings of remote storage.
 
         Raises:
             ConfigError: for remote storage.
@@ -339,7 +341,7 @@ class Runner(CheckedBuilding):
         write_checkpoint(Path(out_dir) / filename, checkpoint)
 
     def build_visualizer(self, visualizer=None):
-        """As MMEngine's, with this project's :class:`LocalVisBackend` for its own."""
+        """Build the visualizer with this project's :class:`LocalVisBackend`."""
         visualizer = visualizer or dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
         if isinstance(visualizer, dict) and visualizer.get("vis_backends"):
             backends = [
@@ -351,13 +353,13 @@ class Runner(CheckedBuilding):
 
     @master_only
     def dump_config(self) -> None:
-        """Write the config into the work dir, under the name of its file."""
+        """Write the config to the work dir, under its file name."""
         name = Path(self.cfg.filename).name if self.cfg.filename else f"{self.timestamp}.py"
         write_text(Path(self.work_dir) / name, self.cfg.pretty_text)
 
     @staticmethod
     def build_dataloader(dataloader, seed: int | None = None, diff_rank_seed: bool = False) -> _DataLoader:
-        """As MMEngine's, but data sets must contain images that exist, and samples do not depend on data workers.
+        """Build a data loader; check that images exist, and make samples independent of the number of data workers.
 
         Raises:
             ConfigError: see :mod:`pe_dense.engine.preflight` and :func:`check_shared_memory`.

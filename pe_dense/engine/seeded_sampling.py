@@ -1,4 +1,4 @@
-"""Seed every sample by its place in a run, so that a resumed run loads what the uninterrupted one would have loaded."""
+"""Seed the RNG of every sample from its position in the run, so that resumed runs match uninterrupted ones."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class SampleIndex(int):
 
 
 class SeededDataset(Dataset):
-    """A data set that seeds Python's, NumPy's and PyTorch's RNG before each sample.
+    """Data set wrapper that seeds Python's, NumPy's and PyTorch's RNG before each sample.
 
-    So a sample depends on its seed alone, not on the process that loads it or on what that loaded before. In the main
-    process the RNGs are put back afterwards. Other attributes are those of the data set.
+    A sample depends only on its seed, not on the data worker that loads it or on earlier samples. In the main process,
+    the RNG states are restored afterwards. Other attributes are forwarded to the data set.
 
     Args:
         dataset: a map-style data set.
@@ -40,7 +40,7 @@ class SeededDataset(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int):
-        """Load a sample; an index without a seed is passed on as it is."""
+        """Load a sample; an index without a seed is passed on unchanged."""
         if not isinstance(index, SampleIndex):
             return self.dataset[index]
         if get_worker_info() is not None:
@@ -57,18 +57,18 @@ class SeededDataset(Dataset):
 
 
 class SeededBatchSampler:
-    """A batch sampler whose indices carry seeds, and which can begin in the middle.
+    """Batch sampler that adds a seed to each index and can resume within an epoch.
 
-    A sample's seed follows from the run's seed and the sample's place in the order of all processes' samples, so it is
-    the same for any number of data workers.
+    A sample's seed is computed from the run's seed and the sample's position among the samples of all processes, so it
+    does not depend on the number of data workers.
 
     Args:
-        batches: gives lists of indices.
-        seed: the run's.
-        rank, world_size: of this process.
+        batches: batch sampler that yields lists of indices.
+        seed: seed of the run.
+        rank, world_size: rank of this process and number of processes.
 
     Attributes:
-        continues: whether places count on from one pass to the next, as in training; else each pass begins at 0.
+        continues: whether positions continue across epochs, as in training; otherwise each pass starts at 0.
     """
 
     def __init__(self, batches: BatchSampler, seed: int, rank: int, world_size: int):
@@ -109,11 +109,11 @@ class SeededBatchSampler:
                 self._number = number
 
     def skip(self, count: int, next_pass: Callable[[], None]) -> None:
-        """Let the next pass begin after as many batches.
+        """Start the next pass after this many batches.
 
         Args:
             count: number of batches since the start of training.
-            next_pass: called when the batches of a pass are used up, before the next one is begun.
+            next_pass: called at the end of a pass, before the next one starts.
 
         Raises:
             ConfigError: if there is no batch.
@@ -128,23 +128,23 @@ class SeededBatchSampler:
         self._rest, self._number = batches, count
 
     def begin_at(self, count: int) -> None:
-        """Count the next batch as the one after this many; the sampler's own state says which one it is."""
+        """Set the number of batches already drawn; the sampler's own state determines the next batch."""
         self._number = count
 
     def restart(self, seed: int) -> None:
-        """Begin anew with another seed."""
+        """Restart from scratch with another seed."""
         self.seed = seed
         if hasattr(self.sampler, "seed"):
             self.sampler.seed = seed
-        if hasattr(self.sampler, "skip"):  # MMEngine's endless samplers draw from a stream that is made once
+        if hasattr(self.sampler, "skip"):  # MMEngine's infinite samplers draw from a stream that is created only once
             self.sampler.skip(0)
 
 
 class TrainBatches(_InfiniteDataloaderIterator):
-    """MMEngine's endless iteration over a loader, which skips without loading for every sampler."""
+    """MMEngine's infinite iterator over a data loader, which skips batches without loading them for every sampler."""
 
     def skip_iter(self, num_iters: int) -> None:
-        """Go to the batch that follows this many."""
+        """Skip this many batches."""
         batches = self._dataloader.batch_sampler
         if not isinstance(batches, SeededBatchSampler):
             super().skip_iter(num_iters)

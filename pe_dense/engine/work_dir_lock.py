@@ -1,4 +1,4 @@
-"""Lock of a work dir, so that two runs never write to one folder."""
+"""Lock a work dir, so that two runs never write to the same folder."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pathlib import Path
 from pe_dense.utils.errors import ConfigError
 
 _NAME = ".run.lock"
-_HELD: dict[str, int] = {}  # file descriptors by real path; a POSIX lock is gone when any descriptor of it is closed
+_HELD: dict[str, int] = {}  # file descriptors by real path; closing any descriptor of a file releases its POSIX lock
 
 
 def lock_work_dir(work_dir: str | Path) -> None:
     """Lock a folder for this process, until :func:`unlock_work_dir` or the end of the process.
 
-    The lock is the kernel's (POSIX), so one of a killed run is gone with it; the file ``.run.lock`` stays and names the
-    holder. Where the file system has no locks, the holder that the file names counts: on this machine it must be
-    alive, on another one it is taken for alive.
+    It is a POSIX lock, so the kernel releases it if the run is killed; the file ``.run.lock`` remains and stores the
+    owner. On file systems without locks, the owner in the file is checked instead: on this host its process must be
+    alive, on another host it is assumed to be alive.
 
     Args:
-        work_dir: is made if need be.
+        work_dir: folder, created if missing.
 
     Raises:
         ConfigError: if another process has the lock, or the folder can't be written to.
@@ -64,7 +64,7 @@ def lock_work_dir(work_dir: str | Path) -> None:
 
 
 def unlock_work_dir(work_dir: str | Path) -> None:
-    """Give a folder free, if this process has it."""
+    """Unlock a folder that was locked by this process."""
     descriptor = _HELD.pop(os.path.realpath(Path(work_dir) / _NAME), None)
     if descriptor is not None:
         with contextlib.suppress(OSError):  # a full disk must not hide how the run ended
@@ -90,7 +90,7 @@ def _alive(holder: dict) -> bool:
 
 
 def _born(pid) -> str | None:
-    """When a process began, in the kernel's ticks: tells it from a later one of the same number."""
+    """Return the start time of a process in kernel ticks, which distinguishes it from a later one with the same PID."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

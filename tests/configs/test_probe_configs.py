@@ -149,8 +149,8 @@ def test_a_sweep_has_no_augmented_test(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ade20k_linear_pe_g14", r"ADE20k .*\(train\) is not there: .*/images/training does not exist .*ADEChallenge"),
-        ("nyu_dpt_pe_g14", r"NYU depth v2 .*\(train\) is not there: .*/images/train does not exist"),
+        ("ade20k_linear_pe_g14", r"ADE20k .*\(train\) not found: .*/images/training does not exist .*ADEChallenge"),
+        ("nyu_dpt_pe_g14", r"NYU depth v2 .*\(train\) not found: .*/images/train does not exist"),
     ],
 )
 def test_missing_data(tmp_path, name, message):

@@ -102,7 +102,7 @@ def test_missing_maps_are_counted(tmp_path):
 def test_no_image_at_all(tmp_path):
     write(tmp_path, [])
     error = empty_error(dict(type="BaseSegDataset", data_root=str(tmp_path), data_prefix=dict(img_path="images")))
-    assert str(error) == f"BaseSegDataset: there is no image of its kind in {tmp_path}/images"
+    assert str(error) == f"BaseSegDataset: no matching images found in {tmp_path}/images"
 
 
 def depth_item(path, shape=(6, 8)):

@@ -63,7 +63,7 @@ def test_resuming_goes_on_with_weights_and_average(tmp_path):
 
 def test_an_average_is_not_mistaken_for_weights(tmp_path):
     train(tmp_path, ema=0.25)
-    with pytest.raises(ConfigError, match="averaged weights: resume it with --ema"):
+    with pytest.raises(ConfigError, match="EMA weights: resume it with --ema"):
         make_runner(tmp_path, resume="auto").train()
 
 

@@ -60,9 +60,11 @@ def test_missing_folder_of_images_and_photos_to_look_at(tmp_path):
     dataset = dict(type="pe_dense.ImageFolder", data_root=str(tmp_path / "absent"))
     hooks = [dict(type="A"), dict(type="B", images=[str(tmp_path), str(tmp_path / "photo.jpg")])]
     content = Config(dict(data_root="absent", train_dataloader=dict(dataset=dataset), custom_hooks=hooks))
-    with pytest.raises(ConfigError, match=r"absent does not exist .* name its folder: --cfg-options data_root=FOLDER"):
+    with pytest.raises(
+        ConfigError, match=r"absent does not exist .* in another folder, set: --cfg-options data_root=FOLDER"
+    ):
         check_files(content, ("train",))
-    with pytest.raises(ConfigError, match=r"B looks at .*photo\.jpg does not exist .*custom_hooks\.1\.images=PATH"):
+    with pytest.raises(ConfigError, match=r"B visualizes .*photo\.jpg does not exist .*custom_hooks\.1\.images=PATH"):
         check_pictures(content)
     (tmp_path / "photo.jpg").touch()
     (tmp_path / "absent").mkdir()
@@ -76,7 +78,7 @@ def test_missing_image_folder_and_other_splits(tmp_path):
         check_files(config(tmp_path), ("train",))
     (tmp_path / "images").mkdir()
     check_files(config(tmp_path), ("train", "test"))  # no test data in this config
-    with pytest.raises(ConfigError, match=r"\(val\) is not there: .*val\.json"):
+    with pytest.raises(ConfigError, match=r"\(val\) not found: .*val\.json"):
         check_files(config(tmp_path), ("train", "val"))
 
 

@@ -173,7 +173,7 @@ class Killed(Draws):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (signal.SIGKILL, r"was killed \(signal 9\), most likely by the system for want of memory.*num_workers=N"),
+        (signal.SIGKILL, r"was killed \(signal 9\), most likely because the system ran out of memory.*num_workers=N"),
         (signal.SIGBUS, r"could not hand over a batch in shared memory \(/dev/shm: .* MB free\).*--shm-size"),
         (signal.SIGSEGV, "was killed by SIGSEGV. .*num_workers=0"),
         ("unpicklable", "ended with status 1. .*num_workers=0"),

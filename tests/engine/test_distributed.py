@@ -53,7 +53,7 @@ def runs(tmp_path_factory):
 
 
 def test_parameters_are_shared_out(runs):
-    here, total = re.search(r"Shared out among 2 processes: ([\d,]+) of ([\d,]+)", runs.output).groups()
+    here, total = re.search(r"Sharded across 2 processes: ([\d,]+) of ([\d,]+)", runs.output).groups()
     here, total = int(here.replace(",", "")), int(total.replace(",", ""))
     assert total / 2 <= here < total * 0.51  # process 0 has the larger half of uneven tensors
 

@@ -105,7 +105,7 @@ def test_sharding_needs_processes_and_excludes_averages(tmp_path):
     with pytest.raises(ConfigError, match="--fsdp .*torchrun .* --launcher pytorch --fsdp"):
         make_runner(tmp_path, fsdp=True)
     options = dict(work_dir=str(tmp_path), resume=None, amp=False, launcher="pytorch", fsdp=True)
-    with pytest.raises(ConfigError, match="--ema keeps whole weights"):
+    with pytest.raises(ConfigError, match="--ema is not supported with --fsdp"):
         training_runner(Config(dict(model={}, train_dataloader={})), **options, ema=0.1)
     with pytest.raises(ConfigError, match="optim_wrapper.dtype is float16"):
         training_runner(

@@ -54,7 +54,7 @@ def test_precision_without_a_gpu(tmp_path):
     wrapper = dict(type="AmpOptimWrapper", dtype="bfloat16", optimizer=dict(type="SGD", lr=0.1))
     runner = make_runner(tmp_path, optim_wrapper=wrapper)
     assert runner.cfg.optim_wrapper.type == "OptimWrapper"
-    with pytest.raises(ConfigError, match="--amp needs a GPU"):
+    with pytest.raises(ConfigError, match="--amp requires a GPU"):
         training_runner(
             Config(dict(model={}, train_dataloader={}, optim_wrapper=wrapper)),
             work_dir=str(tmp_path / "b"),

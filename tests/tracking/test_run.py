@@ -121,7 +121,7 @@ def test_masks_without_truth(folder, tmp_path):
 
 def test_missing_data_is_told(tmp_path):
     config = load_config(ROOT / "configs/davis_propagation_pe_b16.py", dict(data_root=str(tmp_path)))
-    with pytest.raises(ConfigError, match=r"DAVIS 2017 \(test\) is not there: .*val.txt does not exist.*davisch"):
+    with pytest.raises(ConfigError, match=r"DAVIS 2017 \(test\) not found: .*val.txt does not exist.*davisch"):
         build_runner.testing_runner(config, "tower.pth", work_dir=str(tmp_path), launcher="none")
 
 

@@ -20,7 +20,7 @@ from pe_dense.datasets.synthetic.annotations import annotate, coco_file, federat
 from pe_dense.datasets.synthetic.cache import Progress, check_lowest, write_once, write_png
 from pe_dense.datasets.synthetic.scene import MIN_IMAGE_SIZE, Scene, draw_scene
 
-# Raise it whenever the same arguments would give other data.
+# Increment it whenever the same arguments would generate different data.
 VERSION = 2
 
 # Both differ from 0: NumPy's seed sequence does not tell trailing zeros apart.
@@ -35,25 +35,24 @@ def write_shapes(
     image_size: int = 128,
     seed: int = 0,
 ) -> Path:
-    """Make the data set in ``root``, or leave it as it is if it is there already.
+    """Generate the data set in ``root``, or reuse it if it exists.
 
-    The data appear under ``root`` all at once, see :func:`pe_dense.datasets.synthetic.cache.write_once`. The first
-    images of
-    a split are the same whatever its length.
+    The data are written to ``root`` atomically, see :func:`pe_dense.datasets.synthetic.cache.write_once`. The first
+    images of a split do not depend on its length.
 
     Args:
-        root: folder to make; may exist if empty.
+        root: folder to create; may exist if empty.
         num_train: number of training images.
         num_val: number of validation images.
         image_size: side of the square images, in pixels.
-        seed: of all randomness, 0 or more.
+        seed: random seed, 0 or more.
 
     Returns:
         The resolved root.
 
     Raises:
         ValueError: if an argument is out of range.
-        FileExistsError: if ``root`` holds something else: data from other arguments, or no such data.
+        FileExistsError: if ``root`` contains anything else, such as data generated with other arguments.
     """
     spec = dict(num_train=num_train, num_val=num_val, image_size=image_size, seed=seed)
     check_lowest(spec, dict(num_train=1, num_val=1, image_size=MIN_IMAGE_SIZE, seed=0))

@@ -18,23 +18,23 @@ _SECONDS_BETWEEN_REPORTS = 5.0
 
 
 def write_once(root: str | os.PathLike, spec: dict, *, kind: str, write: Callable[[Path, dict], None]) -> Path:
-    """Make a folder of data, or leave it as it is if it is there already.
+    """Create a folder of generated data, or reuse it if it exists.
 
-    The data appear under ``root`` all at once, see :func:`~pe_dense.utils.atomic_write.atomic_folder`. If several
+    The data are written to ``root`` atomically, see :func:`~pe_dense.utils.atomic_write.atomic_folder`. If several
     processes make the same data at the same time, the first one to finish is used.
 
     Args:
-        root: folder to make; may exist if empty.
-        spec: what the data follow from, JSON; kept in ``root`` as ``<kind>.json``.
+        root: folder to create; may exist if empty.
+        spec: arguments that determine the data, as JSON types; stored in ``root`` as ``<kind>.json``.
         kind: name of the data.
-        write: puts the data into an empty folder: called with the folder and ``spec``.
+        write: called with an empty folder and ``spec`` to write the data.
 
     Returns:
         The resolved root.
 
     Raises:
-        FileExistsError: if ``root`` contains something else: data from another ``spec``, or no such data.
-        WriteError: if the disk is full, the folder not writable, ...
+        FileExistsError: if ``root`` contains anything else, such as data of another ``spec``.
+        WriteError: if writing fails, such as on a full disk or in a read-only folder.
     """
     root = Path(root).resolve()
     if _holds(root, spec, kind):
@@ -51,7 +51,7 @@ def write_once(root: str | os.PathLike, spec: dict, *, kind: str, write: Callabl
 
 
 def _holds(root: Path, spec: dict, kind: str) -> bool:
-    """Whether ``root`` holds the data; raises FileExistsError if it holds anything else."""
+    """Return whether ``root`` contains the data; raise FileExistsError if it contains anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
@@ -84,7 +84,7 @@ def write_png(path: Path, pixels: np.ndarray) -> None:
 
 
 class Progress:
-    """Logs how far the generation is, every few seconds and at its end."""
+    """Log the progress of the generation every few seconds and at its end."""
 
     def __init__(self, total: int, *, kind: str, unit: str) -> None:
         self.total = total

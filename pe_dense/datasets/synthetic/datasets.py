@@ -1,4 +1,4 @@
-"""The `shapes` data as mmdet data sets, which make their files on first use."""
+"""The `shapes` data as mmdet data sets that generate their files on first use."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ShapesDataset(_Generated, CocoDataset):
         **kwargs: arguments of ``CocoDataset``.
 
     Raises:
-        FileExistsError: if ``data_root`` holds data from other arguments, or something else.
+        FileExistsError: if ``data_root`` contains anything else, such as data generated with other arguments.
     """
 
 
@@ -109,7 +109,7 @@ class ShapesSegmentationDataset(_GeneratedMaps, BaseSegDataset):
         options: of ``BaseSegDataset``, with ``data_prefix=dict(img_path='train', seg_map_path='semantic/train')``.
 
     Raises:
-        FileExistsError: if ``data_root`` holds data from other arguments, or something else.
+        FileExistsError: if ``data_root`` contains anything else, such as data generated with other arguments.
     """
 
     METAINFO = dict(classes=("background", *CLASSES), palette=_MAP_PALETTE)
@@ -126,17 +126,17 @@ class ShapesDepthDataset(_GeneratedMaps, NYUDataset):
     METAINFO = dict(classes=("depth",), palette=_MAP_PALETTE[:1])
 
 
-# Raise it whenever the same arguments would give other data.
+# Increment it whenever the same arguments would generate different data.
 VERSION = 1
 
 
 def write_shapes_video(
     root: str | os.PathLike, *, num_videos: int = 12, num_frames: int = 24, image_size: int = 128, seed: int = 0
 ) -> Path:
-    """Make the videos in ``root``, or leave them as they are if they are there already.
+    """Generate the videos in ``root``, or reuse them if they exist.
 
     The layout is DAVIS's: ``ImageSets/2017/val.txt``, ``JPEGImages/480p/<video>/<frame>.jpg`` (of ``image_size``
-    pixels, whatever the name says) and ``Annotations/480p/<video>/<frame>.png``. They appear all at once, see
+    pixels, whatever the name says) and ``Annotations/480p/<video>/<frame>.png``. They are written atomically, see
     :func:`pe_dense.datasets.synthetic.cache.write_once`. The first videos are the same whatever their number.
 
     Args:
@@ -148,7 +148,7 @@ def write_shapes_video(
         The resolved root.
 
     Raises:
-        ValueError, FileExistsError: as :func:`~pe_dense.datasets.synthetic.build.write_shapes`.
+        ValueError, FileExistsError: see :func:`~pe_dense.datasets.synthetic.build.write_shapes`.
     """
     spec = dict(num_videos=num_videos, num_frames=num_frames, image_size=image_size, seed=seed)
     check_lowest(spec, dict(num_videos=1, num_frames=3, image_size=MIN_IMAGE_SIZE, seed=0))
@@ -184,7 +184,7 @@ class ShapesVideoDataset(DavisDataset):
         **kwargs: of :class:`~pe_dense.datasets.davis.DavisDataset`.
 
     Raises:
-        FileExistsError: if ``data_root`` holds data from other arguments, or something else.
+        FileExistsError: if ``data_root`` contains anything else, such as data generated with other arguments.
     """
 
     def __init__(self, *, data_root: str = "data/shapes_video", generator: dict | None = None, **kwargs):

@@ -59,7 +59,7 @@ def draw_scene(rng: np.random.Generator, image_size: int = 128) -> Scene:
     out of the image too.
 
     Args:
-        rng: source of all randomness; the same state gives the same scene.
+        rng: random generator; the same state generates the same scene.
         image_size: side S of the image, in pixels.
 
     Raises:
@@ -141,7 +141,7 @@ def draw_background(rng: np.random.Generator, image_size: int) -> np.ndarray:
 
 def draw_surface(rng: np.random.Generator, image_size: int) -> np.ndarray:
     """Colors (3, S, S) float32 from 0 to 1 of a shape that fills the canvas."""
-    # Saturated, so that paleness tells depth.
+    # Saturated, so that paleness is a cue for depth.
     first = draw_color(rng, saturation=(0.75, 1.0), value=(0.6, 1.0))
     second = draw_color(rng, saturation=(0.75, 1.0), value=(0.35, 1.0))
     return draw_texture(rng, rng.choice(TEXTURES), (first, (first + second) / 2), image_size)

@@ -67,7 +67,7 @@ def draw_video(
     All shapes are seen in the first frame. A shape's texture moves with it; each frame has noise of its own.
 
     Args:
-        rng: source of all randomness; the same state gives the same video.
+        rng: random generator; the same state generates the same video.
         num_frames: T.
         image_size: side S of the frames, in pixels.
 
@@ -108,7 +108,7 @@ def _draw_shapes(rng: np.random.Generator, size: int) -> list[_Shape]:
     while len(shapes) < count:
         shape = _draw_shape(rng, size, depths[len(shapes)])
         mask = shape.at(0, size)[0] >= 0.5
-        # One that is too well hidden is drawn anew.
+        # A shape that is occluded too much is drawn again.
         if np.count_nonzero(mask & ~hidden) >= MIN_VISIBLE_PIXELS * (size / 128) ** 2:
             shapes.append(shape)
             hidden |= mask

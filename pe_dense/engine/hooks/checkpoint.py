@@ -1,4 +1,4 @@
-"""Checkpoints of a training run."""
+"""Hooks that save checkpoints and stop a run on signals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pe_dense.utils.signals import STOP, StopRun
 
 
 class CheckpointHook(_CheckpointHook):
-    """As MMEngine's, but at every moment the run has a complete checkpoint, and ``last_checkpoint`` names one.
+    """MMEngine's ``CheckpointHook`` that always keeps a complete checkpoint, named by ``last_checkpoint``.
 
     MMEngine's removes the oldest before it writes the newest (all there is, with ``max_keep_ckpts=1``), and a kill
     while it rewrites ``last_checkpoint`` leaves that empty.
@@ -64,11 +64,11 @@ class StopHook(Hook):
         self.began = False  # before, nothing is worth a checkpoint, and what is resumed from may be loaded in part
 
     def before_train(self, runner: Runner) -> None:
-        """From now on signals wait for a consistent state."""
+        """Defer signals until the training state is consistent."""
         self.began = STOP.deferred = True
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Stop before the iteration whose data is there."""
+        """Stop before the next iteration if a signal was received."""
         if after_update(runner):
             self._check(runner)
 
@@ -79,11 +79,11 @@ class StopHook(Hook):
             STOP.deferred = runner.world_size > 1 and fsdp.is_sharded(runner.model)
 
     def after_val(self, runner: Runner) -> None:
-        """Back to training."""
+        """Defer signals again after validation."""
         STOP.deferred = True
 
     def after_train(self, runner: Runner) -> None:
-        """Nothing is lost any more."""
+        """Stop deferring signals, since training is complete."""
         STOP.deferred = False
 
     @staticmethod

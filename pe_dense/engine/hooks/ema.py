@@ -1,4 +1,4 @@
-"""Moving average of the weights, without copies of what is never trained."""
+"""Exponential moving average (EMA) of the weights that does not copy frozen parameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pe_dense.registry import HOOKS, MODELS
 
 @HOOKS.register_module()
 class EMAHook(_EMAHook):
-    """MMEngine's, with :class:`ExponentialMovingAverage` for its own.
+    """MMEngine's ``EMAHook`` with this project's :class:`ExponentialMovingAverage`.
 
     Attributes:
         swapped: whether the model has the averaged weights at the moment, as in validation.
@@ -30,7 +30,7 @@ class EMAHook(_EMAHook):
         super().__init__(ema_type, **options)
 
     def restore(self, runner: Runner) -> None:
-        """Give the model its own weights back where a validation was interrupted."""
+        """Swap the model's own weights back in after an interrupted validation."""
         if self.swapped:
             self._swap_ema_parameters()
 
@@ -41,7 +41,7 @@ class EMAHook(_EMAHook):
 
 @MODELS.register_module()
 class ExponentialMovingAverage(_ExponentialMovingAverage):
-    """MMEngine's, but what is never trained is shared with the model instead of copied.
+    """MMEngine's ``ExponentialMovingAverage`` that shares frozen parameters with the model instead of copying them.
 
     That is every parameter without gradients, and the modules that a model keeps out of its ``state_dict``, as the
     frozen backbone of a probe and the teachers of a student (3.7 GB for PE-Core-G14 in bfloat16).

@@ -1,4 +1,4 @@
-"""Telling which images of the data could not be used."""
+"""Report the images of a data set that could not be used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pe_dense.registry import HOOKS
 
 @HOOKS.register_module()
 class SkippedImagesHook(Hook):
-    """Name and count images that a data set skipped, each once, those of all processes together.
+    """Log and count the images that a data set skipped, each once, over all processes.
 
     Data sets report them with the next good image, under ``skipped``: see
     :class:`~pe_dense.datasets.image_folder.ImageFolder`.
@@ -28,7 +28,7 @@ class SkippedImagesHook(Hook):
         self._known: set[str] = set()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Collect, and report every ``interval`` steps and after the last."""
+        """Collect skipped images and report them every ``interval`` iterations and after the last one."""
         for reasons in data_batch["skipped"]:
             self._new.update(reasons.splitlines())
         if not self.every_n_train_iters(runner, self.interval) and not self.is_last_train_iter(runner):

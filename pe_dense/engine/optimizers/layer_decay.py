@@ -1,4 +1,4 @@
-"""Learning rates that fall with depth."""
+"""Layer-wise learning-rate decay."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from pe_dense.utils.errors import ConfigError, InputError, library_errors
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module(name=["LayerDecayOptimWrapperConstructor", "LayerDecayConstructor"])
 class LayerDecayOptimWrapperConstructor:
-    """Scale the learning rate of layer k of n by ``decay_rate ** (n - k)``.
+    """Layer-wise learning-rate decay: scale the learning rate of layer k of n by ``decay_rate ** (n - k)``.
 
-    Source: the published detectors' recipe (BEiT's rule, arXiv 2106.08254). The tower tells each parameter's layer
-    (:meth:`~pe_dense.backbones.base.Backbone.layer_id`); what is not in the tower comes after its last layer and learns
-    at the full rate. Weight decay is the optimizer's for every parameter, norms and positions included.
+    Source: the published detectors' recipe (BEiT's rule, arXiv 2106.08254). The layer of a parameter is
+    :meth:`~pe_dense.backbones.base.Backbone.layer_id` of the backbone; other parameters come after the last layer and
+    use the full learning rate. Weight decay applies to all parameters, including norms and position embeddings.
 
     Args:
         optim_wrapper_cfg: ``dict(optimizer=..., type=...)`` as for MMEngine's default constructor.
-        paramwise_cfg: ``dict(decay_rate=...)``, a rate in (0, 1]; 1 turns the decay off.
+        paramwise_cfg: ``dict(decay_rate=...)``, a rate in (0, 1]; 1 disables the decay.
 
     Raises:
         ValueError: for other settings or a rate out of range.
@@ -46,7 +46,7 @@ class LayerDecayOptimWrapperConstructor:
         self.optim_wrapper_cfg = dict(optim_wrapper_cfg)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Build the optimizer wrapper for a model with one tower."""
+        """Build the optimizer wrapper for a model with one backbone."""
         wrapper = dict(self.optim_wrapper_cfg)
         wrapper.setdefault("type", "OptimWrapper")
         optimizer = dict(wrapper.pop("optimizer"))
@@ -66,7 +66,7 @@ class LayerDecayOptimWrapperConstructor:
             one dict per layer in use, with ``params``, ``lr``, ``layer`` (0 for the embedding) and ``names``.
 
         Raises:
-            ValueError: if the model holds no tower or several.
+            ValueError: if the model does not contain exactly one backbone.
         """
         model = model.module if is_model_wrapper(model) else model
         towers = [(name, module) for name, module in model.named_modules() if isinstance(module, Backbone)]
@@ -94,7 +94,7 @@ _AMP_ONLY = ("dtype", "loss_scale", "use_fsdp")
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """One group of an optimizer.
+    """One parameter group of an optimizer.
 
     Args:
         layer: depth by layer decay, 0 for the embedding; None where the config has no layer decay.
@@ -145,7 +145,7 @@ def parameter_groups(config: Config) -> list[ParameterGroup]:
 
 
 def describe(groups: list[ParameterGroup]) -> str:
-    """Lay groups out as a table, one line each and one for their sum."""
+    """Format groups as a table with one line per group and one for their sum."""
     lines = [f"{'layer':>5} {'tensors':>8} {'parameters':>14} {'lr':>11} {'decay':>6}  names"]
     for group in groups:
         layer = "-" if group.layer is None else group.layer
