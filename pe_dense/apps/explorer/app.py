@@ -124,7 +124,7 @@ class ExplorerApp:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
+    """Return whether an address is a loopback address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -132,7 +132,7 @@ def is_loopback(host: str) -> bool:
 
 
 class _Guard:
-    """Refuse requests that pages of other sites cause, and close the connection after each request with a body.
+    """Reject cross-site requests, and close the connection after each request with a body.
 
     What follows a body that was not read, or is longer than declared, must not be taken for the next request.
     """
@@ -167,7 +167,7 @@ class _Guard:
 
 
 class _Query:
-    """Parameters of a request's URL; the last value counts."""
+    """Return the query parameters of a request; the last value of a repeated one is used."""
 
     def __init__(self, request: Request):
         self._values, self._path = dict(request.query_params), request.url.path
@@ -186,12 +186,12 @@ class _Query:
             raise HTTPException(400, f"{name} must be of type {kind.__name__}, got {text[:80]!r}") from error
 
     def place(self) -> tuple[str, int, int, str]:
-        """Backbone, layer, size and image."""
+        """Parse backbone, layer, size and image."""
         return self.text("tower"), self.number("layer", int), self.number("size", int), self.text("image")
 
 
 async def _read_body(request: Request) -> bytes:
-    """The body, whose declared length is within the limit.
+    """Read the request body, whose declared length must be within the limit.
 
     Raises:
         ClientDisconnect: if the connection ends before the body does.

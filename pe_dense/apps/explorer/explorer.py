@@ -1,4 +1,4 @@
-"""Features of uploaded images for the explorer's page: computed once per image and size, drawn on request."""
+"""Feature maps of uploaded images for the explorer: computed once per image and size, drawn on request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _canceled: ContextVar[Event | None] = ContextVar("canceled", default=None)
 
 
 class QueueFull(Exception):
-    """The queue has no free place."""
+    """The job queue is full."""
 
 
 class JobCanceled(Exception):
@@ -69,7 +69,7 @@ class JobQueue:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Take a place in the queue; each :meth:`run` needs one.
+        """Reserve a slot in the queue; each :meth:`run` needs one.
 
         Raises:
             QueueFull: if all places are taken.
@@ -83,7 +83,7 @@ class JobQueue:
             self._taken -= 1
 
     async def run(self, function: Callable[..., T], *args) -> T:
-        """Run a function when its turn comes and return its result.
+        """Run a function in order of arrival and return its result.
 
         Cancelling the task that awaits this removes a waiting job. A running one ends at its next call of
         :func:`check_canceled`; the next job starts after that.
@@ -111,7 +111,7 @@ class JobQueue:
             return job.result()
 
     def close(self) -> None:
-        """Cancel all jobs, the running one included, and refuse new ones."""
+        """Cancel all jobs, the running one included, and reject new ones."""
         self._closed = True
         if self._running is not None:
             self._running.set()
@@ -130,12 +130,12 @@ class InvalidRequest(ValueError):
 class Explorer:
     """Backbones, uploaded images and their cached feature maps.
 
-    Two threads may use it at once: one for :meth:`add_image` and :meth:`image`, one for :meth:`colors` and
+    Two threads may use it concurrently: one for :meth:`add_image` and :meth:`image`, one for :meth:`colors` and
     :meth:`similarity`.
 
     Args:
         towers: backbones by the names that the page shows.
-        max_size: upper limit in pixels of the longer side at which images are run.
+        max_size: upper limit of the longer image side in pixels.
         cache_bytes: memory limit of the feature maps in bytes; the least recently used are dropped.
     """
 
@@ -180,7 +180,7 @@ class Explorer:
         return name
 
     def image(self, name: str) -> Image.Image:
-        """An uploaded image at the size at which the page shows it.
+        """Return an uploaded image at display size.
 
         Raises:
             InvalidRequest: if there is no image with this id, or it was dropped for newer ones.
@@ -188,7 +188,7 @@ class Explorer:
         return fit_photo(self._image(name), DISPLAY_SIDE)
 
     def colors(self, tower: str, layer: int, size: int, image: str, together: Sequence[str]) -> Image.Image:
-        """The first three principal components of an image's features as RGB.
+        """Draw the first three principal components of an image's features as RGB.
 
         Args:
             tower: name of a backbone.
@@ -207,7 +207,7 @@ class Explorer:
     def similarity(
         self, tower: str, layer: int, size: int, image: str, source: str, point: tuple[float, float], count: int = 3
     ) -> tuple[Image.Image, float, float]:
-        """Cosine similarity of an image's tokens to one token of the same or another image.
+        """Compute the cosine similarity of an image's tokens to one token of the same or another image.
 
         Args:
             tower, layer, size, image: as in :meth:`colors`.
@@ -242,7 +242,7 @@ class Explorer:
             return self._images[name]
 
     def _features(self, tower: str, layer: int, size: int, image: str) -> Tensor:
-        """One layer's map (1, C, h, w). All layers are computed together, so that the layer slider responds at once."""
+        """Return a layer's map (1, C, h, w). All layers are computed together for a fast layer slider."""
         if tower not in self.towers:
             raise InvalidRequest(f"unknown backbone {tower!r}; available: {', '.join(self.towers)}")
         model = self.towers[tower]

@@ -25,7 +25,7 @@ SHUTDOWN_SECONDS = 5  # for requests in progress, after their computations were 
 
 
 class ExplorerServer(uvicorn.Server):
-    """Server of the explorer's page; :meth:`run` serves it until SIGINT, SIGTERM or :meth:`stop`.
+    """Server of the explorer's page; :meth:`run` blocks until SIGINT, SIGTERM or :meth:`stop`.
 
     Args:
         explorer: computes what the page shows.
