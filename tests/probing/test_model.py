@@ -26,7 +26,7 @@ def test_dpt_takes_one_tap_or_four():
     assert one.decode_head(maps[-1:]).shape == head(maps).shape == (1, 1, 32, 32)
     assert torch.equal(head(maps[-1:]), head(maps[-1:] * 4))
     assert not torch.allclose(head(maps), head(maps[-1:]))
-    with pytest.raises(ValueError, match="needs 1 or 4 maps, got 2"):
+    with pytest.raises(ValueError, match="requires 1 or 4 feature maps, got 2"):
         build("dpt", "Probe", (0, 1))
 
 

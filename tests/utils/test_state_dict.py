@@ -73,7 +73,7 @@ def test_many_problems_are_one_line():
 )
 def test_spoiled_towers(tmp_path, key, value):
     torch.save({**PETower(TINY).state_dict(), key: value}, tmp_path / "w.pt")
-    with pytest.raises(CheckpointError, match=rf"w\.pt.*({key}|positions)"):
+    with pytest.raises(CheckpointError, match=rf"w\.pt.*({key}|position embedding)"):
         load_weights(PETower(TINY), tmp_path / "w.pt")
 
 
@@ -101,7 +101,7 @@ def test_classes_of_a_checkpoint():
     [
         ("ln_pre.bias", torch.full((32,), torch.nan), "ln_pre.bias has NaN"),
         ("positional_embedding", torch.zeros(17, 16), r"positional_embedding is of shape \(17, 16\)"),
-        ("positional_embedding", torch.zeros(12, 32), "12 positions"),
+        ("positional_embedding", torch.zeros(12, 32), "position embedding of 12 entries"),
         ("ln_pre.bias", torch.zeros(64), r"ln_pre.bias is of shape \(64,\), not \(32,\)"),
         ("transformer.resblocks.1.mlp.c_proj.weight", torch.zeros(64, 32), r"c_proj.weight is of shape \(64, 32\)"),
         (
