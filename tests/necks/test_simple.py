@@ -27,7 +27,7 @@ def test_arguments():
     assert SimpleFeaturePyramid(16, 8, scales=(1.0,), in_index=0)(x)[0].shape[-1] == 8
     with pytest.raises(ValueError, match="scale 8.0 is not one of 4, 2, 1, 0.5"):
         SimpleFeaturePyramid(16, 8, scales=(8.0,))
-    with pytest.raises(ValueError, match="stride 14"):
+    with pytest.raises(ValueError, match="stride must be a power of 2 of at least 4, got 14"):
         SimpleFeaturePyramid(16, 8, stride=14)
 
 
