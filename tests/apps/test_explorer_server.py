@@ -167,7 +167,7 @@ def test_job_queue():
         first.cancel()
         assert await others[1] == 1
         assert order == [1]
-        assert first.canceled() and others[0].canceled()
+        assert first.cancelled() and others[0].cancelled()
         with pytest.raises(ZeroDivisionError):
             await run(lambda: 1 / 0)
         entered.clear()

@@ -79,7 +79,8 @@ def test_published_example(tmp_path, monkeypatch, model):
     monkeypatch.setitem(TEXT_CONFIGS, name, TextConfig(**TEXT))
     state = model.state_dict()
     torch.save(state, tmp_path / "published.pt")
-    monkeypatch.setattr(checkpoint, "fetch", {f"hf://facebook/{name}": str(tmp_path / "published.pt")}.__getitem__)
+    files = {f"hf://facebook/{name}": str(tmp_path / "published.pt")}
+    monkeypatch.setattr(checkpoint, "fetch_from_hub", files.__getitem__)
     monkeypatch.setattr(torch.nn.Module, "cuda", lambda self: self)
     monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
     (tmp_path / "docs/assets").mkdir(parents=True)

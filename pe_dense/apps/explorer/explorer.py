@@ -101,10 +101,10 @@ class JobQueue:
             job = loop.run_in_executor(self._executor, lambda: context.run(function, *args))
             try:
                 await asyncio.wait([job])  # unlike `await job`, it leaves the job alone when it is canceled itself
-            except asyncio.CanceledError:
+            except asyncio.CancelledError:
                 self._running.set()
                 while not job.done():
-                    with suppress(asyncio.CanceledError):
+                    with suppress(asyncio.CancelledError):
                         await asyncio.wait([job])
                 job.exception()  # asyncio reports exceptions that nobody has looked at
                 raise
