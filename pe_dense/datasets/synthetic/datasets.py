@@ -55,7 +55,7 @@ class ShapesDataset(_Generated, CocoDataset):
 
     Args:
         data_root: folder of the data; made when the annotations are first read, if missing.
-        generator: arguments of :func:`pe_dense.datasets.write_shapes` other than the root; None for its
+        generator: arguments of :func:`pe_dense.datasets.synthetic.write_shapes` other than the root; None for its
             defaults.
         **kwargs: arguments of ``CocoDataset``.
 
@@ -74,29 +74,14 @@ class ShapesLVISDataset(_Generated, LVISDataset):
     """
 
 
-_MAP_PALETTE = [
-    (40, 40, 40),
-    (31, 119, 180),
-    (255, 127, 14),
-    (44, 160, 44),
-    (214, 39, 40),
-    (148, 103, 189),
-    (140, 86, 75),
-    (227, 119, 194),
-    (188, 189, 34),
-]
+_MAP_PALETTE = [(40, 40, 40), *_PALETTE]  # the background first
 
 
-class _GeneratedMaps:
-    """Mixin: writes the data before the folders are listed."""
+class _GeneratedMaps(_Generated):
+    """Mixin of data sets that list folders of maps."""
 
-    def __init__(self, *, data_root: str = "data/shapes", generator: dict | None = None, **options) -> None:
-        self.generator = generator or {}
-        super().__init__(data_root=data_root, img_suffix=".png", **options)
-
-    def load_data_list(self) -> list[dict]:
-        write_shapes(self.data_root, **self.generator)
-        return super().load_data_list()
+    def __init__(self, **options) -> None:
+        super().__init__(img_suffix=".png", **options)
 
 
 @DATASETS.register_module()
@@ -105,7 +90,8 @@ class ShapesSegmentationDataset(_GeneratedMaps, BaseSegDataset):
 
     Args:
         data_root: folder of the data; made on first use, if missing.
-        generator: arguments of :func:`pe_dense.datasets.write_shapes` other than the root; None for its defaults.
+        generator: arguments of :func:`pe_dense.datasets.synthetic.write_shapes` other than the root; None for its
+            defaults.
         options: of ``BaseSegDataset``, with ``data_prefix=dict(img_path='train', seg_map_path='semantic/train')``.
 
     Raises:
