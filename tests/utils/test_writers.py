@@ -176,14 +176,19 @@ def test_kill(folder, name, monkeypatch):
     """A process that is killed in the middle of its file leaves the old file and nothing else."""
     old = write_old(name, folder)
     ALL[name](folder.parent / "elsewhere")
+    # A forked process has none of OpenMP's threads, for which a parallel loop of PyTorch would wait forever.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     child = os.fork()
     if not child:
+        signal.alarm(120)
         try:
             monkeypatch.setattr(module._RawFile, "write", lambda self, content: kill_after(self, content))
             ALL[name](folder)
         except BaseException:
             traceback.print_exc()
         os._exit(1)
+    torch.set_num_threads(threads)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status), status
     assert os.WTERMSIG(status) == signal.SIGKILL
