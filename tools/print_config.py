@@ -30,7 +30,7 @@ def main():
     from pe_dense.utils.errors import one_line_errors
 
     with one_line_errors():
-        from pe_dense.engine.config_sources import describe_config
+        from pe_dense.engine.config import describe_config
 
         print(describe_config(args.config, args.cfg_options))
 

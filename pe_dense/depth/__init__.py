@@ -1,7 +1,6 @@
 """Monocular depth estimation on frozen backbones."""
 
-from pe_dense.depth.dinov2_head import CropBox, DINOv2DepthHead, GammaBrightnessColor, SigLoss
-from pe_dense.depth.dpt_head import DPTDepthHead
+from pe_dense.depth.dpt_head import CropBox, DINOv2DepthHead, DPTDepthHead, GammaBrightnessColor, SigLoss
 from pe_dense.depth.inferencer import DepthPredictor
 from pe_dense.depth.linear_head import DepthProbe, DepthSweep, LinearDepthHead
 from pe_dense.depth.metric import DepthMetric

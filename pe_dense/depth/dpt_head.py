@@ -1,17 +1,21 @@
-"""DPT head for depth estimation."""
+"""DPT heads for depth estimation: mmseg's, and DINOv2's with its loss and augmentations."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
 from mmseg.models.decode_heads import DPTHead
 from torch import Tensor, nn
 
 from pe_dense.depth.linear_head import LOSS, DepthLoss
-from pe_dense.registry import MODELS
+from pe_dense.registry import MODELS, TRANSFORMS
 from pe_dense.utils.errors import InputError
 
 STAGES = 4
+_HIDDEN = 32  # channels before the last convolution
 
 
 def stages(width: int, num_taps: int) -> dict:
@@ -71,3 +75,185 @@ class DPTDepthHead(DepthLoss, DPTHead):
         maps = list(inputs) * (STAGES // len(inputs))
         share = super().forward([(feature_map, None) for feature_map in maps]).float().sigmoid()
         return self.min_depth + (self.max_depth - self.min_depth) * share
+
+
+@MODELS.register_module()
+class DINOv2DepthHead(DepthLoss, DPTHead):
+    """DINOv2's DPT depth head, with the class token as readout, a final ReLU and DINOv2's loss.
+
+    It differs from :class:`~pe_dense.depth.DPTDepthHead`, mmseg's DPT, as follows: there is no batch normalization, the
+    class token is concatenated to each token and projected, the output layers are convolutions with upsampling between
+    them, and depth is ``relu + min_depth``, clamped to ``max_depth`` in testing only. Channels of the stages are
+    proportional to the width of the backbone.
+
+    Source: DINOv2's depth evaluation (arXiv 2304.07193, section 7.4), on DPT (arXiv 2103.13413). The four stages use
+    one map, as in the Perception Encoder's appendix B.3.3, or four.
+
+    Args:
+        width: number of channels of a map, a multiple of 8.
+        num_taps: number of maps, 1 or 4.
+        class_token: whether inputs are pairs of a map and its class token. :class:`~pe_dense.depth.DepthProbe` sets it
+            if its backbone has a class token.
+        min_depth, max_depth: range of the output, in meters.
+        channels: number of channels of the fusion stages.
+        loss: config of the loss.
+
+    Raises:
+        ValueError: for another number of maps, or an invalid depth range.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        num_taps: int,
+        class_token: bool = False,
+        min_depth: float = 1e-3,
+        max_depth: float = 10.0,
+        channels: int = 256,
+        loss: dict | None = None,
+    ) -> None:
+        super().__init__(
+            **stages(width, num_taps),
+            readout_type="project" if class_token else "ignore",
+            norm_cfg=None,
+            channels=channels,
+            loss_decode=loss or dict(type="pe_dense.SigLoss"),
+        )
+        self.class_token = class_token
+        self.learn_depth(min_depth, max_depth)
+        self.conv_seg = nn.Sequential(
+            nn.Conv2d(channels, channels // 2, 3, padding=1),
+            nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True),
+            nn.Conv2d(channels // 2, _HIDDEN, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(_HIDDEN, 1, 1),
+        )
+
+    def forward(self, inputs: Sequence[Tensor] | Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        """Predict depth in meters, without clamping to ``max_depth``.
+
+        Args:
+            inputs: one or four maps (B, width, h, w); with ``class_token``, pairs of a map and a token (B, width).
+
+        Returns:
+            (B, 1, 16 h, 16 w).
+        """
+        pairs = list(inputs) if self.class_token else [(feature_map, None) for feature_map in inputs]
+        return super().forward(pairs * (len(self.in_index) // len(pairs))).float().relu() + self.min_depth
+
+    def predict_by_feat(self, seg_logits: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Clamp depths to the depth range and resize them to the image size, (B, 1, H, W)."""
+        return super().predict_by_feat(seg_logits.clamp(self.min_depth, self.max_depth), batch_img_metas)
+
+
+_MEAN_WEIGHT = 0.15  # weight of the squared mean relative to the variance
+
+
+@MODELS.register_module()
+class SigLoss(nn.Module):
+    """Scale-invariant logarithmic depth loss over all pixels of a batch.
+
+    ``sqrt(var(g) + 0.15 mean(g)^2)`` with ``g = log(predicted + eps) - log(true + eps)`` and the unbiased variance. In
+    the first training steps the variance is omitted, so that the scale is learned first.
+
+    Source: DINOv2's depth evaluation (arXiv 2304.07193, section 7.4), after AdaBins (arXiv 2011.14141). It differs from
+    ``mmseg.SiLogLoss``, which is computed image by image, with the mean weighted by 0.5.
+
+    Args:
+        loss_weight: weight of the loss.
+        warmup_steps: number of training steps without the variance; the step counter is saved in checkpoints.
+        eps: added to depths before the logarithm, in meters.
+        loss_name: name of the loss in the log; only losses whose names begin with ``loss`` have gradients.
+    """
+
+    def __init__(
+        self, loss_weight: float = 1.0, warmup_steps: int = 100, eps: float = 1e-3, loss_name: str = "loss_sig"
+    ) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.warmup_steps = warmup_steps
+        self.eps = eps
+        self.loss_name = loss_name
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
+        """Compute the loss of a batch.
+
+        Args:
+            predicted: (B, 1, H, W) depths in meters.
+            true: (B, 1, H, W) depths in meters; pixels of unknown depth (0) are ignored.
+
+        Returns:
+            a scalar.
+        """
+        known = true > 0
+        g = torch.log(predicted[known].float() + self.eps) - torch.log(true[known].float() + self.eps)
+        squared = _MEAN_WEIGHT * g.mean().square()
+        warming_up = self.training and self.steps < self.warmup_steps
+        if warming_up:
+            self.steps += 1
+        elif g.numel() > 1:
+            squared = squared + g.var()
+        return self.loss_weight * squared.sqrt()
+
+
+@TRANSFORMS.register_module()
+class CropBox(BaseTransform):
+    """Crop image and maps to a fixed box, for example to remove the white border of NYU Depth v2 images.
+
+    Args:
+        box: (x1, y1, x2, y2) in pixels, the right and the bottom edge excluded.
+    """
+
+    def __init__(self, box: tuple[int, int, int, int]) -> None:
+        self.box = tuple(box)
+
+    def transform(self, results: dict) -> dict:
+        """Crop ``img`` (H, W, 3) and the maps named in ``seg_fields`` (H, W).
+
+        Raises:
+            ValueError: if the box is not inside the image.
+        """
+        x1, y1, x2, y2 = self.box
+        height, width = results["img"].shape[:2]
+        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
+            raise InputError(
+                f"{results.get('img_path', 'an image')} has {width} x {height} px, which does not contain the crop box "
+                f"{self.box}: set another box, or remove CropBox from the training pipeline"
+            )
+        for key in ("img", *results.get("seg_fields", ())):
+            results[key] = results[key][y1:y2, x1:x2]
+        results["img_shape"] = (y2 - y1, x2 - x1)
+        return results
+
+
+@TRANSFORMS.register_module()
+class GammaBrightnessColor(BaseTransform):
+    """Randomly change gamma, brightness and color of an image.
+
+    Source: BTS (arXiv 1907.10326), as in DINOv2's depth evaluation.
+
+    Args:
+        prob: probability that the image is changed.
+        gamma: range of the exponent, on values in [0, 1].
+        brightness: range of the factor of all channels.
+        color: range of the factor of each channel.
+    """
+
+    def __init__(
+        self,
+        prob: float = 0.5,
+        gamma: tuple[float, float] = (0.9, 1.1),
+        brightness: tuple[float, float] = (0.75, 1.25),
+        color: tuple[float, float] = (0.9, 1.1),
+    ) -> None:
+        self.prob, self.gamma, self.brightness, self.color = prob, gamma, brightness, color
+
+    def transform(self, results: dict) -> dict:
+        """Change ``img``, (H, W, 3) in 0..255; the result is float32."""
+        image = results["img"].astype(np.float32)
+        if np.random.uniform() < self.prob:
+            factors = np.random.uniform(*self.brightness) * np.random.uniform(*self.color, size=3)
+            image = 255 * (image / 255) ** np.random.uniform(*self.gamma) * factors
+        results["img"] = image.clip(0, 255).astype(np.float32)
+        return results

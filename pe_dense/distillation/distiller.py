@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from pe_dense.backbones.build import embed_dim_of
 from pe_dense.distillation.losses import cosine, effective_rank, pairwise_loss
 from pe_dense.distillation.student import Student
-from pe_dense.distillation.teachers.backbone import TowerTeacher
-from pe_dense.distillation.teachers.base import Teacher
+from pe_dense.distillation.teachers.base import Teacher, TowerTeacher
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
@@ -24,7 +23,7 @@ class SpatialDistiller(Student):
 
     Args:
         backbone, image_size, init_cfg, data_preprocessor: see :class:`~pe_dense.distillation.student.Student`.
-        teacher: arguments of :class:`~pe_dense.distillation.teachers.backbone.TowerTeacher`; its image size may
+        teacher: arguments of :class:`~pe_dense.distillation.teachers.base.TowerTeacher`; its image size may
             differ from that of the student, but the token grids must be the same.
         pairwise_weight, feature_weight: weights of the losses.
 

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from pe_dense.distillation.losses import cosine, effective_rank, locality_loss
 from pe_dense.distillation.student import Student
-from pe_dense.distillation.teachers.backbone import TowerTeacher
-from pe_dense.distillation.teachers.base import Teacher
+from pe_dense.distillation.teachers.base import Teacher, TowerTeacher
 from pe_dense.registry import MODELS
 from pe_dense.utils import read_checkpoint
 from pe_dense.utils.errors import InputError
@@ -53,7 +52,7 @@ class SpatialAligner(Student):
         backbone, image_size, init_cfg, data_preprocessor: see :class:`~pe_dense.distillation.student.Student`. If the
             backbone has LayerScale and the checkpoint does not, its initial value is kept, so the student differs
             from the teacher at the start.
-        core: arguments of :class:`~pe_dense.distillation.teachers.backbone.TowerTeacher` for the initial tower, without
+        core: arguments of :class:`~pe_dense.distillation.teachers.base.TowerTeacher` for the initial tower, without
             checkpoint and image size, which are those of the student.
         sam: config of the SAM teacher, a :class:`~pe_dense.distillation.teachers.sam.SAMTeacher`.
         core_weight, locality_weight: weights of the losses; a teacher with weight 0 is not built.

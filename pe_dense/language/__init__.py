@@ -2,9 +2,8 @@
 
 from pe_dense.language.clip import CLIP, load_clip, save_clip
 from pe_dense.language.open_vocabulary import OpenVocabularySegmenter
+from pe_dense.language.preprocessing import get_image_transform, get_text_tokenizer
 from pe_dense.language.text_tower import TEXT_CONFIGS, TextConfig, TextTower
-from pe_dense.language.tokenizer import get_text_tokenizer
-from pe_dense.language.transforms import get_image_transform
 
 __all__ = [
     "CLIP",

@@ -126,7 +126,7 @@ class CLIP(TextTower):
 
         Args:
             video: (N, T, 3, H, W), normalized; the published evaluations use the 8 frames of
-                :func:`~pe_dense.language.transforms.video_frame_indices`.
+                :func:`~pe_dense.language.preprocessing.video_frame_indices`.
             normalize: scale the frames' embeddings to unit length before averaging. As in the published code, the mean
                 is not normalized again.
 

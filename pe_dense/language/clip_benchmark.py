@@ -10,8 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from pe_dense.language.clip import load_clip
-from pe_dense.language.tokenizer import get_text_tokenizer
-from pe_dense.language.transforms import get_image_transform
+from pe_dense.language.preprocessing import get_image_transform, get_text_tokenizer
 
 MODEL_TYPE = "pe_dense"
 

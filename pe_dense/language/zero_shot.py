@@ -12,8 +12,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from pe_dense.language.clip import CLIP
-from pe_dense.language.tokenizer import get_text_tokenizer
-from pe_dense.language.transforms import VIDEO_FRAMES, get_image_transform, video_frame_indices
+from pe_dense.language.preprocessing import VIDEO_FRAMES, get_image_transform, get_text_tokenizer, video_frame_indices
 from pe_dense.utils.errors import ConfigError, InputError
 from pe_dense.utils.image import ImageError, read_image
 from pe_dense.utils.video import EXTENSIONS, read_video
@@ -130,7 +129,7 @@ def encode_files(
         model: both towers.
         files: images, and videos by their ending.
         batch_size: images that run together; a video runs alone.
-        num_frames: frames of a video, see :func:`~pe_dense.language.transforms.video_frame_indices`.
+        num_frames: frames of a video, see :func:`~pe_dense.language.preprocessing.video_frame_indices`.
         normalize_frames: of videos, average normalized frame embeddings and do not normalize the mean, as in the
             published retrieval; by default the mean of the raw ones is normalized, as in the published classification.
         left_out: (number, reason) of a file that cannot be read is appended here instead of raising.

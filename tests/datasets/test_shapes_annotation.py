@@ -6,7 +6,7 @@ import pytest
 from lvis import LVIS, LVISEval, LVISResults
 from pycocotools.coco import COCO
 
-from pe_dense.datasets.synthetic.annotations import CATEGORY_IDS, federate, frequencies
+from pe_dense.datasets.synthetic.build import CATEGORY_IDS, federate, frequencies
 
 
 def fake(*categories):

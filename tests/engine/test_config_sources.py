@@ -7,8 +7,7 @@ import pytest
 from helpers.tool_runs import run_tool
 from mmengine.config import Config
 
-from pe_dense.engine.config import load_config
-from pe_dense.engine.config_sources import describe_config, key_sources
+from pe_dense.engine.config import describe_config, key_sources, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 HEAD = "from mmengine.config import read_base\nwith read_base():\n"

@@ -24,7 +24,7 @@ from pe_dense.language import (
 )
 from pe_dense.language.clip import _find_configs
 from pe_dense.language.open_clip import from_open_clip, to_open_clip
-from pe_dense.language.transforms import video_frame_indices
+from pe_dense.language.preprocessing import video_frame_indices
 from pe_dense.utils import CheckpointError, checkpoint
 
 
@@ -243,7 +243,7 @@ def test_bad_input(model, call, message):
 
 def test_truncated_text_is_named_once(monkeypatch):
     lines = []
-    monkeypatch.setattr("pe_dense.language.tokenizer.print_log", lambda line, **_: lines.append(line))
+    monkeypatch.setattr("pe_dense.language.preprocessing.print_log", lambda line, **_: lines.append(line))
     tokens = get_text_tokenizer(8)(["a dog", "one two three four five six seven", "b " * 50])
     assert tokens[1].tolist()[0] == 49406 and tokens[1, -1] == tokens[2, -1] == 49407
     assert tokens[0].tolist() == [49406, 320, 1929, 49407, 0, 0, 0, 0]

@@ -1,4 +1,4 @@
-"""The generated `shapes` data set on disk.
+"""Generate the `shapes` data set: images, maps, and annotation files in the formats of COCO and LVIS.
 
 Layout of a root::
 
@@ -12,19 +12,32 @@ Layout of a root::
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
+from pycocotools import mask as mask_api
 
-from pe_dense.datasets.synthetic.annotations import annotate, coco_file, federate, frequencies, lvis_file
 from pe_dense.datasets.synthetic.cache import Progress, check_lowest, write_once, write_png
 from pe_dense.datasets.synthetic.scene import MIN_IMAGE_SIZE, Scene, draw_scene
+from pe_dense.datasets.synthetic.shapes import CLASSES
 
 # Increment it whenever the same arguments would generate different data.
 VERSION = 2
 
 # Both differ from 0: NumPy's seed sequence does not tell trailing zeros apart.
 _SPLIT_SEEDS = dict(train=1, val=2)
+
+CATEGORY_IDS = tuple(range(1, len(CLASSES) + 1))
+
+# LVIS calls a category rare in up to 10 and common in up to 100 of its 100,000 training images. A few
+# hundred images need shares of the training images instead.
+RARE_SHARE = 0.22
+COMMON_SHARE = 0.4
+
+_VERIFIED_PRESENT = 0.85
+_VERIFIED_ABSENT = 0.5
+_EXHAUSTIVE = 0.8
 
 
 def write_shapes(
@@ -96,3 +109,117 @@ def _write_maps(draft: Path, split: str, name: str, scene: Scene) -> None:
     write_png(draft / split / name, scene.image[..., ::-1])
     write_png(draft / "semantic" / split / name, scene.semantic)
     write_png(draft / "depth" / split / name, millimeters)
+
+
+def annotate(scene: Scene, image_id: int) -> list[dict]:
+    """COCO annotations of a scene's N shapes, without ``id``; masks are compressed run-length codes."""
+    annotations = []
+    for mask, label in zip(scene.masks, scene.labels, strict=True):
+        code = mask_api.encode(np.asfortranarray(mask, np.uint8))
+        annotations.append(
+            dict(
+                image_id=image_id,
+                category_id=CATEGORY_IDS[label],
+                bbox=mask_api.toBbox(code).tolist(),
+                area=int(mask_api.area(code)),
+                segmentation=dict(size=code["size"], counts=code["counts"].decode("ascii")),
+                iscrowd=0,
+            )
+        )
+    return annotations
+
+
+def federate(rng: np.random.Generator, annotations: list[dict]) -> tuple[list[dict], dict]:
+    """Leave the gaps of a federated data set in one image's annotations.
+
+    Of the categories present, some go unverified and lose all annotations, and some with several instances
+    are annotated in part only. Of the categories absent, about half are verified to be absent.
+
+    Args:
+        rng: source of all randomness.
+        annotations: all annotations of the image.
+
+    Returns:
+        The annotations kept, and the image's fields ``neg_category_ids`` (verified absent) and
+        ``not_exhaustive_category_ids`` (annotated in part). The two lists are disjoint; a category that is in
+        neither and has no annotation is unverified.
+    """
+    counts = Counter(annotation["category_id"] for annotation in annotations)
+    quota, negative, partial = {}, [], []
+    for category in CATEGORY_IDS:
+        count = counts[category]
+        if count == 0:
+            if rng.random() < _VERIFIED_ABSENT:
+                negative.append(category)
+        elif rng.random() < _VERIFIED_PRESENT:
+            quota[category] = count
+            if count > 1 and rng.random() >= _EXHAUSTIVE:
+                quota[category] = int(rng.integers(1, count))
+                partial.append(category)
+    kept = []
+    for annotation in annotations:
+        category = annotation["category_id"]
+        if quota.get(category, 0) > 0:
+            quota[category] -= 1
+            kept.append(annotation)
+    return kept, dict(neg_category_ids=negative, not_exhaustive_category_ids=partial)
+
+
+def coco_file(images: list[dict], annotations: list[dict]) -> dict:
+    """Content of a COCO instance file; numbers the annotations from 1, since 0 means unmatched to COCO."""
+    categories = [
+        dict(id=category, name=name, supercategory="shape")
+        for category, name in zip(CATEGORY_IDS, CLASSES, strict=True)
+    ]
+    return dict(images=images, annotations=_numbered(annotations), categories=categories)
+
+
+def lvis_file(images: list[dict], annotations: list[dict], frequencies: dict[int, str]) -> dict:
+    """Content of an LVIS v1 file.
+
+    Args:
+        images: with ``neg_category_ids`` and ``not_exhaustive_category_ids``.
+        annotations: of all images, after :func:`federate`.
+        frequencies: ``r``, ``c`` or ``f`` of each category id, see :func:`frequencies`.
+    """
+    images_with = _images_with(annotations)
+    instances = Counter(annotation["category_id"] for annotation in annotations)
+    categories = [
+        {
+            "id": category,
+            "name": name,
+            "synset": f"{name}.n.01",
+            "synonyms": [name],
+            "def": f"a textured {name}",
+            "frequency": frequencies[category],
+            "image_count": images_with[category],
+            "instance_count": instances[category],
+        }
+        for category, name in zip(CATEGORY_IDS, CLASSES, strict=True)
+    ]
+    return dict(images=images, annotations=_numbered(annotations), categories=categories)
+
+
+def frequencies(num_images: int, annotations: list[dict]) -> dict[int, str]:
+    """LVIS frequency of each category id, from the annotations of the training images.
+
+    Rare (``r``) is a category annotated in up to 22 % of the images, common (``c``) in up to 40 %, frequent
+    (``f``) in more.
+    """
+    images_with = _images_with(annotations)
+
+    def frequency(category: int) -> str:
+        share = images_with[category] / num_images
+        return "r" if share <= RARE_SHARE else "c" if share <= COMMON_SHARE else "f"
+
+    return {category: frequency(category) for category in CATEGORY_IDS}
+
+
+def _images_with(annotations: list[dict]) -> Counter:
+    """Number of images in which each category is annotated."""
+    pairs = {(annotation["category_id"], annotation["image_id"]) for annotation in annotations}
+    return Counter(category for category, _ in pairs)
+
+
+def _numbered(annotations: list[dict]) -> list[dict]:
+    return [dict(id=number, **annotation) for number, annotation in enumerate(annotations, start=1)]

@@ -1,6 +1,6 @@
 """Frozen teachers for distillation."""
 
-from pe_dense.distillation.teachers.backbone import TowerTeacher
+from pe_dense.distillation.teachers.base import TowerTeacher
 from pe_dense.distillation.teachers.sam import SAMTeacher
 
 __all__ = ["SAMTeacher", "TowerTeacher"]
