@@ -7,14 +7,16 @@ Published files can be passed wherever a checkpoint is expected; a converted fil
 import argparse
 from pathlib import Path
 
+from pe_dense.engine.arguments import path, text
+
 CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", metavar="SRC", help="path, or hf://<owner>/<repo>/<file>")
-    parser.add_argument("destination", metavar="DST", type=Path, help="output file (.pth)")
-    parser.add_argument("--config", help="config of the model (default: the config of the published file)")
+    parser.add_argument("source", type=text, metavar="SRC", help="path, or hf://<owner>/<repo>/<file>")
+    parser.add_argument("destination", metavar="DST", type=path, help="output file (.pth)")
+    parser.add_argument("--config", type=text, help="config of the model (default: the config of the published file)")
     return parser.parse_args()
 
 

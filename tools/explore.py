@@ -8,22 +8,30 @@ can be compared side by side. Images stay on this machine.
 import argparse
 import signal
 
+from pe_dense.engine.arguments import text, whole_number
+
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "towers",
         nargs="+",
+        type=text,
         metavar="TOWER",
         help="published backbone (PE-Spatial-B16-512) or timm model (timm/NAME), optionally with other weights "
         "(NAME=FILE or NAME=random), or the checkpoint or work dir of a training run",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
-    parser.add_argument("--port", type=int, default=8765, help="port to listen on, 0 for any free one (8765)")
     parser.add_argument(
-        "--max-size", type=int, default=1024, help="maximum length of the longer image side in pixels (1024)"
+        "--host", type=text, default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)"
     )
-    parser.add_argument("--device", help="cuda, cuda:1, cpu, ... (default: a GPU if available)")
+    parser.add_argument("--port", type=whole_number(0, 65_535), default=8765, help="port, 0 for any free one (8765)")
+    parser.add_argument(
+        "--max-size",
+        type=whole_number(64, 16_384),
+        default=1024,
+        help="maximum length of the longer image side in pixels (1024)",
+    )
+    parser.add_argument("--device", type=text, help="cuda, cuda:1, cpu, ... (default: a GPU if available)")
     return parser.parse_args()
 
 

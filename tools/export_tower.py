@@ -2,13 +2,14 @@
 """Export a trained backbone in the published format: tools/export_tower.py CHECKPOINT OUT.pt|OUT.safetensors"""
 
 import argparse
-from pathlib import Path
+
+from pe_dense.engine.arguments import path, text
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", help="path, or work dir (its last checkpoint)")
-    parser.add_argument("out", type=Path, help="output file: .pt, .pth or .safetensors")
+    parser.add_argument("checkpoint", type=text, help="path, or work dir (its last checkpoint)")
+    parser.add_argument("out", type=path, help="output file: .pt, .pth or .safetensors")
     parser.add_argument("--overwrite", action="store_true", help="overwrite an existing output file")
     parser.add_argument(
         "--fold-layer-scale",

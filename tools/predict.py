@@ -38,6 +38,7 @@ def parse_args():
     parser.add_argument("--val-ann", type=text, metavar="FILE", help="annotation file with the classes, with --data")
     parser.add_argument(
         "--words",
+        type=text,
         metavar="WORD,WORD",
         help="classes to segment, such as 'dog, sofa, grass'; separate synonyms by ';'; put 'background; wall' first",
     )
@@ -53,10 +54,11 @@ def parse_args():
 
 def config_predictor(args):
     """Build the inferencer of the config's model."""
-    from pe_dense.engine.config import load_config
+    from pe_dense.engine.config import check_read, load_config
     from pe_dense.engine.inferencer import load_predictor
 
     config = load_config(args.config, args.cfg_options)
+    check_read(config, "predict", vars(args))
     if args.data or args.val_ann:
         from pe_dense.detection.custom_dataset import use_data
 

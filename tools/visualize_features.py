@@ -28,6 +28,7 @@ def parse_args():
     )
     parser.add_argument(
         "--layers",
+        type=text,
         default="-1",
         metavar="N,N|all",
         help="block indices from 0, negative indices from the end, or all (-1)",
@@ -42,6 +43,7 @@ def parse_args():
     )
     parser.add_argument(
         "--point",
+        type=text,
         metavar="X,Y|cls",
         help="pixel of the first image (default: its center); cls, the class token, for attention",
     )
@@ -68,10 +70,19 @@ def main():
     with one_line_errors():
         from pe_dense.visualization.cli import draw
 
-        for file in draw(args.images, **{key: value for key, value in vars(args).items() if key != "images"}):
+        left_out: list[tuple[Path, str]] = []
+        options = {key: value for key, value in vars(args).items() if key != "images"}
+        drawn = 0
+        for drawn, file in enumerate(draw(args.images, left_out=left_out, **options), start=1):  # noqa: B007
             print(file)
-    print(f"Pictures: {args.out}")
+    for _, reason in left_out:
+        print(f"left out: {reason}")
+    if left_out:
+        print(f"Left out, since they cannot be used: {len(left_out)} files")
+    if drawn:
+        print(f"Pictures: {args.out}")
+    return 1 if left_out else 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

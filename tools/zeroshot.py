@@ -15,7 +15,7 @@ def parse_args():
     parser.add_argument("model", type=text, help="name, path or hf:// name of a PE Core model")
     parser.add_argument("images", nargs="*", type=text, metavar="IMAGE", help="image files, image folders or videos")
     task = parser.add_mutually_exclusive_group(required=True)
-    task.add_argument("--words", metavar="WORD,WORD", help="class names separated by commas")
+    task.add_argument("--words", type=text, metavar="WORD,WORD", help="class names separated by commas")
     task.add_argument(
         "--labels", type=path, metavar="CSV", help="evaluate classification: a file with the columns file and label"
     )
@@ -75,26 +75,30 @@ def run(args):
     from pe_dense.utils.atomic_write import write_json
 
     model = load_clip(args.model, device=choose_device(args.device))
-    left_out = []
+    left_out: list[tuple[Path, str]] = []
     if args.words is not None:
         embeddings, scale = class_embeddings(model, words, templates), model.logit_scale.detach().exp()
-        results = {}
-        batches = encode_files(model, files, batch_size=args.batch_size, left_out=left_out)
+        results, failed = {}, []
+        batches = encode_files(model, files, batch_size=args.batch_size, left_out=failed)
         for numbers, images in batches:
             for number, row in zip(numbers, (scale * images @ embeddings.T).softmax(dim=-1).tolist(), strict=True):
                 ranked = sorted(zip(words, row, strict=True), key=lambda pair: -pair[1])
                 results[str(files[number])] = dict(ranked)
                 shown = ", ".join(f"{word} {probability:.1%}" for word, probability in ranked[: args.top])
                 print(f"{files[number]}: {shown}")
-        for number, reason in left_out:
-            print(f"left out: {files[number]}: {reason}")
+        left_out = [(files[number], reason) for number, reason in failed]
     else:
+        options = dict(batch_size=args.batch_size, left_out=left_out)
         if args.labels:
-            results = evaluate_classification(model, args.labels, templates, batch_size=args.batch_size)
+            results = evaluate_classification(model, args.labels, templates, **options)
         else:
-            results = evaluate_retrieval(model, args.captions, batch_size=args.batch_size)
+            results = evaluate_retrieval(model, args.captions, **options)
         for name, value in results.items():
             print(f"{name}: {value:.2%}")
+    for _, reason in left_out:
+        print(f"left out: {reason}")
+    if left_out:
+        print(f"Left out, since they cannot be read: {len(left_out)} files")
     if args.json:
         write_json(args.json, results, indent=1, overwrite=args.overwrite)
     return 1 if left_out else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -269,16 +269,39 @@ def read_labels(path: str | Path, column: str) -> tuple[list[Path], list[str]]:
     return [file for file, _ in kept], [label for _, label in kept]
 
 
-def embed_all(model: CLIP, files: Sequence[Path], track: Callable = iter, **options) -> Tensor:
-    """Embeddings (N, D) of all files in their order; arguments as of :func:`encode_files`."""
-    batches = list(track(encode_files(model, files, **options)))
-    order = [number for numbers, _ in batches for number in numbers]
+def embed_all(model: CLIP, files: Sequence[Path], left_out: list | None = None, **options) -> tuple[list[Path], Tensor]:
+    """Embed all files in their order.
+
+    Args:
+        model, options: as of :func:`encode_files`.
+        files: images and videos.
+        left_out: (path, reason) of a file that cannot be read is appended here instead of raising.
+
+    Returns:
+        the N files that could be read, and their embeddings (N, D).
+
+    Raises:
+        InputError: if no file could be read.
+        FileNotFoundError, ImageError, ValueError: for a file that cannot be read, without ``left_out``.
+    """
+    failed = None if left_out is None else []
+    batches = list(encode_files(model, files, left_out=failed, **options))
+    if failed:
+        left_out += [(files[number], reason) for number, reason in failed]
+    if not batches:
+        raise InputError(f"none of {len(files)} files can be read; the first: {failed[0][1]}")
+    order = torch.tensor([number for numbers, _ in batches for number in numbers])
     embeddings = torch.cat([embedding for _, embedding in batches])
-    return embeddings[torch.tensor(order, device=embeddings.device).argsort()]
+    return [files[number] for number in order.sort().values], embeddings[order.argsort().to(embeddings.device)]
 
 
 def evaluate_classification(
-    model: CLIP, labels_file: str | Path, templates: str | Sequence[str] = "photo", **options
+    model: CLIP,
+    labels_file: str | Path,
+    templates: str | Sequence[str] = "photo",
+    *,
+    left_out: list | None = None,
+    **options,
 ) -> dict[str, float]:
     """Zero-shot classification of the images or videos of a CSV file with the columns ``file`` and ``label``.
 
@@ -286,19 +309,30 @@ def evaluate_classification(
         model: both towers.
         labels_file: as of :func:`read_labels`; its distinct labels are the classes.
         templates: as of :func:`get_templates`.
+        left_out: as of :func:`embed_all`; files that cannot be read are not part of the figures.
         options: of :func:`encode_files`.
 
     Returns:
         as :func:`classification_accuracy`.
     """
-    files, labels = read_labels(labels_file, "label")
+    rows, labels = read_labels(labels_file, "label")
     classes = sorted(set(labels))
-    embeddings = embed_all(model, files, **options)
-    logits = embeddings @ class_embeddings(model, classes, templates).T
-    return classification_accuracy(logits.cpu(), torch.tensor([classes.index(label) for label in labels]))
+    files, embeddings = embed_all(model, list(dict.fromkeys(rows)), left_out, **options)
+    places = {file: place for place, file in enumerate(files)}
+    read = [(places[file], classes.index(label)) for file, label in zip(rows, labels, strict=True) if file in places]
+    numbers, targets = torch.tensor(read).T
+    logits = embeddings.cpu()[numbers] @ class_embeddings(model, classes, templates).cpu().T
+    return classification_accuracy(logits, targets)
 
 
-def evaluate_retrieval(model: CLIP, captions_file: str | Path, ks: Sequence[int] = (1, 5, 10), **options) -> dict:
+def evaluate_retrieval(
+    model: CLIP,
+    captions_file: str | Path,
+    ks: Sequence[int] = (1, 5, 10),
+    *,
+    left_out: list | None = None,
+    **options,
+) -> dict:
     """Retrieval between the images or videos and the captions of a CSV file with the columns ``file`` and ``caption``.
 
     A file may occur in several rows. Equal captions of different files are positives of each other.
@@ -307,18 +341,22 @@ def evaluate_retrieval(model: CLIP, captions_file: str | Path, ks: Sequence[int]
         model: both towers.
         captions_file: as of :func:`read_labels`.
         ks: as of :func:`recall_at_k`.
+        left_out: as of :func:`embed_all`; files that cannot be read, and captions of no other file, are not part of
+            the figures.
         options: of :func:`encode_files`.
 
     Returns:
         recalls by name (``text_to_image_r1``, ...), plain and ``_reweighted`` as in :func:`recall_at_k`.
     """
     rows, texts = read_labels(captions_file, "caption")
-    files, captions = list(dict.fromkeys(rows)), list(dict.fromkeys(texts))
+    files, images = embed_all(model, list(dict.fromkeys(rows)), left_out, normalize_frames=True, **options)
+    places = {file: place for place, file in enumerate(files)}
+    pairs = [(text, places[file]) for file, text in zip(rows, texts, strict=True) if file in places]
+    captions = {text: place for place, text in enumerate(dict.fromkeys(text for text, _ in pairs))}
     positives = torch.zeros(len(captions), len(files), dtype=torch.bool)
-    for file, text in zip(rows, texts, strict=True):
-        positives[captions.index(text), files.index(file)] = True
-    images = embed_all(model, files, normalize_frames=True, **options)
-    scores = (encode_texts(model, captions) @ images.T).float().cpu()
+    for text, place in pairs:
+        positives[captions[text], place] = True
+    scores = (encode_texts(model, list(captions)) @ images.T).float().cpu()
     results = {}
     for suffix, reweight in (("", False), ("_reweighted", True)):
         for name, (s, p) in dict(text_to_image=(scores, positives), image_to_text=(scores.T, positives.T)).items():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from mmengine.logging import MMLogger
 
 from pe_dense.utils import video
-from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.errors import ConfigError, InputError
 from pe_dense.utils.image import check_output_folder, find_images, output_names, read_image
 
 MODES = ("pca", "correspondence", "similarity", "attention")
@@ -30,8 +30,12 @@ def draw(
     out: Path,
     overwrite: bool,
     device: str | None,
+    left_out: list[tuple[Path, str]],
 ) -> Iterator[Path]:
     """Draw figures of the features of images or videos.
+
+    A file that cannot be used does not stop the others, unless it is the first image and the mode compares the others
+    with it.
 
     Args:
         sources: image files, folders of them, or videos.
@@ -45,6 +49,7 @@ def draw(
         out: folder of the figures.
         overwrite: replace existing files in the folder.
         device: of the backbone; by default a GPU if one is available.
+        left_out: files that cannot be used are appended here, with the reason.
 
     Yields:
         the path of each file after it is written.
@@ -64,8 +69,15 @@ def draw(
     files = find_images(stills, exclude=[out])
     if any(file.resolve().parent == out.resolve() for file in [*files, *films]):
         raise ConfigError(f"--out {out} contains the images, which might be replaced: choose another folder")
-    photos = [read_image(file) for file in files]
-    lengths = [_length(film) for film in films]
+    masks = "auto" if mask == ["auto"] else mask
+    if masks not in (None, "auto") and len(masks) != len(files):
+        raise ConfigError(f"{len(masks)} masks for {len(files)} photos: give one for each, or 'auto'")
+    photos = _usable(files, read_image, left_out)
+    if files and files[0] not in photos and (mode in ("correspondence", "similarity") or point not in (None, "cls")):
+        raise ConfigError(f"{left_out[0][1]}: all images are compared with the first, so name another one")
+    lengths = _usable(films, _length, left_out)
+    if not photos and not lengths:
+        return
 
     from pe_dense.backbones.build import choose_device, open_tower, title_of
     from pe_dense.visualization import figures
@@ -79,10 +91,12 @@ def draw(
     if films and len(blocks) > 1:
         raise ConfigError(f"a video is drawn with one layer, but --layers {layers} selects {len(blocks)}")
     long_side = tower.image_size if size is None else size
-    masks = "auto" if mask == ["auto"] else mask
-    inputs = (
-        FigureInputs(tower, title_of(tower, weights), output_names(files), photos, long_side, masks) if photos else None
-    )
+    inputs = None
+    if photos:
+        if masks not in (None, "auto"):
+            masks = [path for file, path in zip(files, masks, strict=True) if file in photos]
+        names = output_names(list(photos))
+        inputs = FigureInputs(tower, title_of(tower, weights), names, list(photos.values()), long_side, masks)
     options = {"pca": dict(per_image=per_image), "correspondence": {}}.get(mode, dict(point=place))
     drawer = getattr(figures, f"draw_{mode}")
 
@@ -95,7 +109,7 @@ def draw(
             task = progress.add_task("Running blocks", total=len(photos) * (max(blocks) + 1))
             inputs.advance = lambda count: progress.advance(task, count)
             yield from drawer(inputs, blocks, out, **options)
-        for film, length, name in zip(films, lengths, output_names(films), strict=True):
+        for (film, length), name in zip(lengths.items(), output_names(list(lengths)), strict=True):
             task = progress.add_task(f"Frames of {film.name}", total=length + min(length, SAMPLES))
             yield draw_feature_video(
                 tower,
@@ -106,6 +120,17 @@ def draw(
                 frames=length,
                 advance=lambda count, task=task: progress.advance(task, count),
             )
+
+
+def _usable(files: Sequence[Path], read: Callable, left_out: list[tuple[Path, str]]) -> dict:
+    """Read files, and list those that cannot be read."""
+    contents = {}
+    for file in files:
+        try:
+            contents[file] = read(file)
+        except (InputError, OSError) as error:
+            left_out.append((file, str(error)))
+    return contents
 
 
 def parse_layers(text: str, layers: int) -> list[int]:

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from mmengine.runner._flexible_runner import FlexibleRunner
 
 from pe_dense.backbones import FrozenTower
-from pe_dense.engine.config import load_config
+from pe_dense.engine.config import check_read, load_config
 from pe_dense.engine.config_check import FLEXIBLE_KEYS, OWN_KEYS, RUNNER_ARGUMENTS, RUNNER_READS
 from pe_dense.engine.inferencer import drop_pretrained
 from pe_dense.utils.errors import ConfigError
@@ -195,3 +195,55 @@ def test_a_frozen_backbone_is_recognized_however_its_class_is_named(kind):
     model.backbone.type = "PETower"
     drop_pretrained(model)
     assert "init_cfg" not in model.backbone
+
+
+@pytest.mark.parametrize(
+    ("tool", "option", "message"),
+    [
+        ("test", "train_cfg.max_iters", "read by training only, not by test: leave it out"),
+        ("test", "train_dataloader.batch_size", "read by training only"),
+        ("test", "optim_wrapper.optimizer.lr", "read by training only"),
+        ("test", "val_dataloader.num_workers", "read by training only"),
+        ("test", "val_evaluator.metric", "read by training only"),
+        ("test", "model.train_cfg.rcnn.sampler.num", "read by training only"),
+        ("test", "default_hooks.checkpoint.interval", "read by training only"),
+        ("test", "model.backbone.init_cfg.checkpoint", "training only, .*: all weights are those of CHECKPOINT"),
+        ("test", "load_from", "not read by test: CHECKPOINT sets it"),
+        ("test", "launcher", "not read by test: --launcher sets it"),
+        ("test", "tta_model.tta_cfg", "read with --tta only"),
+        ("predict", "optim_wrapper.optimizer.lr", "read by training only, not by predict"),
+        ("predict", "test_evaluator.metric", "not read by predict, which reads .*test_dataloader.dataset"),
+        ("predict", "test_dataloader.batch_size", "not read by predict"),
+        ("predict", "randomness.seed", "not read by predict"),
+        ("predict", "work_dir", "not read by predict: --out sets it"),
+        ("train", "launcher", "not read by train: --launcher sets it"),
+        ("train", "resume", "not read by train: --resume sets it"),
+    ],
+)
+def test_options_that_a_tool_does_not_read_are_refused(tool, option, message):
+    config = load_config(CONFIGS / "coco_maskrcnn_pe_t16.py")
+    with pytest.raises(ConfigError, match=f"^--cfg-options {re.escape(option)} is .*{message}"):
+        check_read(config, tool, dict(cfg_options={"image_size": "512", option: "1"}, tta=False))
+
+
+def test_options_that_a_tool_reads_are_accepted():
+    config = load_config(CONFIGS / "coco_maskrcnn_pe_t16.py")
+    shared = ["data_root", "image_size", "model.test_cfg.rcnn.score_thr", "test_dataloader.dataset.pipeline.1.scale"]
+    trained = ["train_cfg.max_iters", "optim_wrapper.optimizer.lr", "test_evaluator.metric", "tta_model.tta_cfg"]
+    tested = ["test_dataloader.batch_size", "test_evaluator.metric", "log_level", "default_hooks.logger.interval"]
+    for tool, more, tta in (
+        ("train", [*trained, "work_dir", "load_from"], False),
+        ("test", [*tested, "work_dir"], False),
+        ("test", ["tta_model.tta_cfg"], True),
+        ("predict", ["tta_pipeline.1.transforms"], True),
+        ("predict", [], False),
+    ):
+        check_read(config, tool, dict(cfg_options=dict.fromkeys(shared + more, "1"), tta=tta))
+        check_read(config, tool, dict(cfg_options=None, tta=tta))
+    # Weights of frozen towers are in no checkpoint.
+    probe = load_config(CONFIGS / "ade20k_linear_pe_b16.py")
+    check_read(probe, "test", dict(cfg_options={"model.backbone.init_cfg.checkpoint": "a.pt"}, tta=False))
+    check_read(probe, "train", dict(cfg_options={"load_from": "a.pth"}, resume=None))
+    for name, given in (("work_dir", "work_dir"), ("load_from", "resume")):
+        with pytest.raises(ConfigError, match=f"not read by train: --{given.replace('_', '-')} sets it"):
+            check_read(probe, "train", {"cfg_options": {name: "a"}, given: "b"})

@@ -1,6 +1,7 @@
 """Zero-shot classification and retrieval: prompts, figures, files, the tool, clip-benchmark's adapter."""
 
 import json
+import sys
 import tarfile
 
 import numpy as np
@@ -12,6 +13,7 @@ from helpers.tiny_towers import photo_file
 from helpers.tool_runs import run_tool
 from PIL import Image
 
+from pe_dense.cli import main
 from pe_dense.language import get_image_transform, get_text_tokenizer, save_clip
 from pe_dense.language.zero_shot import (
     class_embeddings,
@@ -125,6 +127,28 @@ def test_evaluation_of_a_labels_file(model, folder):
     assert figures["text_to_image_r3"] == figures["image_to_text_r3"] == 1
 
 
+def test_evaluation_leaves_out_files_that_cannot_be_read(model, folder, tmp_path):
+    for name in ("0.png", "1.png", "clip.mp4"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "broken.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    rows = ["broken.png,dog", "0.png,dog", "1.png,cat", "broken.mp4,cat", "clip.mp4,dog"]
+    good = [row for row in rows if "broken" not in row]
+    for evaluate, column in ((evaluate_classification, "label"), (evaluate_retrieval, "caption")):
+        (tmp_path / "all.csv").write_text("\n".join([f"file,{column}", *rows, "broken.png,only this"]))
+        (tmp_path / "good.csv").write_text("\n".join([f"file,{column}", *good]))
+        with pytest.raises(ValueError, match="broken.png"):
+            evaluate(model, tmp_path / "all.csv")
+        left_out = []
+        figures = evaluate(model, tmp_path / "all.csv", batch_size=2, left_out=left_out)
+        assert {path.name for path, _ in left_out} == {"broken.png", "broken.mp4"}
+        if column == "caption":  # an image less has no effect on the others' embeddings
+            assert figures == pytest.approx(evaluate(model, tmp_path / "good.csv"))
+    (tmp_path / "none.csv").write_text("file,label\nbroken.png,dog\n")
+    with pytest.raises(ValueError, match="none of 1 files can be read; the first: .*broken.png"):
+        evaluate_classification(model, tmp_path / "none.csv", left_out=[])
+
+
 def test_labels_files_that_are_not_usable(tmp_path, folder, monkeypatch):
     lines = []
     monkeypatch.setattr("pe_dense.language.zero_shot.print_log", lambda line, **_: lines.append(line))
@@ -141,7 +165,7 @@ def test_labels_files_that_are_not_usable(tmp_path, folder, monkeypatch):
             read_labels(tmp_path / "x.csv", "label")
 
 
-def test_tool(folder, tmp_path):
+def test_tool(folder, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out.json"
     words = ["--words", "a cat, a dog", "--device", "cpu"]
     ended = run_tool("zeroshot", folder / "clip.pt", folder, folder / "clip.mp4", *words, "--json", out)
@@ -149,6 +173,17 @@ def test_tool(folder, tmp_path):
     results = json.loads(out.read_text())
     assert len(results) == 4 and len(ended.stdout.splitlines()) == 4
     assert all(sum(row.values()) == pytest.approx(1) for row in results.values())
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "0.png").write_bytes((folder / "0.png").read_bytes())
+    monkeypatch.setattr(sys, "argv", [])
+    (tmp_path / "labels.csv").write_text("file,label\nbroken.png,cat\n0.png,dog\n")
+    for arguments in ([tmp_path / "broken.png", tmp_path / "0.png", *words], ["--labels", tmp_path / "labels.csv"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["zeroshot", str(folder / "clip.pt"), *map(str, arguments)])
+        assert ended.value.code == 1
+        *_, named, counted = capsys.readouterr().out.splitlines()
+        assert named.startswith(f"left out: {tmp_path / 'broken.png'} is not a readable image")
+        assert counted == "Left out, since they cannot be read: 1 files"
 
 
 def write_webdataset(root, count=6):

@@ -1,13 +1,18 @@
 """tools/visualize_features.py, run as a user runs it."""
 
+import sys
+
+import pytest
 import torch
 from helpers.tiny_towers import ARCH, tiny_tower
 from helpers.tool_runs import run_tool
 from mmengine.config import Config
 from PIL import Image
 
+from pe_dense.cli import main
 
-def test_drawing_a_runs_features(tmp_path):
+
+def test_drawing_a_runs_features(tmp_path, capsys, monkeypatch):
     config = Config(dict(model=dict(backbone=dict(type="pe_dense.PETower", arch=ARCH))))
     state = {f"backbone.{key}": value for key, value in tiny_tower().state_dict().items()}
     torch.save(dict(state_dict=state, meta=dict(cfg=config.pretty_text)), tmp_path / "run.pth")
@@ -21,3 +26,15 @@ def test_drawing_a_runs_features(tmp_path):
     again = run_tool("visualize_features", *arguments)
     assert (again.returncode, len(again.stderr.strip().splitlines())) == (2, 1)
     assert "out is not empty: choose another folder or pass --overwrite" in again.stderr
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    monkeypatch.setattr(sys, "argv", [])
+    with pytest.raises(SystemExit) as ended:
+        main(["visualize", *map(str, (tmp_path / "broken.png", *arguments, "--overwrite"))])
+    assert ended.value.code == 1
+    assert capsys.readouterr().out.splitlines() == [
+        str(out / "a.png"),
+        str(out / "a_layers.mp4"),
+        f"left out: {tmp_path / 'broken.png'} is not a readable image (not one of JPEG, PNG, WEBP, BMP, TIFF, GIF)",
+        "Left out, since they cannot be used: 1 files",
+        f"Pictures: {out}",
+    ]

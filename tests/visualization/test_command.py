@@ -1,5 +1,7 @@
 """All modes on small photos with a small tower, as the tool runs them."""
 
+import os
+
 import av
 import numpy as np
 import pytest
@@ -43,7 +45,8 @@ def folder(tmp_path_factory):
 def run(folder, out, *names, **options):
     """Names of the files that are drawn."""
     sources = [str(folder / name) for name in names]
-    paths = list(draw(sources, **DEFAULTS | dict(weights=str(folder / "run.pth"), out=out) | options))
+    defaults = DEFAULTS | dict(weights=str(folder / "run.pth"), out=out, left_out=[])
+    paths = list(draw(sources, **defaults | options))
     assert {path.name for path in out.iterdir()} >= {path.name for path in paths}
     return [path.name for path in paths]
 
@@ -166,7 +169,9 @@ def test_nothing_is_overwritten_unasked(folder, tmp_path):
     [
         (["a.png"], dict(mode="correspondence"), "--mode correspondence requires at least two images"),
         (["absent.png"], dict(), "absent.png does not exist"),
-        (["run.pth"], dict(), "run.pth is not a readable image"),
+        (["run.pth", "a.png"], dict(mode="similarity"), "run.pth is not a readable image .* name another one"),
+        (["run.pth", "a.png"], dict(mode="correspondence"), "run.pth is not a readable image .* name another one"),
+        (["run.pth", "a.png"], dict(mode="attention", point="1,1"), "run.pth is not a readable image .* name another"),
         (["a.png"], dict(layers="3"), r"--layers: block 3 is out of range for 3 blocks; allowed are -3\.\.2"),
         (["a.png"], dict(layers="last"), "--layers must be 'all' or numbers .* got 'last'"),
         (["a.png"], dict(point="1,1"), "--point is not supported by --mode pca"),
@@ -193,6 +198,53 @@ def test_mistakes_are_told(folder, tmp_path, names, options, message):
     assert not list((tmp_path / "o").glob("*"))
 
 
+BROKEN = ("broken.png", "broken.mp4", "fifo.png")
+
+
+@pytest.fixture
+def broken(folder, tmp_path):
+    """The photos and the video among files that cannot be read."""
+    for name in ("a.png", "b.png", "full.png", "film.mp4"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    (tmp_path / "broken.png").write_bytes((folder / "a.png").read_bytes()[:60])
+    (tmp_path / "broken.mp4").write_bytes((folder / "film.mp4").read_bytes()[:200])
+    os.mkfifo(tmp_path / "fifo.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("mode", "drawn"),
+    [
+        ("pca", ["a.png", "b.png", "film_features.mp4"]),
+        ("similarity", ["a_similarity.png"]),
+        ("correspondence", ["a_b_layer2.png"]),
+        ("attention", ["a_attention.png", "b_attention.png"]),
+    ],
+)
+def test_files_that_cannot_be_read_do_not_stop_the_others(folder, broken, mode, drawn):
+    names = ["a.png", "broken.png", "fifo.png", "b.png"] + (["broken.mp4", "film.mp4"] if mode == "pca" else [])
+    left_out = []
+    options = dict(weights=str(folder / "run.pth"), left_out=left_out, mode=mode)
+    assert run(broken, broken / "out", *names, **options) == drawn
+    assert sorted(path.name for path, _ in left_out) == sorted(set(names) & set(BROKEN))
+    assert all(str(path) in reason for path, reason in left_out)
+
+
+def test_masks_stay_with_their_images(folder, broken):
+    options = dict(
+        weights=str(folder / "run.pth"), mask=[str(folder / f"{name}.png") for name in ("mask", "b", "full")]
+    )
+    assert run(broken, broken / "out", "a.png", "broken.png", "b.png", **options) == ["a.png", "b.png"]
+    assert (pixels(broken / "out/a.png")[200:, 520 + 240 : 980] == 255).all()  # the right half is not in its mask
+
+
+def test_nothing_is_drawn_where_no_file_can_be_read(folder, broken):
+    left_out = []
+    options = dict(weights=str(folder / "absent.pth"), out=broken / "out", left_out=left_out)
+    assert list(draw([str(broken / name) for name in BROKEN], **DEFAULTS | options)) == []
+    assert len(left_out) == 3 and not (broken / "out").exists()
+
+
 def test_layers():
     assert parse_layers("all", 3) == [0, 1, 2]
     assert parse_layers("-1", 3) == [2]
@@ -205,12 +257,11 @@ def test_pictures_are_neither_read_again_nor_written_over_photos(folder, tmp_pat
     (tmp_path / "in" / "a.png").write_bytes(photo)
     out = tmp_path / "in" / "out"
     for _ in range(2):
-        paths = draw(
-            [str(tmp_path / "in")], **DEFAULTS | dict(weights=str(folder / "run.pth"), out=out, overwrite=True)
-        )
+        options = dict(weights=str(folder / "run.pth"), out=out, overwrite=True, left_out=[])
+        paths = draw([str(tmp_path / "in")], **DEFAULTS | options)
         assert [path.name for path in paths] == ["a.png"]
     for source in ("in", "in/a.png"):
-        options = dict(weights=str(folder / "run.pth"), out=tmp_path / "in", overwrite=True)
+        options = dict(weights=str(folder / "run.pth"), out=tmp_path / "in", overwrite=True, left_out=[])
         with pytest.raises((ConfigError, FileNotFoundError)):
             list(draw([str(tmp_path / source)], **DEFAULTS | options))
     assert (tmp_path / "in" / "a.png").read_bytes() == photo
