@@ -121,11 +121,16 @@ def overlay_heatmap(photo: Image.Image, values: np.ndarray) -> Image.Image:
         photo: RGB.
         values: (H, W); values outside of 0..1 are clipped.
     """
+    smooth = Image.fromarray(values.astype(np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
+    heat = Image.fromarray(heat_colors(np.asarray(smooth)))
+    return Image.blend(photo.convert("L").convert("RGB"), heat, 0.65)
+
+
+def heat_colors(values: np.ndarray) -> np.ndarray:
+    """Return the colors (..., 3) uint8 of heat maps for values (...); those outside of 0..1 are clipped."""
     from matplotlib import colormaps
 
-    smooth = Image.fromarray(values.astype(np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
-    heat = Image.fromarray(colormaps["inferno"](np.asarray(smooth).clip(0, 1), bytes=True)[..., :3])
-    return Image.blend(photo.convert("L").convert("RGB"), heat, 0.65)
+    return colormaps["inferno"](values.clip(0, 1), bytes=True)[..., :3]
 
 
 def mark(picture: Image.Image, places: Sequence[tuple[float, float]], *, numbered: bool = False) -> Image.Image:
@@ -184,15 +189,16 @@ def draw_sheet(rows: Sequence[Sequence[Cell]], heading: str = "") -> Image.Image
     Returns:
         the sheet, in RGB.
     """
-    columns = [[row[i] for row in rows if i < len(row)] for i in range(max(map(len, rows)))]
-    widths = [max(picture.width for _, picture in column) for column in columns]
-    titles = "".join(title for row in rows for title, _ in row) + heading
-    font, _ = font_for(titles, min(max(13, round(max(widths) / 20)), 22))
-    titles = [math.ceil(max(font.getlength(title) for title, _ in column)) for column in columns]
-    widths = [max(width, min(title, TITLE_WIDTH)) for width, title in zip(widths, titles, strict=True)]
+    widths = [max(row[i][1].width for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
+    size = min(max(13, round(max(widths) / 20)), 22)
+    font, heading = font_for(heading, size)
+    titles = [[font_for(title, size) for title, _ in row] for row in rows]
+    for i, width in enumerate(widths):
+        longest = max(row[i][0].getlength(row[i][1]) for row in titles if i < len(row))
+        widths[i] = max(width, min(math.ceil(longest), TITLE_WIDTH))
     lefts = [MARGIN + sum(widths[:i]) + i * MARGIN for i in range(len(widths))]
     total = max(sum(widths) + MARGIN * (len(widths) + 1), math.ceil(font.getlength(heading)) + 2 * MARGIN)
-    line = sum(font.getmetrics()) + 4
+    line = max(sum(font.getmetrics()) for font in [font, *(font for row in titles for font, _ in row)]) + 4
     tops, y = [], MARGIN + (line + 2 if heading else 0)
     for row in rows:
         tops.append(y + (line if any(title for title, _ in row) else 0))
@@ -200,9 +206,9 @@ def draw_sheet(rows: Sequence[Sequence[Cell]], heading: str = "") -> Image.Image
     sheet = Image.new("RGB", (total, y), PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN - 4), heading, INK, font)
-    for row, top in zip(rows, tops, strict=True):
-        for (title, picture), left, width in zip(row, lefts, widths, strict=False):
-            text = fit_text(title, font, width)
+    for row, texts, top in zip(rows, titles, tops, strict=True):
+        for (_, picture), (font, text), left, width in zip(row, texts, lefts, widths, strict=False):
+            text = fit_text(text, font, width)
             draw.text((left + (width - font.getlength(text)) / 2, top - line), text, INK, font)
             sheet.paste(picture, (left + (width - picture.width) // 2, top))
     return sheet
@@ -225,7 +231,7 @@ def fit_text(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 _LINE, _MARGIN = 22, 6  # px
-_BAR = 280  # px, a color bar's length
+_BAR = 280  # px, a color bar's length where there is room
 
 
 def beside(pixels: np.ndarray, drawn: np.ndarray) -> Image.Image:
@@ -243,8 +249,9 @@ def beside(pixels: np.ndarray, drawn: np.ndarray) -> Image.Image:
 
 
 def with_legend(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Image.Image:
-    """Add a legend of names, in any script, and their colors below an image."""
-    names = [font_for(name, 14) for name, _ in entries]
+    """Add a legend of names, in any script, and their colors below an image; long names are shortened."""
+    room = picture.width - _LINE - 2 * _MARGIN
+    names = [(font, fit_text(text, font, room)) for font, text in (font_for(name, 14) for name, _ in entries)]
     places, x, row = [], _MARGIN, 0
     for font, name in names:
         width = int(font.getlength(name)) + _LINE + 2 * _MARGIN
@@ -272,9 +279,10 @@ def add_colorbar(picture: Image.Image, colors: np.ndarray, low: str, high: str) 
     canvas = _extended(picture, _LINE + 2 * _MARGIN)
     draw = ImageDraw.Draw(canvas)
     x, y = 2 * _MARGIN + int(font.getlength(low)), picture.height + _MARGIN
-    canvas.paste(Image.fromarray(colors[None]).resize((_BAR, _LINE - 4)), (x, y))
+    length = max(min(_BAR, picture.width - x - math.ceil(font.getlength(high)) - 2 * _MARGIN), 1)
+    canvas.paste(Image.fromarray(colors[None]).resize((length, _LINE - 4)), (x, y))
     draw.text((_MARGIN, y), low, fill="black", font=font)
-    draw.text((x + _BAR + _MARGIN, y), high, fill="black", font=font)
+    draw.text((x + length + _MARGIN, y), high, fill="black", font=font)
     return canvas
 
 

@@ -5,8 +5,10 @@ import math
 import numpy as np
 from PIL import Image, ImageFont
 
+from pe_dense.visualization import drawing
 from pe_dense.visualization.drawing import (
     MARGIN,
+    add_colorbar,
     draw_sheet,
     enlarge,
     fit_photo,
@@ -42,6 +44,25 @@ def test_titles_are_written_and_take_place_only_where_they_are():
     assert ink[:, 0].max() < titled.height - MARGIN - 50  # above the picture
     middle = ink[:, 1].mean()
     assert abs(middle - titled.width / 2) < 5
+
+
+def test_each_title_has_a_font_that_contains_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(drawing, "font_for", lambda text, size: asked.append(text) or (load(size), text.upper()))
+    load = ImageFont.load_default
+    sheets = [draw_sheet([[(title, blank(100, 20, "white")) for title in titles]]) for titles in (("a", "猫"), "AB")]
+    assert asked == ["", "a", "猫", "", "A", "B"]
+    assert np.array_equal(*(np.asarray(sheet)[:, :112] for sheet in sheets))  # the text that the font has is drawn
+
+
+def test_a_color_bar_fits_below_a_narrow_picture():
+    colors = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
+    for width in (240, 480):
+        bar = np.asarray(add_colorbar(blank(width, 10, "white"), colors, "-0.12", "0.34"))
+        dark = np.argwhere((bar < 100).all(axis=-1))  # the digits
+        colored = np.argwhere((bar[..., 1] == 0) & (bar.max(axis=-1) > 200))
+        assert colored[:, 1].max() < dark[:, 1].max() < width - 5
+        assert np.ptp(colored[:, 1]) > 100
 
 
 def test_long_titles_are_cut_in_the_middle():
