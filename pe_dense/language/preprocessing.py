@@ -33,12 +33,15 @@ class TextTokenizer:
             raise InputError(f"context_length is an integer of at least 2, got {context_length!r}")
         self.context_length = context_length
 
-    def __call__(self, texts: str | Sequence[str], context_length: int | None = None) -> torch.Tensor:
+    def __call__(
+        self, texts: str | Sequence[str], context_length: int | None = None, names: Sequence[str] | None = None
+    ) -> torch.Tensor:
         """Tokenize texts. A text that is too long is truncated, keeping the end-of-text token, with one warning.
 
         Args:
             texts: one or several.
             context_length: another length for this call.
+            names: what the warning calls each text, such as the word that a prompt is made of; by default the text.
 
         Returns:
             (N, context_length), int64.
@@ -58,7 +61,8 @@ class TextTokenizer:
         ids = tokenize(texts, context_length=length + 1)
         longer = ids[:, length] != 0
         if longer.any():
-            cut = [text for text, is_longer in zip(texts, longer.tolist(), strict=True) if is_longer]
+            named = zip(texts if names is None else names, longer.tolist(), strict=True)
+            cut = list(dict.fromkeys(name for name, is_longer in named if is_longer))
             others = f" and {len(cut) - 1} more" if len(cut) > 1 else ""
             shown = cut[0] if len(cut[0]) <= _SHOWN else cut[0][:_SHOWN] + "..."
             print_log(

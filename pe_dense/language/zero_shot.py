@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def parse_words(words: str | Iterable[str]) -> list[str]:
         the names without surrounding spaces.
 
     Raises:
-        ConfigError: if there is none, one is empty, or two are equal (letter case is not distinguished).
+        ConfigError: if there is none, one is empty or invisible, or two are equal (letter case and the width of
+            characters are not distinguished).
     """
     names = words.split(",") if isinstance(words, str) else list(words)
     if wrong := [name for name in names if not isinstance(name, str)]:
@@ -71,7 +73,9 @@ def parse_words(words: str | Iterable[str]) -> list[str]:
         raise ConfigError("the list of words is empty: give class names separated by commas, such as 'a cat, a dog'")
     if "" in names:
         raise ConfigError(f"word {names.index('') + 1} of {len(names)} is empty: remove a comma")
-    lower = [name.lower() for name in names]
+    if hidden := [name for name in names if all(unicodedata.category(letter)[0] in "CZ" for letter in name)]:
+        raise ConfigError(f"word {hidden[0]!r} has no visible character")
+    lower = [unicodedata.normalize("NFKC", name).lower() for name in names]
     if double := sorted({name for name in lower if lower.count(name) > 1}):
         raise ConfigError(f"class names are given twice: {', '.join(double)}")
     return names
@@ -98,18 +102,24 @@ def class_embeddings(model: CLIP, names: Sequence[str], templates: str | Sequenc
     if not names:
         raise InputError("no class names: give at least one")
     prompts = [template.replace("{}", name) for name in names for template in templates]
-    embeddings = encode_texts(model, prompts).unflatten(0, (len(names), len(templates)))
+    told = [name for name in names for _ in templates]
+    embeddings = encode_texts(model, prompts, told).unflatten(0, (len(names), len(templates)))
     return F.normalize(embeddings.mean(dim=1), dim=-1)
 
 
 @torch.no_grad()
-def encode_texts(model: CLIP, texts: Sequence[str]) -> Tensor:
+def encode_texts(model: CLIP, texts: Sequence[str], names: Sequence[str] | None = None) -> Tensor:
     """Normalized embeddings (N, D) of texts, computed in batches.
+
+    Args:
+        model: both towers.
+        texts: N texts.
+        names: what a warning about texts that are too long calls them; by default the texts.
 
     Raises:
         ValueError: if there is no text.
     """
-    tokens = get_text_tokenizer(model.context_length)(texts).to(model.logit_scale.device)
+    tokens = get_text_tokenizer(model.context_length)(texts, names=names).to(model.logit_scale.device)
     return torch.cat([model.encode_text(batch, normalize=True) for batch in tokens.split(_TEXTS_PER_BATCH)])
 
 

@@ -73,6 +73,8 @@ def test_words():
         (" , ", "the list of words is empty"),
         ("cat,,dog", "word 2 of 3 is empty"),
         ("cat, dog, Cat", "class names are given twice: cat"),
+        ("cat, ｃａｔ", "class names are given twice: cat"),
+        ("cat,\u200b", r"word '\\u200b' has no visible character"),
     ):
         with pytest.raises(ValueError, match=message):
             parse_words(words)
