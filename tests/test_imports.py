@@ -18,8 +18,8 @@ FLOORS = [
     ["registry", "utils"],
     ["ops", "backbones", "necks", "datasets"],
     ["engine", "visualization"],
-    ["detection", "tracking", "probing", "distillation", "apps"],
-    ["segmentation", "depth", "language"],
+    ["detection", "tracking", "probing", "distillation"],
+    ["segmentation", "depth", "language", "apps"],
     ["apis"],
     ["cli", "__main__"],
 ]

@@ -1,10 +1,7 @@
 #!/usr/bin/env python
 """Visualize backbone features: tools/visualize_features.py IMAGE... --arch PE-Spatial-G14-448 --out DIR
 
-  --mode pca             principal components as colors (the default); videos give MP4
-  --mode correspondence  mutual nearest neighbors between the first image and each of the others
-  --mode similarity      cosine similarity of all tokens to the token at --point of the first image
-  --mode attention       attention map of the token at --point, from the backbone's queries and keys
+{modes}
 
 --weights accepts any checkpoint of this project (detector, distilled student or probe) and loads its backbone.
 """
@@ -12,11 +9,15 @@
 import argparse
 from pathlib import Path
 
-from pe_dense.engine.arguments import path, text, whole_number
+from pe_dense.apps.visualize import MODES, draw
+from pe_dense.engine.arguments import number, path, text, whole_number
 
 
 def parse_args():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    modes = "\n".join(f"  --mode {mode:<15} {what}" for mode, what in MODES.items())
+    parser = argparse.ArgumentParser(
+        description=__doc__.format(modes=modes), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("images", nargs="+", type=text, metavar="IMAGE", help="image files, folders of them, or videos")
     parser.add_argument("--arch", type=text, metavar="NAME", help="published backbone, such as PE-Spatial-B16-512")
     parser.add_argument(
@@ -33,7 +34,7 @@ def parse_args():
         metavar="N,N|all",
         help="block indices from 0, negative indices from the end, or all (-1)",
     )
-    parser.add_argument("--mode", choices=["pca", "correspondence", "similarity", "attention"], default="pca")
+    parser.add_argument("--mode", choices=list(MODES), default="pca", help="figure (pca)")
     parser.add_argument(
         "--mask",
         nargs="+",
@@ -46,6 +47,23 @@ def parse_args():
         type=text,
         metavar="X,Y|cls",
         help="pixel of the first image (default: its center); cls, the class token, for attention",
+    )
+    parser.add_argument(
+        "--words",
+        metavar="WORD,WORD",
+        help="with --mode words: such as 'a dog, grass, sky; clouds'; separate synonyms by ';'",
+    )
+    parser.add_argument(
+        "--patches",
+        type=text,
+        metavar="MODE",
+        help="with --mode words: how patches are embedded: pooled, proxy, self or naive (pooled); see docs/words.md",
+    )
+    parser.add_argument(
+        "--background",
+        type=number(0, 1),
+        metavar="SCORE",
+        help="with --mode words: pixels whose best probability is lower have no word (0)",
     )
     parser.add_argument(
         "--size",
@@ -68,8 +86,6 @@ def main():
     from pe_dense.utils.errors import one_line_errors
 
     with one_line_errors():
-        from pe_dense.visualization.cli import draw
-
         left_out: list[tuple[Path, str]] = []
         options = {key: value for key, value in vars(args).items() if key != "images"}
         drawn = 0

@@ -140,6 +140,36 @@ def class_scores(similarities: Tensor, query_classes: Tensor, scale: float) -> T
     return probabilities.new_zeros(shape).scatter_reduce(1, index, probabilities, "amax", include_self=False)
 
 
+def word_maps(
+    similarities: Tensor,
+    query_classes: Tensor,
+    size: tuple[int, int],
+    scale: float,
+    threshold: float = 0.0,
+    *,
+    has_background: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Maps of one image that can be drawn: the similarity of each class, and the best class of each pixel.
+
+    Args:
+        similarities: (Q, h, w), cosines of patches and prompts.
+        query_classes, scale: as of :func:`class_scores`.
+        size: height and width of the labels.
+        threshold: pixels whose best score is lower have no class, or class 0 if that is the background.
+        has_background: class 0 is the background.
+
+    Returns:
+        cosines (K, h, w) of the best synonym of each class, and labels (H, W), K where there is no class.
+    """
+    count = int(query_classes.max()) + 1
+    index = query_classes.to(similarities.device)[:, None, None].expand_as(similarities)
+    cosines = similarities.new_zeros(count, *similarities.shape[1:])
+    cosines = cosines.scatter_reduce(0, index, similarities, "amax", include_self=False)
+    maps = F.interpolate(similarities[None], size, mode="bilinear", align_corners=False)
+    best, labels = class_scores(maps, query_classes, scale)[0].max(dim=0)
+    return cosines, labels.masked_fill(best < threshold, 0 if has_background else count)
+
+
 def suppress_small_classes(scores: Tensor, threshold: float) -> Tensor:
     """Set the scores of classes that cover little of the foreground to 0 (SCLIP's area threshold).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,31 @@ from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import write_png
 from pe_dense.utils.video import frame_rate, read_video, write_video
 from pe_dense.visualization.colors import feature_rgb
-from pe_dense.visualization.drawing import Cell, draw_sheet, enlarge, fit_photo, in_rows, join, mark, overlay_heatmap
+from pe_dense.visualization.drawing import (
+    TITLE_WIDTH,
+    Cell,
+    add_colorbar,
+    draw_sheet,
+    enlarge,
+    fit_photo,
+    heat_colors,
+    in_rows,
+    join,
+    mark,
+    overlay_heatmap,
+    with_legend,
+)
 from pe_dense.visualization.features import FigureInputs, center_of, iter_maps, prepare, token_at
 from pe_dense.visualization.pca import Basis, fit_basis
 from pe_dense.visualization.similarity import cosine_similarity, mutual_matches, nearest_tokens
 
 LARGE, SMALL = 480, 240  # px, longer side of an image in sheets of few and of many images
+WORD_SIDE = 320  # px, in sheets of words
 FEW = 4
 ANIMATION_FPS = 4
 CLASS_TOKEN = "cls"
+NO_WORD = "none"  # in legends, for pixels whose best score is below the threshold
+_LABEL_OPACITY = 0.6
 
 
 def draw_pca(inputs: FigureInputs, blocks: Sequence[int], out: Path, *, per_image: bool = False) -> Iterator[Path]:
@@ -173,6 +190,102 @@ def draw_attention(
         yield _save(_sheet(inputs, cells), out / f"{name}_attention.png")
 
 
+def draw_words(
+    inputs: FigureInputs, words: Sequence[str], maps: Callable[[Tensor, tuple[int, int]], WordMaps], out: Path
+) -> Iterator[Path]:
+    """Draw the similarity of each image to words, and the word that each pixel is most similar to.
+
+    Args:
+        inputs: see :func:`draw_pca`.
+        words: K names.
+        maps: computes the maps of an input (1, 3, H, W) with labels of a size (height, width).
+        out: see :func:`draw_pca`.
+
+    Yields:
+        the path of the file of each image after it is written.
+    """
+    for number, name in enumerate(inputs.names):
+        photo = fit_photo(inputs.photos[number], WORD_SIDE)
+        found = maps(inputs.input(number), photo.size[::-1])
+        inputs.advance(inputs.tower.num_layers)
+        yield _save(word_sheet(name, photo, words, found, _heading(inputs)), out / f"{name}_words.png")
+
+
+@dataclass(frozen=True)
+class WordMaps:
+    """Similarity of an image to K words.
+
+    Attributes:
+        cosines: (K, h, w) of the patches.
+        labels: (H, W), the most similar word of each pixel of a picture, K where there is none.
+    """
+
+    cosines: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def shares(self) -> list[float]:
+        """The share of pixels of each word, and of those without one."""
+        counts = np.bincount(self.labels.ravel(), minlength=len(self.cosines) + 1)
+        return (counts / self.labels.size).tolist()
+
+
+def word_colors(count: int) -> list[tuple[int, int, int]]:
+    """Colors of words: distinct ones for up to 18, which then repeat. Gray is left for pixels without a word."""
+    from matplotlib import colormaps
+
+    table = (np.array(colormaps["tab20"].colors) * 255).round().astype(int)
+    table = [*table[:14:2], *table[16::2], *table[1:14:2], *table[17::2]]  # saturated ones first, no grays
+    return [tuple(map(int, table[number % len(table)])) for number in range(count)]
+
+
+def word_heat(photo: Image.Image, cosines: np.ndarray) -> tuple[Image.Image, float, float]:
+    """Overlay a photo with the cosines (h, w) of a word, scaled to their range; return the range as well."""
+    low, high = float(cosines.min()), float(cosines.max())
+    return overlay_heatmap(photo, (cosines - low) / max(high - low, 1e-6)), low, high
+
+
+def word_labels(photo: Image.Image, maps: WordMaps) -> Image.Image:
+    """Blend a gray photo with the colors of the labels (H, W), which have its size."""
+    palette = np.array([*word_colors(len(maps.cosines)), (0, 0, 0)], np.float32)
+    gray = np.asarray(photo.convert("L"), np.float32)[..., None]
+    opacity = np.where(maps.labels == len(maps.cosines), 0, _LABEL_OPACITY)[..., None]
+    return Image.fromarray(np.rint(gray + opacity * (palette[maps.labels] - gray)).astype(np.uint8))
+
+
+def word_sheet(name: str, photo: Image.Image, words: Sequence[str], maps: WordMaps, heading: str = "") -> Image.Image:
+    """Arrange a photo, the heat map of each word with its color bar, and the label map with its legend.
+
+    Args:
+        name: title of the photo.
+        photo: at the size of the labels.
+        words: K names.
+        maps: of the photo.
+        heading: line above.
+    """
+    bar = heat_colors(np.linspace(0, 1, 256))
+    cells: list[Cell] = [(name, _at_least(photo, TITLE_WIDTH))]
+    for word, cosines in zip(words, maps.cosines, strict=True):
+        heat, low, high = word_heat(photo, cosines)
+        cells.append((word, add_colorbar(_at_least(heat, TITLE_WIDTH), bar, f"{low:.3f}", f"{high:.3f}")))
+    *shares, left = (f"{share:.0%}" if share >= 0.005 or not share else "< 1%" for share in maps.shares)
+    colors = word_colors(len(words))
+    entries = [(f"{word} {share}", color) for word, share, color in zip(words, shares, colors, strict=True)]
+    if left != "0%":
+        entries.append((f"{NO_WORD} {left}", (128, 128, 128)))
+    cells.append(("most similar word", with_legend(_at_least(word_labels(photo, maps), TITLE_WIDTH), entries)))
+    return _arranged(cells, photo.size, heading)
+
+
+def _at_least(picture: Image.Image, width: int) -> Image.Image:
+    """Center a narrow picture on white, so that a legend fits below."""
+    if picture.width >= width:
+        return picture
+    canvas = Image.new("RGB", (width, picture.height), "white")
+    canvas.paste(picture, ((width - picture.width) // 2, 0))
+    return canvas
+
+
 def _colored(maps: Sequence[Tensor], masks: Sequence[Tensor | None], basis: Basis) -> list[np.ndarray]:
     """Return the PCA colors (H, W, 3) of maps (1, C, H, W)."""
     return [feature_rgb(x, mask, basis=basis)[0] for x, mask in zip(maps, masks, strict=True)]
@@ -199,10 +312,14 @@ def _heading(inputs: FigureInputs) -> str:
 
 
 def _sheet(inputs: FigureInputs, cells: Sequence[Cell]) -> Image.Image:
+    return _arranged(cells, cells[0][1].size, _heading(inputs))
+
+
+def _arranged(cells: Sequence[Cell], size: tuple[int, int], heading: str) -> Image.Image:
     """Arrange few cells in one row, and more in rows with the aspect ratio of a screen."""
-    width, height = cells[0][1].size
+    width, height = size
     columns = len(cells) if len(cells) <= FEW + 1 else math.ceil(math.sqrt(len(cells) * 1.6 * height / width))
-    return draw_sheet(in_rows(cells, min(columns, len(cells))), _heading(inputs))
+    return draw_sheet(in_rows(cells, min(columns, len(cells))), heading)
 
 
 def _save(sheet: Image.Image, path: Path) -> Path:

@@ -171,12 +171,12 @@ def build_parts(config) -> None:
 def stubs(seen: dict):
     """Replace what is slow or would not end."""
     from pe_dense.apps.explorer import cli as explorer
+    from pe_dense.apps.visualize import MODES
     from pe_dense.backbones import build
     from pe_dense.backbones.pe_configs import get_pe_config
     from pe_dense.engine import build_runner, distributed, inferencer
     from pe_dense.registry import INFERENCERS
     from pe_dense.visualization import features, figures
-    from pe_dense.visualization.cli import MODES
 
     def build_run(config):
         seen["config"] = config

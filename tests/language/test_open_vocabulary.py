@@ -13,7 +13,7 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 from pe_dense.language import save_clip
-from pe_dense.language.dense import label_map, proxy_weights, suppress_small_classes
+from pe_dense.language.dense import label_map, proxy_weights, suppress_small_classes, word_maps
 from pe_dense.language.open_vocabulary import OpenVocabularySegmenter, parse_synonyms
 from pe_dense.registry import MODELS
 
@@ -140,3 +140,24 @@ def test_tool(clip, tmp_path):
     assert labels.shape == (37, 50) and labels.max() <= 1
     assert sum(item["share"] for item in told["classes"]) == pytest.approx(1)
     assert {item["name"] for item in told["classes"]} <= {"a cat", "dog"}
+
+
+def test_maps_of_words():
+    """The better synonym counts, and a pixel that is unsure has no word, or the background."""
+    similarities = torch.tensor([[[0.5, 0.1]], [[0.2, 0.3]], [[0.1, 0.35]]])
+    classes = torch.tensor([0, 0, 1])
+    cosines, labels = word_maps(similarities, classes, (1, 2), scale=40.0)
+    torch.testing.assert_close(cosines, torch.tensor([[[0.5, 0.3]], [[0.1, 0.35]]]))
+    assert labels.tolist() == [[0, 1]]
+    # The second pixel's best score is exp(14) / (exp(4) + exp(12) + exp(14)) = 0.881.
+    assert word_maps(similarities, classes, (1, 2), 40.0, 0.87)[1].tolist() == [[0, 1]]
+    assert word_maps(similarities, classes, (1, 2), 40.0, 0.89)[1].tolist() == [[0, 2]]
+    assert word_maps(similarities, classes, (1, 2), 40.0, 0.89, has_background=True)[1].tolist() == [[0, 0]]
+
+
+def test_a_word_that_is_too_long_is_named_once(clip, monkeypatch):
+    lines = []
+    monkeypatch.setattr("pe_dense.language.preprocessing.print_log", lambda line, **_: lines.append(line))
+    segmenter(clip, words=["grass", "a very " + 15 * "big " + "dog", 20 * "x "], templates="vild")
+    (line,) = lines
+    assert line.startswith("text 'a very big big") and "' and 1 more has more than the 16 tokens" in line

@@ -6,14 +6,16 @@ import av
 import numpy as np
 import pytest
 import torch
+from helpers.tiny_clip import tiny_clip
 from helpers.tiny_towers import ARCH, tiny_tower
 from mmengine.config import Config
 from PIL import Image
 
+from pe_dense.apps.visualize import draw, parse_layers
+from pe_dense.language import save_clip
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.video import read_video, write_video
 from pe_dense.visualization import feature_rgb, fit_basis
-from pe_dense.visualization.cli import draw, parse_layers
 from pe_dense.visualization.features import prepare
 from pe_dense.visualization.figures import sample_numbers
 
@@ -29,6 +31,7 @@ def folder(tmp_path_factory):
     config = Config(dict(model=dict(backbone=dict(type="pe_dense.PETower", arch=ARCH))))
     state = {f"backbone.{key}": value for key, value in tiny_tower().state_dict().items()}
     torch.save(dict(state_dict=state, meta=dict(cfg=config.pretty_text)), folder / "run.pth")
+    save_clip(tiny_clip(), folder / "clip.pt")
     generator = np.random.default_rng(0)
     for name, size in (("a", (64, 48)), ("b", (30, 90))):
         pixels = generator.integers(0, 256, (5, 6, 3), np.uint8)
@@ -126,6 +129,47 @@ def test_attention(folder, tmp_path):
     assert Image.open(tmp_path / "p" / "a_attention.png").width == 3 * 480 + 4 * 12  # photo, two means
 
 
+def words(folder, out, *names, **options):
+    clip = dict(mode="words", words="a dog, grass; lawn", weights=str(folder / "clip.pt"), size=64)
+    return run(folder, out, *names, **clip | options)
+
+
+def test_words(folder, tmp_path):
+    """One row: the photo, a heat map with a color bar for each word, the labels with a legend of their colors."""
+    assert words(folder, tmp_path / "o", "a.png", "b.png") == ["a_words.png", "b_words.png"]
+    sheet = pixels(tmp_path / "o" / "a_words.png")
+    assert sheet.shape[1] == 4 * 320 + 5 * 12
+    legend = sheet[-40:, 3 * 332 + 12 :]
+    for color in ((31, 119, 180), (255, 127, 14)):
+        assert (legend == color).all(axis=-1).sum() > 100
+    below = sheet[-60:, 344:664].astype(int)
+    for end in ((0, 0, 4), (252, 254, 164)):  # of the color bar
+        assert (np.abs(below - end).max(axis=-1) < 4).any()
+    assert Image.open(tmp_path / "o" / "b_words.png").width == 4 * 240 + 5 * 12  # a portrait, widened for its legend
+
+
+def test_words_depend_on_patches_and_background(folder, tmp_path):
+    def drawn(name, **options):
+        words(folder, tmp_path / name, "a.png", **options)
+        return pixels(tmp_path / name / "a_words.png")[40:260]
+
+    pooled = drawn("pooled")
+    assert np.array_equal(pooled, drawn("again", patches="pooled"))
+    assert not np.array_equal(pooled, drawn("naive", patches="naive"))
+    labels = drawn("background", background=1.0)[:, 3 * 332 + 12 : -12]
+    assert np.ptp(labels, axis=-1).max() == 0  # nothing is certain: no pixel has a color
+
+
+def test_words_in_any_script(folder, tmp_path):
+    for name, text in (("a", "\U0001f415, собака, 犬, \x07bell, " + 40 * "x"), ("b", "x\udcff, ñ")):
+        assert words(folder, tmp_path / name, "a.png", words=text) == ["a_words.png"]
+
+
+def test_words_by_the_similarities_of_another_backbone(folder, tmp_path):
+    with pytest.raises(ValueError, match="no default proxy for a CLIP given by fields"):
+        words(folder, tmp_path / "o", "a.png", patches="proxy")
+
+
 def test_videos(folder, tmp_path):
     assert run(folder, tmp_path / "o", "film.mp4", "a.png") == ["a.png", "film_features.mp4"]
     with av.open(str(tmp_path / "o" / "film_features.mp4")) as container:
@@ -188,6 +232,23 @@ def test_nothing_is_overwritten_unasked(folder, tmp_path):
         (["film.mp4"], dict(mode="attention"), "film.mp4 is a video: videos support only --mode pca"),
         (["film.mp4"], dict(layers="all"), "a video is drawn with one layer, but --layers all selects 3"),
         (["a.png"], dict(arch="PE-Spatial-T16-512"), "leave --arch out"),
+        (["a.png"], dict(words="a dog"), "--words is not supported by --mode pca: it belongs to --mode words"),
+        (["a.png"], dict(background=0.0), "--background is not supported by --mode pca"),
+        (["a.png"], dict(mode="words"), "--mode words needs --words, such as --words 'a dog, grass, sky'"),
+        (["a.png"], dict(mode="words", words=" , "), "the list of words is empty"),
+        (["a.png"], dict(mode="words", words="dog, cat , Dog"), "class names are given twice: dog"),
+        (["a.png"], dict(mode="words", words="dog,\u200b"), r"word '\\u200b' has no visible character"),
+        (["a.png"], dict(mode="words", words="a", patches="pool"), "--patches pool is not one of pooled, proxy, self"),
+        (["a.png"], dict(mode="words", words="a", layers="0"), "--mode words uses the last layer, but --layers 0"),
+        (["a.png"], dict(mode="words", words="a", point="1,1"), "--point is not supported by --mode words"),
+        (["a.png"], dict(mode="words", words="a"), "run.pth contains no image tower 'visual.*'; models with both"),
+        (
+            ["a.png"],
+            dict(mode="words", words="a", arch="PE-Spatial-B16-512", weights=None),
+            "PE-Spatial-B16-512 has no text tower; models with a text tower: PE-Core-T16-384",
+        ),
+        (["a.png"], dict(mode="words", words="a", weights=None), "no model given: set --arch, such as PE-Core-B16-224"),
+        (["film.mp4"], dict(mode="words", words="a"), "film.mp4 is a video: videos support only --mode pca"),
     ],
 )
 def test_mistakes_are_told(folder, tmp_path, names, options, message):

@@ -6,14 +6,23 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.logging import MMLogger
-
-from pe_dense.utils import video
 from pe_dense.utils.errors import ConfigError, InputError
-from pe_dense.utils.image import check_output_folder, find_images, output_names, read_image
 
-MODES = ("pca", "correspondence", "similarity", "attention")
+if TYPE_CHECKING:
+    import torch
+
+    from pe_dense.language import CLIP
+
+MODES = {
+    "pca": "principal components as colors (the default); videos give MP4",
+    "correspondence": "mutual nearest neighbors between the first image and each of the others",
+    "similarity": "cosine similarity of all tokens to the token at --point of the first image",
+    "attention": "attention map of the token at --point, from the backbone's queries and keys",
+    "words": "similarity to each of --words, and the most similar word of each pixel (PE Core)",
+}
+DEFAULT_PATCHES = "pooled"
 
 
 def draw(
@@ -31,6 +40,9 @@ def draw(
     overwrite: bool,
     device: str | None,
     left_out: list[tuple[Path, str]],
+    words: str | None = None,
+    patches: str | None = None,
+    background: float | None = None,
 ) -> Iterator[Path]:
     """Draw figures of the features of images or videos.
 
@@ -50,6 +62,9 @@ def draw(
         overwrite: replace existing files in the folder.
         device: of the backbone; by default a GPU if one is available.
         left_out: files that cannot be used are appended here, with the reason.
+        words: for mode 'words', as of :func:`~pe_dense.language.open_vocabulary.parse_synonyms`.
+        patches: for mode 'words', the mode of :class:`~pe_dense.language.OpenVocabularySegmenter`, by default 'pooled'.
+        background: for mode 'words', the score below which a pixel has no word, from 0 to 1.
 
     Yields:
         the path of each file after it is written.
@@ -58,9 +73,15 @@ def draw(
         ConfigError, ValueError, FileNotFoundError, FileExistsError: before the backbone runs, for invalid arguments
             or files.
     """
+    from mmengine.logging import MMLogger
+
+    from pe_dense.utils import video
+    from pe_dense.utils.image import check_output_folder, find_images, output_names, read_image
+
     films = [Path(source) for source in sources if Path(source).suffix.lower() in video.EXTENSIONS]
     stills = [source for source in sources if Path(source) not in films]
     _check_options(mode, mask, point, per_image, films)
+    _check_words(mode, words, patches, background, layers)
     place = _parse_point(point)
     _check_numbers(layers)
     check_output_folder(out, "--out")
@@ -86,7 +107,9 @@ def draw(
 
     # Messages about loaded files are meant for training logs and would interrupt the progress bar.
     MMLogger.get_current_instance().setLevel(logging.WARNING)
-    tower = open_tower(arch, weights, device=choose_device(device))
+    device = choose_device(device)
+    clip = open_both_towers(arch, weights, device=device) if mode == "words" else None
+    tower = clip.visual if clip else open_tower(arch, weights, device=device)
     blocks = parse_layers(layers, tower.num_layers)
     if films and len(blocks) > 1:
         raise ConfigError(f"a video is drawn with one layer, but --layers {layers} selects {len(blocks)}")
@@ -95,10 +118,13 @@ def draw(
     if photos:
         if masks not in (None, "auto"):
             masks = [path for file, path in zip(files, masks, strict=True) if file in photos]
-        names = output_names(list(photos))
-        inputs = FigureInputs(tower, title_of(tower, weights), names, list(photos.values()), long_side, masks)
-    options = {"pca": dict(per_image=per_image), "correspondence": {}}.get(mode, dict(point=place))
-    drawer = getattr(figures, f"draw_{mode}")
+        title = title_of(tower, weights) + (f", {patches or DEFAULT_PATCHES} patches" if clip else "")
+        inputs = FigureInputs(tower, title, output_names(list(photos)), list(photos.values()), long_side, masks)
+    if clip:
+        drawn = figures.draw_words(inputs, *_words_of(clip, words, patches, background), out)
+    else:
+        options = {"pca": dict(per_image=per_image), "correspondence": {}}.get(mode, dict(point=place))
+        drawn = getattr(figures, f"draw_{mode}")(inputs, blocks, out, **options)
 
     from rich.console import Console
     from rich.progress import Progress
@@ -108,7 +134,7 @@ def draw(
         if inputs:
             task = progress.add_task("Running blocks", total=len(photos) * (max(blocks) + 1))
             inputs.advance = lambda count: progress.advance(task, count)
-            yield from drawer(inputs, blocks, out, **options)
+            yield from drawn
         for (film, length), name in zip(lengths.items(), output_names(list(lengths)), strict=True):
             task = progress.add_task(f"Frames of {film.name}", total=length + min(length, SAMPLES))
             yield draw_feature_video(
@@ -131,6 +157,59 @@ def _usable(files: Sequence[Path], read: Callable, left_out: list[tuple[Path, st
         except (InputError, OSError) as error:
             left_out.append((file, str(error)))
     return contents
+
+
+def open_both_towers(arch: str | None, weights: str | None, *, device: str | torch.device) -> CLIP:
+    """Load both towers of a PE Core model; arguments as of :func:`~pe_dense.backbones.build.open_tower`.
+
+    Raises:
+        ValueError, CheckpointError, FileNotFoundError: if there is no text tower, and as
+            :func:`~pe_dense.language.load_clip`.
+    """
+    import torch
+
+    from pe_dense.backbones.build import RANDOM
+    from pe_dense.language.clip import CLIP, load_clip
+    from pe_dense.language.text_tower import check_has_text_tower
+
+    if arch is not None:
+        check_has_text_tower(arch)
+    if weights == RANDOM and arch is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return CLIP(arch).to(device).eval()
+    if weights is None and arch is None:
+        raise ConfigError(
+            "no model given: set --arch, such as PE-Core-B16-224, or --weights to a file with both towers"
+        )
+    return load_clip(weights or arch, arch, device=device)
+
+
+def _words_of(clip: CLIP, words: str, patches: str | None, background: float | None):
+    """Return the names of words, and the function from an input and a size to their maps."""
+    import torch
+
+    from pe_dense.language.dense import word_maps
+    from pe_dense.language.open_vocabulary import BACKGROUND, OpenVocabularySegmenter
+    from pe_dense.visualization.figures import WordMaps
+
+    model = OpenVocabularySegmenter(clip, words, patches or DEFAULT_PATCHES).to(clip.logit_scale.device)
+
+    @torch.no_grad()
+    def maps(images: torch.Tensor, size: tuple[int, int]) -> WordMaps:
+        embeddings, grid = model.patch_embeddings(images)
+        similarities = (embeddings[0] @ model.text_embeddings.T).T.unflatten(1, grid)
+        cosines, labels = word_maps(
+            similarities,
+            model.query_classes,
+            size,
+            model.logit_scale,
+            background or 0.0,
+            has_background=model.class_names[0] == BACKGROUND,
+        )
+        return WordMaps(cosines.cpu().numpy(), labels.cpu().numpy())
+
+    return model.class_names, maps
 
 
 def parse_layers(text: str, layers: int) -> list[int]:
@@ -184,6 +263,25 @@ def _check_options(mode: str, mask, point: str | None, per_image: bool, films: S
         raise ConfigError(f"--per-image is not supported by --mode {mode}")
     if films and (mode != "pca" or mask or per_image):
         raise ConfigError(f"{films[0]} is a video: videos support only --mode pca, without --mask and --per-image")
+
+
+def _check_words(mode: str, words: str | None, patches: str | None, background: float | None, layers: str) -> None:
+    """Check the options of mode 'words' before weights are read, and refuse them in the other modes."""
+    if mode != "words":
+        given = dict(words=words, patches=patches, background=background)
+        if unused := [name for name, value in given.items() if value is not None]:
+            raise ConfigError(f"--{unused[0]} is not supported by --mode {mode}: it belongs to --mode words")
+        return
+    if words is None:
+        raise ConfigError("--mode words needs --words, such as --words 'a dog, grass, sky'")
+    if layers != "-1":
+        raise ConfigError(f"--mode words uses the last layer, but --layers {layers} is given: leave it out")
+    from pe_dense.language.open_vocabulary import MODES as PATCHES
+    from pe_dense.language.open_vocabulary import parse_synonyms
+
+    parse_synonyms(words)
+    if patches is not None and patches not in PATCHES:
+        raise ConfigError(f"--patches {patches} is not one of {', '.join(PATCHES)}")
 
 
 def _length(film: Path) -> int:
