@@ -15,8 +15,7 @@ data_root = "data/shards/shard-{000000..000999}.tar"
 
 train_dataloader.merge(
     dict(
-        sampler=None,
+        sampler=dict(_delete_=True, type="pe_dense.ShardSampler"),
         dataset=dict(_delete_=True, type="pe_dense.WebImages", urls=data_root, pipeline=train_pipeline),
     )
 )
-train_cfg.merge(dict(fast_forward_on_resume=True))  # shards are drawn at random: there is no place to go back to

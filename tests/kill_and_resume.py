@@ -29,7 +29,7 @@ from mmengine.config import Config
 
 from pe_dense.engine.config import load_config
 
-TASKS = ("maskrcnn", "deta", "probe", "sweep", "alignment")
+TASKS = ("maskrcnn", "deta", "probe", "sweep", "alignment", "shards")
 FLIPS = dict(type="RandomFlip", prob=[0.25, 0.25], direction=["horizontal", "vertical"])
 
 
@@ -190,6 +190,8 @@ def make_config(task: str, folder: Path, iterations: int) -> Path:
     else:
         config = load_config(ROOT / "configs/shapes_align_pe_tiny.py", {"data_root": str(folder / "shapes")})
         write_images(folder / "shapes" / "train")
+        if task == "shards":
+            read_shards(config, folder)
         config.model.init_cfg.checkpoint = tower(config, folder)
         config.model.locality_weight = 0.0  # SAM 2 is not installed everywhere
         config.custom_hooks = [hook for hook in config.custom_hooks if hook.type != "pe_dense.FeaturePictureHook"]
@@ -246,6 +248,22 @@ def write_images(folder: Path) -> None:
     for number in range(8):
         pixels = np.kron(rng.integers(0, 256, (16, 16, 3)), np.ones((10, 10, 1))).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"photo_{number}.png")
+
+
+def read_shards(config: Config, folder: Path) -> None:
+    """Read the images as the config of web shards does, three times in two shards."""
+    import tarfile
+
+    for number in range(2):
+        with tarfile.open(folder / f"shard-{number:06}.tar", "w") as shard:
+            for copy in range(3):
+                for path in sorted((folder / "shapes" / "train").glob("*.png")):
+                    shard.add(path, f"{copy}_{number}_{path.name}")
+    loader = load_config(ROOT / "configs/shards_align_pe_g14.py").train_dataloader
+    loader.dataset.update(urls=f"{folder}/shard-{{000000..000001}}.tar", visit=5)
+    loader.dataset.pipeline = config.train_dataloader.dataset.pipeline
+    for part in ("dataset", "sampler"):  # `update` would merge them
+        config.train_dataloader[part] = loader[part]
 
 
 def losses(work_dir: Path) -> dict[int, dict]:

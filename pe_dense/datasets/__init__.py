@@ -6,7 +6,7 @@ from pe_dense.datasets.image_folder import TORCHVISION_TRANSFORMS, ImageFolder
 from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap
 from pe_dense.datasets.loading import LoadImage
 from pe_dense.datasets.lvis import LVISDataset
-from pe_dense.datasets.samplers import RepeatFactorSampler
+from pe_dense.datasets.samplers import RepeatFactorSampler, ShardSampler
 from pe_dense.datasets.webdataset import WebImages
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "LoadLabelMap",
     "Objects365Dataset",
     "RepeatFactorSampler",
+    "ShardSampler",
     "TORCHVISION_TRANSFORMS",
     "WebImages",
 ]

@@ -2,144 +2,227 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
-import random
+import os
 import tarfile
+import tempfile
+from array import array
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 from mmengine.logging import print_log
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset
 
 from pe_dense.datasets.image_folder import ImageReader, UnusableImageError
 from pe_dense.registry import DATASETS
-from pe_dense.utils.errors import InputError
+from pe_dense.utils.errors import ConfigError, InputError
 from pe_dense.utils.image import EXTENSIONS
 
 MAX_MEMBER_BYTES = 256 << 20
-PATIENCE = 10_000  # samples in a row; shards of something else would be searched without end
+PATIENCE = 10_000  # images in a row; shards of something else would be searched without end
+_OPEN_SHARDS = 64  # per process and data worker
 
 
 @DATASETS.register_module()
-class WebImages(IterableDataset):
-    """Images of tar files, drawn without end: shards at random with replacement, images from a buffer.
+class WebImages(Dataset):
+    """Images of tar files, drawn without end by a :class:`~pe_dense.datasets.samplers.ShardSampler`.
 
-    Every process and data worker draws on its own, so a run can't repeat another; use it with
-    ``train_cfg.fast_forward_on_resume=True``, so that a resumed run does not look for its place.
+    A number of a visit selects a shard at random, and the images that are drawn from it, in random order. Samples
+    therefore depend on their index alone, and a resumed run reads what an uninterrupted one would have read.
+
+    Local tar files are read in place. Shards that are compressed or not local are copied to a temporary file (in
+    ``$TMPDIR``) for the time of their visits; a process has up to 48 of them at a time.
 
     Args:
         urls: shards, in webdataset's notation: ``data/shard-{000000..000999}.tar``, several separated by ``::``.
         pipeline, min_side: see :class:`~pe_dense.datasets.image_folder.ImageReader`.
-        buffer: images among which the next is drawn.
+        visit: images that are drawn from a shard before the next one is opened. Larger numbers read shards that are not
+            local less often, smaller numbers mix shards better.
 
     Raises:
-        ValueError: if the package webdataset is not installed.
+        ValueError: if the package webdataset is not installed, or ``visit`` is not positive.
         FileNotFoundError: if local shards do not exist.
     """
 
     metainfo: dict = {}
 
-    def __init__(self, urls: str, pipeline: Sequence[dict], min_side: int = 32, buffer: int = 1000):
+    def __init__(self, urls: str, pipeline: Sequence[dict], min_side: int = 32, visit: int = 1000):
         try:
             import webdataset
         except ImportError as error:
             raise InputError("Shards are read by webdataset: pip install 'pe_dense[distill]'") from error
+        if visit < 1:
+            raise InputError(f"visit={visit} images per visit of a shard: at least 1 is needed")
         names = webdataset.shardlists.expand_urls(urls)
-        missing = [
-            name for name in names if not name.startswith("pipe:") and "://" not in name and not Path(name).is_file()
-        ]
+        missing = [name for name in names if _is_local(name) and not Path(name).is_file()]
         if missing:
             raise FileNotFoundError(f"{len(missing)} of {len(names)} shards do not exist, the first is {missing[0]}")
-        self._names, self._buffer = list(names), buffer
+        self.visit = visit
+        self._names = list(names)
         self._read = ImageReader(pipeline, min_side)
+        self._shards: OrderedDict[str, _Shard] = OrderedDict()
+        self._pid = os.getpid()
 
     def __len__(self) -> int:
-        """Return a number larger than any run needs, since MMEngine requires a length."""
-        return 2**40
-
-    def __iter__(self) -> Iterator[dict]:
-        """Iterate over samples in the format of :class:`~pe_dense.datasets.image_folder.ImageFolder`.
+        """Raise an error: samplers of MMEngine and PyTorch can't draw from shards, which have no known length.
 
         Raises:
-            UnusableImageError: if a full pass over all shards finds no image, or after 10,000 samples in a row without
-                an image that can be used; with the shard's name.
+            ConfigError: always.
         """
-        import webdataset
-
-        samples = self._draw()
-        if self._buffer > 1:
-            samples = webdataset.shuffle(self._buffer)(samples)
-        skipped: list[str] = []
-        in_vain = 0
-        for sample in samples:
-            in_vain += 1
-            for name, content in sample.items():
-                if not _is_image(name):
-                    continue
-                path = f"{sample['__url__']}/{sample['__key__']}.{name}"
-                try:
-                    image = self._read(io.BytesIO(content), path)
-                except UnusableImageError as error:
-                    skipped.append(str(error))
-                    continue
-                yield dict(image, path=path, skipped="\n".join(skipped))
-                skipped, in_vain = [], 0
-            if in_vain >= PATIENCE:
-                names = ", ".join(name for name in sample if not name.startswith("__"))
-                why = skipped[0] if skipped else f"the last has {names}, no image ({', '.join(EXTENSIONS)})"
-                raise UnusableImageError(f"None of {in_vain:,} samples in {sample['__url__']} can be used: {why}")
-
-    def _draw(self) -> Iterator[dict]:
-        """Samples of shards that are drawn at random.
-
-        As soon as many shards as there are were drawn without an image, each is read once, in order: random draws could
-        miss the only good one.
-        """
-        from webdataset.tariterators import group_by_keys
-
-        rng, count, in_vain = random.Random(), len(self._names), 0
-        while in_vain < 2 * count:
-            url = rng.choice(self._names) if in_vain < count else self._names[in_vain - count]
-            found = False
-            for sample in group_by_keys(_members(url), handler=_note):
-                found = found or any(map(_is_image, sample))
-                yield sample
-            in_vain = 0 if found else in_vain + 1
-        raise UnusableImageError(
-            f"None of {count} shards has an image ({', '.join(EXTENSIONS)}) that can be read, from {self._names[0]} to "
-            f"{self._names[-1]}"
+        raise ConfigError(
+            "web shards are drawn without end, not by number: set train_dataloader.sampler to "
+            "dict(type='pe_dense.ShardSampler')"
         )
 
+    def __getitem__(self, index: int) -> dict:
+        """Read the image ``index % visit`` of the visit with the number ``index // visit``.
 
-def _members(url: str) -> Iterator[dict]:
-    """Files of a shard as webdataset's ``group_by_keys`` takes them.
+        An image that can't be used is replaced by the next one of the visit, a shard without any by another one.
 
-    A shard that cannot be opened, is cut short, or has a member of more than 256 MB, is logged; what comes after is
-    left out. In a stream the rest of a member must be read to reach the next one, which would take hours for 1 TB.
+        Returns:
+            a sample in the format of :class:`~pe_dense.datasets.image_folder.ImageFolder`.
+
+        Raises:
+            UnusableImageError: if no shard has an image, or 10,000 images in a row can't be used; with names of shards.
+        """
+        number, place = divmod(int(index), self.visit)
+        rng = np.random.default_rng(number)
+        skipped: list[str] = []
+        for shard_number in rng.permutation(len(self._names)):
+            name = self._names[shard_number]
+            shard = self._shard(name)
+            drawn = rng.choice(len(shard.offsets), min(self.visit, len(shard.offsets)), replace=False)
+            for step in range(len(drawn)):
+                try:
+                    path, content = shard.read(drawn[(place + step) % len(drawn)])
+                    return dict(self._read(content, path), path=path, skipped="\n".join(skipped))
+                except UnusableImageError as error:
+                    skipped.append(str(error))
+                if len(skipped) >= PATIENCE:
+                    raise UnusableImageError(f"None of {len(skipped):,} images in {name} can be used: {skipped[-1]}")
+        raise UnusableImageError(
+            f"None of {len(self._names)} shards has an image ({', '.join(EXTENSIONS)}) that can be read, from "
+            f"{self._names[0]} to {self._names[-1]}" + (f": {skipped[0]}, ..." if skipped else "")
+        )
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | dict(_shards=OrderedDict())
+
+    def _shard(self, name: str) -> _Shard:
+        """Open a shard, or take it from the last ones that were opened."""
+        if self._pid != os.getpid():  # processes must not share the position in an open file
+            self._shards, self._pid = OrderedDict(), os.getpid()
+        if name in self._shards:
+            self._shards.move_to_end(name)
+        else:
+            self._shards[name] = _Shard(name)
+            if len(self._shards) > _OPEN_SHARDS:
+                self._shards.popitem(last=False)[1].close()
+        return self._shards[name]
+
+
+class _Shard:
+    """The images of a shard, at any place.
+
+    A shard that can't be opened, is cut short, or has a member that is too large, is logged; what comes after that is
+    left out.
+
+    Attributes:
+        offsets: where the members that are images begin; eight bytes for each one, whatever their number.
     """
-    from webdataset.gopen import gopen
 
-    try:
-        with gopen(url) as stream, tarfile.open(fileobj=stream, mode="r|*") as shard:
-            for info in shard:
-                shard.members = []  # tarfile keeps the headers of all members
-                if not info.isreg() or (info.name.startswith("__") and info.name.endswith("__")):
-                    continue
-                if info.size > MAX_MEMBER_BYTES:
-                    raise InputError(
-                        f"{info.name} has {info.size:,} bytes, more than the {MAX_MEMBER_BYTES:,} that are allowed"
-                    )
-                yield dict(fname=info.name, data=shard.extractfile(info).read(), __url__=url)
-    except Exception as error:  # tarfile.ReadError, zlib.error, errors of the network, ...
-        print_log(f"Skipped shard {url} or the rest of it: {error}", "current", logging.WARNING)
+    def __init__(self, name: str):
+        self.name = name
+        self.offsets = array("q")
+        self._file = None
+        try:
+            self._file = self._open()
+            size = os.fstat(self._file.fileno()).st_size
+            with tarfile.open(fileobj=self._file, mode="r:") as shard:
+                for info in _images(shard):
+                    if info.offset_data + info.size > size:
+                        raise InputError(f"{info.name} is cut short: {info.size:,} bytes are declared")
+                    self.offsets.append(info.offset)
+        except Exception as error:  # tarfile.ReadError, zlib.error, errors of the network, ...
+            self._skip(error)
+
+    def read(self, number: int) -> tuple[str, io.BytesIO]:
+        """Read an image; return its path and its content.
+
+        Raises:
+            UnusableImageError: if the file has changed meanwhile.
+        """
+        try:
+            self._file.seek(self.offsets[number])
+            with tarfile.open(fileobj=self._file, mode="r:") as shard:
+                info = shard.firstmember
+                return f"{self.name}/{info.name}", io.BytesIO(shard.extractfile(info).read())
+        except (tarfile.TarError, OSError, AttributeError) as error:
+            raise UnusableImageError(f"{self.name} can't be read any more: {error}") from error
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _skip(self, error: Exception) -> None:
+        """Log why the rest of the shard is left out.
+
+        Raises:
+            ConfigError: if there is no room for the copy, since the run would go on with a part of the images.
+        """
+        if isinstance(error, ConfigError):
+            raise error
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise ConfigError(
+                f"no room for a copy of shard {self.name} in {tempfile.gettempdir()} ({error.strerror}): set TMPDIR to "
+                "a folder on a larger disk, or store the shards as local, uncompressed tar files"
+            ) from error
+        print_log(f"Skipped shard {self.name} or the rest of it: {error}", "current", logging.WARNING)
+
+    def _open(self):
+        """Open the file in place, or a temporary copy of its images."""
+        if _is_local(self.name):
+            file = open(self.name, "rb")  # noqa: SIM115 - stays open
+            try:
+                tarfile.open(fileobj=file, mode="r:").close()
+                file.seek(0)
+                return file
+            except tarfile.ReadError:
+                file.close()
+        from webdataset.gopen import gopen
+
+        copy = tempfile.TemporaryFile()  # noqa: SIM115 - stays open, without a name
+        with tarfile.open(fileobj=copy, mode="w:") as target:
+            try:
+                with gopen(self.name) as stream, tarfile.open(fileobj=stream, mode="r|*") as shard:
+                    for info in _images(shard):
+                        target.addfile(info, shard.extractfile(info))
+            except Exception as error:
+                self._skip(error)
+        copy.seek(0)
+        return copy
 
 
-def _is_image(name: str) -> bool:
-    return not name.startswith("__") and f".{name.rpartition('.')[2].lower()}" in EXTENSIONS
+def _images(shard: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Members of a shard that are images.
+
+    Raises:
+        InputError: for a member of more than 256 MB. In a stream, the rest of it must be read to reach the next one,
+            which would take hours for 1 TB.
+    """
+    while (info := shard.next()) is not None:
+        shard.members.clear()  # tarfile keeps the headers of all members
+        if info.isreg() and info.size > MAX_MEMBER_BYTES:
+            raise InputError(
+                f"{info.name} has {info.size:,} bytes, more than the {MAX_MEMBER_BYTES:,} that are allowed"
+            )
+        if info.isreg() and not info.issparse() and os.path.splitext(info.name)[1].lower() in EXTENSIONS:
+            yield info
 
 
-def _note(error: Exception) -> bool:
-    """Log and skip files that webdataset cannot group."""
-    print_log(f"Skipped a part of a shard: {error!r}", "current", logging.WARNING)
-    return True
+def _is_local(name: str) -> bool:
+    return not name.startswith("pipe:") and "://" not in name

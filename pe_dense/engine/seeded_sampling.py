@@ -77,6 +77,8 @@ class SeededBatchSampler:
         self.rank = rank
         self.world_size = world_size
         self.continues = False
+        if hasattr(getattr(batches, "sampler", None), "batch_size"):  # a ShardSampler
+            batches.sampler.batch_size = batches.batch_size
         self._number = 0
         self._rest: Iterator[list[int]] | None = None
 

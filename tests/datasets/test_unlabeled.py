@@ -1,7 +1,14 @@
 """Images without labels: what can't be used is left out and told."""
 
+import errno
+import gc
+import gzip
 import io
+import pickle
+import sys
 import tarfile
+from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +16,11 @@ import torch
 from PIL import Image
 
 from pe_dense.datasets.image_folder import UnusableImageError
+from pe_dense.datasets.webdataset import _Shard
 from pe_dense.engine.runner import Runner
-from pe_dense.registry import DATASETS
+from pe_dense.engine.seeded_sampling import TrainBatches
+from pe_dense.registry import DATASETS, TRANSFORMS
+from pe_dense.utils.errors import ConfigError
 
 PIPELINE = [dict(type="pe_dense.PILToTensor")]
 
@@ -97,45 +107,157 @@ def test_augmentation_is_torchvisions(folder):
     assert torch.equal(data[0]["image"], first)
 
 
-def test_shards(tmp_path, monkeypatch):
-    pytest.importorskip("webdataset")
-    files = {"a.png": encoded((1, 2, 3)), "b.jpg": b"broken", "c.png": encoded((4, 5, 6)), "c.txt": b"a caption"}
-    with tarfile.open(tmp_path / "shard-000000.tar", "w") as shard:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            shard.addfile(info, io.BytesIO(content))
-    urls = f"{tmp_path}/shard-{{000000..000000}}.tar"
-    data = DATASETS.build(dict(type="pe_dense.WebImages", urls=urls, pipeline=PIPELINE, buffer=1))
-    samples = iter(data)
-    first, second, third = next(samples), next(samples), next(samples)
-    assert first["image"][:, 0, 0].tolist() == [1, 2, 3] and first["skipped"] == ""
-    assert second["image"][:, 0, 0].tolist() == [4, 5, 6]
-    assert (
-        second["skipped"]
-        == f"{tmp_path}/shard-000000.tar/b.jpg is not a readable image (not one of JPEG, PNG, WEBP, BMP, TIFF, GIF)"
-    )
-    assert second["path"].endswith("shard-000000.tar/c.png")
-    assert third["path"] == first["path"]  # without end
-    config = dict(type="pe_dense.WebImages", urls=urls, pipeline=PIPELINE)
-    loader = Runner.build_dataloader(dict(dataset=config, sampler=None, batch_size=2, num_workers=0))
-    batch = next(iter(loader))
-    assert len(batch["image"]) == len(batch["path"]) == len(batch["skipped"]) == 2
-    monkeypatch.setattr("pe_dense.datasets.webdataset.EXTENSIONS", (".tif",))
-    monkeypatch.setattr("pe_dense.datasets.webdataset.PATIENCE", 5)
-    with pytest.raises(UnusableImageError, match=r"None of 5 samples in .*000000.tar can .*: the last has jpg"):
-        next(iter(data))
-    with pytest.raises(FileNotFoundError, match="2 of 3 shards do not exist, the first is .*shard-000001.tar"):
-        DATASETS.build(dict(config, urls=f"{tmp_path}/shard-{{000000..000002}}.tar"))
-
-
 def write_shard(path, files):
-    with tarfile.open(path, "w") as shard:
+    with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as shard:
         for name, content in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(content)
             shard.addfile(info, io.BytesIO(content))
     return path
+
+
+def web_images(paths, **options):
+    pytest.importorskip("webdataset")
+    urls = "::".join(map(str, paths))
+    return DATASETS.build(dict(type="pe_dense.WebImages", urls=urls, pipeline=PIPELINE, **options))
+
+
+def test_shards(tmp_path, monkeypatch):
+    files = {"a.png": encoded((1, 2, 3)), "b.jpg": b"broken", "c.png": encoded((4, 5, 6)), "c.txt": b"a caption"}
+    path = write_shard(tmp_path / "shard-000000.tar", files)
+    data = web_images([f"{tmp_path}/shard-{{000000..000000}}.tar"], visit=6)
+    samples = [data[index] for index in range(60)]  # ten visits of three images, each twice
+    colors = [sample["image"][:, 0, 0].tolist() for sample in samples]
+    assert sorted(map(tuple, colors)) == [(1, 2, 3)] * len([c for c in colors if c[0] == 1]) + [(4, 5, 6)] * len(
+        [c for c in colors if c[0] == 4]
+    )
+    broken = [sample for sample in samples if sample["skipped"]]
+    assert len(broken) == 20
+    assert broken[0]["skipped"] == f"{path}/b.jpg is not a readable image (not one of JPEG, PNG, WEBP, BMP, TIFF, GIF)"
+    assert samples[0]["path"] == samples[3]["path"] and samples[0]["path"].startswith(f"{path}/")
+    assert len({sample["path"] for sample in samples[:3]}) == 2
+    monkeypatch.setattr("pe_dense.datasets.webdataset.PATIENCE", 5)
+    broken = write_shard(tmp_path / "broken.tar", {f"{n}.png": b"broken" for n in range(9)})
+    with pytest.raises(
+        UnusableImageError, match=r"None of 5 images in .*broken.tar can be used: .*broken.tar/\d.png is"
+    ):
+        web_images([broken])[0]
+    with pytest.raises(FileNotFoundError, match="2 of 3 shards do not exist, the first is .*shard-000001.tar"):
+        web_images([f"{tmp_path}/shard-{{000000..000002}}.tar"])
+    with pytest.raises(ValueError, match="visit=0 images per visit of a shard: at least 1"):
+        web_images([path], visit=0)
+
+
+@pytest.fixture
+def three_shards(tmp_path):
+    """Of 5, 7 and 9 images; the pixels name them."""
+    return [
+        write_shard(
+            tmp_path / f"{shard}.tar",
+            {f"{'folder/' * 20}{n}.png": encoded((shard, n, 0)) for n in range(5 + 2 * shard)},  # long names
+        )
+        for shard in range(3)
+    ]
+
+
+def shard_loader(data, workers=0, batch_size=3, seed=0):
+    config = dict(dataset=data, sampler=dict(type="pe_dense.ShardSampler"), batch_size=batch_size, num_workers=workers)
+    loader = Runner.build_dataloader(config, seed=seed)
+    loader.batch_sampler.continues = True
+    return loader
+
+
+def read_batches(loader, count, skip=0):
+    batches = TrainBatches(loader)
+    batches.skip_iter(skip)
+    return [
+        [(path.rpartition("/")[2], *image[:2, 0, 0].tolist(), draw) for path, image, draw in zip(*fields, strict=True)]
+        for fields in ([batch[key] for key in ("path", "image", "draw")] for batch in islice(batches, count))
+    ]
+
+
+@TRANSFORMS.register_module(name="DrawForTests", force=True)
+class Draw:
+    """Adds what the RNG of the augmentation gives."""
+
+    def __call__(self, sample):
+        return dict(sample, draw=torch.rand(1).item())
+
+
+def test_shards_are_resumed_exactly_with_any_number_of_workers(three_shards, monkeypatch):
+    options = dict(visit=4)
+    monkeypatch.setattr(sys.modules[__name__], "PIPELINE", [*PIPELINE, dict(type="pe_dense.DrawForTests")])
+    whole = read_batches(shard_loader(web_images(three_shards, **options)), 12)
+    loader = shard_loader(web_images(three_shards, **options), workers=2)
+    assert read_batches(loader, 5, skip=7) == whole[7:]
+    loader.end_workers(final=True)
+    samples = [sample for batch in whole for sample in batch]
+    assert len({draw for *_, draw in samples}) == 36  # augmented anew each time
+    assert {shard for _, shard, *_ in samples} == {0, 1, 2}
+    other = read_batches(shard_loader(web_images(three_shards, **options), seed=1), 12)
+    assert [sample[:3] for batch in other for sample in batch] != [sample[:3] for sample in samples]
+    monkeypatch.setattr("pe_dense.datasets.samplers.get_dist_info", lambda: (1, 2))
+    second = read_batches(shard_loader(web_images(three_shards, **options)), 12)
+    assert [sample[:3] for batch in second for sample in batch] != [sample[:3] for sample in samples]
+
+
+def test_workers_open_shards_of_their_own_and_read_each_image_of_a_visit_once():
+    from pe_dense.datasets.samplers import ShardSampler
+
+    sampler = ShardSampler(SimpleNamespace(visit=50), seed=0)
+    sampler.batch_size = 6
+    indices = list(islice(sampler, 6 * 800))
+    visits = [[divmod(index, 50) for index in indices[6 * batch : 6 * batch + 6]] for batch in range(800)]
+    assert sum(len({number for number, _ in batch}) == 2 for batch in visits) > 720  # else one ends in the batch
+    of_workers = [{number for batch in visits[worker::12] for number, _ in batch} for worker in range(12)]
+    assert sum(map(len, of_workers)) == len(set.union(*of_workers))
+    places = {}
+    for batch in visits:
+        for number, place in batch:
+            places.setdefault(number, []).append(place)
+    assert all(found == list(range(found[0], found[-1] + 1)) for found in places.values())
+    assert sum(len(found) == 50 for found in places.values()) > 40
+
+
+def test_other_samplers_are_refused(three_shards):
+    with pytest.raises(ConfigError, match=r"sampler to dict\(type='pe_dense.ShardSampler'\)"):
+        dataset = dict(type="pe_dense.WebImages", urls=str(three_shards[0]), pipeline=PIPELINE)
+        sampler = dict(type="InfiniteSampler", shuffle=True)
+        Runner.build_dataloader(dict(dataset=dataset, sampler=sampler, batch_size=2, num_workers=0))
+
+
+@pytest.mark.parametrize("kind", ["gz", "pipe", "cut"])
+def test_shards_that_are_not_local_tar_files_are_copied(tmp_path, three_shards, kind):
+    """A part of a stream cannot be read again; the copy has the same images in the same order."""
+    expected = [web_images(three_shards[2:])[index]["path"].rpartition("/")[2] for index in range(9)]
+    if kind == "gz":
+        name = tmp_path / "2.tar.gz"
+        name.write_bytes(gzip.compress(three_shards[2].read_bytes()))
+    elif kind == "pipe":
+        name = f"pipe:cat {three_shards[2]}"
+    else:  # the images before the cut, and nothing of a file without a name is left
+        name = tmp_path / "cut.tar.gz"
+        name.write_bytes(gzip.compress(three_shards[2].read_bytes())[:-40])
+        expected = None
+    data = web_images([name])
+    found = [data[index]["path"].rpartition("/")[2] for index in range(9)]
+    assert found == expected if expected else set(found) <= {f"{n}.png" for n in range(9)}
+
+
+def test_no_room_for_a_copy(three_shards, monkeypatch):
+    def full(self, *args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+    with pytest.raises(ConfigError, match=r"no room for a copy of shard pipe:cat .*set TMPDIR"):
+        web_images([f"pipe:cat {three_shards[0]}"])[0]
+
+
+def test_memory_of_a_shard_is_bounded(tmp_path):
+    """Eight bytes for each image, not its header (about 2 KB)."""
+    shard = _Shard(str(write_shard(tmp_path / "a.tar", {f"{n}.png": b"" for n in range(2000)})))
+    assert len(pickle.dumps(shard.offsets)) < 40_000
+    assert not [item for item in gc.get_objects() if isinstance(item, tarfile.TarInfo)]
 
 
 def cut_short(path):
@@ -165,22 +287,17 @@ SPOILT = {
 @pytest.mark.parametrize("kind", SPOILT)
 def test_shards_without_a_sample_end_with_their_name(tmp_path, kind):
     """They were drawn again and again, for ever."""
-    pytest.importorskip("webdataset")
     paths = [write_shard(tmp_path / f"{index}.tar", {"a.png": encoded((1, 2, 3))}) for index in range(2)]
     for path in paths:
         SPOILT[kind](path)
-    data = DATASETS.build(
-        dict(type="pe_dense.WebImages", urls="::".join(map(str, paths)), pipeline=PIPELINE, buffer=100)
-    )
-    with pytest.raises(UnusableImageError, match=r"None of 2 shards has an image .* from .*0\.tar to .*1\.tar"):
-        next(iter(data))
+    for names in (paths, [f"pipe:cat {path}" for path in paths]):
+        with pytest.raises(UnusableImageError, match=r"None of 2 shards has an image .* from .*0\.tar to .*1\.tar"):
+            web_images(names)[0]
 
 
 def test_one_good_shard_among_bad_ones_is_found(tmp_path):
-    pytest.importorskip("webdataset")
     paths = [write_shard(tmp_path / f"{index}.tar", {"a.txt": b"text"}) for index in range(12)]
     write_shard(paths[7], {"a.png": encoded((1, 2, 3)), "b.png": encoded((4, 5, 6))})
-    data = DATASETS.build(dict(type="pe_dense.WebImages", urls="::".join(map(str, paths)), pipeline=PIPELINE, buffer=1))
-    samples = iter(data)
-    for _ in range(6):
-        assert "7.tar" in next(samples)["path"]
+    data = web_images(paths)
+    for visit in range(6):
+        assert "7.tar" in data[1000 * visit]["path"]
