@@ -2,42 +2,72 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import print_log
 
 from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import InputError
 
 EXTENSIONS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+_SHORT = 0.9  # share of the declared duration; sound may be longer than the picture
 _CODECS = ("libx264", "mpeg4")  # the first that FFmpeg was built with
 
 
 def read_video(path: str | Path) -> Iterator[np.ndarray]:
     """Give a video's frames, RGB (H, W, 3) uint8, the way a player shows them.
 
+    A file that ends before the frames or seconds that it declares is logged, with both numbers.
+
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it can't be read, or holds no frame.
+        ValueError: if it can't be read to its end, or holds no frame.
     """
     import av
 
     if not Path(path).is_file():
         raise FileNotFoundError(f"video {path} does not exist")
-    count = 0
+    count, last, declared = 0, None, None
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
                 raise InputError(f"{path} holds no video")
+            declared = container.streams.video[0].frames or None  # some formats declare a duration alone
+            duration = None if container.duration is None else container.duration / av.time_base
             for count, frame in enumerate(container.decode(video=0), start=1):  # noqa: B007 - counted for the end
+                last = frame.time
                 pixels = frame.to_ndarray(format="rgb24")
                 yield np.ascontiguousarray(np.rot90(pixels, round(frame.rotation / 90)))
     except av.FFmpegError as error:
-        raise InputError(f"{path} is not a readable video ({error.strerror})") from error
+        if not count:
+            raise InputError(f"{path} is not a readable video ({error.strerror})") from error
+        read = f"{count} of {declared} frames" if declared else f"{count} frames"
+        raise InputError(
+            f"{path} is damaged or cut short: only {read} can be read ({error.strerror}). Copy it again, or keep the "
+            "readable part with `ffmpeg -i FILE OUT.mp4`"
+        ) from error
     if not count:
         raise InputError(f"{path} holds no frame")
+    if declared and count < declared:
+        _warn_short(str(path), f"{count} of {declared} declared frames")
+    elif not declared and duration and last is not None and last < _SHORT * duration - 1:
+        _warn_short(str(path), f"{count} frames, up to {last:.1f} of {duration:.1f} declared seconds,")
+
+
+@functools.cache
+def _warn_short(path: str, read: str) -> None:
+    """Log that a video is shorter than declared; once, although most videos are read several times."""
+    print_log(
+        f"Only {read} of {path} can be read: the file is cut short (or was trimmed without encoding it anew). Results "
+        "are those of the frames that were read",
+        "current",
+        logging.WARNING,
+    )
 
 
 def frame_rate(path: str | Path) -> float:

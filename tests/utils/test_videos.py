@@ -1,5 +1,7 @@
 """Reading and writing videos."""
 
+import re
+
 import av
 import numpy as np
 import pytest
@@ -65,6 +67,49 @@ def test_rotation_is_honored(tmp_path, rotation, shape, bright):
     assert frame.shape == shape
     assert frame[bright].mean() > 240
     assert frame.mean() == pytest.approx(127, abs=5)
+
+
+def write_noise(path, codec, count=40, options=None):
+    """Frames of about equal size, so that a file cut to 60 % has about 60 % of them."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=10)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for _ in range(count):
+            pixels = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.mp4", r"Only (\d+) of 40 declared frames of .*a\.mp4 can be read: the file is cut short"),
+        ("a.avi", r"Only (\d+) of 40 declared frames of .*a\.avi can be read: the file is cut short"),
+        ("a.mkv", r"Only (\d+) frames, up to (2\.\d|1\.\d) of 4\.0 declared seconds, of .*a\.mkv can be read"),
+    ],
+)
+def test_files_that_are_cut_short_are_named_once(tmp_path, monkeypatch, name, message):
+    """FFmpeg's decoder of MPEG-4 ends such a file as if it were whole."""
+    told = []
+    monkeypatch.setattr("pe_dense.utils.video.print_log", lambda text, *args: told.append(text))
+    path = write_noise(tmp_path / name, "mpeg4", options=dict(movflags="faststart") if name == "a.mp4" else None)
+    assert len(list(read_video(path))) == 40 and not told
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    count = len(list(read_video(path)))
+    assert 10 < count < 30 and count == len(list(read_video(path)))
+    assert len(told) == 1 and int(re.match(message, told[0])[1]) == count
+    next(read_video(path))  # a reader that wants no more frames
+
+
+@pytest.mark.skipif("libx264" not in av.codecs_available, reason="this FFmpeg has no encoder for H.264")
+def test_a_decoder_that_fails_within_the_file(tmp_path):
+    path = write_noise(tmp_path / "a.mp4", "libx264", options=dict(movflags="faststart"))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    with pytest.raises(ValueError, match=r"a\.mp4 is damaged or cut short: only \d+ of 40 frames can be read"):
+        list(read_video(path))
 
 
 def test_unreadable_files(tmp_path):
