@@ -7,6 +7,7 @@ import ctypes
 import functools
 import os
 import pickle
+import re
 import signal
 import sys
 import threading
@@ -28,6 +29,7 @@ from pe_dense.utils.signals import STOP
 TIMEOUT = 600  # seconds to wait for a batch if the config has no `timeout`
 _SECONDS_TO_END = 2.0  # grace period of workers that were asked to exit
 _NOT_HANDED_OVER = 74  # exit status of a worker whose batch does not fit into shared memory
+_NO_FILES = 75  # exit status of a worker that cannot open one more file for a tensor
 _SHARED_MEMORY = "/dev/shm"
 _PR_SET_PDEATHSIG = 1
 
@@ -130,7 +132,7 @@ class _Batches:
                 _error_if_any_worker_fails()
                 return next(self._iterator)
         except RuntimeError as error:
-            explained = self._explain(time.monotonic() - start)
+            explained = _explain_sharing(error) or self._explain(time.monotonic() - start)
             if explained is None:
                 raise
             raise explained from error
@@ -150,6 +152,8 @@ class _Batches:
                     f"data worker {worker.pid} could not hand over a batch in shared memory "
                     f"({_SHARED_MEMORY}: {_megabytes(free_shared_memory())} free). {_MORE_ROOM}"
                 )
+            if status == _NO_FILES:
+                return DataWorkerError(_TOO_MANY_FILES)
             if status == -signal.SIGKILL:
                 return DataWorkerError(
                     f"data worker {worker.pid} was killed (signal 9), most likely because the system ran out of memory "
@@ -174,6 +178,27 @@ _MORE_ROOM = (
     "none), a lower train_dataloader.prefetch_factor, or, in a container, more of "
     "it (docker run --shm-size=8g or --ipc=host)"
 )
+
+_TOO_MANY_FILES = (
+    "data workers need an open file for each tensor that they hand over, more than allowed: raise the limit (ulimit -n "
+    "65536), or use fewer workers (--cfg-options train_dataloader.num_workers=N) or a lower "
+    "train_dataloader.prefetch_factor"
+)
+
+
+def _explain_sharing(error: RuntimeError) -> DataWorkerError | None:
+    """Create the error for tensors that could not be put into shared memory or taken from it, as when collating."""
+    found = re.search(
+        r"unable to [^\n]*</torch_[^\n]*|torch_shm_manager[^\n]*|received \d+ items of ancdata", str(error)
+    )
+    if found is None:
+        return None
+    if "Too many open files" in found[0] or "ancdata" in found[0]:
+        return DataWorkerError(_TOO_MANY_FILES)
+    return DataWorkerError(
+        f"a data worker could not put a batch into shared memory ({_SHARED_MEMORY}: {_megabytes(free_shared_memory())} "
+        f"free; {found[0]}). {_MORE_ROOM}"
+    )
 
 
 def check_shared_memory(loader: DataLoader) -> None:
@@ -261,7 +286,7 @@ def _not_handed_over(error: Exception, item) -> None:
     """Exit a worker that fails to send a batch; Python's queues would drop it and the main process wait forever."""
     if isinstance(error, RuntimeError | OSError):
         os.write(2, f"data worker {os.getpid()}: {error}\n".encode())
-        os._exit(_NOT_HANDED_OVER)
+        os._exit(_NO_FILES if "Too many open files" in str(error) else _NOT_HANDED_OVER)
     traceback.print_exception(error)
     os._exit(1)
 

@@ -2,6 +2,8 @@
 
 import os
 import random
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -164,6 +166,12 @@ class Killed(Draws):
             signal.pause()
         if self.how == "unpicklable":
             return lambda: None
+        if self.how == "full":  # as a full /dev/shm, which a test has no right to mount
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+            return torch.zeros(1000)
+        if self.how == "files":
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            return [torch.zeros(1) for _ in range(100)]
         if self.how == "raises":
             raise RuntimeError("of its own")
         os.kill(os.getpid(), self.how)
@@ -176,6 +184,8 @@ class Killed(Draws):
         (signal.SIGKILL, r"was killed \(signal 9\), most likely because the system ran out of memory.*num_workers=N"),
         (signal.SIGBUS, r"could not hand over a batch in shared memory \(/dev/shm: .* MB free\).*--shm-size"),
         (signal.SIGSEGV, "was killed by SIGSEGV. .*num_workers=0"),
+        ("full", r"could not hand over a batch in shared memory \(/dev/shm: .* MB free\).*--shm-size"),
+        ("files", r"need an open file for each tensor .*ulimit -n 65536.*num_workers=N"),
         ("unpicklable", "ended with status 1. .*num_workers=0"),
         ("waits", "no batch came from 1 data workers in 1 s.*train_dataloader.timeout=SECONDS.*--shm-size"),
     ],
@@ -187,6 +197,37 @@ def test_workers_that_fail(how, message):
             next(iter(built))
     finally:
         built.end_workers(final=True)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("full", r"could not put a batch into shared memory \(/dev/shm: .* MB free; unable to [^\n]*\).*--shm-size"),
+        ("files", r"need an open file for each tensor .*ulimit -n 65536.*num_workers=N"),
+    ],
+)
+def test_shared_memory_is_full_while_collating(how, message):
+    """PyTorch's collation puts batches into shared memory, MMEngine's leaves that to the queue."""
+    built = loader(1, dataset=dict(type="KilledForTests", how=how), collate_fn=dict(type="default_collate"))
+    try:
+        with pytest.raises(DataWorkerError, match=message) as caught:
+            next(iter(built))
+        assert "Traceback" not in str(caught.value)
+    finally:
+        built.end_workers(final=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("unable to mmap 96 bytes from file </torch_1_2>: Cannot allocate memory (12)", "could not put .*--shm-size"),
+        ("torch_shm_manager at /x: error: No space left on device", "could not put .*--shm-size"),
+        ("received 0 items of ancdata", "need an open file for each tensor .*ulimit -n"),
+    ],
+)
+def test_the_main_process_cannot_take_a_batch(text, message):
+    assert re.search(message, str(data_loading._explain_sharing(RuntimeError(text))))
+    assert data_loading._explain_sharing(RuntimeError("unable to open checkpoint")) is None
 
 
 def test_errors_of_a_data_set_stay_as_they_are():
