@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 from mmengine.logging import print_log
 from mmseg.evaluation import DepthMetric as _DepthMetric
 
 from pe_dense.registry import METRICS
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.image import write_png
 
 
 @METRICS.register_module()
@@ -23,9 +26,18 @@ class DepthMetric(_DepthMetric):
     """
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Compute the errors of each image of a batch; None for an image without valid pixels."""
+        """Compute the errors of each image of a batch (None without valid pixels), and write its depth if
+        ``output_dir`` is set: 16-bit PNG, in meters times ``depth_scale_factor``.
+        """
         before = len(self.results)
-        super().process(data_batch, data_samples)
+        folder, self.output_dir = self.output_dir, None  # on a full disk, mmseg's method goes on without an error
+        try:
+            super().process(data_batch, data_samples)
+        finally:
+            self.output_dir = folder
+        for sample in data_samples if folder is not None else ():
+            depth = sample["pred_depth_map"]["data"].squeeze().cpu().numpy() * self.depth_scale_factor
+            write_png(Path(folder) / f"{Path(sample['img_path']).stem}.png", depth.astype(np.uint16))
         self.results[before:] = [
             self._calc_all_metrics(truth, depth) if len(truth) else None for truth, depth in self.results[before:]
         ]

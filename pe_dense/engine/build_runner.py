@@ -5,23 +5,20 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.visualization import LocalVisBackend as _LocalVisBackend
-from mmengine.visualization.vis_backend import force_init_env
 
 from pe_dense.engine.config_check import check_config
 from pe_dense.engine.distributed import check_launcher, init_distributed, is_main_process
+from pe_dense.engine.hooks.logger import heal_logs
 from pe_dense.engine.inferencer import drop_pretrained, use_test_time_augmentation
 from pe_dense.engine.preflight import check_files, check_pictures, check_weights
 from pe_dense.engine.resume import set_resume
 from pe_dense.engine.work_dir_lock import lock_work_dir
-from pe_dense.utils.atomic_write import report_write_errors, write_text
 from pe_dense.utils.errors import ConfigError, library_errors
-from pe_dense.utils.image import check_output_folder, write_png
+from pe_dense.utils.image import check_output_folder
 
 
 def training_runner(
@@ -67,6 +64,7 @@ def training_runner(
     _launch(config, launcher)
     if is_main_process(launcher):
         lock_work_dir(config.work_dir)
+        heal_logs(config.work_dir)
     set_resume(config, resume)
     _set_precision(config, amp)
     with library_errors(f"{config.filename}: the run can't be set up with these values"):
@@ -170,33 +168,3 @@ def _set_precision(config: Config, amp: bool) -> None:
     if wrapper.type == "AmpOptimWrapper" and wrapper.get("dtype") == "bfloat16":
         # Scaling the loss keeps gradients in float16's range; bfloat16 has float32's.
         wrapper.setdefault("loss_scale", dict(enabled=False))
-
-
-class LocalVisBackend(_LocalVisBackend):
-    """MMEngine's ``LocalVisBackend``, with atomic writes of images and config and an error on a full disk.
-
-    MMEngine's class writes images with ``cv2.imwrite``, which returns False on a full disk.
-    """
-
-    @force_init_env
-    def add_config(self, config: Config, **kwargs) -> None:
-        """Write the config."""
-        write_text(self._config_save_file, config.pretty_text)
-
-    @force_init_env
-    def add_image(self, name: str, image: np.ndarray, step: int = 0, **kwargs) -> None:
-        """Write an RGB image (H, W, 3) uint8 as ``<name>_<step>.png``."""
-        write_png(Path(self._img_save_dir) / f"{name}_{step}.png", image)
-
-    def _dump(self, value_dict: dict, file_path: str, file_format: str) -> None:
-        with report_write_errors(file_path):
-            super()._dump(value_dict, file_path, file_format)
-
-
-def is_local(backend) -> bool:
-    """Return whether the config of a visualization backend is of MMEngine's local one."""
-    return isinstance(backend, dict) and backend.get("type") in (
-        "LocalVisBackend",
-        "mmengine.LocalVisBackend",
-        _LocalVisBackend,
-    )

@@ -9,6 +9,7 @@ from pathlib import Path
 import mmengine
 from mmengine.dist import get_dist_info, master_only
 from mmengine.hooks import EMAHook as _EMAHook
+from mmengine.logging import MMLogger
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop
@@ -17,11 +18,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader as _DataLoader
 
 from pe_dense.engine import fsdp
-from pe_dense.engine.build_runner import LocalVisBackend, is_local
 from pe_dense.engine.config_check import CheckedBuilding
 from pe_dense.engine.data_loading import DataLoader, check_shared_memory
 from pe_dense.engine.hooks.checkpoint import CheckpointHook, StopHook, after_update
 from pe_dense.engine.hooks.ema import EMAHook
+from pe_dense.engine.hooks.logger import LocalVisBackend, LogFileHandler, LoggerHook, is_local
 from pe_dense.engine.hooks.nan_loss import NaNLossHook
 from pe_dense.engine.preflight import check_images, empty_error, is_empty
 from pe_dense.engine.resume import ConfiguredSchedule, check_optimizer, check_progress, check_training_state
@@ -124,13 +125,15 @@ class Runner(CheckedBuilding):
         return built
 
     def register_default_hooks(self, hooks: dict | None = None) -> None:
-        """Register MMEngine's default hooks, with this project's :class:`CheckpointHook` and the hooks of every run:
-        :class:`StepSeedHook`, :class:`NaNLossHook` and :class:`StopHook`.
+        """Register MMEngine's default hooks, with this project's :class:`CheckpointHook` and :class:`LoggerHook`, and
+        the hooks of every run: :class:`StepSeedHook`, :class:`NaNLossHook` and :class:`StopHook`.
         """
         own = dict(step_seed=StepSeedHook(), nan_loss=NaNLossHook(), stop=StopHook())
-        hooks = dict(checkpoint=dict(type="CheckpointHook", interval=1)) | own | dict(hooks or {})
-        if isinstance(hooks["checkpoint"], dict) and hooks["checkpoint"].get("type") == "CheckpointHook":
-            hooks["checkpoint"] = dict(hooks["checkpoint"], type=CheckpointHook)
+        usual = dict(logger=dict(type="LoggerHook"), checkpoint=dict(type="CheckpointHook", interval=1))
+        hooks = usual | own | dict(hooks or {})
+        for name, kind in dict(logger=LoggerHook, checkpoint=CheckpointHook).items():
+            if isinstance(hooks[name], dict) and hooks[name].get("type") == kind.__name__:
+                hooks[name] = dict(hooks[name], type=kind)
         super().register_default_hooks(hooks)
 
     def register_custom_hooks(self, hooks: list) -> None:
@@ -339,6 +342,12 @@ class Runner(CheckedBuilding):
             checkpoint["param_schedulers"] = [scheduler.state_dict() for scheduler in self.param_schedulers]
         self.call_hook("before_save_checkpoint", checkpoint=checkpoint)
         write_checkpoint(Path(out_dir) / filename, checkpoint)
+
+    def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **options) -> MMLogger:
+        """Build the logger as MMEngine does, with :class:`LogFileHandler`."""
+        logger = super().build_logger(log_level, log_file, **options)
+        LogFileHandler.replace_in(logger)
+        return logger
 
     def build_visualizer(self, visualizer=None):
         """Build the visualizer with this project's :class:`LocalVisBackend`."""

@@ -10,27 +10,30 @@ import socket
 import time
 from pathlib import Path
 
+from pe_dense.utils.atomic_write import write_json
 from pe_dense.utils.errors import ConfigError
 
-_NAME = ".run.lock"
+_NAME = ".run.lock"  # always empty: replacing a file would lose its lock
+_OWNER = ".run_owner.json"
 _HELD: dict[str, int] = {}  # file descriptors by real path; closing any descriptor of a file releases its POSIX lock
 
 
 def lock_work_dir(work_dir: str | Path) -> None:
     """Lock a folder for this process, until :func:`unlock_work_dir` or the end of the process.
 
-    It is a POSIX lock, so the kernel releases it if the run is killed; the file ``.run.lock`` remains and stores the
-    owner. On file systems without locks, the owner in the file is checked instead: on this host its process must be
-    alive, on another host it is assumed to be alive.
+    It is a POSIX lock on the empty file ``.run.lock``, so the kernel releases it if the run is killed. The owner is
+    stored in ``.run_owner.json``, which remains after a kill. On file systems without locks, that owner is checked
+    instead: on this host its process must be alive, on another host it is assumed to be alive.
 
     Args:
         work_dir: folder, created if missing.
 
     Raises:
         ConfigError: if another process has the lock, or the folder can't be written to.
+        WriteError: if the disk is full.
     """
     folder = Path(work_dir)
-    path = folder / _NAME
+    path, owner = folder / _NAME, folder / _OWNER
     if os.path.realpath(path) in _HELD:
         return
     try:
@@ -48,18 +51,21 @@ def lock_work_dir(work_dir: str | Path) -> None:
     except (BlockingIOError, PermissionError):
         free = False
     except OSError:  # no locks in this file system
-        free = not _alive(_holder(path))
+        free = not _alive(_holder(owner))
     if not free:
         os.close(descriptor)
         raise ConfigError(
-            f"work dir {folder} is in use by {_described(_holder(path))}: wait for it or end it, or choose another "
-            f"folder by --work-dir FOLDER. (If that run is gone and its file system has no locks, remove {path})"
+            f"work dir {folder} is in use by {_described(_holder(owner))}: wait for it or end it, or choose another "
+            f"folder by --work-dir FOLDER. (If that run is gone and its file system has no locks, remove {owner})"
         )
     own = dict(
         host=socket.gethostname(), pid=os.getpid(), started=time.strftime("%Y-%m-%d %H:%M:%S"), born=_born("self")
     )
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(own).encode(), 0)
+    try:
+        write_json(owner, own)
+    except BaseException:
+        os.close(descriptor)
+        raise
     _HELD[os.path.realpath(path)] = descriptor
 
 
@@ -67,8 +73,8 @@ def unlock_work_dir(work_dir: str | Path) -> None:
     """Unlock a folder that was locked by this process."""
     descriptor = _HELD.pop(os.path.realpath(Path(work_dir) / _NAME), None)
     if descriptor is not None:
-        with contextlib.suppress(OSError):  # a full disk must not hide how the run ended
-            os.ftruncate(descriptor, 0)
+        with contextlib.suppress(OSError):
+            (Path(work_dir) / _OWNER).unlink()
         os.close(descriptor)
 
 

@@ -8,6 +8,8 @@ On Linux the temporary file has no name (``O_TMPFILE``): the kernel removes it e
 systems without that option it is a hidden file ``.pe_dense-<random>.part``, which is removed on any exception. If a
 killed process leaves one behind, a later write to the same folder removes it, an hour after its last change and only
 if no process has it locked.
+
+Logs are the exception, since a file that grows by a line cannot be replaced for each of them: see :func:`append_line`.
 """
 
 from __future__ import annotations
@@ -152,6 +154,44 @@ def write_json(path: str | Path, value, *, indent: int | None = None, overwrite:
     write_text(path, json.dumps(value, indent=indent) + "\n", overwrite=overwrite)
 
 
+def append_line(path: str | Path, line: str) -> None:
+    """Append a line, or several, to a log file; on failure the file is as before.
+
+    What a full disk lets through of the line is removed again. Only a killed process can leave a part of a line, at the
+    end of the file and without a newline: it is removed before the next line is written.
+
+    Args:
+        path: UTF-8 text; it and its folder are made if missing.
+        line: without the newline at the end.
+
+    Raises:
+        WriteError: if the system refuses to write.
+    """
+    content = (line + "\n").encode(errors="backslashreplace")
+    with report_write_errors(path):
+        os.makedirs(os.path.dirname(os.path.realpath(path)), exist_ok=True)
+    with report_write_errors(path), _locked(path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as fileno:
+        end = _cut_part_of_line(fileno)
+        try:
+            while content:
+                content = content[os.write(fileno, content) :]
+        except BaseException:
+            os.ftruncate(fileno, end)
+            if not end:
+                os.unlink(path)
+            raise
+
+
+def cut_part_of_line(path: str | Path) -> None:
+    """Remove what follows the last newline of a log file: a part of a line, left by a killed process.
+
+    Raises:
+        WriteError: if the system refuses to open or truncate the file.
+    """
+    with report_write_errors(path), _locked(path, os.O_RDWR) as fileno:
+        _cut_part_of_line(fileno)
+
+
 @contextlib.contextmanager
 def report_write_errors(path: str | Path) -> Iterator[None]:
     """Turn errors of the system inside the block into a :class:`WriteError` about ``path``.
@@ -223,6 +263,33 @@ def _folder_lock(folder: str) -> Iterator[None]:
         yield
     finally:
         os.close(fileno)
+
+
+@contextlib.contextmanager
+def _locked(path: str | Path, flags: int) -> Iterator[int]:
+    """Open a file that no other process appends to meanwhile, as far as the file system has locks."""
+    fileno = os.open(path, flags | os.O_CLOEXEC, 0o666)
+    try:
+        if fcntl is not None:
+            with contextlib.suppress(OSError):
+                fcntl.flock(fileno, fcntl.LOCK_EX)
+        yield fileno
+    finally:
+        os.close(fileno)
+
+
+def _cut_part_of_line(fileno: int, block: int = 4096) -> int:
+    """Truncate a file after its last newline; returns its size."""
+    size = end = os.fstat(fileno).st_size
+    while end:
+        start = max(0, end - block)
+        if newline := os.pread(fileno, end - start, start).rfind(b"\n") + 1:
+            end = start + newline
+            break
+        end = start
+    if end < size:
+        os.ftruncate(fileno, end)
+    return end
 
 
 def _temporary_name(folder: str) -> str:

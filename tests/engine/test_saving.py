@@ -1,9 +1,12 @@
 """Whatever interrupts a save, the run has a complete checkpoint and knows it."""
 
+import hashlib
+
 import pytest
 import torch
 from helpers.linear_run import make_runner
 
+from pe_dense.engine.hooks.checkpoint import CheckpointHook
 from pe_dense.utils.errors import ConfigError
 
 
@@ -70,3 +73,32 @@ def test_what_a_checkpoint_says(tmp_path):
     assert (content["meta"]["epoch"], content["meta"]["iter"], content["meta"]["note"]) == (1, 2, "b")
     with pytest.raises(ConfigError, match="local folder"):
         runner.save_checkpoint(str(tmp_path), "a.pth", backend_args=dict(backend="petrel"))
+
+
+def test_the_best_checkpoints_by_several_metrics(tmp_path):
+    runner = make_runner(tmp_path, max_iters=2)
+    runner.train()
+    hook = CheckpointHook(by_epoch=False, save_best=["a", "b"], rule=["greater", "less"], save_last=False)
+    hook.before_train(runner)
+    best = lambda: sorted(path.name for path in (tmp_path / "run").glob("best_*"))  # noqa: E731
+    hook.after_val_epoch(runner, dict(a=1.0, b=1.0))
+    assert best() == ["best_a_iter_2.pth", "best_b_iter_2.pth"]
+    runner.train_loop._iter = 3
+    hook.after_val_epoch(runner, dict(a=0.5, b=0.5))
+    assert best() == ["best_a_iter_2.pth", "best_b_iter_3.pth"]
+    runner.train_loop._iter = 4
+    hook.after_val_epoch(runner, dict(a=2.0, b=0.7))
+    assert best() == ["best_a_iter_4.pth", "best_b_iter_3.pth"]
+    assert runner.message_hub.get_info("best_ckpt_a") == str(tmp_path / "run" / "best_a_iter_4.pth")
+
+
+def test_a_published_checkpoint(tmp_path):
+    runner = make_runner(tmp_path, max_iters=2)
+    runner.train()
+    hook = CheckpointHook(by_epoch=False, published_keys=["state_dict", "meta"])
+    hook.before_train(runner)
+    hook.last_ckpt = str(tmp_path / "run" / "iter_2.pth")
+    hook.after_train(runner)
+    (path,) = (tmp_path / "run").glob("iter_2-*.pth")
+    assert path.stem == "iter_2-" + hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    assert set(torch.load(path, weights_only=False)) == {"state_dict", "meta"}

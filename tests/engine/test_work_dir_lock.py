@@ -40,9 +40,9 @@ def test_a_folder_in_use_is_refused_until_its_run_ends(tmp_path, other):
         make_runner(tmp_path)
     other.kill()  # leaves the file
     other.wait()
-    assert json.loads((tmp_path / "run" / ".run.lock").read_text())["pid"] == other.pid
+    assert json.loads((tmp_path / "run" / ".run_owner.json").read_text())["pid"] == other.pid
     make_runner(tmp_path).train()
-    assert (tmp_path / "run" / ".run.lock").read_text() == ""
+    assert not (tmp_path / "run" / ".run_owner.json").exists()
     assert make_runner(tmp_path, resume="auto")
 
 
@@ -56,11 +56,11 @@ def test_file_systems_without_locks(tmp_path, other, monkeypatch):
     other.kill()
     other.wait()
     lock_work_dir(tmp_path / "run")
-    note = tmp_path / "run" / ".run.lock"
+    note = tmp_path / "run" / ".run_owner.json"
     assert json.loads(note.read_text())["pid"] == os.getpid()
     unlock_work_dir(tmp_path / "run")
     note.write_text(json.dumps(dict(host="another", pid=1, started="2026-01-01 00:00:00", born="1")))
-    with pytest.raises(ConfigError, match=r"process 1 on another, started 2026-01-01 .*remove .*\.run\.lock"):
+    with pytest.raises(ConfigError, match=r"process 1 on another, started 2026-01-01 .*remove .*\.run_owner\.json"):
         lock_work_dir(tmp_path / "run")
     note.write_text("spoiled")
     lock_work_dir(tmp_path / "run")

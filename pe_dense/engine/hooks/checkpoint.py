@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 from pathlib import Path
 
 import torch
-from mmengine.dist import all_reduce, is_main_process
+from mmengine.dist import all_reduce, is_main_process, master_only
 from mmengine.hooks import CheckpointHook as _CheckpointHook
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from pe_dense.engine import fsdp
 from pe_dense.utils.atomic_write import write_bytes
+from pe_dense.utils.checkpoint import read_checkpoint
 from pe_dense.utils.signals import STOP, StopRun
 
 
 class CheckpointHook(_CheckpointHook):
     """MMEngine's ``CheckpointHook`` that always keeps a complete checkpoint, named by ``last_checkpoint``.
 
-    MMEngine's removes the oldest before it writes the newest (all there is, with ``max_keep_ckpts=1``), and a kill
-    while it rewrites ``last_checkpoint`` leaves that empty.
+    MMEngine's removes the oldest before it writes the newest (all there is, with ``max_keep_ckpts=1``), and the best so
+    far before it writes a better one. A kill while it rewrites ``last_checkpoint`` leaves that empty.
     """
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
@@ -48,6 +51,42 @@ class CheckpointHook(_CheckpointHook):
             write_bytes(Path(runner.work_dir) / "last_checkpoint", os.fsencode(self.last_ckpt))
             if outdated is not None:
                 (Path(self.out_dir) / self.filename_tmpl.format(outdated)).unlink(missing_ok=True)
+
+    def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+        if not self.save_best:
+            return
+        # MMEngine's method removes the files that it finds here, so it finds none.
+        before, after = self._best_paths(), dict.fromkeys(self._best_paths())
+        self._set_best_paths(after)
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            after = self._best_paths()
+            self._set_best_paths({name: after.get(name) or path for name, path in before.items()})
+        for name, path in before.items():
+            if path and after[name] not in (None, path) and is_main_process():
+                Path(path).unlink(missing_ok=True)
+
+    def _best_paths(self) -> dict[str, str | None]:
+        if len(self.key_indicators) == 1:
+            return {"": self.best_ckpt_path}
+        return dict(self.best_ckpt_path_dict)
+
+    def _set_best_paths(self, paths: dict[str, str | None]) -> None:
+        if len(self.key_indicators) == 1:
+            self.best_ckpt_path = paths[""]
+        else:
+            self.best_ckpt_path_dict = paths
+
+    @master_only
+    def _publish_model(self, runner, ckpt_path: str) -> None:
+        content = read_checkpoint(ckpt_path)
+        buffer = io.BytesIO()
+        torch.save({key: value for key, value in content.items() if key in self.published_keys}, buffer)
+        digest = hashlib.sha256(buffer.getbuffer()).hexdigest()[:8]
+        path = Path(ckpt_path).with_name(f"{Path(ckpt_path).stem}-{digest}.pth")
+        write_bytes(path, buffer.getbuffer())
+        runner.logger.info(f"The keys {', '.join(self.published_keys)} of {ckpt_path} are published as {path}")
 
 
 class StopHook(Hook):
