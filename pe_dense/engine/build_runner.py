@@ -88,7 +88,7 @@ def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | No
         ConfigError: for missing data, a config without test-time augmentation, or a missing checkpoint.
     """
     if checkpoint is None:
-        checkpoint = _own_weights(config)
+        checkpoint = own_weights(config)
     if tta:
         use_test_time_augmentation(config)
     check_config(config)
@@ -107,11 +107,17 @@ def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | No
         return RUNNERS.build(config)
 
 
-def _own_weights(config: Config) -> str:
-    """Return the backbone weights that the config of a training-free method names."""
+def own_weights(config: Config) -> str:
+    """Return the weights of model or backbone that the config of a training-free method names.
+
+    Raises:
+        ConfigError: if it names none, they do not exist, or the method is trained.
+    """
     if "train_dataloader" in config:
         raise ConfigError(f"{config.filename} is of a model that is trained: name the CHECKPOINT to test")
-    weights = (config.model.backbone.get("init_cfg") or {}).get("checkpoint")
+    owners = (config.model, config.model.get("backbone") or {})
+    named = [(owner.get("init_cfg") or {}).get("checkpoint") for owner in owners]
+    weights = next((source for source in named if source is not None), None)
     if weights is None:
         raise ConfigError(f"the tower of {config.filename} starts from no weights: name a CHECKPOINT with a tower")
     check_weights(config)

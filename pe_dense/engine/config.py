@@ -183,6 +183,10 @@ def _set(config: Config, name: str, value) -> None:
         if item.get(part) is None:
             item[part] = ConfigDict()
         item = item[part]
+    key = name.rpartition(".")[2]
+    if isinstance(value, dict) and isinstance(item, dict | Config) and not isinstance(item.get(key), dict):
+        item[key] = ConfigDict(value)  # MMEngine merges a dict into another one only
+        return
     try:
         config.merge_from_dict({name: value})
     except (TypeError, KeyError, IndexError) as error:

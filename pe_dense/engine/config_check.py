@@ -50,6 +50,7 @@ _KNOWN = {
     "dist_cfg": {"backend", "timeout", "init_backend"},
     "randomness": {"seed", "diff_rank_seed", "deterministic"},
     "auto_scale_lr": {"enable", "base_batch_size"},
+    "clip": {"vision", "text", "vision_options"},
     "clip_grad": {"type", "max_norm", "norm_type", "error_if_nonfinite", "foreach", "clip_value"},
     "paramwise_cfg": _DEFAULT_PARAMWISE | {"decay_rate", "offsets_rate"},
     "rpn": _RPN,
@@ -120,12 +121,16 @@ def check_option(config: Config, name: str, value):
     if not known and parents:
         _check_new_key(name, parents, parent, key, arguments)
     annotation = arguments.annotations.get(key) if arguments else None
+    if name.endswith(".clip.vision"):
+        annotation = str | dict  # as an `arch`
     if annotation is None and key in (_NESTED_TEXT_KEYS if parents else _TEXT_KEYS):
         annotation = str | None
     if known and not accepts(annotation, old):
         annotation = None  # some annotations of the mm libraries are too narrow
     if isinstance(value, OptionText):
         value = _read(name, value, old, annotation)
+    if isinstance(old, tuple) and isinstance(value, list):
+        value = tuple(value)  # some transforms of the mm libraries refuse lists
     if key == "type" and isinstance(parent, Mapping):
         arguments_of(config, parents, {"type": value})
     _check_type(name, value, old, known, annotation)

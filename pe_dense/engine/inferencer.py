@@ -162,12 +162,12 @@ def transform(pipeline: Callable[[dict], dict], results: dict, path: Path) -> di
         ) from error
 
 
-def load_predictor(config: Config, checkpoint: str, *, device: str | None = None, **options) -> Predictor:
+def load_predictor(config: Config, checkpoint: str | None, *, device: str | None = None, **options) -> Predictor:
     """Build the inferencer of a config (a detector's by default) and load a checkpoint.
 
     Args:
         config: complete config.
-        checkpoint: path, work dir (its last checkpoint) or ``hf://`` name.
+        checkpoint: path, work dir (its last checkpoint) or ``hf://`` name; None for a model that loads its file itself.
         device: 'cuda', 'cpu', ...; a GPU if available by default.
         options: options of the inferencer.
 
@@ -175,7 +175,7 @@ def load_predictor(config: Config, checkpoint: str, *, device: str | None = None
         ConfigError: for a method that works on videos, or an option that the inferencer does not have.
         CheckpointError, FileNotFoundError: if a file is missing or does not match.
     """
-    if "train_dataloader" not in config:
+    if "train_dataloader" not in config and not config.get("inferencer"):
         raise ConfigError(f"{config.filename} has nothing to draw on single images: run it by tools/test.py")
     check_config(config)
     choose_device(device)

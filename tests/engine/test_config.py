@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from mmengine.runner._flexible_runner import FlexibleRunner
 
 from pe_dense.backbones import FrozenTower
+from pe_dense.engine.arguments import OptionText
 from pe_dense.engine.config import check_read, load_config
 from pe_dense.engine.config_check import FLEXIBLE_KEYS, OWN_KEYS, RUNNER_ARGUMENTS, RUNNER_READS
 from pe_dense.engine.inferencer import drop_pretrained
@@ -80,6 +81,22 @@ def test_top_level_keys_are_those_that_a_run_reads():
     read = arguments | set(re.findall(r"self\.cfg\.get\(\s*'(\w+)'", flexible))
     assert read - RUNNER_ARGUMENTS - RUNNER_READS == FLEXIBLE_KEYS
     assert {"inferencer", "runner_type", "tta_model", "tta_pipeline"} == OWN_KEYS
+
+
+def test_dicts_replace_names_and_lists_become_tuples():
+    """MMEngine cannot merge a dict into a name or None; transforms of the mm libraries refuse lists of sizes."""
+    options = {
+        "model.clip.vision": OptionText("{'layers': 1}"),
+        "model.proxy": OptionText("{'type': 'pe_dense.TimmTower', 'name': 'vit_tiny'}"),
+        "test_dataloader.dataset.pipeline.1.scale": OptionText("[2048, 40]"),
+        "model.templates": OptionText("photo"),
+    }
+    config = load_config("ade20k_words_pe_l14", options)
+    assert config.model.clip == dict(vision=dict(layers=1))
+    assert config.model.proxy == dict(type="pe_dense.TimmTower", name="vit_tiny")
+    assert config.test_dataloader.dataset.pipeline[1].scale == (2048, 40)
+    weights = {"model.init_cfg": dict(type="Pretrained", checkpoint="a.pt")}
+    assert load_config("shapes_words_pe_tiny", weights).model.init_cfg == weights["model.init_cfg"]
 
 
 def test_missing_config_suggests(tmp_path):
