@@ -8,7 +8,7 @@ N is the batch, L the number of tokens, C the width, D the embedding's channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +75,7 @@ def proxy_weights(features: Tensor, beta: float = 1.2, gamma: float = 3.0, *, ov
     Args:
         features: (N, C, h, w).
         beta: factor of the mean similarity that is subtracted.
-        gamma: factor of the difference; negative results are masked out.
+        gamma: factor of the difference; negative results are masked out, except for tokens that have no others.
         over_batch: take the mean over all images, as the published code does; results then depend on the batch.
 
     Returns:
@@ -85,7 +85,11 @@ def proxy_weights(features: Tensor, beta: float = 1.2, gamma: float = 3.0, *, ov
     similarity = features.transpose(1, 2) @ features
     mean = similarity.mean() if over_batch else similarity.mean(dim=(1, 2), keepdim=True)
     logits = gamma * (similarity - beta * mean)
-    return logits.masked_fill(logits < 0, -torch.inf).softmax(dim=-1)
+    lower = logits < 0
+    # Where all tokens are alike, as in a uniform image, even a token's similarity to itself is below the mean times
+    # beta: nothing is masked out there.
+    lower &= ~lower.all(dim=-1, keepdim=True)
+    return logits.masked_fill(lower, -torch.inf).softmax(dim=-1)
 
 
 def mix_by_proxy(values: Tensor, grid: tuple[int, int], weights: Tensor, proxy_grid: tuple[int, int]) -> Tensor:
@@ -203,21 +207,21 @@ def refine(images: Tensor, maps: Tensor, steps: int = 10, dilations: Sequence[in
         (N, Q, H, W).
     """
 
-    def neighbors(x: Tensor, with_center: bool = False) -> Tensor:
-        """(N, C, H, W) -> (N, C, neighbors, H, W)."""
-        height, width = x.shape[-2:]
-        shifted = []
+    height, width = maps.shape[-2:]
+
+    def shifted(x: Tensor, with_center: bool = False) -> Iterator[Tensor]:
+        """Yield the values of each neighbor, (N, C, H, W)."""
         for d in dilations:
             padded = F.pad(x, (d, d, d, d), mode="replicate")
             for top in (0, d, 2 * d):
                 for left in (0, d, 2 * d):
                     if with_center or (top, left) != (d, d):
-                        shifted.append(padded[..., top : top + height, left : left + width])
-        return torch.stack(shifted, dim=2)
+                        yield padded[..., top : top + height, left : left + width]
 
-    deviation = neighbors(images, with_center=True).std(dim=2, keepdim=True)
-    difference = (neighbors(images) - images[:, :, None]).abs()
-    weights = (-difference / (0.1 * deviation + 1e-8)).mean(dim=1, keepdim=True).softmax(dim=2)
+    deviation = torch.stack(list(shifted(images, with_center=True)), dim=2).std(dim=2)
+    differences = ((images - neighbor).abs() / (0.1 * deviation + 1e-8) for neighbor in shifted(images))
+    weights = torch.stack([-difference.mean(dim=1, keepdim=True) for difference in differences]).softmax(dim=0)
     for _ in range(steps):
-        maps = (weights * neighbors(maps)).sum(dim=2)
+        # One neighbor after the other: all of them at once take 16 times the memory of the maps.
+        maps = sum(weight * neighbor for weight, neighbor in zip(weights, shifted(maps), strict=True))
     return maps
