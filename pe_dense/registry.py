@@ -46,6 +46,7 @@ HOOKS = Registry(
         "pe_dense.detection",
         "pe_dense.probing",
         "pe_dense.tracking",
+        "pe_dense.language",
         "pe_dense.visualization",
     ],
 )
@@ -53,7 +54,7 @@ INFERENCERS = Registry(
     "inferencer",
     parent=mmengine.INFERENCERS,
     scope="pe_dense",
-    locations=["pe_dense.detection", "pe_dense.segmentation", "pe_dense.depth"],
+    locations=["pe_dense.detection", "pe_dense.segmentation", "pe_dense.depth", "pe_dense.language"],
 )
 METRICS = Registry(
     "metric",

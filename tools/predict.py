@@ -2,14 +2,16 @@
 """Draw a trained model's predictions on images: tools/predict.py CONFIG CHECKPOINT IMAGE|FOLDER... --out DIR
 
 The config's model determines the task: object detection, semantic segmentation or depth estimation. With --words,
-open-vocabulary segmentation without training: CONFIG is a PE Core model (PE-Core-B16-224, a file or hf:// name) and
-CHECKPOINT is 'words'.
+open-vocabulary segmentation without training: CONFIG is a PE Core model (PE-Core-B16-224, a file or hf:// name), or the
+config of an open-vocabulary segmenter, and CHECKPOINT is 'words' for its own weights.
 """
 
 import argparse
 from pathlib import Path
 
 from pe_dense.engine.arguments import ConfigOptions, number, path, text, whole_number
+
+WORDS_CONFIG = "ade20k_words_pe_l14"  # whose protocol --words follows if no config is named
 
 
 def parse_args():
@@ -40,7 +42,8 @@ def parse_args():
         "--words",
         type=text,
         metavar="WORD,WORD",
-        help="classes to segment, such as 'dog, sofa, grass'; separate synonyms by ';'; put 'background; wall' first",
+        help="classes to segment, such as 'dog, sofa, grass', or a .txt file with one a line; synonyms are separated "
+        "by ';'; for a threshold, put 'background; wall' first",
     )
     parser.add_argument(
         "--cfg-options",
@@ -73,23 +76,29 @@ def words_predictor(args):
     """Build the open-vocabulary segmentation inferencer for ``--words``."""
     from pe_dense.utils.errors import ConfigError
 
-    given = dict(
-        tta=args.tta, score_thr=args.score_thr, data=args.data, val_ann=args.val_ann, cfg_options=args.cfg_options
-    )
+    given = dict(tta=args.tta, score_thr=args.score_thr, data=args.data, val_ann=args.val_ann)
     if unused := [name for name, value in given.items() if value]:
         raise ConfigError(f"--words does not go with --{unused[0].replace('_', '-')}")
-    if args.checkpoint != "words":
-        raise ConfigError(
-            f"with --words the model is the first argument and 'words' the second, got {args.checkpoint!r}"
-        )
-    from pe_dense.backbones.build import choose_device
-    from pe_dense.language import load_clip
-    from pe_dense.language.open_vocabulary import OpenVocabularyPredictor, OpenVocabularySegmenter, parse_synonyms
+    from pe_dense.engine.build_runner import own_weights
+    from pe_dense.engine.config import check_read, load_config
+    from pe_dense.engine.inferencer import load_predictor
+    from pe_dense.language.open_vocabulary import parse_synonyms
 
     parse_synonyms(args.words)  # before weights are read
-    device = choose_device(args.device)
-    model = OpenVocabularySegmenter(load_clip(args.config, device=device), args.words).to(device)
-    return OpenVocabularyPredictor(model, short_side=model.clip.image_size)
+    name = args.config
+    if name.startswith(("PE-", "hf://")) or name.endswith((".pt", ".pth", ".safetensors")) or Path(name).is_dir():
+        if args.checkpoint != "words":
+            raise ConfigError(
+                f"with --words and a model as the first argument, the second one is 'words', got {args.checkpoint!r}"
+            )
+        config = load_config(WORDS_CONFIG, args.cfg_options)
+        config.model.update(clip=name, init_cfg=None)
+        checkpoint = None
+    else:
+        config = load_config(name, args.cfg_options)
+        checkpoint = own_weights(config) if args.checkpoint == "words" else args.checkpoint
+    check_read(config, "predict", vars(args))
+    return load_predictor(config, checkpoint, device=args.device, words=args.words)
 
 
 def main():

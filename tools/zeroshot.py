@@ -55,7 +55,7 @@ def run(args):
     from pe_dense.utils.video import EXTENSIONS
 
     # Everything that can be wrong on the command line is checked before weights are read.
-    templates = get_templates(args.templates[0] if len(args.templates) == 1 else args.templates)
+    templates = get_templates(args.templates)
     if args.json and args.json.exists() and not args.overwrite:
         raise FileExistsError(f"{args.json} exists: name another file or pass --overwrite")
     if args.words is not None:

@@ -176,16 +176,14 @@ def _is_part(name: str, key: str) -> bool:
 
 def _set(config: Config, name: str, value) -> None:
     item = config
-    for part in name.split(".")[:-1]:
-        if isinstance(item, list | tuple):
-            item = item[int(part)]
-            continue
-        if item.get(part) is None:
+    *parents, last = name.split(".")
+    for part in parents:
+        is_list = isinstance(item, list | tuple)
+        if not is_list and item.get(part) is None:
             item[part] = ConfigDict()
-        item = item[part]
-    key = name.rpartition(".")[2]
-    if isinstance(value, dict) and isinstance(item, dict | Config) and not isinstance(item.get(key), dict):
-        item[key] = ConfigDict(value)  # MMEngine merges a dict into another one only
+        item = item[int(part) if is_list else part]
+    if isinstance(value, dict) and isinstance(item, dict | Config) and not isinstance(item.get(last), dict):
+        item[last] = ConfigDict(value)  # MMEngine merges a dict into another one only
         return
     try:
         config.merge_from_dict({name: value})

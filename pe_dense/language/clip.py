@@ -22,6 +22,7 @@ from pe_dense.utils.state_dict import checkpoint_meta, unwrap_state
 
 LAYOUTS = ("pe", "open_clip")
 _VISUAL = "visual."
+_IMAGE, _TEXT = "visual.conv1.weight", "token_embedding.weight"  # parameters that every file with both towers has
 _META = "clip"  # entry of a checkpoint's `meta` with the two configs
 _OPEN_CLIP_FILE = "open_clip_model.safetensors"
 _MAX_SIZE = 1 << 20  # of a number in a checkpoint's config
@@ -160,6 +161,18 @@ class CLIP(TextTower):
             self.logit_scale.exp(),
         )
 
+    def from_published(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Bring a file's state dict of both towers to this model's names and shapes, strictly.
+
+        Args:
+            state: in a layout of :func:`clip_state`.
+            source: how errors name the file.
+
+        Raises:
+            CheckpointError: as :func:`load_clip`.
+        """
+        return _fit(self, clip_state(state, source), source)
+
 
 def load_clip(
     source: str | Path,
@@ -216,6 +229,9 @@ def clip_state(checkpoint, source: str = "checkpoint") -> dict[str, Tensor]:
         checkpoint: content of a file.
         source: how errors name it.
 
+    Returns:
+        the state dict; of a model that contains both towers under one prefix, only theirs.
+
     Raises:
         CheckpointError: if there is no text tower or no image tower; says which models have both.
     """
@@ -223,14 +239,17 @@ def clip_state(checkpoint, source: str = "checkpoint") -> dict[str, Tensor]:
     state = {key.removeprefix("module."): value for key, value in state.items()}
     if LANDMARK in state:
         return from_open_clip(state, source)
+    prefixes = [key.removesuffix(_TEXT) for key in state if key.endswith("." + _TEXT)]
+    if len(prefixes) == 1 and prefixes[0] + _IMAGE in state:  # a checkpoint of a training run
+        state = {key.removeprefix(prefixes[0]): value for key, value in state.items() if key.startswith(prefixes[0])}
     both = f"models with both towers: {', '.join(TEXT_CONFIGS)}"
-    if "visual.conv1.weight" not in state:
+    if _IMAGE not in state:
         only = (
             "only an image tower (a Lang or Spatial model?)" if "conv1.weight" in state else "no image tower 'visual.*'"
         )
         raise CheckpointError(f"{source} contains {only}; {both}")
-    if "token_embedding.weight" not in state:
-        raise CheckpointError(f"{source} contains no text tower (no token_embedding.weight); {both}")
+    if _TEXT not in state:
+        raise CheckpointError(f"{source} contains no text tower (no {_TEXT}); {both}")
     return state
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from pe_dense.backbones import Backbone
-from pe_dense.backbones.base import backbone_config
+from pe_dense.backbones.base import TIMM_PREFIX, backbone_config
 from pe_dense.backbones.text_space import embed_tokens, last_block_tokens
-from pe_dense.engine.inferencer import Predictor
+from pe_dense.backbones.timm import TIMM_HUB
+from pe_dense.engine.runner import load_model_state
 from pe_dense.language.clip import CLIP, load_clip
 from pe_dense.language.dense import (
     SIMILARITIES,
@@ -27,37 +27,69 @@ from pe_dense.language.dense import (
     mix_by_proxy,
     pad_symmetric,
     proxy_weights,
+    refine,
     suppress_small_classes,
 )
 from pe_dense.language.zero_shot import class_embeddings, get_templates, parse_words
 from pe_dense.probing.sliding_window import complete_windows, windows_of
 from pe_dense.registry import MODELS
+from pe_dense.utils import read_checkpoint
 from pe_dense.utils.errors import ConfigError, InputError
-from pe_dense.utils.image import read_image, write_png
-from pe_dense.visualization.drawing import beside, with_legend
 
-MODES = ("pooled", "proxy", "self", "naive")
+# Settings of the modes that change the attention of the last block: similarity, Gaussian of the distance, residual.
+_OWN_ATTENTION = {
+    "self": ("kk", None, False),
+    "sclip": ("qq+kk", None, True),
+    "clearclip": ("qq", None, False),
+    "naclip": ("kk", 5.0, False),
+}
+MODES = ("pooled", "proxy", *_OWN_ATTENTION, "tokens", "naive")
 BACKGROUND = "background"
-_OPACITY = 0.6
+WORDS_FOLDER = Path(__file__).parent / "words"
+
+
+def read_words(path: str | Path) -> list[str]:
+    """Read a file with one class a line; lines that begin with ``#`` are comments.
+
+    Args:
+        path: a file, or the name of one that comes with the package ('ade20k.txt').
+
+    Raises:
+        FileNotFoundError: if there is no such file; lists those of the package.
+        ConfigError: if it is not a text in UTF-8.
+    """
+    found = Path(path) if Path(path).is_file() else WORDS_FOLDER / path
+    if not found.is_file():
+        known = ", ".join(sorted(file.name for file in WORDS_FOLDER.glob("*.txt")))
+        raise FileNotFoundError(f"word file {path} does not exist; those of the package: {known}")
+    try:
+        lines = found.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"word file {path} is not a text in UTF-8: {error}") from error
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def parse_synonyms(words: str | Sequence[str]) -> tuple[list[str], list[str], Tensor]:
     """Split class names into synonyms.
 
     Args:
-        words: as of :func:`~pe_dense.language.zero_shot.parse_words`; synonyms of a class are separated by semicolons
-            ("person; woman; man"), and the first one names the class.
+        words: as of :func:`~pe_dense.language.zero_shot.parse_words`, or a file as of :func:`read_words` (its name ends
+            in .txt); synonyms of a class are separated by semicolons ("person; woman; man"), and the first one names
+            the class.
 
     Returns:
         names of the K classes, the Q words, and the class (Q,) of each.
 
     Raises:
         ConfigError: if there is no word, or one is empty or given twice, in whatever class.
+        FileNotFoundError: as :func:`read_words`.
     """
+    if isinstance(words, str) and words.strip().endswith(".txt"):
+        words = read_words(words.strip())
     groups = [[part.strip() for part in word.split(";")] for word in parse_words(words)]
     queries = parse_words([part for group in groups for part in group])
     classes = [number for number, group in enumerate(groups) for _ in group]
-    return [group[0] for group in groups], queries, torch.tensor(classes)
+    return [group[0] for group in groups], queries, torch.tensor(classes, device="cpu")
 
 
 @MODELS.register_module()
@@ -69,24 +101,34 @@ class OpenVocabularySegmenter(BaseSegmentor):
     processed by itself, so that results do not depend on the batch.
 
     Args:
-        clip: name, path or ``hf://`` name of a PE Core model as of :func:`~pe_dense.language.load_clip`, or the model.
+        clip: name, path or ``hf://`` name of a PE Core model as of :func:`~pe_dense.language.load_clip`, whose weights
+            are loaded at once; the arguments of a :class:`~pe_dense.language.CLIP` as a dict, whose weights
+            :meth:`init_weights` or a checkpoint loads; a model; or, for mode 'tokens', the config of a registered one.
         words: class names, as of :func:`parse_synonyms`.
         mode: how patches are embedded: 'pooled' (each token through the attention pooling by itself), 'proxy'
             (ProxyCLIP: the values of the pooling averaged by the similarities of another backbone's tokens), 'self'
-            (other attention weights in the last block) or 'naive' (the projection alone, for comparison).
+            (other attention weights in the last block; 'sclip', 'clearclip' and 'naclip' are published settings of
+            it), 'tokens' (by ``clip.patch_embeddings(images)``, which returns (N, h * w, D) and the grid (h, w)) or
+            'naive' (the projection alone, for comparison).
         templates: as of :func:`~pe_dense.language.zero_shot.get_templates`.
-        proxy: for mode 'proxy', a :class:`~pe_dense.backbones.Backbone` or its config; by default the PE Spatial tower
-            of the same size as the Core model.
+        proxy: for mode 'proxy', a :class:`~pe_dense.backbones.Backbone`, its config, or the name of a published one or
+            of one of timm (``timm/<model name>``); by default the PE Spatial tower of the same size as the Core model.
         beta, gamma: as of :func:`~pe_dense.language.dense.proxy_weights`.
-        similarity: for mode 'self', as of :func:`~pe_dense.language.dense.attention_weights`.
+        similarity: for mode 'self', as of :func:`~pe_dense.language.dense.attention_weights`; 'kk' by default.
         gaussian_std: for mode 'self', add NACLIP's Gaussian of the distance with this deviation in patches.
-        rotated, residual: for mode 'self', as of :func:`~pe_dense.backbones.text_space.last_block_tokens`.
+        residual: for mode 'self', as of :func:`~pe_dense.backbones.text_space.last_block_tokens`; False by default.
+        rotated: for mode 'self', compare queries and keys after the rotation by their positions, which favors nearby
+            tokens; by default before it.
         logit_scale: factor of cosines before the softmax over prompts.
         threshold: pixels whose best probability is lower get class 0, which is then the background.
         area_threshold: as of :func:`~pe_dense.language.dense.suppress_small_classes`; None to keep all classes.
+        refine_steps: steps of :func:`~pe_dense.language.dense.refine` (PAMR) on the cosines at the image's original
+            size; 10 in NACLIP.
+        refine_dilations: its distances in pixels.
         test_cfg: mmseg's: ``dict(mode='slide', crop_size=(336, 336), stride=(112, 112))``, or ``dict(mode='whole')`` by
             default.
         data_preprocessor: mmseg's; by default it normalizes BGR images for PE.
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)``, weights that :meth:`init_weights` loads.
 
     Raises:
         ValueError: for an unknown mode or similarity, or words, templates or windows that are not usable.
@@ -95,66 +137,131 @@ class OpenVocabularySegmenter(BaseSegmentor):
 
     def __init__(
         self,
-        clip: str | CLIP,
+        clip: str | dict | nn.Module,
         words: str | Sequence[str],
         mode: str = "pooled",
         templates: str | Sequence[str] = "imagenet",
-        proxy: Backbone | dict | None = None,
+        proxy: str | dict | Backbone | None = None,
         beta: float = 1.2,
         gamma: float = 3.0,
-        similarity: str = "kk",
+        similarity: str | None = None,
         gaussian_std: float | None = None,
+        residual: bool | None = None,
         rotated: bool = False,
-        residual: bool = False,
         logit_scale: float = 40.0,
         threshold: float = 0.0,
         area_threshold: float | None = None,
+        refine_steps: int = 0,
+        refine_dilations: Sequence[int] = (8, 16),
         test_cfg: dict | None = None,
         data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
     ):
         if mode not in MODES:
             raise InputError(f"mode {mode!r} is not one of {', '.join(MODES)}")
-        if similarity not in SIMILARITIES:
+        if similarity is not None and similarity not in SIMILARITIES:
             raise InputError(f"similarity {similarity!r} is not one of {', '.join(SIMILARITIES)}")
+        if refine_steps < 0 or not refine_dilations or min(refine_dilations) < 1:
+            raise InputError(
+                "refine_steps is at least 0 and refine_dilations are distances of at least 1 pixel, got "
+                f"{refine_steps} and {list(refine_dilations)}"
+            )
         self_words = parse_synonyms(words)
-        templates = get_templates(templates)
         if (threshold or area_threshold is not None) and self_words[0][0] != BACKGROUND:
             raise InputError(
                 f"a threshold needs the background as the first class: begin the words with {BACKGROUND!r} (its "
                 f"synonyms may follow: '{BACKGROUND}; wall; sky'), got {self_words[0][0]!r}"
             )
+        templates = get_templates(templates)
         pixel = [127.5, 127.5, 127.5]
         super().__init__(
-            data_preprocessor
-            or dict(
-                type="mmseg.SegDataPreProcessor", mean=pixel, std=pixel, bgr_to_rgb=True, test_cfg=dict(size_divisor=1)
-            )
+            data_preprocessor or dict(type="pe_dense.ProbePreprocessor", mean=pixel, std=pixel, bgr_to_rgb=True),
+            init_cfg,
         )
-        self.clip = load_clip(clip) if isinstance(clip, str | Path) else clip
         self.test_cfg = complete_windows(test_cfg, ("whole", "slide"))
-        self.mode, self.similarity, self.gaussian_std = mode, similarity, gaussian_std
-        self.beta, self.gamma, self.rotated, self.residual = beta, gamma, rotated, residual
+        self.clip = _build_clip(clip)
+        if mode == "tokens" and not hasattr(self.clip, "patch_embeddings"):
+            raise InputError(
+                f"mode 'tokens' needs a model with a trained head on tokens, {type(self.clip).__name__} has none: set "
+                f"model.clip to the config of one, or use another mode: {', '.join(set(MODES) - {'tokens'})}"
+            )
+        if mode != "tokens" and not isinstance(self.clip, CLIP):
+            raise InputError(f"mode {mode!r} needs a PE Core model, {type(self.clip).__name__} supports mode 'tokens'")
+        own = _OWN_ATTENTION.get(mode, _OWN_ATTENTION["self"])
+        given = (similarity, gaussian_std, residual)
+        chosen = [value if value is not None else usual for value, usual in zip(given, own, strict=True)]
+        self.similarity, self.gaussian_std, self.residual = chosen
+        self.mode, self.beta, self.gamma, self.rotated = mode, beta, gamma, rotated
         self.logit_scale, self.threshold, self.area_threshold = logit_scale, threshold, area_threshold
+        self.refine_steps, self.refine_dilations = refine_steps, tuple(refine_dilations)
         self.proxy = self._build_proxy(proxy) if mode == "proxy" else None
-        self.class_names, queries, classes = self_words
+        self.class_names, self.queries, classes = self_words
+        self.templates, self._texts = templates, None
         self.register_buffer("query_classes", classes, persistent=False)
-        self.register_buffer("text_embeddings", class_embeddings(self.clip, queries, templates), persistent=False)
-        self.requires_grad_(False)
         self.eval()
 
-    def _build_proxy(self, proxy: Backbone | dict | None) -> Backbone:
+    def _build_proxy(self, proxy: str | dict | Backbone | None) -> Backbone:
         if isinstance(proxy, Backbone):
             return proxy
         if proxy is None:
             size = self.clip.name.split("-")[2] if self.clip.name.startswith("PE-Core-") else None
             names = {"T16": "512", "S16": "512", "B16": "512", "L14": "448", "G14": "448"}
             if size not in names:
-                raise InputError(f"no default proxy for {self.clip.name}: pass proxy=dict(type=...)")
-            name = f"PE-Spatial-{size}-{names[size]}"
-            proxy = backbone_config(name, init_cfg=dict(type="Pretrained", checkpoint=f"hf://facebook/{name}"))
+                raise InputError(
+                    f"no default proxy for {self.clip.name}: set proxy to the name of a backbone, such as "
+                    "PE-Spatial-B16-512, or to its config"
+                )
+            proxy = f"PE-Spatial-{size}-{names[size]}"
+        if isinstance(proxy, str):
+            source = TIMM_HUB if proxy.startswith(TIMM_PREFIX) else f"hf://facebook/{proxy}"
+            proxy = backbone_config(proxy, init_cfg=dict(type="Pretrained", checkpoint=source))
         built = MODELS.build(proxy)
         built.init_weights()
         return built
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K, synonyms counted once."""
+        return len(self.class_names)
+
+    @property
+    def text_embeddings(self) -> Tensor:
+        """Embeddings (Q, D) of the words, of unit length, computed on first use and again after weights are loaded."""
+        if self._texts is None:
+            self._texts = class_embeddings(self.clip, self.queries, self.templates)
+        self._texts = self._texts.to(self.query_classes.device)
+        return self._texts
+
+    def _load_from_state_dict(self, *args) -> None:
+        self._texts = None  # of the old weights
+        super()._load_from_state_dict(*args)
+
+    def init_weights(self) -> None:
+        """Load the file of ``init_cfg``, if it is set.
+
+        Raises:
+            CheckpointError, FileNotFoundError: if it is missing or does not fit.
+        """
+        if self.init_cfg is not None:
+            source = self.init_cfg["checkpoint"]
+            load_model_state(self, read_checkpoint(source), source)
+
+    def from_published(self, state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """Bring the state dict of a file of both towers, or of a run that trained them, to the names of this model.
+
+        Args:
+            state: as of :meth:`CLIP.from_published`, or in the form that the model of mode 'tokens' reads.
+            source: how errors name the file.
+
+        Raises:
+            CheckpointError: for a file without a text tower, or one that does not fit.
+        """
+        if hasattr(self.clip, "from_published"):
+            state = self.clip.from_published(state, source)
+        kept = {
+            key: value for key, value in self.state_dict().items() if key.startswith("proxy.")
+        }  # it has its own file
+        return {f"clip.{key}": value for key, value in state.items()} | kept
 
     def train(self, mode: bool = True) -> OpenVocabularySegmenter:
         """Nothing is trained: the model stays in evaluation mode."""
@@ -166,10 +273,13 @@ class OpenVocabularySegmenter(BaseSegmentor):
         Args:
             images: (N, 3, H, W), normalized for PE; sides are multiples of the patch size.
         """
+        if self.mode == "tokens":
+            embeddings, grid = self.clip.patch_embeddings(images)
+            return F.normalize(embeddings, dim=-1), grid
         tower = self.clip.visual
         grid, prefix = tower.grid_of(images), tower.num_prefix_tokens
         mix = None
-        if self.mode == "self":
+        if self.mode in _OWN_ATTENTION:
             bias = None
             if self.gaussian_std is not None:
                 bias = gaussian_bias(grid, self.gaussian_std, prefix).to(images)
@@ -209,23 +319,26 @@ class OpenVocabularySegmenter(BaseSegmentor):
         Returns:
             (N, Q, H, W).
         """
-        windows = windows_of(images, self.test_cfg)
+        windows, texts = windows_of(images, self.test_cfg), self.text_embeddings
+        patch_size = (self.clip if self.mode == "tokens" else self.clip.visual).patch_size
 
         def run(window: Tensor) -> Tensor:
-            padded, (rows, columns) = pad_symmetric(window, self.clip.visual.patch_size)
+            padded, (rows, columns) = pad_symmetric(window, patch_size)
             embeddings, grid = self.patch_embeddings(padded)
-            maps = (embeddings @ self.text_embeddings.T).transpose(1, 2).unflatten(2, grid)
+            maps = (embeddings @ texts.T).transpose(1, 2).unflatten(2, grid)
             maps = F.interpolate(maps, padded.shape[-2:], mode="bilinear", align_corners=False)
             return maps[..., rows, columns]
 
         return windows.merge(run(window) for window in windows.cut(images))
 
     @torch.no_grad()
-    def predict(self, inputs: Tensor, data_samples: Sequence[SegDataSample] | None = None) -> list[SegDataSample]:
+    def predict(
+        self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = None
+    ) -> list[SegDataSample]:
         """Label maps and scores of the classes.
 
         Args:
-            inputs: (N, 3, H, W).
+            inputs: (N, 3, H, W), or a list of (1, 3, H, W) of several sizes.
             data_samples: with ``img_shape`` (H, W) of the image in its padded input and ``ori_shape``, the size of the
                 result.
 
@@ -235,9 +348,12 @@ class OpenVocabularySegmenter(BaseSegmentor):
         samples = data_samples or [SegDataSample() for _ in inputs]
         for image, sample in zip(inputs, samples, strict=True):
             height, width = sample.metainfo.get("img_shape", image.shape[-2:])[:2]
-            maps = self.similarities(image[None, :, :height, :width])
+            image = image.reshape(1, *image.shape[-3:])[..., :height, :width]
             size = tuple(sample.metainfo.get("ori_shape", (height, width)))[:2]
-            maps = F.interpolate(maps, size, mode="bilinear", align_corners=False)
+            maps = F.interpolate(self.similarities(image), size, mode="bilinear", align_corners=False)
+            if self.refine_steps:
+                image = F.interpolate(image, size, mode="bilinear", align_corners=False)
+                maps = refine(image, maps, self.refine_steps, self.refine_dilations)
             scores = class_scores(maps, self.query_classes, self.logit_scale)
             if self.area_threshold is not None:
                 scores = suppress_small_classes(scores, self.area_threshold)
@@ -266,56 +382,16 @@ class OpenVocabularySegmenter(BaseSegmentor):
         return self.similarities(inputs)
 
 
-class OpenVocabularyPredictor(Predictor):
-    """Draw the labels of words over image files, with a legend of those that occur.
-
-    Beside the picture, ``<name>_labels.png`` contains the label of each pixel, and the JSON file the share of each
-    class.
-
-    Args:
-        model: the segmenter.
-        short_side: images are resized to this short side in pixels before they are segmented; None keeps their size.
-    """
-
-    endings = ("", "_labels")
-
-    def __init__(self, model: OpenVocabularySegmenter, short_side: int | None = None):
-        super().__init__()
-        from mmseg.utils import get_palette
-
-        self.model, self.short_side = model, short_side
-        colors = get_palette("ade")
-        self.palette = np.array([colors[i % len(colors)] for i in range(len(model.class_names))], np.uint8)
-
-    def prepare(self, path: Path, index: int) -> tuple[dict, np.ndarray]:
-        """As of the base class."""
-        pixels = np.array(read_image(path))
-        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
-        if self.short_side is not None:
-            factor = self.short_side / min(pixels.shape[:2])
-            size = [max(round(side * factor), 1) for side in pixels.shape[:2]]
-            image = F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=factor < 1)
-        return dict(image=image[0], ori_shape=pixels.shape[:2]), pixels
-
-    def predict(self, batch: list[dict]) -> list:
-        """As of the base class."""
-        device = self.model.text_embeddings.device
-        samples = []
-        for item in batch:
-            sample = SegDataSample(metainfo=dict(ori_shape=item["ori_shape"], img_shape=item["image"].shape[-2:]))
-            samples += self.model.predict(item["image"][None].to(device), [sample])
-        return samples
-
-    def write(self, stem: Path, pixels: np.ndarray, sample: SegDataSample) -> dict:
-        """As of the base class."""
-        labels = sample.pred_sem_seg.data[0].numpy()
-        present, counts = np.unique(labels, return_counts=True)
-        order = np.argsort(-counts, kind="stable")
-        gray = pixels.mean(axis=2, keepdims=True, dtype=np.float32)  # so that colors are those of the classes
-        drawn = np.rint(gray + np.float32(_OPACITY) * (self.palette[labels] - gray)).astype(np.uint8)
-        names = self.model.class_names
-        entries = [(names[label], tuple(map(int, self.palette[label]))) for label in present[order]]
-        write_png(f"{stem}.png", with_legend(beside(pixels, drawn), entries))
-        write_png(f"{stem}_labels.png", labels.astype(np.uint8 if len(names) <= 256 else np.uint16))
-        shares = zip(present[order], counts[order] / labels.size, strict=True)
-        return dict(classes=[dict(name=names[label], label=int(label), share=float(share)) for label, share in shares])
+def _build_clip(clip: str | dict | nn.Module) -> nn.Module:
+    """The model of both towers: given, loaded from a file, or built from a config."""
+    if isinstance(clip, str | Path):
+        return load_clip(clip)
+    if not isinstance(clip, Mapping):
+        return clip
+    if "type" in clip:
+        return MODELS.build(clip)
+    if unknown := sorted(set(clip) - {"vision", "text", "vision_options"}):
+        raise InputError(f"clip has no {', '.join(unknown)}: it has vision, text and vision_options, or a type")
+    if "vision" not in clip:
+        raise InputError("clip lacks vision: a published model such as PE-Core-L14-336, or the fields of a tower")
+    return CLIP(**clip)

@@ -33,6 +33,8 @@ def get_templates(templates: str | Sequence[str]) -> list[str]:
     Raises:
         ValueError: for an unknown name, no template, or one without exactly one ``{}``.
     """
+    if not isinstance(templates, str) and len(templates) == 1:
+        (templates,) = templates
     if isinstance(templates, str):
         if templates == "photo":
             return list(PHOTO)
@@ -112,7 +114,7 @@ def encode_texts(model: CLIP, texts: Sequence[str], names: Sequence[str] | None 
     """Normalized embeddings (N, D) of texts, computed in batches.
 
     Args:
-        model: both towers.
+        model: anything with ``encode_text``, ``context_length`` and ``logit_scale``.
         texts: N texts.
         names: what a warning about texts that are too long calls them; by default the texts.
 

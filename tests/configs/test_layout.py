@@ -89,7 +89,9 @@ def test_only_plain_values_stay(path):
 
 
 DATA = "ade20k|coco|davis|images|lvis|nyu|objects365|shapes|shapes_lvis|shards"
+DATA += "|cityscapes|cocoobject|cocostuff|context59|context60|voc20|voc21"
 METHOD = "align|depth|depth_linear|depth_sweep|deta|distill|dpt|linear|maskrcnn|propagation|propagation_sweep|sweep"
+METHOD += "|words"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)

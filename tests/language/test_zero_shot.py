@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from helpers.tiny_clip import tiny_clip
 from helpers.tiny_towers import photo_file
-from helpers.tool_runs import run_tool
+from helpers.tool_runs import call_tool
 from PIL import Image
 
 from pe_dense.cli import main
@@ -59,7 +59,8 @@ def test_prompt_ensemble(model):
 
 
 def test_templates():
-    assert get_templates("photo") == ["a photo of a {}."] and get_templates("none") == ["{}"]
+    assert get_templates("photo") == get_templates(["photo"]) == ["a photo of a {}."]
+    assert get_templates("none") == ["{}"]
     assert len(get_templates("imagenet")) == 80 and len(get_templates("vild")) == 14
     for wrong in ("imagnet", "a {} and a {}", []):
         with pytest.raises(ValueError, match="template"):
@@ -170,7 +171,7 @@ def test_labels_files_that_are_not_usable(tmp_path, folder, monkeypatch):
 def test_tool(folder, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out.json"
     words = ["--words", "a cat, a dog", "--device", "cpu"]
-    ended = run_tool("zeroshot", folder / "clip.pt", folder, folder / "clip.mp4", *words, "--json", out)
+    ended = call_tool("zeroshot", folder / "clip.pt", folder, folder / "clip.mp4", *words, "--json", out)
     assert ended.returncode == 0, ended.stderr
     results = json.loads(out.read_text())
     assert len(results) == 4 and len(ended.stdout.splitlines()) == 4

@@ -1,0 +1,33 @@
+"""Open-vocabulary segmentation of generated shapes with a tiny PE Core, without labels.
+
+    tools/test.py configs/shapes_words_pe_tiny.py CHECKPOINT --cfg-options model.mode=pooled
+
+CHECKPOINT is a file or run of both towers of these sizes. Modes and options as in ade20k_words_pe_l14.py.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ._base_.shapes import *
+    from ._base_.tiny_clip import *
+    from ._base_.words import *
+
+model.merge(
+    dict(
+        clip=dict(_delete_=True, **tiny_clip),
+        words="background, circle, square, triangle, star, ring, cross, crescent, heart",
+        templates=["a photo of a {}.", "a picture of a {}", "a {}"],
+        test_cfg=dict(crop_size=(64, 64), stride=(32, 32)),
+        init_cfg=None,
+    )
+)
+test_dataloader = shapes_loader(
+    "pe_dense.ShapesSegmentationDataset",
+    [
+        dict(type="pe_dense.LoadImage"),
+        dict(type="pe_dense.LoadLabelMap", num_classes=9),
+        dict(type="PackSegInputs"),
+    ],
+    data_prefix=dict(img_path="val", seg_map_path="semantic/val"),
+)
+del shapes_loader, tower, words_loader

@@ -1,0 +1,37 @@
+"""Open-vocabulary segmentation of PASCAL VOC's 20 classes, without the background, with PE Core L, without training.
+
+    tools/test.py configs/voc20_words_pe_l14.py
+
+Options as in ade20k_words_pe_l14.py.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ._base_.words import *
+
+names = """
+    aeroplane, bicycle, bird, boat, bottle, bus, car, cat, chair, cow, diningtable, dog, horse, motorbike,
+    person, pottedplant, sheep, sofa, train, tvmonitor
+"""
+classes = " ".join(names.split()).split(", ")
+data_root = "data/VOCdevkit/VOC2012"
+data_source = dict(
+    name="PASCAL VOC 2012",
+    url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012",
+    layout="JPEGImages/*.jpg, SegmentationClass/*.png and ImageSets/Segmentation/val.txt",
+)
+test_dataloader = words_loader(
+    dict(
+        type="BaseSegDataset",
+        reduce_zero_label=True,  # pixels of the background are ignored
+        metainfo=dict(classes=classes),
+        data_root=data_root,
+        ann_file="ImageSets/Segmentation/val.txt",
+        data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
+    ),
+    num_classes=20,
+    short_side=336,
+)
+model.merge(dict(words="voc20.txt"))
+del words_loader

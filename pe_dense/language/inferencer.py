@@ -1,0 +1,91 @@
+"""Inferencer for open-vocabulary segmentation, and the check before its test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmseg.utils import get_palette
+
+from pe_dense.backbones.build import choose_device
+from pe_dense.datasets.annotations import some
+from pe_dense.datasets.loading import image_reader, without_loading
+from pe_dense.engine.inferencer import Predictor
+from pe_dense.engine.runner import load_model_state
+from pe_dense.registry import HOOKS, INFERENCERS
+from pe_dense.segmentation import SegmentationPredictor
+from pe_dense.utils import read_checkpoint
+from pe_dense.utils.errors import ConfigError
+
+
+@INFERENCERS.register_module()
+class OpenVocabularyPredictor(SegmentationPredictor):
+    """Open-vocabulary segmentation inferencer: draws and writes what :class:`SegmentationPredictor` does.
+
+    Args:
+        config: config of an :class:`~pe_dense.language.OpenVocabularySegmenter`.
+        checkpoint: path, work dir (its last checkpoint) or ``hf://`` name of a model with both towers; None if
+            ``model.clip`` is the name of a file.
+        device: 'cuda', 'cpu', ...; by default a GPU if available.
+        words: classes to segment instead of the config's, as of
+            :func:`~pe_dense.language.open_vocabulary.parse_synonyms`.
+
+    Attributes:
+        metainfo: names and colors of the classes.
+
+    Raises:
+        CheckpointError: if the checkpoint has no text tower or does not match the config.
+        ConfigError: as :func:`~pe_dense.language.open_vocabulary.parse_synonyms`.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        checkpoint: str | None,
+        device: str | None = None,
+        words: str | Sequence[str] | None = None,
+    ):
+        Predictor.__init__(self)  # the base class reads a probe's checkpoint
+        device = choose_device(device)
+        init_default_scope(config.get("default_scope", "mmseg"))
+        model = MODELS.build(config.model if words is None else dict(config.model, words=words))
+        if checkpoint is not None:
+            load_model_state(model, read_checkpoint(checkpoint), str(checkpoint))
+        self.model = model.to(device).eval()
+        dataset = config.test_dataloader.dataset
+        colors = get_palette("ade")
+        if words is None:  # the data set's own colors
+            with DATASETS.switch_scope_and_registry(None) as registry:
+                usual = dataset.get("metainfo") or registry.get(dataset.type).METAINFO
+            colors = usual.get("palette") or colors
+        palette = [colors[i % len(colors)] for i in range(model.num_classes)]
+        self.metainfo = dict(classes=model.class_names, palette=palette)
+        self._reader = image_reader(dataset.pipeline)
+        self._pipeline = Compose(without_loading(dataset.pipeline))
+
+
+@HOOKS.register_module()
+class WordsCheckHook(Hook):
+    """Log the words of an open-vocabulary test, and compare the number of their classes with the data set's.
+
+    Raises:
+        ConfigError: if the numbers of classes differ, before the test.
+    """
+
+    def before_run(self, runner) -> None:
+        """Check the model."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        names = runner.test_loop.dataloader.dataset.metainfo["classes"]
+        if len(names) != model.num_classes:
+            raise ConfigError(
+                f"model.words has {model.num_classes} classes, the test data set {len(names)}: {some(names)}. Give one "
+                "item or line for each of them, in this order; a class's synonyms are separated by semicolons"
+            )
+        runner.logger.info(
+            f"{model.num_classes} classes by {len(model.queries)} words, {len(model.templates)} prompts of each, mode "
+            f"{model.mode}; words: {runner.cfg.model.words}"
+        )
