@@ -2,7 +2,8 @@
 """Explore backbone features in a local web page: tools/explore.py PE-Spatial-B16-512 work_dirs/demo
 
 Upload two images, choose backbone and layer, and click a point to see the similar regions of both images. Two backbones
-can be compared side by side. Images stay on this machine.
+can be compared side by side. With a PE Core model, images are compared with words that you type. Images stay on this
+machine.
 """
 
 import argparse

@@ -21,6 +21,7 @@ from pe_dense.utils.video import EXTENSIONS, read_video
 PHOTO = ("a photo of a {}.",)
 TEMPLATES = ("photo", "imagenet", "vild", "none")
 _TEXTS_PER_BATCH = 256
+_LONGEST_PROMPT = 4096  # tokens, more than any context
 
 
 def get_templates(templates: str | Sequence[str]) -> list[str]:
@@ -107,6 +108,22 @@ def class_embeddings(model: CLIP, names: Sequence[str], templates: str | Sequenc
     told = [name for name in names for _ in templates]
     embeddings = encode_texts(model, prompts, told).unflatten(0, (len(names), len(templates)))
     return F.normalize(embeddings.mean(dim=1), dim=-1)
+
+
+def truncated_words(model: CLIP, names: Sequence[str], templates: str | Sequence[str] = "photo") -> list[str]:
+    """Return the names with a prompt that is longer than the context of the model.
+
+    Args:
+        model, names, templates: as of :func:`class_embeddings`.
+    """
+    templates = get_templates(templates)
+    long = get_text_tokenizer(_LONGEST_PROMPT)
+    return [
+        name
+        for name in names
+        # The end-of-text token has the largest id.
+        if long([t.replace("{}", name) for t in templates]).argmax(dim=1).max() >= model.context_length
+    ]
 
 
 @torch.no_grad()

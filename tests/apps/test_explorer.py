@@ -1,23 +1,36 @@
 """The explorer's API over HTTP, and the options of its start."""
 
+import base64
 import io
 
 import numpy as np
 import pytest
+import torch
 from helpers.explorer_server import request, serving
+from helpers.tiny_clip import tiny_clip
 from helpers.tiny_towers import ARCH, photo_file, tiny_tower
 from PIL import Image
 
 from pe_dense.apps.explorer import Explorer
 from pe_dense.apps.explorer.app import MAX_BYTES, is_loopback
-from pe_dense.apps.explorer.cli import start
+from pe_dense.apps.explorer.cli import _open, start
+from pe_dense.backbones import save_weights
+from pe_dense.language import OpenVocabularySegmenter, save_clip
 from pe_dense.utils.errors import ConfigError
+from pe_dense.visualization.features import prepare
+
+PATCHES = ["pooled", "proxy", "self", "naive"]
 
 
 @pytest.fixture(scope="module")
-def explorer():
+def clip():
+    return tiny_clip()
+
+
+@pytest.fixture(scope="module")
+def explorer(clip):
     towers = dict(first=tiny_tower(), second=tiny_tower(arch=dict(ARCH, layers=2, patch_size=8, image_size=32)))
-    return Explorer(towers, max_size=128)
+    return Explorer(towers | dict(core=clip.visual), dict(core=clip), max_size=128)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +54,12 @@ def picture(content):
 
 
 def test_page_refers_to_no_other_host(ask):
-    for path, kind in (("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")):
+    for path, kind in (
+        ("/", "text/html"),
+        ("/page.css", "text/css"),
+        ("/page.js", "text/javascript"),
+        ("/words.js", "text/javascript"),
+    ):
         status, content, headers = ask(path)
         assert status == 200
         assert headers["Content-Type"] == f"{kind}; charset=utf-8"
@@ -51,7 +69,11 @@ def test_page_refers_to_no_other_host(ask):
 
 def test_describe(ask):
     assert ask("/describe")[1] == dict(
-        towers=[dict(name="first", layers=3, patch=4, size=16), dict(name="second", layers=2, patch=8, size=32)],
+        towers=[
+            dict(name="first", layers=3, patch=4, size=16, no_words="first has no text tower; load PE-Core-B16-224"),
+            dict(name="second", layers=2, patch=8, size=32, no_words="second has no text tower; load PE-Core-B16-224"),
+            dict(name="core", layers=2, patch=8, size=32, patches=PATCHES),
+        ],
         min_size=64,
         max_size=128,
         max_bytes=MAX_BYTES,
@@ -116,7 +138,7 @@ def test_old_maps_are_dropped():
 @pytest.mark.parametrize(
     ("path", "query", "message"),
     [
-        ("/colors", dict(tower="third"), "unknown backbone 'third'; available: first, second"),
+        ("/colors", dict(tower="third"), "unknown backbone 'third'; available: first, second, core"),
         ("/colors", dict(layer=3), "layer 3 is out of range: first has layers 0 to 2"),
         ("/colors", dict(layer="x"), "layer must be of type int, got 'x'"),
         ("/colors", dict(size="9" * 5000), "size must be of type int, got '99999"),
@@ -126,6 +148,23 @@ def test_old_maps_are_dropped():
         ("/similarity", dict(x="nan", y=0, source="{0}"), "point nan,0 is outside the image"),
         ("/similarity", dict(x=0.5, y=0.5), "/similarity needs the parameter source"),
         ("/image", dict(), "image expired; upload it again"),
+        ("/words", dict(tower="first", words="dog"), "first has no text tower; load PE-Core-B16-224"),
+        ("/words", dict(tower="core"), "/words needs the parameter words"),
+        ("/words", dict(tower="core", words=" "), "the list of words is empty: give class names"),
+        ("/words", dict(tower="core", words="dog,,cat"), "word 2 of 3 is empty: remove a comma"),
+        ("/words", dict(tower="core", words="dog, Dog "), "class names are given twice: dog"),
+        ("/words", dict(tower="core", words="\u200b"), "has no visible character"),
+        ("/words", dict(tower="core", words=",".join(map(str, range(21)))), "21 words are too many: at most 20"),
+        (
+            "/words",
+            dict(tower="core", words="a, " + 101 * "b"),
+            f"word '{20 * 'b'}...' has 101 characters; at most 100",
+        ),
+        ("/words", dict(tower="core", words="dog", patches="mean"), "patches 'mean' is not one of pooled, proxy"),
+        ("/words", dict(tower="core", words="dog", patches="proxy"), "need the name of a backbone; available: first"),
+        ("/words", dict(tower="core", words="dog", background="nan"), "background nan is out of range"),
+        ("/words", dict(tower="core", words="dog", size=129), "size 129 is out of range: it must be 64 to 128 px"),
+        ("/words.png", dict(tower="core", words="dog", image="0"), "image expired; upload it again"),
     ],
 )
 def test_invalid_parameters(ask, images, path, query, message):
@@ -134,6 +173,89 @@ def test_invalid_parameters(ask, images, path, query, message):
     status, content, _ = ask(path, **query)
     assert status == 400
     assert message in content["error"]
+
+
+def embedded(url):
+    return picture(base64.b64decode(url.removeprefix("data:image/png;base64,")))
+
+
+@pytest.mark.parametrize("query", [dict(), dict(patches="self"), dict(patches="proxy", proxy="second")])
+def test_words(explorer, ask, images, clip, query):
+    """The maps are those of the segmenter; a word's best synonym counts."""
+    place = dict(tower="core", size=64, image=images[0])
+    status, found, _ = ask("/words", words="grass, a dog; puppy", **place, **query)
+    assert status == 200, found
+    options = dict(mode=query.get("patches", "pooled"), templates="photo")
+    proxy = explorer.towers["second"] if "proxy" in query else None
+    model = OpenVocabularySegmenter(clip, "grass, a dog; puppy", proxy=proxy, **options)
+    with torch.no_grad():
+        embeddings, grid = model.patch_embeddings(prepare(explorer._image(images[0]), clip.visual, 64))
+        cosines = (embeddings[0] @ model.text_embeddings.T).T
+        lead = (cosines[0] - cosines[1:].amax(dim=0)).unflatten(0, grid)
+    grass, dog = found["words"]
+    assert (grass["name"], dog["name"]) == ("grass", "a dog")
+    assert (grass["low"], grass["high"]) == pytest.approx((cosines[0].min().item(), cosines[0].max().item()), abs=1e-5)
+    assert dog["high"] == pytest.approx(cosines[1:].max().item(), abs=1e-5)
+    assert grass["share"] + dog["share"] == pytest.approx(1) and found["none"] == 0
+    assert abs(grass["share"] - (lead > 0).float().mean().item()) < 0.1
+    assert (grass["color"], dog["color"]) == ("#1f77b4", "#ff7f0e")
+    heat, labels = embedded(grass["heat"]), embedded(found["labels"])
+    assert heat.shape == labels.shape == (360, 480, 3)
+    blue, orange = 0.6 * (180 - 31), 0.6 * (14 - 255)  # of blue less red, at 60 % opacity over a gray photo
+    centers = labels[30::60, 30::60].astype(int)  # of the patches
+    tints = centers[..., 2] - centers[..., 0]
+    sure = lead.abs().numpy() > 0.01
+    assert sure.sum() > 10
+    assert np.abs(tints - np.where(lead > 0, blue, orange))[sure].max() < 2
+    heats = heat[30::60, 30::60].astype(int).sum(axis=-1)
+    assert np.corrcoef(heats.ravel(), cosines[0])[0, 1] > 0.8
+
+
+def test_words_background_and_sheet(ask, images):
+    place = dict(tower="core", size=64, image=images[1], words="a dog, 猫")
+    sure, unsure = (ask("/words", **place, background=value)[1] for value in (0.5, 1))
+    assert sure["none"] == 0 and unsure["none"] == 1
+    assert np.ptp(embedded(unsure["labels"]), axis=-1).max() == 0
+    status, content, headers = ask("/words.png", **place)
+    assert (status, headers["Content-Type"]) == (200, "image/png")
+    assert picture(content).shape[1] == 4 * 240 + 5 * 12  # the image, two heat maps and the labels of a portrait
+
+
+def test_words_are_embedded_once(explorer, ask, images, clip, monkeypatch):
+    asked, images_run = [], []
+    encode = clip.encode_text
+    monkeypatch.setattr(clip, "encode_text", lambda text, **options: asked.append(len(text)) or encode(text, **options))
+    handle = clip.visual.conv1.register_forward_hook(lambda *_: images_run.append(1))
+    place = dict(tower="core", size=96, image=images[0])
+    first = ask("/words", words="bird, tree", **place)[1]
+    again = ask("/words", words="tree, sea, bird", **place)[1]
+    handle.remove()
+    assert asked == [2, 1] and images_run == [1]
+    assert [word["heat"] for word in first["words"]] == [again["words"][2]["heat"], again["words"][0]["heat"]]
+    monkeypatch.setattr("pe_dense.apps.explorer.explorer._MAX_TEXTS", 2)
+    ask("/words", words="one, two, three", **place)
+    assert list(explorer._texts) == [("core", "two"), ("core", "three")]
+
+
+def test_words_of_any_text(ask, images):
+    place = dict(tower="core", size=64, image=images[0])
+    long = "a word that has far more tokens than the context of this tiny model holds"
+    names = ["🐕‍🦺", "كلب", "<b>&amp", "x\x07y", long]
+    status, found, _ = ask("/words", words=",".join(names), **place)
+    assert status == 200
+    assert [word["name"] for word in found["words"]] == [*names[:4], long]
+    assert found["notes"] == [f"'{long}' is longer than the model's context and was truncated"]
+    assert ask("/words.png", words=",".join(names), **place)[0] == 200
+
+
+def test_text_towers_are_found_in_files(clip, tmp_path):
+    save_clip(clip, tmp_path / "clip.pt")
+    tower, found = _open(str(tmp_path / "clip.pt"), torch.device("cpu"))
+    assert tower is found.visual
+    assert torch.equal(found.token_embedding.weight, clip.token_embedding.weight)
+    save_weights(tiny_tower(arch="PE-Spatial-T16-512"), tmp_path / "tower.pt")
+    tower, found = _open(f"PE-Spatial-T16-512={tmp_path / 'tower.pt'}", torch.device("cpu"))
+    assert (tower.name, found) == ("PE-Spatial-T16-512", None)
 
 
 def encoded(kind, size=(8, 8)):

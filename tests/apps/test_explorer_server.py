@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 import pytest
 from helpers.explorer_server import request, send_raw, serving
+from helpers.tiny_clip import tiny_clip
 from helpers.tiny_towers import photo_file, tiny_tower
 
 from pe_dense.apps.explorer import Explorer
@@ -21,7 +22,8 @@ from pe_dense.apps.explorer.server import SECURITY_HEADERS
 
 @pytest.fixture(scope="module")
 def explorer():
-    return Explorer(dict(tower=tiny_tower()), max_size=512)
+    clip = tiny_clip(layers=3)
+    return Explorer(dict(tower=tiny_tower(), core=clip.visual), dict(core=clip), max_size=512)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +124,34 @@ def test_abandoned_requests_are_canceled(server, image, held_tower):
     assert held_tower.blocks <= 1
     assert request(server.address, "/colors", size=300, **query)[0] == 200
     assert len(held_tower.sizes) == 2
+
+
+@pytest.mark.parametrize("part", ["image", "text"])
+def test_abandoned_words_are_canceled(server, image, explorer, part):
+    """Between the blocks of the image tower and of the text tower."""
+    clip, entered, proceed, ran = explorer.clips["core"], Event(), Event(), []
+    blocks = list(clip.visual.fsdp_units() if part == "image" else clip.transformer.resblocks)
+
+    def hold(*_):
+        entered.set()
+        assert proceed.wait(60)
+
+    query = dict(tower="core", size=64, image=image, words=f"a {part}")
+    explorer._segmenter("core", "pooled", None)
+    handles = [blocks[0].register_forward_hook(hold)]
+    handles += [block.register_forward_hook(lambda *_: ran.append(1)) for block in blocks[1:]]
+    abandoned = open_request(server, "/words", **query)
+    assert entered.wait(60)
+    abandoned.close()
+    time.sleep(0.2)  # until the server has seen it
+    proceed.set()
+    wait_until(lambda: server._app.runs._taken == 0)
+    for handle in handles:
+        handle.remove()
+    assert ran == []
+    status, content, headers = request(server.address, "/words", **query)
+    assert status == 200
+    assert {name: headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
 
 
 def test_stopping_cancels_the_running_job(held_tower, explorer):

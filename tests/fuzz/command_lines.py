@@ -200,7 +200,7 @@ def stubs(seen: dict):
             (build_runner, "check_weights", lambda config: None),
             (inferencer, "INFERENCERS", SimpleNamespace(build=build_inferencer, get=INFERENCERS.get)),
             (build, "open_tower", open_tower),
-            (explorer, "_open", lambda name, device: open_tower(name.partition("=")[0] or None, "absent.pth")),
+            (explorer, "_open", lambda name, _: (open_tower(name.partition("=")[0] or None, "absent.pth"), None)),
             (explorer, "Explorer", mock.Mock()),
             (explorer, "ExplorerServer", lambda *_: SimpleNamespace(address=("", 0), run=lambda: None)),
             (features, "FigureInputs", mock.Mock()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import logging
 from collections.abc import Awaitable, Callable
@@ -21,16 +22,20 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pe_dense.apps.explorer.explorer import Explorer, InvalidRequest, JobCanceled, JobQueue, QueueFull
+from pe_dense.utils.errors import UserError
 from pe_dense.utils.image import ImageError
+from pe_dense.visualization.figures import word_colors, word_heat, word_labels, word_sheet
 
 MAX_BYTES = 32 << 20
-MAX_RUNS = 16  # requests that run a backbone or wait for it; a page has at most 8 at a time
+MAX_RUNS = 16  # requests that run a backbone or wait for it; a page has at most 10 at a time
 MAX_IMAGE_REQUESTS = 8  # each may have an upload of MAX_BYTES in memory
+MAX_WORDS, MAX_WORD_LENGTH = 20, 100  # of a request, synonyms included; characters
 READ_SECONDS = 60  # that the next part of an upload may take
 _PAGE = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
+    "/words.js": ("words.js", "text/javascript"),
 }
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
@@ -58,10 +63,13 @@ class ExplorerApp:
             Route("/image", self._post_image, methods=["POST"]),
             Route("/colors", self._colors, methods=["GET"]),
             Route("/similarity", self._similarity, methods=["GET"]),
+            Route("/words", self._words, methods=["GET"]),
+            Route("/words.png", self._word_sheet, methods=["GET"]),
         ]
         handlers = {
             HTTPException: lambda request, error: _error(error.status_code, error.detail),
             InvalidRequest: lambda request, error: _error(400, str(error)),
+            UserError: lambda request, error: _error(400, str(error)),
             QueueFull: lambda request, error: _error(503, "the server is busy; try again", {"Retry-After": "1"}),
             JobCanceled: lambda request, error: _error(503, "the server is shutting down"),
             ClientDisconnect: lambda request, error: _error(400, "the client disconnected"),  # reaches nobody
@@ -121,6 +129,31 @@ class ExplorerApp:
     def _draw_similarity(self, *args) -> tuple[bytes, float, float]:
         picture, low, high = self.explorer.similarity(*args)
         return _png(picture), low, high
+
+    async def _words(self, request: Request) -> Response:
+        with self.runs.place():
+            job = self.runs.run(self._draw_words, *_Query(request).words())
+            return JSONResponse(await _unless_disconnected(request, job))
+
+    def _draw_words(self, *args) -> dict:
+        names, photo, maps, truncated = self.explorer.words(*args)
+        *shares, none = maps.shares
+        words = []
+        for name, color, share, cosines in zip(names, word_colors(len(names)), shares, maps.cosines, strict=True):
+            heat, low, high = word_heat(photo, cosines)
+            color = "#{:02x}{:02x}{:02x}".format(*color)
+            words.append(dict(name=name, color=color, share=share, low=low, high=high, heat=_data_url(heat)))
+        notes = [f"'{word}' is longer than the model's context and was truncated" for word in truncated]
+        return dict(words=words, labels=_data_url(word_labels(photo, maps)), none=none, notes=notes)
+
+    async def _word_sheet(self, request: Request) -> Response:
+        with self.runs.place():
+            job = self.runs.run(self._draw_word_sheet, *_Query(request).words())
+            return _picture(await _unless_disconnected(request, job))
+
+    def _draw_word_sheet(self, tower: str, size: int, image: str, words: str, patches: str, *others) -> bytes:
+        names, photo, maps, _ = self.explorer.words(tower, size, image, words, patches, *others)
+        return _png(word_sheet("", photo, names, maps, f"{tower}, {patches} patches, input {size} px"))
 
 
 def is_loopback(host: str) -> bool:
@@ -189,6 +222,20 @@ class _Query:
         """Parse backbone, layer, size and image."""
         return self.text("tower"), self.number("layer", int), self.number("size", int), self.text("image")
 
+    def words(self) -> tuple[str, int, str, str, str, str | None, float]:
+        """Parse the arguments of :meth:`~pe_dense.apps.explorer.explorer.Explorer.words`."""
+        words = self.text("words")
+        parts = words.replace(";", ",").split(",")
+        if len(parts) > MAX_WORDS:
+            raise HTTPException(400, f"{len(parts)} words are too many: at most {MAX_WORDS} are compared")
+        longest = max((part.strip() for part in parts), key=len)
+        if len(longest) > MAX_WORD_LENGTH:
+            told = f"word '{longest[:20]}...' has {len(longest)} characters"
+            raise HTTPException(400, f"{told}; at most {MAX_WORD_LENGTH} are allowed")
+        place = self.text("tower"), self.number("size", int), self.text("image"), words
+        patches, proxy = self.text("patches", "pooled"), self.text("proxy", "") or None
+        return *place, patches, proxy, self.number("background", float) if "background" in self._values else 0.0
+
 
 async def _read_body(request: Request) -> bytes:
     """Read the request body, whose declared length must be within the limit.
@@ -246,6 +293,10 @@ def _png(picture: Image.Image) -> bytes:
     content = io.BytesIO()
     picture.save(content, "PNG", compress_level=1)
     return content.getvalue()
+
+
+def _data_url(picture: Image.Image) -> str:
+    return f"data:image/png;base64,{base64.b64encode(_png(picture)).decode()}"
 
 
 def _picture(content: bytes, headers: dict[str, str] | None = None) -> Response:

@@ -11,9 +11,13 @@ from mmengine.logging import MMLogger
 from pe_dense.apps.explorer.app import is_loopback
 from pe_dense.apps.explorer.explorer import MIN_SIZE, Explorer
 from pe_dense.apps.explorer.server import ExplorerServer
+from pe_dense.apps.visualize import open_both_towers
 from pe_dense.backbones import PE_CONFIGS
 from pe_dense.backbones.base import TIMM_PREFIX, Backbone
-from pe_dense.backbones.build import choose_device, open_tower
+from pe_dense.backbones.build import RANDOM, choose_device, open_tower
+from pe_dense.language.clip import CLIP, clip_state
+from pe_dense.language.text_tower import TEXT_CONFIGS
+from pe_dense.utils import CheckpointError, read_checkpoint
 from pe_dense.utils.errors import ConfigError
 
 _logger = logging.getLogger(__name__)
@@ -48,7 +52,9 @@ def start(
         raise ConfigError(f"each backbone may be given once, got {', '.join(towers)}")
     MMLogger.get_current_instance().setLevel(logging.WARNING)
     device = choose_device(device)
-    explorer = Explorer({name: _open(name, device) for name in towers}, max_size=max_size)
+    opened = {name: _open(name, device) for name in towers}
+    clips = {name: clip for name, (_, clip) in opened.items() if clip}
+    explorer = Explorer({name: tower for name, (tower, _) in opened.items()}, clips, max_size=max_size)
     try:
         server = ExplorerServer(explorer, host, port)
     except OSError as error:
@@ -59,8 +65,24 @@ def start(
     return server, f"http://{shown}:{server.address[1]}/"
 
 
-def _open(name: str, device: torch.device) -> Backbone:
+def _open(name: str, device: torch.device) -> tuple[Backbone, CLIP | None]:
+    """Load a backbone, with its text tower if there is one."""
     arch, separator, weights = name.partition("=")
-    if arch in PE_CONFIGS or arch.startswith(TIMM_PREFIX):
-        return open_tower(arch, weights if separator else None, device=device)
-    return open_tower(None, name, device=device)
+    known = arch in PE_CONFIGS or arch.startswith(TIMM_PREFIX)
+    arch, weights = (arch, weights if separator else None) if known else (None, name)
+    if _has_text_tower(arch, weights):
+        clip = open_both_towers(arch, weights, device=device)
+        return clip.visual, clip
+    return open_tower(arch, weights, device=device), None
+
+
+def _has_text_tower(arch: str | None, weights: str | None) -> bool:
+    if arch is not None and arch not in TEXT_CONFIGS:
+        return False
+    if weights in (None, RANDOM):
+        return arch is not None
+    try:
+        clip_state(read_checkpoint(weights), weights)
+    except CheckpointError:  # without one; if it cannot be read at all, `open_tower` says so
+        return False
+    return True

@@ -151,6 +151,7 @@ function refresh() {
       }
     }
   }
+  refreshWords();
 }
 
 function makeDrop(number) {
@@ -245,6 +246,7 @@ async function start() {
   state.size = Number(slider.value);
   [0, 1].forEach(makeDrop);
   [0, 1].forEach(makeColumn);
+  makeWords();
   // A file dropped beside a field would replace the page.
   for (const type of ["dragover", "drop"]) document.addEventListener(type, (event) => event.preventDefault());
   refresh();
