@@ -117,7 +117,13 @@ def test_nyu_dpt_recipe():
     assert steps["pe_dense.CropBox"].box == (43, 45, 608, 472)
     assert (steps["RandomRotate"].prob, steps["RandomRotate"].degree) == (0.5, 2.5)
     assert steps["RandomCrop"].crop_size == (416, 544)
+    assert (steps["pe_dense.GammaBrightnessColor"].prob, steps["RandomFlip"].prob) == (0.5, 0.5)
     assert "pe_dense.CropBox" not in [step.type for step in config.test_dataloader.dataset.pipeline]
+    # Eigen's mask, [45:471, 41:601] of 480 x 640; depth up to 10 m; the average with the flipped image.
+    for evaluator in (config.val_evaluator, config.test_evaluator):
+        assert (evaluator.crop_type, evaluator.min_depth_eval, evaluator.max_depth_eval) == ("nyu_crop", 1e-3, 10.0)
+    assert config.model.test_cfg == dict(mode="whole", flip=True)
+    assert (config.model.decode_head.min_depth, config.model.decode_head.max_depth) == (1e-3, 10.0)
 
 
 def test_nyu(tmp_path):
