@@ -210,8 +210,7 @@ def _check_objects(findings: Findings, annotations: list[dict], sizes: np.ndarra
     boxes = _read_boxes(findings, annotations)
     if masks is False:
         found = Masks(len(annotations))
-        for annotation in annotations:
-            annotation.pop("segmentation", None)
+        remove_masks(annotations)
     else:
         found = check_masks(findings, annotations, sizes, required=bool(masks))
     areas = _read_areas(findings, annotations, boxes, found.area)
@@ -225,6 +224,12 @@ def _check_objects(findings: Findings, annotations: list[dict], sizes: np.ndarra
         )
     elif masks is not False:
         _compare_masks(findings, annotations, boxes, areas, sizes, found)
+
+
+def remove_masks(annotations: list[dict]) -> None:
+    """Remove the masks of annotations in place."""
+    for annotation in annotations:
+        annotation.pop("segmentation", None)
 
 
 def _of_objects(annotations: list[dict], extent: np.ndarray) -> np.ndarray:

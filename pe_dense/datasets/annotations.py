@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mmengine.logging import print_log
 
-from pe_dense.datasets.annotation_check import check_content
+from pe_dense.datasets.annotation_check import check_content, remove_masks
 from pe_dense.utils.errors import ConfigError, InputError
 
 # Fields with the name of an image's file; the first one present is used. COCO's files have `coco_url`, too, but their
@@ -41,6 +43,7 @@ def read_annotations(path: str | Path, *, masks: bool | None = None, quiet: bool
     """Read an annotation file in COCO's or LVIS's format, check it and repair what has one meaning.
 
     See :func:`pe_dense.datasets.annotation_check.check_content` for what is repaired; repairs are logged in a warning.
+    A file without any is not checked again in the same process, unless it changed.
 
     Args:
         path: a JSON file with ``images``, ``annotations`` and ``categories``.
@@ -57,17 +60,42 @@ def read_annotations(path: str | Path, *, masks: bool | None = None, quiet: bool
             that cannot be read, boxes in another convention. Each comes with the field, the number of entries and the
             first ids.
     """
+    version = _version(path)
     content = read_json(path)
     if not isinstance(content, dict):
         raise AnnotationError(
             f"{path} is not a valid annotation file: it contains a {type(content).__name__}, not a dict"
         )
+    if version in _checked and _checked[version] >= _STRICTNESS[masks]:
+        if masks is False:
+            remove_masks(content["annotations"])
+        return content
     findings = check_content(content, masks=masks)
+    if version is not None and not findings.problems and not findings.repairs:
+        _checked[version] = _STRICTNESS[masks]
     if findings.problems:
         raise AnnotationError(f"{path} is not a valid annotation file: {'; '.join(findings.problems)}")
     if findings.repairs and not quiet:
         print_log(f"{path}: repaired on reading: {'; '.join(findings.repairs)}", "current", logging.WARNING)
     return content
+
+
+# Versions of files that were checked in this process and needed no repair, with the strictness of the check. The checks
+# of data set, metric and losses would take as long as reading the file each.
+_checked: dict[tuple, int] = {}
+_STRICTNESS = {False: 0, None: 1, True: 2}
+_SETTLED = 0.1  # seconds; file systems may not tell two changes within a few milliseconds apart
+
+
+def _version(path: str | Path) -> tuple | None:
+    """Key of a file with its present content; None if it was changed just now or does not exist."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    if time.time() - status.st_mtime < _SETTLED:
+        return None
+    return os.path.realpath(path), status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def missing_fields(content: dict, wanted: Mapping[str, Sequence[str]]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 from mmengine import fileio
@@ -47,8 +48,23 @@ class LoadLabelMap(LoadAnnotations):
         self.value_map = _checked_value_map(value_map) if value_map else None
 
     def _load_seg_map(self, results: dict) -> None:
+        results["gt_seg_map"] = self.labels(_read_map(results["seg_map_path"]), results)
+        results["seg_fields"].append("gt_seg_map")
+
+    def labels(self, values: np.ndarray, results: dict) -> np.ndarray:
+        """Check the values of a map and convert them to labels.
+
+        Args:
+            values: (H, W), as stored.
+            results: entry of the data set, with ``ori_shape``.
+
+        Returns:
+            (H, W) uint8.
+
+        Raises:
+            MapError: with file, sizes or labels.
+        """
         path = results["seg_map_path"]
-        values = _read_map(path)
         if values.ndim != 2:
             raise MapError(f"label map {path} is of shape {values.shape}: it must have one channel of labels")
         _check_size(values, results, "label map", path)
@@ -59,8 +75,7 @@ class LoadLabelMap(LoadAnnotations):
                 f"label map {path} has values {values.min()}..{values.max()}, outside of the 0..255 of 8 bits; "
                 "value_map of pe_dense.LoadLabelMap says what values mean"
             )
-        results["gt_seg_map"] = labels = self._reduce(values.astype(np.uint8), results)
-        results["seg_fields"].append("gt_seg_map")
+        labels = self._reduce(values.astype(np.uint8), results)
         present = np.unique(labels)
         wrong = present[(present >= self.num_classes) & (present != self.ignore_index)]
         if len(wrong):
@@ -70,6 +85,7 @@ class LoadLabelMap(LoadAnnotations):
                 f"0..{self.num_classes - 1}, and {self.ignore_index} for pixels without a class; if its values mean "
                 "something else, set value_map of pe_dense.LoadLabelMap"
             )
+        return labels
 
     def _translate(self, values: np.ndarray, path: str) -> np.ndarray:
         present = np.unique(values)
@@ -123,20 +139,14 @@ def check_label_values(dataset) -> None:
     Raises:
         MapError: with the values found and their counts.
     """
-    reader = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadLabelMap)), None)
+    reader = _reader(dataset, LoadLabelMap)
     if reader is None or reader.num_classes < 2:
         return
-    values, classes, maps = Counter(), Counter(), 0
-    last = len(dataset) - 1
-    spread = list(dict.fromkeys(round(last * i / 15) for i in range(16)))
-    for index in dict.fromkeys([*spread, *range(len(dataset))]):
-        item = dataset.get_data_info(index)
-        path = item["seg_map_path"]
-        raw = _read_map(path)
-        results = dict(item, ori_shape=raw.shape[:2], seg_fields=[])
-        reader._load_seg_map(results)
-        maps += 1
-        for counter, array in ((values, raw), (classes, results["gt_seg_map"])):
+    values, classes = Counter(), Counter()
+    for item in _all_entries(dataset):
+        raw = _read_map(item["seg_map_path"])
+        labels = reader.labels(raw, dict(item, ori_shape=raw.shape[:2]))
+        for counter, array in ((values, raw), (classes, labels)):
             numbers, counts = np.unique(array, return_counts=True)
             counter.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
         if len(classes.keys() - {reader.ignore_index}) >= 2:
@@ -149,7 +159,45 @@ def check_label_values(dataset) -> None:
         if (set(values) <= {0, 255} and 255 in values)
         else " If the values mean something else, set value_map of pe_dense.LoadLabelMap."
     )
-    raise MapError(f"All {maps} label maps have the values {found}: that is {what}, nothing to learn.{binary}")
+    raise MapError(f"All {len(dataset)} label maps have the values {found}: that is {what}, nothing to learn.{binary}")
+
+
+def check_depths(dataset) -> None:
+    """Check that a training set's depth maps contain a known depth.
+
+    The first map is enough for most data sets; all maps are read only if they have none.
+
+    Args:
+        dataset: mmseg data set, with :class:`LoadDepthMap` in its pipeline.
+
+    Raises:
+        MapError: with the number of maps and pixels.
+    """
+    reader = _reader(dataset, LoadDepthMap)
+    if reader is None:
+        return
+    pixels = 0
+    for item in _all_entries(dataset):
+        depth = reader.read(item["depth_map_path"])
+        if depth.any():
+            return
+        pixels += depth.size
+    raise MapError(
+        f"All {pixels:,} pixels of {len(dataset)} depth maps, {item['depth_map_path']} among them, are 0, which means "
+        "unknown: there is nothing to learn"
+    )
+
+
+def _reader(dataset, kind: type):
+    return next((step for step in dataset.pipeline.transforms if isinstance(step, kind)), None)
+
+
+def _all_entries(dataset) -> Iterator[dict]:
+    """Entries of a data set: some that are spread over it first, then the others."""
+    last = len(dataset) - 1
+    spread = [round(last * i / 15) for i in range(16)]
+    for index in dict.fromkeys([*spread, *range(len(dataset))]):
+        yield dataset.get_data_info(index)
 
 
 @TRANSFORMS.register_module()
@@ -172,21 +220,31 @@ class LoadDepthMap(LoadDepthAnnotation):
 
     def transform(self, results: dict) -> dict:
         """Read the map to ``gt_depth_map`` (H, W), float32, in meters; 0 where depth is unknown."""
+        results["gt_depth_map"] = depth = self.read(results["depth_map_path"])
+        results["seg_fields"].append("gt_depth_map")
+        results["depth_rescale_factor"] = self.depth_rescale_factor
+        _check_size(depth, results, "depth map", results["depth_map_path"])
+        return results
+
+    def read(self, path: str) -> np.ndarray:
+        """Read a map.
+
+        Returns:
+            (H, W) float32, in meters; 0 where depth is unknown.
+
+        Raises:
+            MapError: for a file that cannot be read, or with NaN, infinite or negative depth.
+        """
         if self.decode_backend == "cv2":
-            depth = _read_map(results["depth_map_path"]).astype(np.float32)
-            results["gt_depth_map"] = depth * np.float32(self.depth_rescale_factor)
-            results["seg_fields"].append("gt_depth_map")
-            results["depth_rescale_factor"] = self.depth_rescale_factor
+            depth = _read_map(path).astype(np.float32) * np.float32(self.depth_rescale_factor)
         else:
-            results = super().transform(results)
-        path, depth = results["depth_map_path"], results["gt_depth_map"]
-        _check_size(depth, results, "depth map", path)
+            depth = super().transform(dict(depth_map_path=path, seg_fields=[]))["gt_depth_map"]
         finite = np.isfinite(depth)
         if not finite.all():
             raise MapError(f"depth map {path} has {np.count_nonzero(~finite)} pixels of NaN or infinity: 0 is unknown")
         if depth.min() < 0:
             raise MapError(f"depth map {path} has negative depths, down to {depth.min():g} m")
-        return results
+        return depth
 
 
 def _check_size(values: np.ndarray, results: dict, what: str, path: str) -> None:

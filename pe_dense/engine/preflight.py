@@ -138,10 +138,22 @@ def check_images(dataset) -> None:
             from its annotation.
         ValueError: for a map that does not match, see :mod:`pe_dense.datasets.label_maps`.
     """
-    while not hasattr(dataset, "get_data_info") or hasattr(dataset, "dataset"):
-        if not hasattr(dataset, "dataset"):
-            return
-        dataset = dataset.dataset
+    for inner in _built_datasets(dataset):
+        _check_images(inner)
+
+
+def _built_datasets(dataset) -> Iterator:
+    """Iterate over the MMEngine data sets in any wrappers, such as concatenations."""
+    if hasattr(dataset, "datasets"):
+        for inner in dataset.datasets:
+            yield from _built_datasets(inner)
+    elif hasattr(dataset, "dataset"):
+        yield from _built_datasets(dataset.dataset)
+    elif hasattr(dataset, "get_data_info"):
+        yield dataset
+
+
+def _check_images(dataset) -> None:
     name, source = type(dataset).__name__, getattr(dataset, "ann_file", None) or "its folder"
     listed: dict[str, set[str]] = {}
     for kind, key in _FILES.items():
@@ -190,7 +202,7 @@ def _check_some_maps(dataset) -> None:
         return
     from mmcv.transforms import LoadImageFromFile
 
-    from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap, check_label_values
+    from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap
 
     readers = (LoadImageFromFile, LoadLabelMap, LoadDepthMap)
     steps = [step for step in dataset.pipeline.transforms if isinstance(step, readers)]
@@ -199,8 +211,28 @@ def _check_some_maps(dataset) -> None:
             item = step(item)
             if item is None:  # an image that is skipped
                 break
-    if dataset.get_data_info(0).get("seg_map_path"):
-        check_label_values(dataset)
+
+
+def check_learnable(dataset) -> None:
+    """Check that the label or depth maps of a training set contain something to learn.
+
+    Data sets of objects check it when they are built. Data sets for validation and tests may contain anything.
+
+    Args:
+        dataset: built MMEngine data set, or a wrapper around one.
+
+    Raises:
+        MapError: with what the maps contain, see :mod:`pe_dense.datasets.label_maps`.
+    """
+    from pe_dense.datasets.label_maps import check_depths, check_label_values
+
+    for inner in _built_datasets(dataset):
+        if not len(inner):
+            continue
+        if inner.get_data_info(0).get("seg_map_path"):
+            check_label_values(inner)
+        if inner.get_data_info(0).get("depth_map_path"):
+            check_depths(inner)
 
 
 def _some_entries(dataset, count: int = 16) -> Iterator[dict]:

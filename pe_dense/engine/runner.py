@@ -24,7 +24,7 @@ from pe_dense.engine.hooks.checkpoint import CheckpointHook, StopHook, after_upd
 from pe_dense.engine.hooks.ema import EMAHook
 from pe_dense.engine.hooks.logger import LocalVisBackend, LogFileHandler, LoggerHook, is_local
 from pe_dense.engine.hooks.nan_loss import NaNLossHook
-from pe_dense.engine.preflight import check_images, empty_error, is_empty
+from pe_dense.engine.preflight import check_images, check_learnable, empty_error, is_empty
 from pe_dense.engine.resume import ConfiguredSchedule, check_optimizer, check_progress, check_training_state
 from pe_dense.engine.seeded_sampling import SeededBatchSampler, TrainBatches
 from pe_dense.engine.work_dir_lock import unlock_work_dir
@@ -146,8 +146,13 @@ class Runner(CheckedBuilding):
                 self.register_hook(hook)
 
     def build_train_loop(self, loop):
-        """Build the training loop; its data can start at any iteration, and signals interrupt waiting for data."""
+        """Build the training loop; its data can start at any iteration, and signals interrupt waiting for data.
+
+        Raises:
+            MapError: if the label or depth maps contain nothing to learn.
+        """
         loop = super().build_train_loop(loop)
+        check_learnable(loop.dataloader.dataset)
         batches = getattr(loop.dataloader, "batch_sampler", None)
         if isinstance(batches, SeededBatchSampler):
             batches.continues = True

@@ -1,10 +1,12 @@
 """Annotation files that are none, and classes that are not a file's."""
 
 import json
+import os
 
 import pytest
 from helpers.annotated_folder import content
 
+from pe_dense.datasets import annotation_check, annotations
 from pe_dense.datasets.annotations import (
     COCO_NAMES,
     LVIS_NAMES,
@@ -87,3 +89,47 @@ def test_classes_are_the_files_or_some_in_its_order():
         check_classes(["a", "d"], ["a", "b"], "f.json")
     with pytest.raises(ValueError, match=r"another order than in f\.json: 'b', 'a'; in the file 'a', 'b'"):
         check_classes(["b", "a"], ["a", "b"], "f.json")
+
+
+@pytest.fixture
+def checks(monkeypatch):
+    """The values of `masks` of all checks that are run."""
+    calls = []
+
+    def check_content(content, *, masks):
+        calls.append(masks)
+        return annotation_check.check_content(content, masks=masks)
+
+    monkeypatch.setattr(annotations, "check_content", check_content)
+    return calls
+
+
+def test_a_file_is_checked_once(tmp_path, checks):
+    path, good = tmp_path / "ann.json", changed()
+
+    def write(content, seconds):
+        path.write_text(json.dumps(content))
+        os.utime(path, (seconds, seconds))
+
+    write(good, 1000)
+    assert read_annotations(path, masks=None) == good
+    assert read_annotations(path, masks=True) == read_annotations(path, masks=True) == good  # stricter: checked again
+    (tmp_path / "link.json").symlink_to(path)
+    assert read_annotations(tmp_path / "link.json") == good
+    assert not any("segmentation" in entry for entry in read_annotations(path, masks=False)["annotations"])
+    assert checks == [None, True]
+    write(changed(categories=[dict(id=1, name="a")]), 1000)  # of another size
+    for _ in range(2):
+        with pytest.raises(ValueError, match="'category_id' that none of the categories"):
+            read_annotations(path)
+    write(good, 2000)
+    good["annotations"][0]["iscrowd"] = "0"
+    read_annotations(path)
+    write(good, 3000)
+    for _ in range(2):  # repairs are needed each time
+        assert read_annotations(path, quiet=True)["annotations"][0]["iscrowd"] == 0
+    assert len(checks) == 7
+    path.write_text(json.dumps(changed()))  # just now: another change may leave time and size as they are
+    for _ in range(2):
+        read_annotations(path)
+    assert len(checks) == 9

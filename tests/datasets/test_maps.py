@@ -1,14 +1,19 @@
 """Label and depth maps: what they give, and what is refused before and while training."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import ConcatDataset
 from mmengine.registry import DATASETS, init_default_scope
+from mmengine.runner import IterBasedTrainLoop
 
 from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap, MapError
 from pe_dense.datasets.synthetic.scene import draw_scene
-from pe_dense.engine.preflight import check_images, empty_error
+from pe_dense.engine.preflight import check_images, check_learnable, empty_error
+from pe_dense.engine.runner import Runner
 from pe_dense.utils.errors import ConfigError
 
 SHAPES = dict(num_train=20, num_val=1, image_size=64)
@@ -190,14 +195,53 @@ def reader(**options):
     ],
 )  # fmt: skip
 def test_nothing_to_learn_is_an_error_with_the_values(tmp_path, maps, options, message):
+    data = segmentation_data(write(tmp_path, maps), **options)
+    check_images(data)  # a test set may be like this
     with pytest.raises(MapError, match=message):
-        check_images(segmentation_data(write(tmp_path, maps), **options))
+        check_learnable(data)
+    write(tmp_path, [half(1, 2)] * 2, "good")
+    good = dict(options, data_prefix=dict(img_path="images", seg_map_path="good"))
+    with pytest.raises(MapError, match=message):
+        check_learnable(ConcatDataset([segmentation_data(tmp_path, **good), data]))
 
 
 def test_classes_that_only_a_map_outside_of_the_sample_has(tmp_path):
     maps = [labels(0) for _ in range(40)]
     maps[1] = half(0, 2)
-    check_images(segmentation_data(write(tmp_path, maps)))
+    check_learnable(segmentation_data(write(tmp_path, maps)))
+
+
+def depth_data(root, **reader):
+    init_default_scope("mmseg")
+    return DATASETS.build(
+        dict(
+            type="NYUDataset",
+            data_root=str(root),
+            data_prefix=dict(img_path="images", depth_map_path="maps"),
+            pipeline=[dict(type="pe_dense.LoadImage"), dict(type="pe_dense.LoadDepthMap", **reader)],
+        )
+    )
+
+
+def test_depth_maps_without_a_known_depth_are_an_error_in_training(tmp_path):
+    for index in range(20):
+        pixels = np.zeros((6, 8), np.uint16)
+        for folder, values in (("images", np.zeros((6, 8, 3), np.uint8)), ("maps", pixels)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / folder / f"shop_{index:05d}.{'jpg' if folder == 'images' else 'png'}"), values)
+    data = depth_data(tmp_path, depth_rescale_factor=1e-3)
+    check_images(data)  # a test set may be like this
+    with pytest.raises(
+        MapError, match=r"All 960 pixels of 20 depth maps, .*\.png among them, are 0, .*nothing to learn"
+    ):
+        check_learnable(data)
+    loop = object.__new__(IterBasedTrainLoop)
+    loop.dataloader = SimpleNamespace(dataset=data)
+    with pytest.raises(MapError, match="nothing to learn"):
+        Runner.build_train_loop(object.__new__(Runner), loop)
+    pixels[0, 0] = 700
+    cv2.imwrite(str(tmp_path / "maps/shop_00001.png"), pixels)  # not among the 16 that are read first
+    check_learnable(data)
 
 
 @pytest.mark.parametrize(
