@@ -71,7 +71,8 @@ class Folder:
         (path / "deep.json").write_text("[" * 100_000)
 
     def new(self, name: str) -> str:
-        shutil.rmtree(self.path / name, ignore_errors=True)
+        for path in self.path.glob(f"{name}*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
         return str(self.path / name)
 
 
