@@ -7,7 +7,7 @@ from torch._dynamo.testing import CompileCounter
 from pe_dense.backbones import PETower
 
 TINY = dict(
-    patch_size=4, width=32, layers=3, heads=2, mlp_ratio=2.0, image_size=16, use_ln_post=False, pool_type="none"
+    patch_size=4, width=32, layers=2, heads=2, mlp_ratio=2.0, image_size=16, use_ln_post=False, pool_type="none"
 )
 TOWERS = {
     "published": dict(),
@@ -25,10 +25,11 @@ def fresh():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("options", TOWERS.values(), ids=TOWERS)
-@pytest.mark.parametrize("training", [False, True])
-def test_no_graph_break(options, training):
-    tower = PETower(**{"arch": TINY, "out_indices": (0, 2)} | options).train(training)
+@pytest.mark.parametrize(("name", "training"), [*((name, True) for name in TOWERS), ("published", False)])
+def test_no_graph_break(name, training):
+    """The other towers are evaluated below."""
+    options = TOWERS[name]
+    tower = PETower(**{"arch": TINY, "out_indices": (0, 1)} | options).train(training)
     compiled = CompileCounter()
     step = torch.compile(tower, backend=compiled, fullgraph=True)
     images = torch.randn(2, 3, 16, 24)

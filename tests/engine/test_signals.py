@@ -1,5 +1,6 @@
 """SIGTERM and SIGINT at any moment of a run: a checkpoint of the last iteration, and the exit status of a shell."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -49,6 +50,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path, moment, number):
     (tmp_path / "whole").mkdir()
     whole = validated(make_runner(tmp_path / "whole", max_iters=6, ema=0.25)).train()
     runner = validated(make_runner(tmp_path, max_iters=6, ema=0.25))
+    runner._train_dataloader.update(num_workers=1, persistent_workers=True)
     iteration = 1 if moment == "before_save_checkpoint" else 3
     runner.register_hook(Signal(moment, number, iteration))
     with pytest.raises(StopRun) as stopped:
@@ -57,6 +59,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path, moment, number):
     done = dict(before_train_iter=4, after_train_iter=4, before_save_checkpoint=2).get(moment, 3)
     assert read_checkpoint(tmp_path / "run")["meta"]["iter"] == done
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert not multiprocessing.active_children()
     resumed = validated(make_runner(tmp_path, max_iters=6, ema=0.25, resume="auto")).train()
     assert torch.equal(resumed.linear.weight, whole.linear.weight)
     ends = [read_checkpoint(path / "run" / "iter_6.pth") for path in (tmp_path / "whole", tmp_path)]
@@ -64,20 +67,43 @@ def test_a_signal_ends_a_run_with_a_checkpoint(tmp_path, moment, number):
         assert all(torch.equal(value, ends[1][part][name]) for name, value in ends[0][part].items()), part
 
 
-def test_waiting_for_data_ends_at_once(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_waiting_for_data_ends_at_once(tmp_path, monkeypatch, number):
     runner = make_runner(tmp_path, max_iters=6)
     load = Numbers.__getitem__
 
     def slow(self, index):
         if runner.iter == 3:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
             raise AssertionError("not ended")
         return load(self, index)
 
     monkeypatch.setattr(Numbers, "__getitem__", slow)
-    with pytest.raises(StopRun):
+    with pytest.raises(StopRun) as stopped:
         runner.train()
+    assert stopped.value.code == 128 + number
     assert read_checkpoint(tmp_path / "run")["meta"]["iter"] == 3
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_waiting_for_a_worker_ends_at_once(tmp_path, monkeypatch, number):
+    """The worker is killed: it would load for a minute."""
+    runner = make_runner(tmp_path, max_iters=6)
+    runner._train_dataloader.update(num_workers=1, prefetch_factor=1)
+    load = Numbers.__getitem__
+
+    def slow(self, index):
+        if index == 6:  # in the fourth batch
+            os.kill(os.getppid(), number)
+            time.sleep(60)
+        return load(self, index)
+
+    monkeypatch.setattr(Numbers, "__getitem__", slow)
+    with pytest.raises(StopRun) as stopped:
+        runner.train()
+    assert stopped.value.code == 128 + number
+    assert not multiprocessing.active_children()
+    assert read_checkpoint(tmp_path / "run")["meta"]["iter"] in (2, 3)
 
 
 def test_gradients_that_were_accumulated_are_not_lost(tmp_path):

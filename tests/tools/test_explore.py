@@ -19,7 +19,8 @@ def ignore_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-@pytest.mark.parametrize(("ending", "busy"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("busy", [True, False])
 def test_signals_end_it_with_exit_code_0(ending, busy):
     """Also while a backbone runs: the thread is not left to abort the process."""
     command = [sys.executable, "tools/explore.py", "PE-Spatial-T16-512=random", "--port", "0", "--device", "cpu"]
