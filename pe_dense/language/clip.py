@@ -209,8 +209,7 @@ def load_clip(
     if source in PE_CONFIGS or source.startswith("PE-") and not Path(source).exists():
         check_has_text_tower(source)
         vision, source = vision or source, f"hf://facebook/{source}"
-    elif source.startswith("hf://timm/") and source.count("/") == 3:
-        source += f"/{_OPEN_CLIP_FILE}"
+    source = clip_file(source)
     checkpoint = read_checkpoint(source)
     state = clip_state(checkpoint, source)
     if vision is None:
@@ -220,6 +219,11 @@ def load_clip(
     state = _fit(model, state, source)
     model.load_state_dict(state, assign=True)
     return model.to(device=device, dtype=dtype).eval()
+
+
+def clip_file(source: str) -> str:
+    """Complete the name of a repository in open_clip's layout, ``hf://timm/PE-Core-B-16``, by that of its file."""
+    return f"{source}/{_OPEN_CLIP_FILE}" if source.startswith("hf://timm/") and source.count("/") == 3 else source
 
 
 def clip_state(checkpoint, source: str = "checkpoint") -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from pe_dense.apps.explorer.app import MAX_BYTES, is_loopback
 from pe_dense.apps.explorer.cli import _open, start
 from pe_dense.backbones import save_weights
 from pe_dense.language import OpenVocabularySegmenter, save_clip
+from pe_dense.utils import read_checkpoint
 from pe_dense.utils.errors import ConfigError
 from pe_dense.visualization.features import prepare
 
@@ -248,11 +249,19 @@ def test_words_of_any_text(ask, images):
     assert ask("/words.png", words=",".join(names), **place)[0] == 200
 
 
-def test_text_towers_are_found_in_files(clip, tmp_path):
+def test_text_towers_are_found_in_files(clip, tmp_path, monkeypatch):
     save_clip(clip, tmp_path / "clip.pt")
     tower, found = _open(str(tmp_path / "clip.pt"), torch.device("cpu"))
     assert tower is found.visual
     assert torch.equal(found.token_embedding.weight, clip.token_embedding.weight)
+    # A repository in open_clip's layout is given without its file, as to load_clip.
+    files = []
+    for module in ("pe_dense.apps.explorer.cli", "pe_dense.language.clip"):
+        monkeypatch.setattr(f"{module}.read_checkpoint", lambda file: files.append(file) or clip_file)
+    clip_file = read_checkpoint(tmp_path / "clip.pt")
+    assert _open("hf://timm/PE-Core-B-16", torch.device("cpu"))[1] is not None
+    assert files == ["hf://timm/PE-Core-B-16/open_clip_model.safetensors"] * 2
+    monkeypatch.undo()
     save_weights(tiny_tower(arch="PE-Spatial-T16-512"), tmp_path / "tower.pt")
     tower, found = _open(f"PE-Spatial-T16-512={tmp_path / 'tower.pt'}", torch.device("cpu"))
     assert (tower.name, found) == ("PE-Spatial-T16-512", None)

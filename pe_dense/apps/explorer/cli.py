@@ -15,7 +15,7 @@ from pe_dense.apps.visualize import open_both_towers
 from pe_dense.backbones import PE_CONFIGS
 from pe_dense.backbones.base import TIMM_PREFIX, Backbone
 from pe_dense.backbones.build import RANDOM, choose_device, open_tower
-from pe_dense.language.clip import CLIP, clip_state
+from pe_dense.language.clip import CLIP, clip_file, clip_state
 from pe_dense.language.text_tower import TEXT_CONFIGS
 from pe_dense.utils import CheckpointError, read_checkpoint
 from pe_dense.utils.errors import ConfigError
@@ -82,7 +82,7 @@ def _has_text_tower(arch: str | None, weights: str | None) -> bool:
     if weights in (None, RANDOM):
         return arch is not None
     try:
-        clip_state(read_checkpoint(weights), weights)
+        clip_state(read_checkpoint(clip_file(weights)), weights)
     except CheckpointError:  # without one; if it cannot be read at all, `open_tower` says so
         return False
     return True
