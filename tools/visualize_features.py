@@ -57,7 +57,7 @@ def parse_args():
         "--patches",
         type=text,
         metavar="MODE",
-        help="with --mode words: how patches are embedded: pooled, proxy, self or naive (pooled); see docs/words.md",
+        help="with --mode words: how patches are embedded: pooled, proxy, self, naive, ... (pooled); see docs/words.md",
     )
     parser.add_argument(
         "--background",

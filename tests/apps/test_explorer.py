@@ -20,7 +20,7 @@ from pe_dense.utils import read_checkpoint
 from pe_dense.utils.errors import ConfigError
 from pe_dense.visualization.features import prepare
 
-PATCHES = ["pooled", "proxy", "self", "naive"]
+PATCHES = ["pooled", "proxy", "self", "sclip", "clearclip", "naclip", "naive"]
 
 
 @pytest.fixture(scope="module")

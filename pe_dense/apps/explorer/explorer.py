@@ -127,6 +127,7 @@ class JobQueue:
 
 DISPLAY_SIDE = 480  # px, longer side of the pictures on the page
 MIN_SIZE = 64  # px
+PATCHES = [mode for mode in MODES if mode != "tokens"]  # which a PE Core model does not have
 _MAX_IMAGES = 32
 _MAX_TEXTS = 1024  # cached embeddings of words
 
@@ -181,8 +182,7 @@ class Explorer:
         towers = []
         for name, tower in self.towers.items():
             entry = dict(name=name, layers=tower.num_layers, patch=tower.patch_size, size=tower.image_size)
-            has_text = name in self.clips
-            towers.append(entry | dict(patches=list(MODES)) if has_text else entry | dict(no_words=_no_words(name)))
+            towers.append(entry | (dict(patches=PATCHES) if name in self.clips else dict(no_words=_no_words(name))))
         return dict(towers=towers, min_size=MIN_SIZE, max_size=self.max_size)
 
     def add_image(self, data: bytes) -> str:
@@ -283,8 +283,8 @@ class Explorer:
         self._check_place(tower, size)
         if tower not in self.clips:
             raise InvalidRequest(_no_words(tower))
-        if patches not in MODES:
-            raise InvalidRequest(f"patches {patches[:80]!r} is not one of {', '.join(MODES)}")
+        if patches not in PATCHES:
+            raise InvalidRequest(f"patches {patches[:80]!r} is not one of {', '.join(PATCHES)}")
         if not 0 <= background <= 1:
             raise InvalidRequest(f"background {background:g} is out of range: it must be 0 to 1")
         if patches != "proxy":
