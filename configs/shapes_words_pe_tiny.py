@@ -2,7 +2,8 @@
 
     tools/test.py configs/shapes_words_pe_tiny.py CHECKPOINT --cfg-options model.mode=pooled
 
-CHECKPOINT is a file or run of both towers of these sizes. Modes and options as in ade20k_words_pe_l14.py.
+CHECKPOINT is a file or run of both towers of the sizes of _base_/tiny_clip.py; for others, name the file by
+model.clip=FILE instead. Modes and options as in ade20k_words_pe_l14.py.
 """
 
 from mmengine.config import read_base

@@ -92,11 +92,10 @@ def words_predictor(args):
                 f"with --words and a model as the first argument, the second one is 'words', got {args.checkpoint!r}"
             )
         config = load_config(WORDS_CONFIG, args.cfg_options)
-        config.model.update(clip=name, init_cfg=None)
-        checkpoint = None
+        config.model.clip = name
     else:
         config = load_config(name, args.cfg_options)
-        checkpoint = own_weights(config) if args.checkpoint == "words" else args.checkpoint
+    checkpoint = own_weights(config) if args.checkpoint == "words" else args.checkpoint
     check_read(config, "predict", vars(args))
     return load_predictor(config, checkpoint, device=args.device, words=args.words)
 

@@ -107,14 +107,19 @@ def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | No
         return RUNNERS.build(config)
 
 
-def own_weights(config: Config) -> str:
+def own_weights(config: Config) -> str | None:
     """Return the weights of model or backbone that the config of a training-free method names.
+
+    Returns:
+        a path or ``hf://`` name; None if ``model.clip`` is the name of a file, which the model loads itself.
 
     Raises:
         ConfigError: if it names none, they do not exist, or the method is trained.
     """
     if "train_dataloader" in config:
         raise ConfigError(f"{config.filename} is of a model that is trained: name the CHECKPOINT to test")
+    if isinstance(config.model.get("clip"), str):
+        return None
     owners = (config.model, config.model.get("backbone") or {})
     named = [(owner.get("init_cfg") or {}).get("checkpoint") for owner in owners]
     weights = next((source for source in named if source is not None), None)

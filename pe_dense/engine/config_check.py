@@ -238,8 +238,8 @@ def _check_type(name: str, value, old, known: bool, annotation) -> None:
             return
     if not known or old is None or value is None:
         return
-    if name.endswith(".arch") and isinstance(old, str | dict) and isinstance(value, str | dict):
-        return  # a backbone's name, or its sizes
+    if name.endswith((".arch", ".clip")) and isinstance(old, str | dict) and isinstance(value, str | dict):
+        return  # a name or file, or sizes
     if name in _ONE_OR_SEVERAL and isinstance(value, list | tuple | dict):
         return
     kinds = [kind for kind in (bool, str, int | float, list | tuple, dict) if isinstance(old, kind)]

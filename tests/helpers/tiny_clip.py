@@ -5,7 +5,15 @@ import torch
 from pe_dense.language import CLIP
 
 VISION = dict(
-    patch_size=8, width=32, layers=2, heads=2, mlp_ratio=2.0, image_size=32, use_cls_token=True, output_dim=16
+    patch_size=8,
+    width=32,
+    layers=2,
+    heads=2,
+    mlp_ratio=2.0,
+    image_size=32,
+    use_cls_token=True,
+    output_dim=16,
+    attn_pooler_heads=8,
 )
 TEXT = dict(context_length=16, width=32, heads=2, layers=2, output_dim=16)
 

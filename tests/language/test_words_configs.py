@@ -71,7 +71,10 @@ def options(folder, **more):
 
 
 def run(folder, name, checkpoint="clip.pt", **more):
-    config = load_config("ade20k_words_pe_l14", options(folder, **more))
+    given = options(folder, **more)
+    if "model.clip" in more:
+        given = {key: value for key, value in given.items() if not key.startswith("model.clip.")}
+    config = load_config("ade20k_words_pe_l14", given)
     config.experiment_name = config.visualizer.name = f"{folder.name}{name}"
     runner = build_runner.testing_runner(
         config, checkpoint and str(folder / checkpoint), work_dir=str(folder / name), launcher="none"
@@ -159,6 +162,8 @@ def test_weights(folder, pooled):
     assert run(folder, "open_clip", "open_clip.pt") == pooled
     own = {"model.init_cfg.checkpoint": str(folder / "clip.pt")}
     assert run(folder, "own", None, **own) == pooled
+    file = {"model.clip": str(folder / "clip.pt")}  # with the architecture that it names
+    assert run(folder, "file", None, **file) == pooled
     with pytest.raises(ConfigError, match=r"absent.pt do not exist .*model.init_cfg.checkpoint=PATH"):
         run(folder, "absent", None, **{"model.init_cfg.checkpoint": "absent.pt"})
 
