@@ -31,25 +31,25 @@ _MAX_COORDINATE = 1e7  # of boxes, in pixels
 
 
 def check_content(content: dict, *, masks: bool | None) -> Findings:
-    """Check every field of a file that is read, and repair in place what has one meaning.
+    """Check every field that is used, and repair unambiguous errors in place.
 
-    Repairs: numbers given as text or with a decimal point; true, false, text or null for ``iscrowd`` and ``ignore``;
-    names that are numbers; ``area`` that is missing, null or NaN, from the mask or else the box; references to
-    categories that the file does not list in LVIS's ``neg_category_ids`` and ``not_exhaustive_category_ids``; and the
-    forms of masks of :func:`pe_dense.datasets.segmentation_check.check_masks`.
+    Repaired are: numbers given as text or with a decimal point; true, false, text or null for ``iscrowd`` and
+    ``ignore``; names that are numbers; ``area`` that is missing, null or NaN, from the mask or else the box; references
+    to categories that the file does not list in LVIS's ``neg_category_ids`` and ``not_exhaustive_category_ids``; and
+    the forms of masks of :func:`pe_dense.datasets.segmentation_check.check_masks`.
 
     Args:
-        content: of a file.
-        masks: True if each annotation must have a mask, None to check masks where there are some, False to remove them
-            unread.
+        content: parsed content of the file, changed in place.
+        masks: True if each annotation must have a mask, None to check masks where present, False to remove them
+            unchecked.
 
     Returns:
-        what is wrong and what was repaired; unless nothing is wrong, the content is not to be used.
+        problems and repairs; if there are problems, do not use the content.
     """
     findings = Findings()
     for part in PARTS:
         if not isinstance(content.get(part), list):
-            findings.problems.append(f"there are no '{part}'")
+            findings.problems.append(f"'{part}' is missing or not a list")
     if findings.problems:
         return findings
     if not content["categories"]:
@@ -111,7 +111,7 @@ def _check_images(findings: Findings, content: dict) -> None:
 
 
 def _check_federated(findings: Findings, content: dict) -> None:
-    """LVIS's lists of categories per image."""
+    """Check LVIS's lists of categories per image."""
     images = content["images"]
     known = {category.get("id") for category in content["categories"] if type(category.get("id")) is int}
     for field in ("neg_category_ids", "not_exhaustive_category_ids"):
@@ -134,8 +134,8 @@ def _check_federated(findings: Findings, content: dict) -> None:
             dangling += len(images[row][field]) < len(whole)
         for fault, rows in faults.items():
             findings.problem("images", images, rows, fault, "a list of category ids")
-        findings.repair("images", repaired, f"'{field}' with ids as text or with a decimal point read as integers")
-        findings.repair("images", dangling, f"'{field}' with ids of no category: these removed")
+        findings.repair("images", repaired, f"'{field}' with ids as text or with a decimal point, read as integers")
+        findings.repair("images", dangling, f"'{field}' with ids of unknown categories, which were removed")
     categories = content["categories"]
     wrong = [row for row, c in enumerate(categories) if "frequency" in c and c["frequency"] not in ("r", "c", "f")]
     values = sorted({short(categories[row]["frequency"]) for row in wrong})
@@ -233,13 +233,13 @@ def remove_masks(annotations: list[dict]) -> None:
 
 
 def _of_objects(annotations: list[dict], extent: np.ndarray) -> np.ndarray:
-    """Extents of masks of single objects: those of crowds need not fit their boxes."""
+    """Return the extents of masks of single objects; NaN for crowds, whose masks need not match their boxes."""
     crowds = np.fromiter((bool(annotation.get("iscrowd")) for annotation in annotations), bool, len(annotations))
     return np.where(crowds[:, None], np.nan, extent)
 
 
 def _read_boxes(findings: Findings, annotations: list[dict]) -> np.ndarray:
-    """Boxes (N, 4); NaN where there is a problem."""
+    """Read boxes (N, 4); NaN where there is a problem."""
     values = [annotation.get("bbox", MISSING) for annotation in annotations]
     if set(map(type, values)) <= {list} and set(map(len, values)) <= {4}:
         flat = list(chain.from_iterable(values))
@@ -277,18 +277,18 @@ def _read_box(value) -> list:
     if not isinstance(value, list):
         raise FieldError(kind(value))
     if len(value) != 4:
-        raise FieldError("not of four numbers")
+        raise FieldError("not four numbers")
     try:
         box = [read_number(number) for number in value]
     except FieldError as error:
-        raise FieldError(f"not of four numbers (one is {error})") from None
+        raise FieldError(f"not four numbers (one is {error})") from None
     if max(map(abs, box)) > _MAX_COORDINATE:
         raise FieldError(f"beyond {_MAX_COORDINATE:.0e} pixels")
     return box
 
 
 def _read_areas(findings: Findings, annotations: list[dict], boxes: np.ndarray, of_masks: np.ndarray) -> np.ndarray:
-    """Areas as the file has them (N), NaN where it has none; these are filled in in the annotations."""
+    """Read areas (N), NaN where missing; missing areas are filled in in the annotations."""
     values = [annotation.get("area", MISSING) for annotation in annotations]
     if set(map(type, values)) <= {int, float}:
         try:
@@ -320,7 +320,7 @@ def _read_areas(findings: Findings, annotations: list[dict], boxes: np.ndarray, 
 
 
 def _compare_masks(findings: Findings, annotations, boxes, areas, sizes, masks: Masks) -> None:
-    """Masks of usable objects must have pixels, in the image and in their box."""
+    """Report masks of usable objects that are empty, outside of the image or outside of their box."""
     with np.errstate(invalid="ignore"):
         corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
         inside = np.minimum(corners[:, 2:], sizes) - np.maximum(corners[:, :2], 0)

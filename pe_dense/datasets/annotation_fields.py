@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 MISSING: Any = object()
-MAX_ID = 2**53  # the largest range in which every reader of JSON agrees on an integer
+MAX_ID = 2**53  # largest integer that all JSON parsers represent exactly
 _INTEGER = re.compile(r"\s*[+-]?\d{1,16}(\.0*)?\s*", re.ASCII)
 _NUMBER = re.compile(r"\s*[+-]?(\d{1,16}(\.\d{0,40})?|\.\d{1,40})([eE][+-]?\d{1,3})?\s*", re.ASCII)
 _FLAGS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
@@ -18,15 +18,15 @@ _SHOWN = 3  # ids in a message
 
 
 class FieldError(ValueError):
-    """A value that has no meaning in its field; the message is the value's kind."""
+    """A value is not valid in its field; the message describes the value."""
 
 
 class Findings:
     """Problems and repairs of a file, counted by kind.
 
     Attributes:
-        problems: what makes the file unusable, one sentence part each.
-        repairs: what was read as something else, one sentence part each.
+        problems: descriptions of errors that make the file unusable.
+        repairs: descriptions of values that were corrected.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class Findings:
             part: 'images', 'annotations' or 'categories'.
             entries: all entries of the part.
             rows: indices of the entries with the problem.
-            what: field and fault.
+            what: field and error.
             expected: what is allowed.
         """
         rows = list(rows)
@@ -53,7 +53,7 @@ class Findings:
 
         Args:
             part: 'images', 'annotations' or 'categories'.
-            count: of repaired entries.
+            count: number of repaired entries.
             what: field and repair.
         """
         if count:
@@ -61,7 +61,7 @@ class Findings:
 
 
 def _ids(entries: Sequence, rows: Sequence[int]) -> str:
-    """The first entries of some: by their ids, or by their places in the list where they have none."""
+    """Name the first of some entries by id, or by index where ids are missing."""
     ids = [entries[row].get("id") if isinstance(entries[row], dict) else None for row in rows[:_SHOWN]]
     more = ", ..." if len(rows) > _SHOWN else ""
     if all(isinstance(value, int | str) and not isinstance(value, bool) for value in ids):
@@ -70,7 +70,7 @@ def _ids(entries: Sequence, rows: Sequence[int]) -> str:
 
 
 def short(value) -> str:
-    """A value for a message: its ``repr`` (escaped to ASCII where it cannot be printed), at most 40 characters."""
+    """Format a value for a message: its ``repr``, escaped to ASCII if it cannot be printed, at most 40 characters."""
     text = repr(value)
     if not text.isprintable():
         text = ascii(value)
@@ -78,7 +78,7 @@ def short(value) -> str:
 
 
 def kind(value) -> str:
-    """What a JSON value is, for a message."""
+    """Describe the type of a JSON value for a message."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -104,7 +104,7 @@ def read_integer(value, low: int = -MAX_ID, high: int = MAX_ID) -> int:
         value = int(value.split(".")[0])
     elif isinstance(value, float) and math.isfinite(value):
         if not value.is_integer():
-            raise FieldError("not a whole number")
+            raise FieldError("not an integer")
         value = int(value)
     if type(value) is not int or not low <= value <= high:
         raise FieldError(kind(value))
@@ -140,7 +140,7 @@ def read_flag(value) -> int:
 
 
 def read_text(value) -> str:
-    """Read a text without control characters, also from a number.
+    """Read text without control characters; numbers are converted to text.
 
     Raises:
         FieldError: for anything else.
@@ -152,7 +152,7 @@ def read_text(value) -> str:
     if not value.strip():
         raise FieldError("empty")
     if any(ord(c) < 32 or ord(c) == 127 or 0xD800 <= ord(c) < 0xE000 for c in value):
-        raise FieldError("text with control characters or half characters")
+        raise FieldError("text with control characters or unpaired surrogates")
     return value
 
 
@@ -171,18 +171,18 @@ def read_column(
     """Read a field of all entries; values that need a repair are replaced in the entries.
 
     Args:
-        findings: where problems and repairs go.
+        findings: receives problems and repairs.
         part: 'images', 'annotations' or 'categories'.
-        entries: of the part.
-        field: name.
+        entries: all entries of the part.
+        field: name of the field.
         read: parses a value, or raises :class:`FieldError`.
         expected: what is allowed, for the message.
-        plain: types of values that are what they are to be, if ``check`` accepts the set of them.
+        plain: types that need no parsing, if ``check`` accepts the set of values.
         optional: whether entries without the field are accepted.
-        check: of the set of all values.
+        check: predicate on the set of all values.
 
     Returns:
-        the values; ``MISSING`` where the field is missing or has no meaning.
+        the values; ``MISSING`` where the field is missing or invalid.
     """
     values = [entry.get(field, MISSING) for entry in entries]
     types = set(map(type, values))
@@ -216,19 +216,19 @@ def read_column(
 
 
 def kind_of_repair(value) -> str:
-    """Values that are repaired alike: by their type."""
+    """Return the key by which repairs are grouped: the types before and after."""
     return type(value).__name__
 
 
-_MOST = 0.75  # share of the boxes that must fit a convention
+_MOST = 0.75  # fraction of boxes that must match a convention
 
 
 def wrong_convention(boxes: np.ndarray, areas: np.ndarray, sizes: np.ndarray, extents: np.ndarray) -> str | None:
     """Detect boxes in another format than COCO's.
 
-    Where there are masks, boxes are compared with the masks' extents. Without masks, boxes are taken for corners if
-    all of them could be and either ``area`` says so or many would extend beyond their image as left, top, width and
-    height; and for normalized ones if none is larger than a pixel.
+    Boxes are compared with the extents of masks if there are any. Without masks, boxes are reported as corners if all
+    of them are valid corners and either ``area`` matches that or many would extend beyond their image as left, top,
+    width and height; and as normalized if none is larger than a pixel.
 
     Args:
         boxes: N x 4, as in the file.
@@ -257,7 +257,7 @@ _NORMALIZED = "normalized to the image's size"
 
 
 def _by_masks(boxes: np.ndarray, sizes: np.ndarray, extents: np.ndarray) -> str | None:
-    """The convention in which most boxes are their masks' extents, if COCO's is not."""
+    """Find the convention in which most boxes match the extents of their masks, if COCO's does not."""
     if _share(_from_corner(boxes), extents) >= 0.5:
         return None
     scale = np.concatenate([sizes, sizes], axis=1)
@@ -280,7 +280,7 @@ def _by_masks(boxes: np.ndarray, sizes: np.ndarray, extents: np.ndarray) -> str 
 
 
 def _share(corners: np.ndarray, extents: np.ndarray) -> float:
-    """Share of the boxes that are nearly their masks' extents."""
+    """Return the fraction of boxes that nearly match the extents of their masks."""
     sides = (extents[:, 2:] - extents[:, :2]).max(axis=1)
     return float((np.abs(corners - extents).max(axis=1) <= np.maximum(1.5, 0.05 * sides)).mean())
 

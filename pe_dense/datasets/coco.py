@@ -38,7 +38,7 @@ def box_fault(box: Sequence[float], area: float, width: int, height: int) -> str
         the end of "a box ...", or None for a good one.
     """
     if len(box) != 4 or not all(isinstance(value, int | float) and math.isfinite(value) for value in box):
-        return "not of four numbers"
+        return "not four numbers"
     if box[2] <= 0 or box[3] <= 0 or area <= 0:
         return "of zero area"
     *_, inner_width, inner_height = clip_box(box, width, height)

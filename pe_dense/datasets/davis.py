@@ -1,4 +1,4 @@
-"""Videos with masks in the layout of DAVIS 2017 (Pont-Tuset et al., arXiv 1704.00675)."""
+"""DAVIS 2017 data set (arXiv 1704.00675): videos with object masks."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import EXTENSIONS, ImageError, decode, image_size
 
-VOID = 255  # pixels of no known object; DAVIS's evaluation of tracking from a first mask takes them for background
+VOID = 255  # unlabeled pixels; DAVIS's semi-supervised evaluation counts them as background
 
 
 def palette() -> np.ndarray:
-    """Colors (256, 3) uint8 by object number, as in PASCAL VOC and DAVIS: 0 is black."""
+    """Return the colors (256, 3) uint8 of object ids, as in PASCAL VOC and DAVIS; 0 is black."""
     numbers = np.arange(256, dtype=np.uint8)
     colors = np.zeros((256, 3), np.uint8)
     for bit in range(8):
-        for channel in range(3):  # bits 0, 1, 2, 3, ... of a number go to red, green, blue, red, ..., highest first
+        for channel in range(3):  # bits 0, 1, 2, 3, ... of an id go to red, green, blue, red, ..., highest first
             source = 3 * bit + channel
             if source < 8:
                 colors[:, channel] |= (numbers >> source & 1) << (7 - bit)
@@ -32,10 +32,10 @@ def palette() -> np.ndarray:
 
 
 def read_mask(path: str | Path) -> np.ndarray:
-    """Read the object numbers (H, W) uint8 of a mask; void pixels are background.
+    """Read the object ids (H, W) uint8 of a mask; void pixels are background.
 
     Raises:
-        InputError: if the image has colors of its own instead of numbers, or can't be read.
+        InputError: if the image is not a palette or grayscale image, or cannot be read.
     """
     numbers = _read_numbers(path)
     numbers[numbers == VOID] = 0
@@ -56,10 +56,10 @@ def _read_numbers(path: str | Path) -> np.ndarray:
 
 
 def write_mask(path: Path, numbers: np.ndarray) -> None:
-    """Write object numbers (H, W) uint8 with DAVIS's palette.
+    """Write object ids (H, W) uint8 with DAVIS's palette.
 
     Raises:
-        FileExistsError: if the file is there.
+        FileExistsError: if the file exists.
     """
     image = Image.fromarray(numbers)
     image.putpalette(palette().tobytes())
@@ -69,22 +69,23 @@ def write_mask(path: Path, numbers: np.ndarray) -> None:
 
 @DATASETS.register_module()
 class DavisDataset(BaseDataset):
-    """Videos, each an item: its frames, the first one's mask, and the other masks to compare with.
+    """Videos with object masks: each item is a video with its frames and masks.
 
-    Every mask is looked at when the list is made (some 5 ms each), so that nothing runs for an hour to stop at one.
+    All masks are checked when the data set is loaded (about 5 ms each), so that invalid ones are reported before a long
+    run starts.
 
     Args:
         data_root: folder of the data.
-        ann_file: text file with a video's name in each line.
-        data_prefix: ``img``, the folder of the videos' frames, and ``mask``, that of their masks, one folder of image
-            files for each video in both; a mask has its frame's name.
-        with_truth: all frames must have a mask; otherwise the first one's is enough, as in DAVIS's test sets.
-        **kwargs: of MMEngine's ``BaseDataset``.
+        ann_file: text file with one video name per line.
+        data_prefix: ``img`` and ``mask``, the folders of frames and masks. Each contains one folder per video; a mask
+            has the name of its frame.
+        with_truth: whether all frames must have a mask; otherwise only the first frame must, as in DAVIS's test sets.
+        **kwargs: arguments of MMEngine's ``BaseDataset``.
 
     Raises:
-        ValueError: naming the video, for one that has no frames, too few of them to be evaluated or frames of several
-            sizes, whose first mask is missing or empty, or that has masks that are missing, of another size than its
-            frames, without a frame, or with objects that the first one has not.
+        ValueError: naming the video, if it has no frames, fewer than 3 frames or frames of different sizes; if its
+            first mask is missing or empty; or if a mask is missing, has no frame, differs in size from the frames or
+            contains objects that the first mask does not.
     """
 
     def __init__(
@@ -101,20 +102,20 @@ class DavisDataset(BaseDataset):
         super().__init__(data_root=data_root, ann_file=ann_file, data_prefix=prefix, test_mode=True, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Videos in the list's order: ``video``, ``frames`` and ``masks`` (paths), ``size`` (H, W), ``object_ids``."""
+        """List the videos: ``video``, ``frames`` and ``masks`` (paths), ``size`` (H, W), ``object_ids``."""
         names = [line.strip() for line in Path(self.ann_file).read_text().splitlines()]
         names = [name for name in names if name]
         if not names:
-            raise InputError(f"{self.ann_file} names no video")
+            raise InputError(f"{self.ann_file} lists no video")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise InputError(f"{self.ann_file} names videos more than once: {', '.join(repeated)}")
+            raise InputError(f"{self.ann_file} lists videos more than once: {', '.join(repeated)}")
         self._metainfo["videos"] = tuple(names)
         self._void: list[Path] = []
         videos = [self._video(name) for name in names]
         if self._void:
             print_log(
-                f"{len(self._void)} masks have pixels of value {VOID}, which is void and counts as background; the "
-                f"first is {self._void[0]}",
+                f"{len(self._void)} masks have pixels of value {VOID}, which is void and counts as background; first: "
+                f"{self._void[0]}",
                 "current",
                 logging.WARNING,
             )
@@ -124,13 +125,14 @@ class DavisDataset(BaseDataset):
         frames, masks = (_files(Path(self.data_prefix[kind]) / name, name) for kind in ("img", "mask"))
         stems = list(frames)
         if extra := masks.keys() - frames.keys():
-            raise InputError(f"video {name}: mask {min(extra)} has no frame, of {len(extra)} such masks")
+            raise InputError(f"video {name}: mask {min(extra)} has no frame, one of {len(extra)} such masks")
         if stems[0] not in masks:
             raise InputError(f"video {name}: the first frame, {stems[0]}, has no mask; tracking starts from it")
         if self.with_truth:
             if len(stems) < 3:
                 raise InputError(
-                    f"video {name} has {len(stems)} frames, at least 3 are needed: the first and last do not count"
+                    f"video {name} has {len(stems)} frames, at least 3 are needed, because the first and the last "
+                    "are not evaluated"
                 )
             if missing := [stem for stem in stems if stem not in masks]:
                 raise InputError(
@@ -150,12 +152,12 @@ class DavisDataset(BaseDataset):
         )
 
     def _object_ids(self, name: str, masks: list[Path], size: tuple[int, int]) -> tuple[int, ...]:
-        """Numbers of the objects in the first mask, which may have gaps; the other masks must have no others."""
+        """Return the object ids of the first mask, which may have gaps; check that the other masks have no others."""
         ids: set[int] = set()
         for path in masks:
             numbers = _read_numbers(path)
             if numbers.shape != size:
-                raise InputError(f"video {name}: mask {path} is of {numbers.shape}, the frames are of {size}")
+                raise InputError(f"video {name}: mask {path} has size {numbers.shape}, the frames have {size}")
             present = set(np.unique(numbers).tolist()) - {0}
             if VOID in present:
                 self._void.append(path)
@@ -163,7 +165,7 @@ class DavisDataset(BaseDataset):
             if path is masks[0]:
                 ids = present
                 if not ids:
-                    void = f": its only value beside 0 is {VOID}, which is void; number objects from 1"
+                    void = f": its only value apart from 0 is {VOID}, which is void; number objects from 1"
                     raise InputError(
                         f"video {name}: the first mask, {path}, has no object to track{void if self._void else ''}"
                     )
@@ -183,7 +185,7 @@ def _files(folder: Path, name: str) -> dict[str, Path]:
         if path.suffix.lower() not in EXTENSIONS:
             continue
         if path.stem in files:
-            raise InputError(f"video {name}: {files[path.stem]} and {path.name} are of the same frame")
+            raise InputError(f"video {name}: {files[path.stem]} and {path.name} have the same frame name")
         files[path.stem] = path
     if not files:
         raise InputError(f"video {name}: folder {folder} contains no image ({', '.join(EXTENSIONS)})")
@@ -204,6 +206,6 @@ def _common_size(name: str, frames: dict[str, Path]) -> tuple[int, int]:
         except (ImageError, FileNotFoundError) as error:
             raise InputError(f"video {name}: frame {path} can't be read: {error}") from error
     if len(sizes) > 1:
-        told = ", ".join(f"{height} x {width} from frame {stem} on" for (height, width), stem in sizes.items())
-        raise InputError(f"video {name} has frames of {len(sizes)} sizes: {told}")
+        found = ", ".join(f"{height} x {width} from frame {stem} on" for (height, width), stem in sizes.items())
+        raise InputError(f"video {name} has frames of {len(sizes)} sizes: {found}")
     return next(iter(sizes))

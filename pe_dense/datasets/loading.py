@@ -1,4 +1,4 @@
-"""Load images in the pipelines of data sets, and take pipelines apart by the classes of their steps."""
+"""Load images in data pipelines, and find the loading steps of a pipeline."""
 
 from __future__ import annotations
 
@@ -20,25 +20,23 @@ ON_ERROR = ("raise", "skip")
 
 @TRANSFORMS.register_module()
 class LoadImage(LoadImageFromFile):
-    """Read an image as every part of this project does, and compare it with its annotation.
+    """Load an image with :func:`pe_dense.utils.image.read_image` and compare its size with its annotation.
 
-    The EXIF orientation of JPEG, PNG, WebP and TIFF is applied, transparency is composed on white, more than 8 bits are
-    scaled to 8; see :func:`pe_dense.utils.image.read_image`. Where the annotation has ``width`` and ``height``, the
-    image
-    must have that size.
+    The EXIF orientation of JPEG, PNG, WebP and TIFF is applied, transparent images are composed on white, and more than
+    8 bits are scaled to 8. If the annotation has ``width`` and ``height``, the image must have that size.
 
     Args:
         ignore_orientation: keep the pixels as stored, as DETA's published evaluation does.
-        white_level: value that becomes 255 in gray images of more than 8 bits, such as 4095 for 12-bit cameras; found
-            per image by default.
-        on_error: what to do with an image that cannot be decoded or has another size than annotated: 'raise' ends the
-            run with the file's name; 'skip' trains on another image in its place, and logs the file's name and the
-            number of skipped files so far. Tests need every image, so they always end.
+        white_level: value that becomes 255 in grayscale images of more than 8 bits, such as 4095 for 12-bit cameras;
+            determined per image by default.
+        on_error: what to do if an image cannot be decoded or its size differs from the annotation: 'raise' ends the run
+            with an error that names the file; 'skip' trains on another image instead, and logs the file's name and the
+            number of skipped files. Testing requires every image, so it always raises.
         to_float32: return float32 instead of uint8.
-        backend_args: of MMEngine's file backends, for files that are not on disk.
+        backend_args: arguments of MMEngine's file backends, for files that are not on disk.
 
     Raises:
-        InputError: for another ``on_error`` or a ``white_level`` that is not above 0.
+        InputError: if ``on_error`` is unknown or ``white_level`` is not above 0.
     """
 
     def __init__(
@@ -59,13 +57,13 @@ class LoadImage(LoadImageFromFile):
         self._skipped: set[str] = set()
 
     def transform(self, results: dict) -> dict | None:
-        """Read the image to ``img``, BGR (H, W, 3), with ``img_shape`` and ``ori_shape``.
+        """Load the image into ``img``, BGR (H, W, 3), and set ``img_shape`` and ``ori_shape``.
 
         Returns:
-            the results; None for an image that is skipped, which MMEngine's data sets replace.
+            the results; None for a skipped image, which MMEngine's data sets replace.
 
         Raises:
-            ImageError: with the file's name, if ``on_error`` is 'raise'.
+            ImageError: naming the file, if ``on_error`` is 'raise'.
         """
         path = str(results["img_path"])
         try:
@@ -105,20 +103,20 @@ class LoadImage(LoadImageFromFile):
 
 
 def size_message(path: str, size: Sequence[int], annotated: Sequence[int], source: str) -> str:
-    """The error for an image of another size, (width, height), than it was annotated in."""
-    turned = (
-        " (the sides are swapped: was it annotated without its EXIF orientation?)"
+    """Return the error message for an image whose size (width, height) differs from its annotation."""
+    swapped = (
+        " (width and height are swapped: was it annotated without its EXIF orientation?)"
         if (tuple(size) == tuple(annotated)[::-1])
         else ""
     )
     return (
-        f"{path} is {size[0]} x {size[1]} pixels, but {source} says {annotated[0]} x {annotated[1]}: its boxes are "
-        f"those of an image that was resized or rotated since{turned}"
+        f"{path} is {size[0]} x {size[1]} pixels, but {source} says {annotated[0]} x {annotated[1]}: the "
+        f"image was resized or rotated after it was annotated{swapped}"
     )
 
 
 def transform_class(step: dict | BaseTransform) -> type:
-    """The class of a pipeline's step, whose ``type`` is a class, or a name with or without a scope.
+    """Return the class of a pipeline step, whose ``type`` is a class, or a name with or without a scope.
 
     Raises:
         InputError: for a name that is not registered.
@@ -136,7 +134,7 @@ def transform_class(step: dict | BaseTransform) -> type:
 
 
 def loads_annotations(step: dict) -> bool:
-    """Whether a pipeline's step reads annotations, label maps or depth maps."""
+    """Return whether a pipeline step reads annotations, label maps or depth maps."""
     from mmcv.transforms import LoadAnnotations
     from mmseg.datasets.transforms import LoadDepthAnnotation
 
@@ -144,9 +142,9 @@ def loads_annotations(step: dict) -> bool:
 
 
 def image_reader(steps: Iterable[dict]) -> LoadImageFromFile:
-    """Build the step of a pipeline that reads the image, with its options; :class:`LoadImage` if there is none.
+    """Build the image-loading step of a pipeline, with its options; :class:`LoadImage` if there is none.
 
-    MMCV's own step with options that :class:`LoadImage` has, too, is replaced by it.
+    MMCV's own step is replaced by :class:`LoadImage` if it only has options that both support.
     """
     for step in steps:
         kind = transform_class(step)
@@ -159,14 +157,14 @@ def image_reader(steps: Iterable[dict]) -> LoadImageFromFile:
 
 
 def without_loading(steps: Iterable[dict]) -> list[dict]:
-    """The steps of a pipeline that read neither the image nor annotations; those of ``TestTimeAug`` included."""
+    """Return the steps of a pipeline that read neither images nor annotations, including those of ``TestTimeAug``."""
     kept = []
     for step in steps:
         if loads_annotations(step) or issubclass(transform_class(step), LoadImageFromFile):
             continue
         branches = step.get("transforms") if isinstance(step, dict) else None
         if branches and all(isinstance(branch, list | tuple) for branch in branches):
-            # A group of test-time augmentation that only reads annotations has nothing left to vary.
+            # A test-time augmentation group that only reads annotations is empty without them.
             groups = [[item for item in branch if not loads_annotations(item)] for branch in branches]
             step = {**step, "transforms": [group for group in groups if group]}
         kept.append(step)
@@ -174,13 +172,13 @@ def without_loading(steps: Iterable[dict]) -> list[dict]:
 
 
 def read_pixels(reader: BaseTransform, path: str, index: int = 0) -> dict:
-    """Run a reading step on a file.
+    """Run a loading step on a file.
 
     Returns:
-        the results that the rest of a pipeline takes.
+        results dict for the rest of the pipeline.
 
     Raises:
-        ImageError: if the file cannot be read, whatever the step raises.
+        ImageError: if the file cannot be read, whatever exception the step raises.
     """
     try:
         results = reader(dict(img_path=path, img_id=index))

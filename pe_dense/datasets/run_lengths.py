@@ -1,4 +1,4 @@
-"""Check COCO's run-length codes without handing them to native code."""
+"""Decode and check COCO's run-length encodings (RLE) in NumPy, since pycocotools does not check them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_MAX_CHARACTERS = 7  # of a number: 35 bits, more than an image's 31 need
+_MAX_CHARACTERS = 7  # characters per number: 35 bits, more than the 31 of an image
 
 
 def decode_counts(codes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Decode the compressed counts of N masks in one vectorized pass.
 
-    A number is a sequence of characters of 6 bits above '0': 5 bits of its value, lowest first, and a bit that says
-    whether more follow; the highest bit of the last is the sign. From the fourth number on, each is the difference to
-    the one before the last (``rleToString`` in pycocotools' ``maskApi.c``).
+    A number is a sequence of 6-bit characters, offset by '0': 5 bits of its value, lowest first, and a bit that is set
+    if more follow; the highest bit of the last character is the sign. From the fourth number on, each is the difference
+    to the one before the last (``rleToString`` in pycocotools' ``maskApi.c``).
 
     Args:
-        codes: of N masks.
+        codes: compressed counts of N masks.
 
     Returns:
-        counts of all masks one after the other, int64; how many belong to each mask (N); whether each code is
-        well-formed (N, bool). The counts of a code that is not are none.
+        counts of all masks, concatenated, int64; number of counts of each mask (N); whether each code is well-formed
+        (N, bool). A malformed code has no counts.
     """
     good = np.array([_is_code(code) for code in codes], bool)
     joined = "".join(code for code, fine in zip(codes, good, strict=True) if fine)
@@ -32,10 +32,10 @@ def decode_counts(codes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndar
     last = (digits & 32) == 0
     lengths = np.array([len(code) for code in codes], np.int64) * good
     ends = np.cumsum(lengths)
-    number = np.cumsum(last) - last  # index of the number that a character belongs to
+    number = np.cumsum(last) - last  # index of the number of each character
     starts = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
     place = np.arange(len(digits)) - starts[number]
-    # `_is_code` makes sure that a code's last character ends a number.
+    # `_is_code` ensures that the last character of a code ends a number.
     sizes[good] = np.add.reduceat(last, (ends - lengths)[good]) if good.any() else 0
     too_long = place >= _MAX_CHARACTERS
     if too_long.any():
@@ -49,18 +49,18 @@ def decode_counts(codes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def decode_counts_of(codes: Sequence[str], good: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As :func:`decode_counts`, with some codes known to be malformed."""
+    """Decode as :func:`decode_counts` where some codes are malformed."""
     counts, sizes, fine = decode_counts([code if keep else "" for code, keep in zip(codes, good, strict=True)])
     return counts, sizes, fine & good
 
 
 def _is_code(code: str) -> bool:
-    """Whether a text has characters of codes only and ends with a number's last one."""
+    """Return whether a text only has valid characters and ends with the last character of a number."""
     return bool(code) and code.isascii() and min(code) >= "0" and max(code) <= "o" and ord(code[-1]) - 48 < 32
 
 
 def _undo_differences(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Add to each number from the fourth on the one before the last, mask by mask."""
+    """Undo the differences: from the fourth number of each mask on, add the one before the last."""
     sizes = sizes[sizes > 0]
     first = np.cumsum(sizes) - sizes
     index = np.arange(len(values)) - np.repeat(first, sizes)
@@ -80,16 +80,16 @@ def _undo_differences(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 def measure_runs(
     counts: np.ndarray, sizes: np.ndarray, heights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Measure N masks of runs down the columns, the first of background.
+    """Measure N masks given as column-wise runs, of which the first is background.
 
     Args:
-        counts: of all masks one after the other.
-        sizes: how many counts belong to each mask (N).
-        heights: of the images (N).
+        counts: counts of all masks, concatenated.
+        sizes: number of counts of each mask (N).
+        heights: heights of the images (N).
 
     Returns:
-        pixels that the runs cover (N), the least count (N), foreground pixels (N), and left, top, right and bottom of
-        the foreground (N, 4), NaN without any. Masks without counts cover nothing.
+        number of pixels of all runs (N), smallest count (N), number of foreground pixels (N), and left, top, right and
+        bottom of the foreground (N, 4), NaN if there is none. Masks without counts have 0 pixels.
     """
     total = np.zeros(len(sizes), np.int64)
     least = np.zeros(len(sizes), np.int64)
@@ -109,7 +109,7 @@ def measure_runs(
     np.add.at(foreground, owner, counts[runs])
     if len(owner):
         extent[np.unique(owner)] = [np.inf, np.inf, -np.inf, -np.inf]
-        spans = start // height != end // height  # more than one column, so from top to bottom
+        spans = start // height != end // height  # a run over several columns spans the full height
         np.minimum.at(extent[:, 0], owner, start // height)
         np.minimum.at(extent[:, 1], owner, np.where(spans, 0, start % height))
         np.maximum.at(extent[:, 2], owner, end // height + 1)

@@ -19,12 +19,11 @@ _MAX_OUTLINE = 4e6
 
 
 class Masks:
-    """What is known of N masks.
+    """Extents and areas of N masks.
 
     Attributes:
-        extent: left, top, right and bottom in pixels (N, 4); NaN where there is no mask, or an empty one.
-        area: in pixels (N): of polygons the sum over their parts, without regard to overlap; NaN where there is no
-            mask.
+        extent: left, top, right and bottom in pixels (N, 4); NaN for missing and empty masks.
+        area: area in pixels (N), for polygons the sum over their parts, ignoring overlap; NaN for missing masks.
     """
 
     def __init__(self, count: int) -> None:
@@ -33,15 +32,15 @@ class Masks:
 
 
 def check_masks(findings: Findings, annotations: list[dict], sizes: np.ndarray, *, required: bool) -> Masks:
-    """Check ``segmentation`` of N annotations, and write each mask that has one meaning in COCO's form.
+    """Check ``segmentation`` of N annotations, and convert unambiguous masks to COCO's format.
 
-    COCO's forms are a list of polygons ``[x, y, x, y, ...]`` and a run-length code ``{size, counts}``. Read as well
-    are: one polygon without the outer list, points as pairs or as ``{x, y}``, numbers as text, a code in a list.
-    Parts of fewer than three points are removed from masks with other parts.
+    COCO's format is a list of polygons ``[x, y, x, y, ...]`` or a run-length encoding (RLE) ``{size, counts}``. Also
+    accepted are: one polygon without the outer list, points as pairs or as ``{x, y}``, numbers as text, and an RLE in a
+    list. Parts of fewer than three points are removed from masks with other parts.
 
     Args:
-        findings: where problems and repairs go.
-        annotations: whose masks are replaced by repaired ones.
+        findings: receives problems and repairs.
+        annotations: their masks are replaced by repaired ones.
         sizes: width and height of each annotation's image (N, 2), NaN where unknown.
         required: whether annotations without a mask are a problem.
     """
@@ -61,8 +60,8 @@ def check_masks(findings: Findings, annotations: list[dict], sizes: np.ndarray, 
 
 def _check_chunk(annotations, start, sizes, masks: Masks, faults, repairs) -> None:
     chunk = annotations[start : start + _CHUNK]
-    parts: list[list] = []  # polygons of the chunk
-    owner: list[int] = []  # whose they are
+    parts: list[list] = []  # polygons of this chunk
+    owner: list[int] = []  # their annotations
     codes: list[int] = []
     for row, annotation in enumerate(chunk):
         mask = annotation.get("segmentation")
@@ -72,7 +71,7 @@ def _check_chunk(annotations, start, sizes, masks: Masks, faults, repairs) -> No
         elif type(mask) is dict and "counts" in mask:
             codes.append(row)
         else:
-            parts.append([])  # one without points: it is looked at singly
+            parts.append([])  # no points: checked individually
             owner.append(row)
     odd = _odd_rows(parts, owner)
     parts, owner = _without(odd, parts, owner)
@@ -94,7 +93,7 @@ def _check_chunk(annotations, start, sizes, masks: Masks, faults, repairs) -> No
     rows = slice(start, start + len(chunk))
     try:
         values = np.fromiter(chain.from_iterable(parts), np.float64)
-    except OverflowError:  # an integer of hundreds of digits
+    except OverflowError:  # an integer with hundreds of digits
         huge = {row for part, row in zip(parts, owner, strict=True) if not _fits(part)}
         faults["is far outside of its image"].extend(start + row for row in huge)
         parts, owner = _without(huge, parts, owner)
@@ -106,7 +105,7 @@ def _check_chunk(annotations, start, sizes, masks: Masks, faults, repairs) -> No
 
 
 def _without(rows: set[int], parts: list[list], owner: list[int]) -> tuple[list[list], list[int]]:
-    """Polygons and their owners, without those of some rows."""
+    """Return polygons and their annotations without those of some rows."""
     if not rows:
         return parts, owner
     kept = [index for index, row in enumerate(owner) if row not in rows]
@@ -114,7 +113,7 @@ def _without(rows: set[int], parts: list[list], owner: list[int]) -> tuple[list[
 
 
 def _odd_rows(parts: list[list], owner: list[int]) -> set[int]:
-    """Annotations with a polygon that is not a list of three or more pairs of numbers."""
+    """Find annotations with a polygon that is not a list of three or more pairs of numbers."""
     lengths = np.fromiter(map(len, parts), np.int64, len(parts))
     odd = {owner[i] for i in np.flatnonzero((lengths % 2 == 1) | (lengths < 6)).tolist()}
     if not set(map(type, chain.from_iterable(parts))) <= _NUMBERS:
@@ -127,10 +126,10 @@ def _fits(part: list) -> bool:
 
 
 def _normalize(mask) -> tuple[list | dict, set[str]]:
-    """A mask in COCO's form, and what had to be changed.
+    """Convert a mask to COCO's format; return it with a description of the repair.
 
     Raises:
-        FieldError: for a mask without a meaning, or with several.
+        FieldError: if the mask is invalid or ambiguous.
     """
     labels: set[str] = set()
     if mask is None:
@@ -151,7 +150,7 @@ def _normalize(mask) -> tuple[list | dict, set[str]]:
         mask = [mask]
         labels.add("one polygon without the outer list read as a list of one")
     elif _is_point(mask[0]) and len(mask) >= 3 and all(_is_point(part) for part in mask):
-        mask = [mask]  # a polygon of one point is none: these are the points of one polygon
+        mask = [mask]  # one point is not a polygon, so these are the points of one polygon
     polygons = [_flat(part, labels) for part in mask]
     if all(len(part) < 6 for part in polygons):
         raise FieldError("has fewer than three points (4 numbers may be a box or two corners)")
@@ -167,12 +166,12 @@ def _is_point(part) -> bool:
 
 
 def _flat(part, labels: set[str]) -> list:
-    """A polygon as a list of numbers."""
+    """Convert a polygon to a list of numbers."""
     if not isinstance(part, list):
-        raise FieldError("is a list of something else than polygons")
+        raise FieldError("is a list, but not of polygons")
     if part and isinstance(part[0], list | dict):
         if not all(_is_point(point) for point in part):
-            raise FieldError("is nested in another way than lists of points")
+            raise FieldError("is nested differently from lists of points")
         labels.add("points as pairs or {x, y} read as points")
         part = list(chain.from_iterable((p["x"], p["y"]) if isinstance(p, dict) else p for p in part))
     if len(part) % 2:
@@ -189,7 +188,7 @@ def _flat(part, labels: set[str]) -> list:
 
 
 def _measure_polygons(values, parts, owner, start, sizes, masks: Masks, faults) -> None:
-    """Extent and area of polygons, which are at least triangles of finite or non-finite numbers."""
+    """Compute extents and areas of polygons of at least three points, whose coordinates may be NaN or infinite."""
     lengths = np.fromiter(map(len, parts), np.int64, len(parts)) // 2
     x, y = values[0::2], values[1::2]
     last = np.cumsum(lengths) - 1
@@ -223,7 +222,7 @@ def _measure_polygons(values, parts, owner, start, sizes, masks: Masks, faults) 
 
 
 def _check_codes(chunk, codes, start, sizes, masks: Masks, faults, repairs) -> None:
-    """Check the run-length codes of a whole chunk."""
+    """Check the run-length codes of a chunk of annotations."""
     texts: list[tuple[int, str]] = []
     lists: list[tuple[int, list]] = []
     for row in codes:
@@ -269,10 +268,10 @@ def _measure_codes(rows, counts, lengths, start, sizes, masks: Masks, faults) ->
 
 
 def _read_code(code: dict, size: np.ndarray) -> bool:
-    """Bring a run-length code's fields to their types; whether a repair was needed.
+    """Convert the fields of a run-length code to their types; return whether a repair was needed.
 
     Raises:
-        FieldError: for a size that is not the image's, or counts that are neither text nor integers.
+        FieldError: if the size differs from the image's, or counts are neither text nor integers.
     """
     extent, counts, repaired = code.get("size"), code["counts"], False
     if extent is None:
@@ -288,11 +287,11 @@ def _read_code(code: dict, size: np.ndarray) -> bool:
                 code["counts"] = [read_integer(value, -(2**31), 2**31) for value in counts]
                 repaired = True
         elif not isinstance(counts, str):
-            raise FieldError("no list or text")
+            raise FieldError("not a list or text")
     except FieldError:
         raise FieldError("is a run-length code with 'size' or 'counts' of another type") from None
     if not np.isfinite(size).all():
-        raise FieldError("is a run-length code of an unknown image")
+        raise FieldError("is a run-length code of an image that does not exist")
     width, height = size.astype(int).tolist()
     if extent != [height, width]:
         if extent == [width, height]:

@@ -12,7 +12,7 @@ from pe_dense.utils.errors import ConfigError
 
 
 class OptionText(str):
-    """The text of a ``NAME=VALUE`` option. What it stands for depends on the value that it replaces."""
+    """Text of a ``NAME=VALUE`` option, parsed by the type of the value that it replaces."""
 
     __slots__ = ()
 
@@ -36,7 +36,7 @@ class ConfigOptions(argparse.Action):
 
 
 def whole_number(lowest: int, highest: int):
-    """Make an argument type: an integer of a range, both ends included."""
+    """Create an argument type: an integer in a range, both ends included."""
 
     def convert(text: str) -> int:
         try:
@@ -51,7 +51,7 @@ def whole_number(lowest: int, highest: int):
 
 
 def number(lowest: float, highest: float):
-    """Make an argument type: a finite number of a range, both ends included."""
+    """Create an argument type: a finite number in a range, both ends included."""
 
     def convert(text: str) -> float:
         try:
@@ -66,14 +66,14 @@ def number(lowest: float, highest: float):
 
 
 def text(value: str) -> str:
-    """An argument type: text, such as a path, that is not empty and has no NUL character."""
+    """Check an argument that is text: not empty and without NUL characters."""
     if not value.strip() or "\0" in value:
         raise argparse.ArgumentTypeError(f"{value!r} is empty or blank")
     return value
 
 
 def path(value: str) -> Path:
-    """An argument type: a path that is not empty."""
+    """Check an argument that is a path: not empty."""
     return Path(text(value))
 
 
@@ -85,17 +85,17 @@ _LONGEST, _DEEPEST = 100_000, 20
 
 
 def parse(name: str, text: str):
-    """Read a value that is not known to be text.
+    """Parse the text of a value of unknown type.
 
     Numbers, ``True``, ``False`` and ``None`` in any case; lists in ``[...]`` or with commas between items, tuples in
-    ``(...)``, dicts as in Python; quotation marks make text; everything else is text as it stands.
+    ``(...)``, dicts as in Python; text in quotation marks is always text; everything else is text.
 
     Args:
-        name: of the option, for errors.
-        text: after the equals sign.
+        name: name of the option, for errors.
+        text: text after the equals sign.
 
     Raises:
-        ConfigError: for brackets that do not match, and for absurdly long or nested values.
+        ConfigError: if brackets do not match, or the value is too long or too deeply nested.
     """
     if len(text) > _LONGEST:
         raise ConfigError(f"option {name}: a value of {len(text)} characters is too long, at most {_LONGEST}")

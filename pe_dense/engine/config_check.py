@@ -13,37 +13,88 @@ from pe_dense.engine.arguments import OptionText, parse
 from pe_dense.engine.config_types import Arguments, accepts, arguments_of, check_runner_type, describe, suggestion
 from pe_dense.utils.errors import ConfigError, library_errors
 
-# What a run reads of a config's top level: arguments of MMEngine's runner, what the runner reads of the config itself,
-# and what this project adds. Any other top-level name is only a variable for a value that is used in several places.
-# fmt: off
-RUNNER_ARGUMENTS = frozenset((
-    "auto_scale_lr", "custom_hooks", "data_preprocessor", "default_hooks", "default_scope", "env_cfg",
-    "experiment_name", "launcher", "load_from", "log_level", "log_processor", "model", "optim_wrapper",
-    "param_scheduler", "randomness", "resume", "test_cfg", "test_dataloader", "test_evaluator", "train_cfg",
-    "train_dataloader", "val_cfg", "val_dataloader", "val_evaluator", "visualizer", "work_dir",
-))
-RUNNER_READS = frozenset((
-    "activation_checkpointing", "compile", "efficient_conv_bn_eval", "find_unused_parameters", "model_wrapper_cfg",
-    "sync_bn",
-))
+# Top-level keys that are used in a run: arguments of MMEngine's runner, other keys that the runner reads, and keys of
+# this project. Any other top-level name is only a variable for a value that is used in several places. fmt: off
+RUNNER_ARGUMENTS = frozenset(
+    (
+        "auto_scale_lr",
+        "custom_hooks",
+        "data_preprocessor",
+        "default_hooks",
+        "default_scope",
+        "env_cfg",
+        "experiment_name",
+        "launcher",
+        "load_from",
+        "log_level",
+        "log_processor",
+        "model",
+        "optim_wrapper",
+        "param_scheduler",
+        "randomness",
+        "resume",
+        "test_cfg",
+        "test_dataloader",
+        "test_evaluator",
+        "train_cfg",
+        "train_dataloader",
+        "val_cfg",
+        "val_dataloader",
+        "val_evaluator",
+        "visualizer",
+        "work_dir",
+    )
+)
+RUNNER_READS = frozenset(
+    (
+        "activation_checkpointing",
+        "compile",
+        "efficient_conv_bn_eval",
+        "find_unused_parameters",
+        "model_wrapper_cfg",
+        "sync_bn",
+    )
+)
 OWN_KEYS = frozenset(("inferencer", "runner_type", "tta_model", "tta_pipeline"))
 TOP_LEVEL_KEYS = RUNNER_ARGUMENTS | RUNNER_READS | OWN_KEYS
 # Of runs with `runner_type="FlexibleRunner"`.
 FLEXIBLE_KEYS = frozenset(("init_weights_for_test_or_val", "strategy"))
-_TEXT_KEYS = frozenset((
-    "default_scope", "experiment_name", "launcher", "load_from", "log_level", "runner_type", "work_dir",
-))
+_TEXT_KEYS = frozenset(
+    (
+        "default_scope",
+        "experiment_name",
+        "launcher",
+        "load_from",
+        "log_level",
+        "runner_type",
+        "work_dir",
+    )
+)
 
 _NESTED_TEXT_KEYS = frozenset(("ann_file", "checkpoint", "data_root", "save_dir", "out_dir"))
 
 _RPN = {
-    "nms_pre", "max_per_img", "nms", "min_bbox_size", "assigner", "sampler", "allowed_border", "pos_weight", "debug",
+    "nms_pre",
+    "max_per_img",
+    "nms",
+    "min_bbox_size",
+    "assigner",
+    "sampler",
+    "allowed_border",
+    "pos_weight",
+    "debug",
 }
 _DEFAULT_PARAMWISE = {
-    "custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "flat_decay_mult", "dwconv_decay_mult",
-    "dcn_offset_lr_mult", "bypass_duplicate",
+    "custom_keys",
+    "bias_lr_mult",
+    "bias_decay_mult",
+    "norm_decay_mult",
+    "flat_decay_mult",
+    "dwconv_decay_mult",
+    "dcn_offset_lr_mult",
+    "bypass_duplicate",
 }
-# Keys of dicts that no class is built from, in addition to those that the config already has there.
+# Keys of dicts that are not built as a class, in addition to those in the config.
 _KNOWN = {
     "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
     "mp_cfg": {"mp_start_method", "opencv_num_threads"},
@@ -56,7 +107,15 @@ _KNOWN = {
     "rpn": _RPN,
     "rpn_proposal": {"nms_pre", "max_per_img", "nms", "min_bbox_size"},
     "rcnn": {
-        "assigner", "sampler", "mask_size", "pos_weight", "debug", "score_thr", "nms", "max_per_img", "mask_thr_binary",
+        "assigner",
+        "sampler",
+        "mask_size",
+        "pos_weight",
+        "debug",
+        "score_thr",
+        "nms",
+        "max_per_img",
+        "mask_thr_binary",
     },
     "nms": {"type", "iou_threshold", "class_agnostic", "split_thr", "max_num", "sigma", "min_score", "method"},
     "generator": {"num_train", "num_val", "image_size", "seed", "num_videos", "num_frames", "max_shapes"},
@@ -64,29 +123,73 @@ _KNOWN = {
     "data_prefix": {"img", "img_path", "seg", "seg_map_path", "depth_map_path", "mask"},
     "init_cfg": {"type", "checkpoint", "prefix", "map_location", "layer", "bias", "std", "mean", "override"},
 }
-# A dict, or a list of them: MMEngine takes both.
+# A dict or a list of dicts: MMEngine accepts both.
 _ONE_OR_SEVERAL = frozenset(("param_scheduler", "test_evaluator", "val_evaluator"))
-# Dicts with keys of the user's own choice.
+# Dicts with keys chosen by the user.
 _OPEN = frozenset(("arch", "backend_args", "compile", "custom_keys", "metainfo", "norm_cfg", "act_cfg", "conv_cfg"))
 
-# Ranges of numbers, by the last part of their name. None: no bound.
+# Ranges of numbers by the last part of their name; None for no bound.
 _RANGES: dict[str, tuple[float | None, float | None]] = {
-    "max_iters": (1, None), "max_epochs": (1, None), "val_interval": (1, None), "val_begin": (0, None),
-    "batch_size": (1, 100_000), "num_workers": (0, 1024), "prefetch_factor": (1, 10_000), "interval": (1, None),
-    "max_keep_ckpts": (-1, None), "window_size": (1, 100_000), "num_classes": (1, 1_000_000),
-    "lr": (0, None), "weight_decay": (0, None), "eps": (0, None), "start_factor": (0, None), "end_factor": (0, None),
-    "momentum": (0, 1), "accumulative_counts": (1, None), "max_norm": (0, None),
-    "img_size": (1, 16_384), "image_size": (1, 16_384), "patch_size": (1, 1024), "pad_size_divisor": (1, 16_384),
-    "crop_size": (1, 65_536), "scale": (0, 1_000_000), "stride": (1, 65_536), "size": (1, 65_536),
-    "grid_size": (1, 4096), "short_side": (1, 16_384), "divisor": (1, 16_384),
-    "layers": (1, 1000), "width": (1, 65_536), "heads": (1, 4096), "mlp_ratio": (0.01, 64), "drop_path_rate": (0, 1),
-    "in_channels": (1, 1_000_000), "out_channels": (1, 1_000_000), "feat_channels": (1, 1_000_000),
-    "num_convs": (0, 1000), "num_queries": (1, 1_000_000), "num": (1, 10_000_000),
-    "score_thr": (0, 1), "iou_threshold": (0, 1), "mask_thr_binary": (-1, 1), "prob": (0, 1), "mask_ratio": (0, 1),
-    "max_per_img": (1, None), "nms_pre": (1, None), "pre_nms": (1, None), "mask_size": (1, 4096),
-    "opencv_num_threads": (0, 4096), "timeout": (1, None), "base_batch_size": (1, None), "fps": (1, 1000),
-    "resource_limit": (1, None), "seed": (0, 2**32 - 1), "num_frames": (1, None), "num_videos": (1, None),
-    "points_per_side": (1, 1024), "temperature": (1e-12, None),
+    "max_iters": (1, None),
+    "max_epochs": (1, None),
+    "val_interval": (1, None),
+    "val_begin": (0, None),
+    "batch_size": (1, 100_000),
+    "num_workers": (0, 1024),
+    "prefetch_factor": (1, 10_000),
+    "interval": (1, None),
+    "max_keep_ckpts": (-1, None),
+    "window_size": (1, 100_000),
+    "num_classes": (1, 1_000_000),
+    "lr": (0, None),
+    "weight_decay": (0, None),
+    "eps": (0, None),
+    "start_factor": (0, None),
+    "end_factor": (0, None),
+    "momentum": (0, 1),
+    "accumulative_counts": (1, None),
+    "max_norm": (0, None),
+    "img_size": (1, 16_384),
+    "image_size": (1, 16_384),
+    "patch_size": (1, 1024),
+    "pad_size_divisor": (1, 16_384),
+    "crop_size": (1, 65_536),
+    "scale": (0, 1_000_000),
+    "stride": (1, 65_536),
+    "size": (1, 65_536),
+    "grid_size": (1, 4096),
+    "short_side": (1, 16_384),
+    "divisor": (1, 16_384),
+    "layers": (1, 1000),
+    "width": (1, 65_536),
+    "heads": (1, 4096),
+    "mlp_ratio": (0.01, 64),
+    "drop_path_rate": (0, 1),
+    "in_channels": (1, 1_000_000),
+    "out_channels": (1, 1_000_000),
+    "feat_channels": (1, 1_000_000),
+    "num_convs": (0, 1000),
+    "num_queries": (1, 1_000_000),
+    "num": (1, 10_000_000),
+    "score_thr": (0, 1),
+    "iou_threshold": (0, 1),
+    "mask_thr_binary": (-1, 1),
+    "prob": (0, 1),
+    "mask_ratio": (0, 1),
+    "max_per_img": (1, None),
+    "nms_pre": (1, None),
+    "pre_nms": (1, None),
+    "mask_size": (1, 4096),
+    "opencv_num_threads": (0, 4096),
+    "timeout": (1, None),
+    "base_batch_size": (1, None),
+    "fps": (1, 1000),
+    "resource_limit": (1, None),
+    "seed": (0, 2**32 - 1),
+    "num_frames": (1, None),
+    "num_videos": (1, None),
+    "points_per_side": (1, 1024),
+    "temperature": (1e-12, None),
 }
 _MODULE_COUNTS = re.compile(r"(convs|fcs|layers|blocks|stages|levels|heads|depth|ins|outs|points)$")
 _CHOICES = {
@@ -100,19 +203,19 @@ _CHOICES = {
 
 
 def check_option(config: Config, name: str, value):
-    """Check an option against a config, and read its value if it is the text of a command line.
+    """Check an option against a config, and parse its value if it is text from the command line.
 
     Args:
-        config: a config, which is not changed.
+        config: a config; not changed.
         name: dotted name.
         value: :class:`~pe_dense.engine.arguments.OptionText`, or a value of any type.
 
     Returns:
-        the value to set. Text stays text where the config has text.
+        the value to set. Text remains text if it replaces text.
 
     Raises:
-        ConfigError: for a name that no run reads, or a value of the wrong type or out of range; it names option, value
-            and what is allowed.
+        ConfigError: if the name is unknown, or the value has the wrong type or is out of range; the message names the
+            option, the value and what is allowed.
     """
     parents, parent = _parent_of(config, name)
     key = name.rpartition(".")[2]
@@ -126,7 +229,7 @@ def check_option(config: Config, name: str, value):
     if annotation is None and key in (_NESTED_TEXT_KEYS if parents else _TEXT_KEYS):
         annotation = str | None
     if known and not accepts(annotation, old):
-        annotation = None  # some annotations of the mm libraries are too narrow
+        annotation = None  # some annotations of MM libraries are too narrow
     if isinstance(value, OptionText):
         value = _read(name, value, old, annotation)
     if isinstance(old, tuple) and isinstance(value, list):
@@ -139,7 +242,7 @@ def check_option(config: Config, name: str, value):
 
 
 def _read(name: str, text: OptionText, old, annotation):
-    """The value of an option's text, by what it replaces."""
+    """Parse the text of an option by the type of the value that it replaces."""
     is_text = isinstance(old, str) or (old is None and annotation is not None and _only_text(annotation))
     if is_text and annotation is not None and not _only_text(annotation):
         value = parse(name, text) if text.strip()[:1] in ("[", "(", "{") else str(text)
@@ -148,7 +251,7 @@ def _read(name: str, text: OptionText, old, annotation):
         return None if text == "None" else str(text)
     value = parse(name, text)
     if isinstance(old, list | tuple) and old and all(isinstance(item, str) for item in old):
-        # Names such as 007 among names.
+        # Keep names such as 007 as text.
         items = value if isinstance(value, list | tuple) else [str(text)]
         return [item if isinstance(item, str) else str(item) for item in items]
     return value
@@ -164,10 +267,10 @@ def _parent_of(config: Config, name: str) -> tuple[tuple[str, ...], object]:
     if top not in allowed and (top in config or "." not in name):
         places = [place for place in _places(config, config.get(top)) if place.partition(".")[0] in allowed]
         if top in config and places:
-            where = f"; it only names a value: set {', '.join(places[:6])}"
+            where = f"; it is only a variable: set {', '.join(places[:6])}"
         else:
             where = suggestion(top, allowed | set(config))
-        raise ConfigError(f"option {name}: unknown top-level key {top!r}, which no run reads{where}")
+        raise ConfigError(f"option {name}: unknown top-level key {top!r}{where}")
     item: object = config
     *parents, _ = parts = name.split(".")
     for depth, part in enumerate(parents):
@@ -180,11 +283,11 @@ def _parent_of(config: Config, name: str) -> tuple[tuple[str, ...], object]:
             item = {}
         else:
             names = f"0..{len(item) - 1}" if isinstance(item, list | tuple) else ", ".join(map(str, item or ()))
-            raise ConfigError(f"option {name}: {where} has no {part!r}; it has {names or 'no parts'}")
+            raise ConfigError(f"option {name}: {where} has no {part!r}; it has {names or 'no keys'}")
         if item is None:
             item = {}
         if not isinstance(item, dict | list | tuple):
-            raise ConfigError(f"option {name}: {'.'.join(parts[: depth + 1])} is {item!r}, which has no parts")
+            raise ConfigError(f"option {name}: {'.'.join(parts[: depth + 1])} is {item!r}, which has no keys")
     if isinstance(item, list | tuple) and not (parts[-1].isdigit() and int(parts[-1]) < len(item)):
         raise ConfigError(f"option {name}: {'.'.join(parents)} has no {parts[-1]!r}; it has 0..{len(item) - 1}")
     return tuple(parents), item
@@ -199,7 +302,7 @@ def _existing(parent, key: str):
 
 
 def _places(item, value, name: str = "") -> Iterator[str]:
-    """Dotted names of all places below that have a value."""
+    """List the dotted names of all places that have a value."""
     if name and type(item) is type(value) and item == value:
         yield name
     children = item.items() if isinstance(item, dict | Config) else enumerate(item) if isinstance(item, list) else ()
@@ -208,7 +311,7 @@ def _places(item, value, name: str = "") -> Iterator[str]:
 
 
 def _check_new_key(name: str, parents: tuple[str, ...], parent, key: str, arguments: Arguments | None) -> None:
-    """A key that the config does not have: an argument of the class, or one that the code looks for."""
+    """Check a key that the config does not have: it must be an argument of the class, or a key that the code reads."""
     place = ".".join(parents)
     if arguments is not None:
         if key not in arguments.annotations and not arguments.is_open:
@@ -245,7 +348,7 @@ def _check_type(name: str, value, old, known: bool, annotation) -> None:
     kinds = [kind for kind in (bool, str, int | float, list | tuple, dict) if isinstance(old, kind)]
     if kinds and not isinstance(value, kinds[0]):
         if annotation is not None and not isinstance(value, str | bool) and not isinstance(old, str | bool):
-            return  # the annotation allows both
+            return  # the annotation accepts both
         if annotation is not None and isinstance(value, str | list | tuple) and isinstance(old, str | list | tuple):
             return
         raise ConfigError(f"option {name}={value!r}: must be of the type of {old!r}, which it replaces")
@@ -271,7 +374,7 @@ def check_value(name: str, value, old=None) -> None:
     """Check the range of a number or the choices of a string by the last part of its name.
 
     Raises:
-        ConfigError: for values that no run can use.
+        ConfigError: if the value is out of range or not among the choices.
     """
     key = next((part for part in reversed(name.split(".")) if not part.isdigit()), name)
     if isinstance(value, Mapping):
@@ -301,7 +404,7 @@ def check_value(name: str, value, old=None) -> None:
 
 def _default_range(name: str, key: str) -> tuple[float | None, float]:
     if name.startswith(("model.", "tta_model.")):
-        # Modules are built one by one: absurd numbers of them would take hours.
+        # Modules are built one by one, so that huge numbers of them would take hours.
         return (0, 1000) if _MODULE_COUNTS.search(key) else (None, 10**8)
     return None, 2**62
 
@@ -310,7 +413,7 @@ def check_config(config: Config) -> None:
     """Check that every class in a config is registered and accepts the given arguments.
 
     Raises:
-        ConfigError: with the place, the name that is not known and the names that are.
+        ConfigError: naming the place, the unknown name and the known names.
     """
     check_runner_type(config)
     for top in sorted(TOP_LEVEL_KEYS - {"runner_type"}):
@@ -337,33 +440,33 @@ def _check_dicts(config: Config, path: tuple[str, ...], item) -> None:
 
 
 class CheckedBuilding(Runner):
-    """MMEngine's runner, with one-line errors for arguments that a library rejects.
+    """Mixin of MMEngine's runner that reports arguments that a library rejects as one-line errors.
 
-    Loops, optimizers, schedulers and metrics are built by ``train``, ``val`` and ``test``, where other exceptions are
+    Loops, optimizers, schedulers and metrics are built in ``train``, ``val`` and ``test``, where other exceptions are
     bugs and keep their traceback.
     """
 
     def build_train_loop(self, loop):
-        """As MMEngine's, with its data loader."""
+        """Build the training loop and its data loader."""
         with library_errors("train_cfg and train_dataloader can't be used with these values"):
             return super().build_train_loop(loop)
 
     def build_val_loop(self, loop):
-        """As MMEngine's, with data loader and metrics."""
+        """Build the validation loop with data loader and metrics."""
         with library_errors("val_cfg, val_dataloader and val_evaluator can't be used with these values"):
             return super().build_val_loop(loop)
 
     def build_test_loop(self, loop):
-        """As MMEngine's, with data loader and metrics."""
+        """Build the test loop with data loader and metrics."""
         with library_errors("test_cfg, test_dataloader and test_evaluator can't be used with these values"):
             return super().build_test_loop(loop)
 
     def build_optim_wrapper(self, optim_wrapper):
-        """As MMEngine's."""
+        """Build the optimizer wrapper."""
         with library_errors("optim_wrapper can't be built from these values"):
             return super().build_optim_wrapper(optim_wrapper)
 
     def build_param_scheduler(self, scheduler):
-        """As MMEngine's."""
+        """Build the parameter schedulers."""
         with library_errors("param_scheduler can't be built from these values"):
             return super().build_param_scheduler(scheduler)

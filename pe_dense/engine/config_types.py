@@ -23,7 +23,7 @@ from pe_dense.backbones.pe_configs import PEConfig
 from pe_dense.registry import INFERENCERS, RUNNERS
 from pe_dense.utils.errors import ConfigError
 
-# Keys whose dicts are not the arguments of a registered class, though they may have a `type`.
+# Keys whose dicts are not arguments of a registered class, although they may have a `type`.
 _OTHERS = {"init_cfg", "norm_cfg", "act_cfg", "conv_cfg", "upsample_cfg", "roi_layer", "nms", "generator", "arch"}
 _OTHERS |= {
     "metainfo",
@@ -35,7 +35,7 @@ _OTHERS |= {
     "plugins",
     "positional_encoding",
 }
-# Keys that are taken out of a dict before its class is built.
+# Keys that are removed from a dict before its class is built.
 _TAKEN = {
     "optim_wrapper": {"constructor", "paramwise_cfg", "optimizer"},
     "param_scheduler": {"convert_to_iter_based"},
@@ -47,7 +47,7 @@ _LOADER_EXTRA = {
 }  # fmt: skip
 
 
-# Its other keywords go to `save_checkpoint`, which takes none that a config could give.
+# Its other keyword arguments are passed to `save_checkpoint`, which has none that a config could set.
 _CLOSED = {CheckpointHook}
 
 
@@ -57,8 +57,8 @@ class Arguments:
 
     Args:
         owner: the class's name, for messages.
-        annotations: names and annotations, where there are any.
-        is_open: whether it takes other names as well.
+        annotations: annotations by name; empty for arguments without one.
+        is_open: whether other names are accepted, too.
     """
 
     owner: str
@@ -67,18 +67,18 @@ class Arguments:
 
 
 def arguments_of(config: Config, path: tuple[str, ...], item: Mapping) -> Arguments | None:
-    """Find what the dict at a place of a config may have, through the registry.
+    """Return the arguments of the class that a dict of a config is built as, found in the registry.
 
     Args:
-        config: a whole config, for its ``default_scope``.
-        path: names and numbers that lead from the config's top to the dict.
+        config: the complete config, for its ``default_scope``.
+        path: keys and indices from the top level of the config to the dict.
         item: the dict.
 
     Returns:
-        None for a dict that is not built as a class or function.
+        None if the dict is not built as a class or function.
 
     Raises:
-        ConfigError: for a ``type`` that is not registered.
+        ConfigError: if ``type`` is not registered.
     """
     names = [part for part in path if not part.isdigit()]
     if names[-1:] == ["arch"]:
@@ -157,7 +157,7 @@ def _registries(names: list[str]) -> list:
 
 
 def _find(config: Config, names: list[str], place: str, kind):
-    """The class or function of a type."""
+    """Return the class or function of a type."""
     if not isinstance(kind, str):
         if callable(kind):
             return kind
@@ -181,7 +181,7 @@ def _find(config: Config, names: list[str], place: str, kind):
 
 
 def check_runner_type(config: Config) -> None:
-    """Make sure that the class of ``runner_type`` exists.
+    """Check that the class of ``runner_type`` is registered.
 
     Raises:
         ConfigError: if it is not registered.
@@ -192,21 +192,21 @@ def check_runner_type(config: Config) -> None:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """``; did you mean A, B?`` or nothing."""
+    """Return ``; did you mean A, B?`` with similar names, or an empty string."""
     close = get_close_matches(name, sorted(known), n=3, cutoff=0.6)
     return f"; did you mean {', '.join(close)}?" if close else ""
 
 
 @cache
 def _signature(built: Callable | None) -> Arguments:
-    """Return the arguments of a class, including those of its bases while it passes ``**kwargs`` on."""
+    """Return the arguments of a class, including those of its base classes if it forwards ``**kwargs``."""
     if built is None or isinstance(built, types.ModuleType):
         return Arguments("", {}, is_open=True)
     if not inspect.isclass(built):
         return _function(built, built, getattr(built, "__name__", str(built)))
     annotations: dict[str, object] = {}
     for base in built.__mro__[:-1]:
-        if base is nn.Module:  # takes none, in spite of its **kwargs
+        if base is nn.Module:  # has none, although it accepts **kwargs
             return Arguments(built.__name__, annotations)
         if "__init__" not in vars(base):
             continue
@@ -228,7 +228,7 @@ def _function(function: Callable, owner, name: str, skip: int = 0) -> Arguments:
         return Arguments(name, {}, is_open=True)
     try:
         hints = typing.get_type_hints(function)
-    except Exception:  # annotations that can't be evaluated here
+    except Exception:  # annotations that cannot be evaluated here
         hints = {}
     annotations = {}
     for parameter in parameters:
@@ -244,11 +244,11 @@ def _is_type(hint) -> bool:
 
 @dataclass(frozen=True)
 class _Extra:
-    """Determine what a constructor does with its ``**kwargs``."""
+    """Determine how a constructor uses its ``**kwargs``."""
 
-    names: frozenset[str] = frozenset()  # those that it takes out itself
-    passes_on: bool = False  # to another constructor
-    is_open: bool = False  # it does something else with them
+    names: frozenset[str] = frozenset()  # names that it reads itself
+    passes_on: bool = False  # passed to another constructor
+    is_open: bool = False  # used in another way
 
 
 def _extra_of(function: Callable) -> _Extra:
@@ -274,9 +274,10 @@ def _is_name(node, name: str | None) -> bool:
 
 
 def accepts(annotation, value) -> bool:
-    """Whether an annotation allows a config's value. Annotations of unknown kinds allow everything.
+    """Return whether an annotation accepts a value of a config. Unknown kinds of annotations accept everything.
 
-    Lists and tuples are the same, integers are floats, and a dict stands for any object that is built from one.
+    Lists and tuples are equivalent, integers are accepted as floats, and a dict is accepted for any object that can be
+    built from one.
     """
     if annotation is None or annotation is typing.Any or isinstance(annotation, str | typing.TypeVar):
         return True
@@ -306,7 +307,7 @@ def accepts(annotation, value) -> bool:
         return not isinstance(value, int | float)
     if issubclass(kind, Iterable):
         return isinstance(value, list | tuple) and _accept_items(kind, inner, value)
-    # Some other class: an object of it comes from a dict or a name, never from a number.
+    # Objects of other classes are built from a dict or a name, never from a number.
     return not isinstance(value, int | float | list | tuple)
 
 
@@ -317,6 +318,6 @@ def _accept_items(kind: type, inner: tuple, value: Sequence) -> bool:
 
 
 def describe(annotation) -> str:
-    """An annotation as a user reads it."""
+    """Describe an annotation for a message."""
     text = annotation.__name__ if inspect.isclass(annotation) and not typing.get_args(annotation) else str(annotation)
     return text.replace("typing.", "").replace("collections.abc.", "").replace("NoneType", "None")

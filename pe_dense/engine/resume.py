@@ -1,4 +1,4 @@
-"""Check the training state of checkpoints and the work dirs that runs resume from."""
+"""Resume runs: check the work dir, and the training state of the checkpoint."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _HUB_PARTS = ("log_scalars", "runtime_info", "resumed_keys")
 
 
 def set_resume(config: Config, resume: str | None) -> None:
-    """Set the checkpoint that a run resumes from. A run never overwrites the checkpoints of another one.
+    """Set the checkpoint that a run resumes from. A run never overwrites checkpoints of another run.
 
     Args:
-        config: with ``work_dir``; ``resume`` and ``load_from`` are set.
+        config: config with ``work_dir``; ``resume`` and ``load_from`` are set in place.
         resume: 'auto' for the newest checkpoint of the work dir, a path, or None for a new run.
 
     Raises:
@@ -44,7 +44,7 @@ def set_resume(config: Config, resume: str | None) -> None:
     elif resume == "auto":
         config.resume, config.load_from = True, None
         if (work_dir / "last_checkpoint").exists() or run_checkpoints(work_dir):
-            # The folder, not the path in its last_checkpoint: the folder may have been moved.
+            # The path in last_checkpoint is not used: the folder may have been moved.
             config.load_from = str(work_dir)
         elif present:
             raise ConfigError(
@@ -58,22 +58,22 @@ def set_resume(config: Config, resume: str | None) -> None:
         start = start if start.is_dir() else start.parent
         if present and ("://" in resume or start.resolve() != work_dir.resolve()):
             raise ConfigError(
-                f"{work_dir} contains checkpoints of another run than {resume}, which would be replaced: add "
+                f"{work_dir} contains checkpoints of a run other than that of {resume}, which would be replaced: add "
                 "--work-dir FOLDER with a new folder"
             )
         config.resume, config.load_from = True, resume
 
 
 def check_training_state(runner, checkpoint, source: str) -> None:
-    """Make sure that a checkpoint has the state of a training run of this form, before any of it is loaded.
+    """Check that a checkpoint contains the state of a training run, before any of it is loaded.
 
     Args:
-        runner: about to resume.
-        checkpoint: the content of the file.
+        runner: runner that is about to resume.
+        checkpoint: content of the file.
         source: the file's name in errors.
 
     Raises:
-        CheckpointError: naming what is missing or of another type.
+        CheckpointError: naming the entry that is missing or has the wrong type.
     """
     if not isinstance(checkpoint, dict):
         raise CheckpointError(f"{source} contains a {type(checkpoint).__name__}, not the state of a training run")
@@ -104,19 +104,19 @@ def check_training_state(runner, checkpoint, source: str) -> None:
 
 
 def check_optimizer(optim_wrapper, source: str) -> None:
-    """Make sure that the state loaded into an optimizer is finite and of the parameters' shapes.
+    """Check that the state loaded into an optimizer is finite and matches the shapes of the parameters.
 
     Args:
-        optim_wrapper: with the loaded state.
+        optim_wrapper: optimizer wrapper with the loaded state.
         source: the file's name in errors.
 
     Raises:
-        CheckpointError: naming what does not fit.
+        CheckpointError: naming the entry that does not match.
     """
     if not isinstance(optim_wrapper, OptimWrapper):
         return
     optimizer = optim_wrapper.optimizer
-    # Loading a state adds `differentiable` to the defaults of any optimizer, even if its groups do not have it.
+    # Loading a state adds `differentiable` to an optimizer's defaults, even if its groups do not have it.
     optional = ("initial_lr", "differentiable")
     for group in optimizer.param_groups:
         for key, usual in {**optimizer.defaults, "initial_lr": 0.0}.items():
@@ -141,7 +141,7 @@ def check_optimizer(optim_wrapper, source: str) -> None:
 
 
 def _is_option(value, usual) -> bool:
-    """Whether an option of an optimizer is of the type of its default, and finite."""
+    """Return whether an option of an optimizer has the type of its default and is finite."""
     if usual is None or isinstance(usual, bool):
         return value is None or isinstance(value, bool)
     if isinstance(usual, tuple | list):
@@ -152,14 +152,14 @@ def _is_option(value, usual) -> bool:
 
 
 def _check_schedulers(schedulers, states, source: str) -> None:
-    """Compare the state of parameter schedulers with those of the run."""
+    """Compare the states of parameter schedulers with those of the run."""
     if not isinstance(schedulers, list) or states is None:
         return
     if not isinstance(states, list) or len(states) != len(schedulers):
         count = len(states) if isinstance(states, list) else f"a {type(states).__name__}"
         raise CheckpointError(f"{source} cannot be resumed: param_schedulers is {count}, not {len(schedulers)} states")
     for number, (scheduler, state) in enumerate(zip(schedulers, states, strict=True)):
-        if isinstance(scheduler, dict):  # a config that is not built yet
+        if isinstance(scheduler, dict):  # a config that has not been built yet
             continue
         own = scheduler.state_dict()
         name = f"param_schedulers[{number}]"
@@ -179,17 +179,17 @@ def _unusable(source: str, key: str, value, wanted) -> CheckpointError:
     return CheckpointError(f"{source} cannot be resumed: its {key} is {text}, not {wanted}")
 
 
-# Where a scheduler is, in contrast to what it does.
+# The position of a scheduler in its schedule, as opposed to its settings.
 _PROGRESS = ("last_step", "_global_step", "_last_value", "verbose")
 
 
 class ConfiguredSchedule:
-    """The settings of optimizer and schedulers by the config, taken before a checkpoint's take their place.
+    """Settings of optimizer and schedulers in the config, recorded before a checkpoint replaces them.
 
     MMEngine loads both from the checkpoint, so that a changed learning rate or schedule has no effect on a resumed run.
 
     Args:
-        runner: with built optimizer and schedulers, before it resumes.
+        runner: runner with optimizer and schedulers built, before it resumes.
     """
 
     def __init__(self, runner: Runner):
@@ -200,7 +200,7 @@ class ConfiguredSchedule:
             self._schedulers = [dict(scheduler.state_dict()) for scheduler in runner.param_schedulers or []]
 
     def changes(self) -> list[str]:
-        """Names of the settings in which the loaded state differs from the config. Call it after loading."""
+        """Return the names of the settings in which the loaded state differs from the config. Call it after loading."""
         if not self._groups:
             return []
         changed = set()
@@ -217,16 +217,16 @@ class ConfiguredSchedule:
         return sorted(changed)
 
     def follow(self) -> None:
-        """Set optimizer and schedulers to the state of an uninterrupted run of this config.
+        """Set optimizer and schedulers to their state in an uninterrupted run of this config.
 
         Raises:
-            ConfigError: for a scheduler whose steps depend on metrics of the past.
+            ConfigError: if a scheduler's steps depend on past metrics.
         """
         runner = self._runner
         schedulers = runner.param_schedulers or []
         if unknown := [type(s).__name__ for s in schedulers if getattr(s, "need_val_args", False)]:
             raise ConfigError(
-                f"a resumed run can't follow other settings of {unknown[0]}, whose steps depend on past metrics: "
+                f"a resumed run cannot use changed settings of {unknown[0]}, whose steps depend on past metrics: "
                 f"leave {', '.join(self.changes())} as they were, or start a new run with load_from"
             )
         for mine, group in zip(self._groups, runner.optim_wrapper.optimizer.param_groups, strict=True):
@@ -234,7 +234,7 @@ class ConfiguredSchedule:
         for mine, scheduler in zip(self._schedulers, schedulers, strict=True):
             scheduler.load_state_dict(mine)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the optimizer makes no steps meanwhile
+            warnings.simplefilter("ignore")  # the optimizer does not step in between
             for _ in range(runner.iter):
                 for scheduler in schedulers:
                     if not scheduler.by_epoch:
@@ -249,7 +249,7 @@ def check_progress(runner: Runner, filename: str) -> None:
     """Check that a resumed run has iterations left, or log that it is complete.
 
     Raises:
-        ConfigError: if the checkpoint is from beyond the end of the run.
+        ConfigError: if the checkpoint is from after the end of the run.
     """
     loop = runner.train_loop
     if isinstance(loop, EpochBasedTrainLoop):

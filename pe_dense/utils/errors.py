@@ -32,27 +32,27 @@ _REMEDIES = {
 
 
 class UserError(Exception):
-    """Something outside of the program is wrong: an option, a config, a file. The message says what to change."""
+    """An error of the user's input or environment: an option, a config, a file. The message says what to change."""
 
 
 class InputError(UserError, ValueError):
-    """An argument, a value in a config or the content of a file is not usable."""
+    """An argument, a value in a config or the content of a file is invalid."""
 
 
 class ConfigError(InputError):
-    """A config, an option or the data that they name is not usable."""
+    """A config, an option or the data that they refer to is invalid."""
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """End the program with ``error: ...`` and exit status 2 if its input is at fault.
+    """Report user errors as one line, ``error: ...``, with exit status 2.
 
-    Only these errors become one line: :class:`UserError`; ``FileNotFoundError`` and the like that are raised with a
-    message of their own; and errors of the system about a path (no permission, full disk, ...), with what to do. Every
-    other exception is a bug and keeps its traceback. ``PE_DENSE_TRACEBACK=1`` shows the traceback of all.
+    User errors are :class:`UserError`; ``FileNotFoundError`` and similar exceptions that are raised with a message; and
+    system errors about a path (no permission, full disk, ...), which are printed with a remedy. Every other exception
+    is a bug and keeps its traceback. ``PE_DENSE_TRACEBACK=1`` shows all tracebacks.
 
-    Standard output is set up as well: characters that its encoding does not have are escaped, and the work goes on if
-    the program that reads it (``| head``) ends early.
+    Standard output is configured, too: characters that its encoding cannot represent are escaped, and the program
+    continues if the reader of its output (``| head``) exits early.
     """
     _prepare_output()
     try:
@@ -67,15 +67,15 @@ def one_line_errors() -> Iterator[None]:
 
 @contextmanager
 def library_errors(what: str) -> Iterator[None]:
-    """Turn what a library says about its arguments, while objects are built from a config, into a user error.
+    """Convert exceptions of libraries, raised while objects are built from a config, to user errors.
 
-    Exceptions that are raised in this project's own code pass: there they are bugs.
+    Exceptions raised in this package's own code are bugs and are not converted.
 
     Args:
-        what: begins the message.
+        what: beginning of the message.
 
     Raises:
-        ConfigError: for any other exception that a library raises, except errors of the system and lack of memory.
+        ConfigError: for exceptions of libraries, except system errors and out-of-memory errors.
     """
     try:
         yield
@@ -91,13 +91,13 @@ def library_errors(what: str) -> Iterator[None]:
 
 
 def torch_memory_error() -> type[BaseException]:
-    """PyTorch's error of a full GPU, without importing PyTorch for it."""
+    """Return PyTorch's out-of-memory error, without importing PyTorch."""
     torch = sys.modules.get("torch")
     return MemoryError if torch is None else torch.OutOfMemoryError
 
 
 def _raised_in(error: BaseException) -> str:
-    """The module whose code raised an exception."""
+    """Return the name of the module whose code raised an exception."""
     trace = error.__traceback__
     while trace.tb_next is not None:
         trace = trace.tb_next
@@ -105,7 +105,7 @@ def _raised_in(error: BaseException) -> str:
 
 
 def user_message(error: BaseException) -> str | None:
-    """The line that a user reads about an error, or None if the error is a bug.
+    """Return the one-line message of a user error; None if the error is a bug.
 
     Args:
         error: any exception.
@@ -113,7 +113,7 @@ def user_message(error: BaseException) -> str | None:
     if isinstance(error, UserError):
         return _one_line(error)
     if isinstance(error, UnicodeEncodeError) and error.encoding.lower() not in ("utf-8", "utf8"):
-        return f"{error.object!a} has characters that the encoding {error.encoding} does not have: set PYTHONUTF8=1"
+        return f"{error.object!a} has characters that the encoding {error.encoding} cannot represent: set PYTHONUTF8=1"
     if isinstance(error, ImportError):
         return _missing_graphics_library(str(error))
     if not isinstance(error, OSError):
@@ -129,7 +129,8 @@ def user_message(error: BaseException) -> str | None:
 
 
 def _missing_graphics_library(message: str) -> str | None:
-    """What to do where OpenCV's build with windows is the one in use: a plain ``pip install`` brings both builds."""
+    """Return the remedy if OpenCV's GUI build is installed without its system libraries; pip may install both "
+    "builds."""
     library = re.match(r"lib(GL|gthread|glib|SM|Xext|xcb)\b[^:]*(?=: cannot open shared object file)", message)
     return library and (
         f"OpenCV cannot be imported because {library[0]} is not installed: run `pip install --force-reinstall "
@@ -139,14 +140,14 @@ def _missing_graphics_library(message: str) -> str | None:
 
 def _one_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
-    # A data worker's error arrives with its traceback in front of the message.
+    # PyTorch prepends the traceback of a data worker to the message.
     if any(line.startswith("Original Traceback") for line in lines):
         return re.sub(r"^[\w.]+: ", "", lines[-1])
     return " ".join(lines)
 
 
 class _Output:
-    """A text stream that drops what is written after its reader has gone."""
+    """Text stream that discards output after its reader has closed the pipe."""
 
     def __init__(self, stream) -> None:
         self._stream = stream
@@ -168,7 +169,7 @@ class _Output:
             return method(*arguments)
         except BrokenPipeError:
             self._closed_by_reader = True
-            # The interpreter flushes the stream once more when it ends; that must not fail.
+            # The interpreter flushes the stream again at exit, which must not fail.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)

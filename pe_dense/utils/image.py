@@ -1,4 +1,4 @@
-"""Read image files: the one reader for checking, training, predicting and pictures."""
+"""Read and write image files. Checks, training, prediction and figures all use this reader."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from PIL import Image, UnidentifiedImageError
 from pe_dense.utils.atomic_write import write_bytes
 from pe_dense.utils.errors import ConfigError, InputError
 
-# Pillow opens far more, EPS by starting Ghostscript among them.
+# Pillow supports many more, including EPS, for which it runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-# A scan of a progressive JPEG costs about as much as decoding a baseline file, and a file may have thousands. Encoders
-# write about 10, so that 20 scans of the largest image pass.
+# Each scan of a progressive JPEG takes about as long as a baseline file, and a file may have thousands. Encoders write
+# about 10; 20 scans of the largest image are allowed.
 MAX_SCANS, MAX_SCANNED_PIXELS = 500, 2_000_000_000
 _ORIENTATION = 0x0112  # the EXIF field
 _TRANSPOSE = {
@@ -36,8 +36,8 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_INVERSE = {6: 8, 8: 6}  # the others are their own
-_TIFF_SIZE = (256, 257)  # tags of the stored width and height
+_INVERSE = {6: 8, 8: 6}  # other orientations are their own inverse
+_TIFF_SIZE = (256, 257)  # EXIF tags of the stored width and height
 _STRIP = 1 << 20  # pixels converted at a time
 _NEARLY_BLACK = 4095  # of 65535: 15 of 255
 _MAX_WARNINGS = 100  # files named per process
@@ -45,10 +45,9 @@ _warned: set[str] = set()
 
 
 class ImageError(InputError):
-    """An image file that cannot be read, or does not fit its annotation.
+    """An image file cannot be read, or does not match its annotation.
 
-    PyTorch re-raises the error of a data worker with the worker's traceback before the message; only the last line is
-    kept.
+    PyTorch prepends the traceback of a data worker to the message; only the last line is kept.
     """
 
     def __init__(self, message: str):
@@ -62,7 +61,7 @@ def read_image(
     ignore_orientation: bool = False,
     white_level: float | None = None,
 ) -> Image.Image:
-    """Read an image file as 8-bit RGB, the way a viewer shows it.
+    """Read an image file as 8-bit RGB, as an image viewer shows it.
 
     Args:
         path: a file, or its open content.
@@ -106,19 +105,19 @@ def decode(
         orientation = _orientation(image)
         image.load()
         if deep and max(high for _, high in image.getextrema()) <= _NEARLY_BLACK >> 8:
-            _warn(name, "has 16 bits per channel, of which only the lowest 12 are used: it is nearly black as 8 bits")
-        if orientation == 1:  # PNG may have its EXIF data behind the pixels
+            _warn(name, "has 16 bits per channel, of which only the lowest 12 are used: it is nearly black in 8 bits")
+        if orientation == 1:  # in PNG files, EXIF data may come after the pixels
             orientation = _orientation(image)
             applied = False
         else:
-            applied = _orientation(image) == 1  # Pillow rotates TIFF when it loads the pixels
+            applied = _orientation(image) == 1  # Pillow applies the orientation of TIFF files while loading
         if applied == (not ignore_orientation) or orientation == 1:
             return image
         return image.transpose(_TRANSPOSE[_INVERSE.get(orientation, orientation) if applied else orientation])
 
 
 def image_size(path: str | Path, *, ignore_orientation: bool = False) -> tuple[int, int]:
-    """Width and height of an image file as :func:`decode` returns it, from the header.
+    """Return the width and height that :func:`decode` would return, read from the header.
 
     Raises:
         FileNotFoundError, ImageError: as :func:`decode`, as far as the header shows it.
@@ -134,11 +133,11 @@ def as_rgb(image: Image.Image, name: str = "image", *, white_level: float | None
     """Convert any mode of Pillow to 8-bit RGB. Transparent images are composed on white.
 
     Args:
-        image: of any mode. Gray of 16 or 32 bits or in floating point is scaled so that ``white_level`` becomes 255,
-            and clipped; NaN becomes 0.
+        image: image of any mode. Grayscale images of 16 or 32 bits or floating point are scaled so that ``white_level``
+            becomes 255, and clipped; NaN becomes 0.
         name: the name used in the warning about an image that becomes nearly black.
-        white_level: of gray images with more than 8 bits, 4095 for a 12-bit camera. By default the first of 1 (floating
-            point only), 255 and 65535 that is not below the image's maximum.
+        white_level: white level of grayscale images of more than 8 bits, such as 4095 for a 12-bit camera. By default
+            the first of 1 (floating point only), 255 and 65535 that is not below the image's maximum.
     """
     if image.mode.startswith("I") or image.mode == "F":
         image = _gray_to_8_bits(image, name, white_level)
@@ -160,7 +159,7 @@ def _gray_to_8_bits(image: Image.Image, name: str, white_level: float | None) ->
         if white_level == 65535 and highest <= _NEARLY_BLACK:
             _warn(
                 name,
-                f"has 16 bits but no value above {highest:g}: it is nearly black as 8 bits. If white has fewer bits "
+                f"has 16 bits but no value above {highest:g}: it is nearly black in 8 bits. If white has fewer bits "
                 "(4095 for 12), set white_level of pe_dense.LoadImage, or convert the file",
             )
     small = np.empty(gray.shape, np.uint8)
@@ -172,10 +171,10 @@ def _gray_to_8_bits(image: Image.Image, name: str, white_level: float | None) ->
 
 @contextmanager
 def _errors_of(name: str, formats: Sequence[str]) -> Iterator[None]:
-    """Give the errors of a decoder, which may be of any class, the name of the file."""
+    """Convert exceptions of a decoder, which may be of any class, to an ImageError that names the file."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what matters is raised
+            warnings.simplefilter("ignore")  # important ones are raised as errors
             yield
     except ImageError:
         raise
@@ -188,7 +187,7 @@ def _errors_of(name: str, formats: Sequence[str]) -> Iterator[None]:
 
 @contextmanager
 def _open(path: str | Path | BinaryIO, name: str) -> Iterator[BinaryIO]:
-    """Open a regular file; opening a FIFO would block for ever. Open content stays open."""
+    """Open a regular file; opening a FIFO would block forever. Open content stays open."""
     if not isinstance(path, str | Path):
         yield path
         return
@@ -213,7 +212,7 @@ def _check_cost(image: Image.Image, file: BinaryIO) -> None:
     if image.format in ("JPEG", "MPO"):
         position = file.tell()
         file.seek(0)
-        scans = file.read().count(b"\xff\xda")  # the marker does not occur in compressed data
+        scans = file.read().count(b"\xff\xda")  # this marker does not occur in compressed data
         file.seek(position)
         if scans > MAX_SCANS or scans * pixels > MAX_SCANNED_PIXELS:
             raise ValueError(f"a JPEG of {pixels / 1e6:.1f} million pixels with {scans} scans")
@@ -222,7 +221,7 @@ def _check_cost(image: Image.Image, file: BinaryIO) -> None:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # EXIF data that cannot be parsed: viewers show the image as stored
+    except Exception:  # EXIF data cannot be parsed: viewers show the image as stored
         return 1
     return value if value in _TRANSPOSE else 1
 
@@ -234,7 +233,7 @@ def _warn(name: str, text: str) -> None:
 
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-# What ``tools/predict.py`` writes for an image: pictures with these endings, and a JSON file with this beginning.
+# Outputs of ``tools/predict.py`` for an image: PNG files with these suffixes, and a JSON file with this prefix.
 OUTPUT_ENDINGS = ("", "_labels", "_depth")
 OUTPUT_START = b'{"image": '
 
@@ -242,12 +241,12 @@ OUTPUT_START = b'{"image": '
 def find_images(
     sources: Iterable[str | Path], exclude: Iterable[str | Path] = (), *, skip_outputs: bool = False
 ) -> list[Path]:
-    """List image files; of a folder, all in it and below, in order of their paths.
+    """List image files, including those in folders and their subfolders, sorted by path.
 
     Args:
-        sources: files and folders. A file that is found twice is listed once.
-        exclude: folders below the sources whose files are not listed, such as the folder for outputs.
-        skip_outputs: in folders, leave out pictures that ``tools/predict.py`` wrote.
+        sources: files and folders. Duplicates are listed once.
+        exclude: subfolders to skip, such as the output folder.
+        skip_outputs: skip images in folders that ``tools/predict.py`` wrote.
 
     Raises:
         FileNotFoundError: if a source does not exist, or a folder contains no image.
@@ -277,7 +276,7 @@ def find_images(
 
 
 def is_output(file: Path) -> bool:
-    """Whether a PNG file was written by ``tools/predict.py``: its JSON file lies beside it."""
+    """Return whether a PNG file was written by ``tools/predict.py``, by its JSON file in the same folder."""
     if file.suffix != ".png":
         return False
     stems = {file.stem, *(file.stem.removesuffix(ending) for ending in OUTPUT_ENDINGS)}
@@ -292,15 +291,16 @@ def is_output(file: Path) -> bool:
 
 
 def output_names(images: Sequence[Path], endings: Sequence[str] = ("",), folder: str | Path | None = None) -> list[str]:
-    """Distinct names for the outputs of images: their stems, numbered where outputs would share a file.
+    """Return unique output names for images: their stems, numbered where several outputs would have the same name.
 
     Args:
         images: paths.
-        endings: what is appended to a name for each of an image's outputs, such as ``_labels``.
-        folder: where outputs, PNG and JSON files, are written; names that would replace one of the images are not used.
+        endings: suffixes of an image's outputs, such as ``_labels``.
+        folder: folder of the outputs, which are PNG and JSON files; names that would overwrite one of the images are
+            not used.
 
     Returns:
-        a name for each image, such that no two outputs have the same name, or names that differ only by case.
+        a name for each image; no two outputs have the same name or names that differ only by case.
     """
     names: list[str] = []
     stems = {image.stem.casefold() for image in images}
@@ -321,12 +321,12 @@ def output_names(images: Sequence[Path], endings: Sequence[str] = ("",), folder:
 
 
 def write_png(path: str | Path, picture: Image.Image | np.ndarray, *, reuse: bool = False) -> None:
-    """Write an image as PNG, compressed fast. A file there is replaced.
+    """Write an image as PNG, with fast compression. An existing file is replaced.
 
     Args:
-        path: of the file.
+        path: path of the file.
         picture: an image, or pixels: (H, W, 3) RGB or (H, W), uint8 or uint16.
-        reuse: the picture's memory may be overwritten, which saves a copy.
+        reuse: whether the memory of the pixels may be overwritten, which saves a copy.
 
     Raises:
         WriteError: if it cannot be written.
@@ -335,7 +335,7 @@ def write_png(path: str | Path, picture: Image.Image | np.ndarray, *, reuse: boo
     if picture.ndim == 3:
         stored = picture if reuse and picture.flags.writeable else picture.copy()
         for start in range(0, len(stored), 64):
-            stored[start : start + 64] = stored[start : start + 64, :, ::-1]  # OpenCV takes BGR
+            stored[start : start + 64] = stored[start : start + 64, :, ::-1]  # OpenCV expects BGR
     written, code = cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not written:
         raise InputError(f"cannot encode {picture.shape} {picture.dtype} as {path}")
@@ -346,7 +346,7 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     """Write RGB (H, W, 3) uint8 as JPEG.
 
     Raises:
-        FileExistsError: if the file is there.
+        FileExistsError: if the file exists.
     """
     written, code = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     if not written:
@@ -354,19 +354,19 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     write_bytes(path, code, overwrite=False)
 
 
-_LEAST_SPACE = 100_000  # bytes; less holds no picture
+_LEAST_SPACE = 100_000  # bytes; too little for an image if less is free
 
 
 def check_output_folder(path: str | Path, option: str) -> None:
-    """Make sure that files can be written to a folder, which need not exist yet. Nothing is created.
+    """Check that files can be written to a folder, which need not exist. Nothing is created.
 
     Args:
         path: the folder.
-        option: that names it, for errors.
+        option: name of the option, for errors.
 
     Raises:
-        ConfigError: if the path or a part of it is a file, is not writable, or its disk is full.
-        OSError: for a path that the file system does not take (too long, ...).
+        ConfigError: if the path or a parent is a file, or the folder is not writable, or its disk is full.
+        OSError: if the file system does not accept the path (too long, ...).
     """
     path = Path(path)
     if not str(path).strip():
@@ -375,7 +375,7 @@ def check_output_folder(path: str | Path, option: str) -> None:
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
-        what = "is a file" if existing == path else f"can't be a folder, {existing} is a file"
+        what = "is a file" if existing == path else f"cannot be a folder, because {existing} is a file"
         raise ConfigError(f"{option} {path} {what}: name a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(

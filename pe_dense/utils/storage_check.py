@@ -1,6 +1,6 @@
-"""Comparison of the tensors that a PyTorch file declares with the sizes of its records.
+"""Compare the sizes of tensors declared in a PyTorch file with the sizes of its records.
 
-PyTorch maps or reads as many bytes as the pickle declares, also beyond the end of a record that is shorter.
+PyTorch maps or reads as many bytes as the pickle declares, even beyond the end of a record.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _ITEM_SIZES = dict(
 
 
 class _Stub:
-    """Stands for every object of a pickle: it takes all calls and states, and does nothing."""
+    """Placeholder for any object in a pickle; accepts all calls and states without effect."""
 
     def __new__(cls, *args, **kwargs):
         return super().__new__(cls)
@@ -43,8 +43,11 @@ class _Stub:
         pass
 
 
-class _Unpickler(pickle._Unpickler):  # in Python, since the one in C allocates what a pickle asks for
-    """Reads the structure of a pickle and runs none of its code."""
+class _Unpickler(pickle._Unpickler):
+    """Read the structure of a pickle without running any of its code.
+
+    The base class is the Python implementation, since the C one allocates whatever sizes a pickle declares.
+    """
 
     def __init__(self, data: bytes):
         super().__init__(io.BytesIO(data))
@@ -70,7 +73,7 @@ def short_record(archive: zipfile.ZipFile) -> str | None:
         archive: a PyTorch file.
 
     Returns:
-        what is wrong; None if all records are long enough.
+        description of the problem; None if all records are long enough.
 
     Raises:
         UnpicklingError: if the pickle is damaged.
@@ -84,7 +87,7 @@ def short_record(archive: zipfile.ZipFile) -> str | None:
     unpickler = _Unpickler(archive.read(names[0]))
     try:
         unpickler.load()
-    except Exception as error:  # opcodes of a damaged pickle fail in any way
+    except Exception as error:  # opcodes of a damaged pickle may raise any exception
         raise pickle.UnpicklingError(f"{names[0]} is damaged: {type(error).__name__} {error}") from error
     sizes = {record.filename: record.file_size for record in archive.infolist()}
     for key, size in unpickler.storages.items():

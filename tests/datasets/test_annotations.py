@@ -37,7 +37,10 @@ def changed(**parts):
     ("annotations", "message"),
     [
         ([1], r"ann\.json is not a valid annotation file: it contains a list"),
-        ({"shapes": []}, "there are no 'images'; there are no 'annotations'; there are no 'categories'"),
+        (
+            {"shapes": []},
+            "; ".join(f"'{key}' is missing or not a list" for key in ("images", "annotations", "categories")),
+        ),
         (changed(categories=[]), "'categories' is empty"),
         (changed(categories=[dict(id=1, name="a"), dict(id=2)]), "'name' is missing in 1 of 2 categories"),
         (changed(images=[dict(id=0, width=1, height=1)]), "1 of 1 images have neither 'file_name' nor 'coco_url'"),

@@ -21,9 +21,9 @@ from pe_dense.datasets.coco import box_fault, clip_box
         ([5, 100, 4, 4], 16, "outside of the image"),
         ([5, 5, 0.5, 4], 2, "under a pixel wide or high"),
         ([29.5, 5, 9, 9], 81, "under a pixel wide or high"),
-        ([5, 5, 4], 16, "not of four numbers"),
-        ([5, 5, 4, None], 16, "not of four numbers"),
-        ([5, math.nan, 4, 4], 16, "not of four numbers"),
+        ([5, 5, 4], 16, "not four numbers"),
+        ([5, 5, 4, None], 16, "not four numbers"),
+        ([5, math.nan, 4, 4], 16, "not four numbers"),
     ],
 )
 def test_faults(box, area, fault):

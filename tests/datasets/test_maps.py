@@ -69,7 +69,7 @@ def test_zero_label_is_reduced(tmp_path):
         (labels(3), {}, r"has labels 3: legal are 0\.\.2, and 255"),
         (labels(5), dict(reduce_zero_label=True), r"has labels 4, counted without the zero label: legal are 0\.\.2"),
         (labels(300, dtype=np.uint16), {}, r"has values 300\.\.300, outside of the 0\.\.255"),
-        (labels(0, (6, 9)), {}, r"0\.png is of 6 x 9 px, but its image .*0\.jpg of 6 x 8"),
+        (labels(0, (6, 9)), {}, r"0\.png has 6 x 9 px, but its image .*0\.jpg has 6 x 8"),
         (labels(0, (6, 8, 3)), {}, r"of shape \(6, 8, 3\): it must have one channel"),
     ],
 )
@@ -119,13 +119,13 @@ def test_depth_in_meters(tmp_path):
     item = LoadDepthMap(depth_rescale_factor=1e-3)(depth_item(tmp_path / "0.png"))
     assert item["gt_depth_map"].dtype == np.float32
     assert np.allclose(item["gt_depth_map"], 1.5)
-    with pytest.raises(MapError, match=r"depth map .*0\.png is of 6 x 8 px, but its image 0\.jpg of 6 x 7"):
+    with pytest.raises(MapError, match=r"depth map .*0\.png has 6 x 8 px, but its image 0\.jpg has 6 x 7"):
         LoadDepthMap(depth_rescale_factor=1e-3)(depth_item(tmp_path / "0.png", (6, 7)))
 
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(np.nan, "has 1 pixels of NaN or infinity: 0 is unknown"), (-2.0, "negative depths, down to -2 m")],
+    [(np.nan, "has 1 pixels that are NaN or infinite: use 0 for unknown"), (-2.0, "negative depths, down to -2 m")],
 )
 def test_depth_that_is_none(tmp_path, value, message):
     depth = np.ones((6, 8), np.float32)
@@ -188,10 +188,10 @@ def reader(**options):
     [
         ([half(0, 255)] * 3, {}, r"All 3 label maps have the values 0 \(72 pixels\), 255 \(72 pixels\).*only class 0.*"
          r"value_map=\{0: 0, 255: 1\}"),
-        ([labels(255)] * 2, {}, r"All 2 label maps have the values 255 \(96 pixels\): that is no class"),
-        ([labels(2)] * 20, {}, r"All 20 label maps have the values 2 \(960 pixels\): that is only class 2"),
-        ([labels(0)] * 2, dict(reduce_zero_label=True), r"values 0 \(96 pixels\): that is no class: all pixels are"),
-        ([labels(1)] * 2, dict(reduce_zero_label=True), "that is only class 0"),
+        ([labels(255)] * 2, {}, r"All 2 label maps have the values 255 \(96 pixels\): no class"),
+        ([labels(2)] * 20, {}, r"All 20 label maps have the values 2 \(960 pixels\): only class 2"),
+        ([labels(0)] * 2, dict(reduce_zero_label=True), r"values 0 \(96 pixels\): no class: all pixels are"),
+        ([labels(1)] * 2, dict(reduce_zero_label=True), "only class 0"),
     ],
 )  # fmt: skip
 def test_nothing_to_learn_is_an_error_with_the_values(tmp_path, maps, options, message):
@@ -268,7 +268,7 @@ def test_values_that_the_option_does_not_list(tmp_path):
 
 @pytest.mark.parametrize("value_map", [{"a": 1}, {0: -1}, {-1: 0}, {0: 256}, [1, 2]])
 def test_options_that_map_nothing(value_map):
-    with pytest.raises(ValueError, match="maps values of pixels"):
+    with pytest.raises(ValueError, match="must map pixel values"):
         LoadLabelMap(num_classes=2, value_map=value_map)
 
 

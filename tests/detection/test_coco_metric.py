@@ -99,5 +99,5 @@ def test_nothing_detected(tmp_path):
 def test_file_without_annotations(tmp_path):
     content = make_ground_truth(num_images=5, num_categories=10, size=(96, 80), lvis=False)
     del content["annotations"]
-    with pytest.raises(ValueError, match="there are no 'annotations'"):
+    with pytest.raises(ValueError, match="'annotations' is missing or not a list"):
         build(write(tmp_path, content), [], "bbox")

@@ -283,7 +283,7 @@ def test_says_what_a_file_lacks(small, tmp_path, part, field):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("bbox", [1, 2, 3], "'bbox' is not of four numbers in 1 of"),
+        ("bbox", [1, 2, 3], "'bbox' is not four numbers in 1 of"),
         ("segmentation", None, "'segmentation' is missing in 1"),
     ],
 )
@@ -314,7 +314,7 @@ def test_says_how_a_file_contradicts_itself(small, tmp_path):
 
 def test_part_that_is_not_there(small, tmp_path):
     content = {key: value for key, value in small[0].items() if key != "annotations"}
-    with pytest.raises(ValueError, match="there are no 'annotations'"):
+    with pytest.raises(ValueError, match="'annotations' is missing or not a list"):
         build(write(tmp_path, content), content)
 
 

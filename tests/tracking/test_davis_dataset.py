@@ -103,7 +103,7 @@ def drop(root, pattern):
 
 
 SPOILT = {
-    "no videos": (lambda root: (root / "ImageSets/2017/val.txt").write_text("\n"), "val.txt names no video"),
+    "no videos": (lambda root: (root / "ImageSets/2017/val.txt").write_text("\n"), "val.txt lists no video"),
     "twice": (lambda root: (root / "ImageSets/2017/val.txt").write_text("cat\ncat\n"), "more than once: cat"),
     "no folder": (lambda root: (root / "ImageSets/2017/val.txt").write_text("cow\n"), "video cow: folder .* not exist"),
     "no frames": (lambda root: drop(root, "JPEGImages/480p/cat/*"), "video cat: folder .* contains no image"),
@@ -121,7 +121,7 @@ SPOILT = {
     "no frame": (lambda root: drop(root, "JPEGImages/480p/cat/00003*"), "mask 00003 has no frame"),
     "mask of other size": (
         lambda root: change_mask(root, 1, squares(1, (32, 40))),
-        r"mask .*00001.png is of \(32, 40\), the frames are of \(32, 48\)",
+        r"mask .*00001.png has size \(32, 40\), the frames have \(32, 48\)",
     ),
     "new object": (
         lambda root: change_mask(root, 3, squares(3) + 1),
@@ -203,13 +203,15 @@ def test_void_is_said(tmp_path, monkeypatch):
     root = write_videos(tmp_path)
     renumber(root, lambda labels: np.where(labels == 2, 255, labels).astype(np.uint8))
     assert DavisDataset(data_root=str(root)).get_data_info(0)["object_ids"] == (1,)
-    assert said[0].startswith("4 masks have pixels of value 255, which is void and counts as background; the first is")
+    assert said[0].startswith("4 masks have pixels of value 255, which is void and counts as background; first:")
 
 
 def test_one_object_that_is_marked_255(tmp_path):
     root = write_videos(tmp_path)
     renumber(root, lambda labels: np.where(labels > 0, 255, 0).astype(np.uint8))
-    with pytest.raises(ValueError, match=r"no object to track: its only value beside 0 is 255, which is void; number"):
+    with pytest.raises(
+        ValueError, match=r"no object to track: its only value apart from 0 is 255, which is void; number"
+    ):
         DavisDataset(data_root=str(root))
 
 
@@ -225,5 +227,5 @@ def test_a_frame_that_is_cut_short_is_named(tmp_path):
 def test_two_files_of_one_frame(tmp_path):
     root = write_videos(tmp_path)
     Image.new("RGB", (48, 32)).save(root / "JPEGImages/480p/cat/00001.png")
-    with pytest.raises(ValueError, match=r"00001\.jpg and 00001\.png are of the same frame"):
+    with pytest.raises(ValueError, match=r"00001\.jpg and 00001\.png have the same frame name"):
         DavisDataset(data_root=str(root))

@@ -109,7 +109,7 @@ def test_characters_that_the_terminal_lacks():
 
 def test_a_file_system_encoding_without_the_characters():
     error = UnicodeEncodeError("ascii", "caf\u00e9", 3, 4, "ordinal not in range(128)")
-    assert user_message(error).endswith("that the encoding ascii does not have: set PYTHONUTF8=1")
+    assert user_message(error).endswith("that the encoding ascii cannot represent: set PYTHONUTF8=1")
 
 
 def test_errors_of_libraries_while_building():

@@ -22,19 +22,19 @@ class NonFiniteLossError(InputError):
     """A loss or a gradient is NaN or infinite."""
 
 
-@HOOKS.register_module(name=["NaNLossHook", "FiniteLossHook"])  # the second in configs of earlier versions
+@HOOKS.register_module(name=["NaNLossHook", "FiniteLossHook"])  # alias of earlier versions
 class NaNLossHook(Hook):
-    """End a run at the first NaN or infinite loss or gradient, before the optimizer uses it.
+    """End a run at the first NaN or infinite loss or gradient, before the optimizer step.
 
-    Every run has this hook. Losses are what the model returns under names with 'loss'. Gradients are looked at when
-    the optimizer is about to take its step, so those that a loss scaler (float16) skips do not count. The names of the
-    batch's images go to ``non_finite_iter_<iteration>_rank_<rank>.txt`` in the work dir.
+    Every run uses this hook. Losses are the model's outputs whose names contain 'loss'. Gradients are checked right
+    before the optimizer step, so that steps skipped by a loss scaler (float16) do not count. The paths of the batch's
+    images are written to ``non_finite_iter_<iteration>_rank_<rank>.txt`` in the work dir.
 
     Raises:
-        NonFiniteLossError: naming the iteration, the loss or the parameter, and that file.
+        NonFiniteLossError: naming the iteration, the loss or parameter, and that file.
     """
 
-    priority = "NORMAL"  # before the hook that saves
+    priority = "NORMAL"  # before the checkpoint hook
 
     def __init__(self) -> None:
         self._runner: Runner | None = None
@@ -43,7 +43,7 @@ class NaNLossHook(Hook):
         self._undo: list[Callable[[], None]] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Look at the losses and the gradients of each step while it runs."""
+        """Wrap model and optimizer to check losses and gradients in each step."""
         self._runner = runner
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         parse, optimizer = model.parse_losses, runner.optim_wrapper.optimizer
@@ -58,16 +58,16 @@ class NaNLossHook(Hook):
         self._undo = [lambda: delattr(model, "parse_losses"), handle.remove]
 
     def after_train(self, runner: Runner) -> None:
-        """Leave model and optimizer as they were."""
+        """Restore model and optimizer."""
         while self._undo:
             self._undo.pop()()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Keep the batch, for its images' names."""
+        """Store the batch, for the paths of its images."""
         self._batch = data_batch
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """Check the losses of steps without an update of the weights, too."""
+        """Check the losses of steps without a weight update, too."""
         self._check_losses(outputs or {})
         self._batch = None
 
@@ -75,7 +75,7 @@ class NaNLossHook(Hook):
         self._check_losses(self._losses)
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         gradients = [p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad for p in parameters]
-        # The largest entry: a sum of squares may overflow where every entry is finite.
+        # Check the largest entry: a sum of squares may overflow although every entry is finite.
         largest = nn.utils.get_total_norm(gradients, norm_type=math.inf)
         if torch.isfinite(largest):
             return
@@ -91,7 +91,7 @@ class NaNLossHook(Hook):
             return
         numbers = {name: float(value.float().sum()) for name, value in values.items()}
         bad = {name: value for name, value in numbers.items() if not math.isfinite(value)}
-        terms = {name: value for name, value in bad.items() if name != "loss"} or bad  # 'loss' is the sum of all
+        terms = {name: value for name, value in bad.items() if name != "loss"} or bad  # 'loss' is the sum
         self._stop(", ".join(f"{name} is {'NaN' if math.isnan(v) else 'infinite'}" for name, v in terms.items()))
 
     def _stop(self, what: str) -> None:
@@ -103,13 +103,13 @@ class NaNLossHook(Hook):
             write_text(note, "\n".join(paths) + "\n")
             message += f"; the {len(paths)} images of the batch are listed in {note}"
         raise NonFiniteLossError(
-            f"{message}. Go on from the last checkpoint with --resume, with a lower learning rate or "
+            f"{message}. Continue from the last checkpoint with --resume, with a lower learning rate or "
             "without these images"
         )
 
 
 def image_paths(batch) -> list[str]:
-    """Paths of a batch's images, as far as its samples name them."""
+    """Return the paths of a batch's images, if its samples contain them."""
     if not isinstance(batch, Mapping):
         return []
     if "path" in batch:
