@@ -35,7 +35,7 @@ COMMANDS = {
 
 
 def overview() -> str:
-    """Help text with all subcommands."""
+    """Return the help text with all subcommands."""
     lines = [f"  {name:<{max(map(len, COMMANDS))}}  {command.help}" for name, command in COMMANDS.items()]
     return "\n".join(
         (

@@ -295,7 +295,7 @@ def _allowed_options(backbone: dict, source: str | Path) -> dict:
 
 
 def _is_allowed(name: str, value) -> bool:
-    """Whether a value from a checkpoint config is a plain value within the size limits."""
+    """Return whether a value from a checkpoint config is a plain value within the size limits."""
     if value is None or isinstance(value, bool):
         return True
     if isinstance(value, str):

@@ -72,12 +72,12 @@ def _is_eager() -> bool:
 
 
 def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is a plain dense tensor or parameter, not a subclass with custom operators."""
+    """Return whether a tensor is a plain dense tensor or parameter, not a subclass with custom operators."""
     return type(tensor) in (Tensor, nn.Parameter)
 
 
 def _is_untouched_linear(module: nn.Module) -> bool:
-    """Whether calling a module is equivalent to ``F.linear`` with its weight and bias.
+    """Return whether calling a module is equivalent to ``F.linear`` with its weight and bias.
 
     Parametrizations and quantized layers change the type, pruning and weight normalization add hooks, and some adapters
     replace ``forward`` of the instance.
@@ -101,7 +101,7 @@ class _ProjectAndTurn(torch.autograd.Function):
             )  # the input of the linear layer under autocast, saved in that dtype
         ctx.save_for_backward(x, weight, cos, sin)
         qkv = _split(F.linear(x, weight, bias), heads)
-        _turn(qkv[:, :, :2], cos, sin, out=qkv[:, :, :2])
+        _rotate(qkv[:, :, :2], cos, sin, out=qkv[:, :, :2])
         return qkv.permute(2, 0, 3, 1, 4).unbind()
 
     @staticmethod
@@ -110,8 +110,8 @@ class _ProjectAndTurn(torch.autograd.Function):
         x, weight, cos, sin = ctx.saved_tensors
         q, k, v = (grad.transpose(1, 2) for grad in grads)  # (B, N, heads, head_dim)
         grad = v.new_empty(*v.shape[:2], 3, *v.shape[2:])
-        _turn(q, cos, -sin, out=grad[:, :, 0])
-        _turn(k, cos, -sin, out=grad[:, :, 1])
+        _rotate(q, cos, -sin, out=grad[:, :, 0])
+        _rotate(k, cos, -sin, out=grad[:, :, 1])
         grad[:, :, 2] = v
         gradients = _linear_gradients(ctx.needs_input_grad, grad.flatten(2), lambda: x, weight)
         return *gradients, None, None, None
@@ -122,7 +122,7 @@ def _split(qkv: Tensor, heads: int) -> Tensor:
     return qkv.unflatten(2, (3, heads, -1))
 
 
-def _turn(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
     """Rotate neighboring channel pairs of x (B, N, ..., head_dim) into ``out``, which may be x itself.
 
     Pairs are multiplied as complex numbers in the dtypes that have a complex counterpart.

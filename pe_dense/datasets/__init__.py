@@ -1,4 +1,4 @@
-"""Data sets, transforms and samplers that the mm libraries lack, and generated data."""
+"""Data sets, transforms and samplers that the MM libraries do not have, and generated data."""
 
 from pe_dense.datasets.coco import CocoDataset, Objects365Dataset
 from pe_dense.datasets.davis import DavisDataset

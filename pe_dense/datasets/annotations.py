@@ -15,18 +15,18 @@ from mmengine.logging import print_log
 from pe_dense.datasets.annotation_check import check_content, remove_masks
 from pe_dense.utils.errors import ConfigError, InputError
 
-# Fields with the name of an image's file; the first one present is used. COCO's files have `coco_url`, too, but their
-# images are in one folder; LVIS's files have no other, and the last folder of the address is a part of the name.
+# Fields with the file name of an image; the first one present is used. COCO's files have `coco_url`, too, but their
+# images are in one folder; LVIS's files only have `coco_url`, whose last folder is part of the name.
 COCO_NAMES = ("file_name",)
 LVIS_NAMES = ("coco_url", "file_name")
 
 
 class AnnotationError(ConfigError):
-    """An annotation file cannot be used."""
+    """An annotation file is invalid."""
 
 
 def read_json(path: str | Path):
-    """Read a JSON file in UTF-8, with a byte order mark or without.
+    """Read a JSON file in UTF-8, with or without a byte order mark.
 
     Raises:
         AnnotationError: if it cannot be read or is not JSON.
@@ -40,25 +40,24 @@ def read_json(path: str | Path):
 
 
 def read_annotations(path: str | Path, *, masks: bool | None = None, quiet: bool = False) -> dict:
-    """Read an annotation file in COCO's or LVIS's format, check it and repair what has one meaning.
+    """Read an annotation file in COCO's or LVIS's format, check it and repair unambiguous errors.
 
     See :func:`pe_dense.datasets.annotation_check.check_content` for what is repaired; repairs are logged in a warning.
     A file without any is not checked again in the same process, unless it changed.
 
     Args:
         path: a JSON file with ``images``, ``annotations`` and ``categories``.
-        masks: True if each annotation must have a mask, None to check masks where there are some, False to remove them
-            unread.
-        quiet: log no repairs, for a file that is read elsewhere, too.
+        masks: True if each annotation must have a mask, None to check masks where present, False to remove them
+            unchecked.
+        quiet: do not log repairs, for a file that is also read elsewhere.
 
     Returns:
         the content.
 
     Raises:
-        AnnotationError: with all problems that were found: fields that are missing or of another type, ids or class
-            names that occur more than once, annotations of images or categories that the file does not list, masks
-            that cannot be read, boxes in another convention. Each comes with the field, the number of entries and the
-            first ids.
+        AnnotationError: listing all problems: fields that are missing or of the wrong type, duplicate ids or class
+            names, annotations of unknown images or categories, invalid masks, boxes in another format. Each names the
+            field, the number of entries and the first ids.
     """
     version = _version(path)
     content = read_json(path)
@@ -102,8 +101,8 @@ def missing_fields(content: dict, wanted: Mapping[str, Sequence[str]]) -> list[s
     """Find fields that some entries lack.
 
     Args:
-        content: of an annotation file.
-        wanted: fields by part.
+        content: content of an annotation file.
+        wanted: required fields by part.
     """
     counts = {
         (part, field): sum(field not in entry for entry in content[part])
@@ -118,12 +117,12 @@ def missing_fields(content: dict, wanted: Mapping[str, Sequence[str]]) -> list[s
 
 
 def class_names(content: dict) -> tuple[str, ...]:
-    """Names of the categories, in the file's order: that of the labels."""
+    """Return the names of the categories in the order of the file, which is the order of the labels."""
     return tuple(category["name"] for category in content["categories"])
 
 
 def image_name(image: dict, fields: Sequence[str]) -> str:
-    """Path of an image, without the server where it is given as an address.
+    """Return the path of an image; of a URL, the part after the server.
 
     Args:
         image: an entry of ``images``.
@@ -139,12 +138,12 @@ def image_name(image: dict, fields: Sequence[str]) -> str:
 
 
 def check_classes(classes: Sequence[str], names: Sequence[str], source: str | Path) -> None:
-    """Make sure that a data set's classes are a file's, or some of them, in its order.
+    """Check that the classes of a data set are those of a file, or some of them, in the same order.
 
     Args:
-        classes: of the data set.
-        names: of the file.
-        source: how errors call the file.
+        classes: classes of the data set.
+        names: class names of the file.
+        source: name of the file in errors.
 
     Raises:
         InputError: with both sides.
@@ -154,19 +153,18 @@ def check_classes(classes: Sequence[str], names: Sequence[str], source: str | Pa
         unused = [name for name in names if name not in set(classes)]
         raise InputError(
             f"{len(missing)} of the data set's {len(classes)} classes are not in {source}: {some(missing)}; "
-            f"of the file's {len(names)} categories, {len(unused)} are no class: {some(unused)}"
+            f"of the file's {len(names)} categories, {len(unused)} are not among the classes: {some(unused)}"
         )
     ordered = [name for name in names if name in set(classes)]
     if list(classes) != ordered:
-        # Labels count the file's categories, so names in another order would be given to the wrong ones.
+        # Labels are indices of the file's categories, so names in another order would be assigned to the wrong ones.
         raise InputError(
-            f"the data set's classes are in another order than in {source}: {some(classes)}; "
-            f"in the file {some(ordered)}"
+            f"the order of the data set's classes differs from {source}: {some(classes)}; in the file {some(ordered)}"
         )
 
 
 def _trained_classes(checkpoint) -> tuple[str, ...] | None:
-    """Class names of the data that a checkpoint was trained on, or None if it does not say.
+    """Return the class names of the data that a checkpoint was trained on, or None if it has none.
 
     Args:
         checkpoint: content of a file; MMEngine's runs write the names to ``meta.dataset_meta.classes``.
@@ -179,11 +177,11 @@ def _trained_classes(checkpoint) -> tuple[str, ...] | None:
 
 
 def compare_with_checkpoint(checkpoint, classes: Sequence[str] | None, source: str | Path, data: str) -> None:
-    """Make sure that a data set has the classes that a checkpoint was trained on, in the same order.
+    """Check that a data set has the classes that a checkpoint was trained on, in the same order.
 
     Args:
-        checkpoint: content of a file.
-        classes: of the data set; None for one without.
+        checkpoint: content of the file.
+        classes: classes of the data set; None if it has none.
         source: name of the checkpoint in errors.
         data: name of the data set in errors.
 
@@ -206,5 +204,5 @@ def compare_with_checkpoint(checkpoint, classes: Sequence[str] | None, source: s
 
 
 def some(names: Sequence[str]) -> str:
-    """The first names of many, for a message."""
+    """Format the first of many names for a message."""
     return ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "") if names else "none"

@@ -1,4 +1,4 @@
-"""Data set of instances in COCO's format."""
+"""COCO-format data set of instances."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from pe_dense.registry import DATASETS
 
 
 def box_fault(box: Sequence[float], area: float, width: int, height: int) -> str | None:
-    """Explain why nothing can be learned from a box.
+    """Explain why a box cannot be used for training.
 
     Args:
         box: left, top, width and height in pixels.
-        area: of the object, in pixels.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
+        area: area of the object in pixels.
+        width: width of the image in pixels.
+        height: height of the image in pixels.
 
     Returns:
-        the end of "a box ...", or None for a good one.
+        the reason, or None if the box is usable.
     """
     if len(box) != 4 or not all(isinstance(value, int | float) and math.isfinite(value) for value in box):
         return "not four numbers"
@@ -44,7 +44,7 @@ def box_fault(box: Sequence[float], area: float, width: int, height: int) -> str
     *_, inner_width, inner_height = clip_box(box, width, height)
     if inner_width <= 0 or inner_height <= 0:
         return "outside of the image"
-    return "under a pixel wide or high" if min(inner_width, inner_height) < 1 else None
+    return "less than a pixel wide or high" if min(inner_width, inner_height) < 1 else None
 
 
 def clip_box(box: Sequence[float], width: int, height: int) -> list[float]:
@@ -52,8 +52,8 @@ def clip_box(box: Sequence[float], width: int, height: int) -> list[float]:
 
     Args:
         box: left, top, width and height in pixels.
-        width: of the image, in pixels.
-        height: of the image, in pixels.
+        width: width of the image in pixels.
+        height: height of the image in pixels.
     """
     left, top, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
     if min(left, top) >= 0 and right <= width and bottom <= height:
@@ -112,7 +112,7 @@ class CocoDataset(_CocoDataset):
             self._log(f"left out {self._left_out.total()} of {self._num_objects} boxes of {self.ann_file}: {reasons}")
         if self._other_classes:
             self._log(
-                f"left out {self._other_classes} of {self._num_objects} boxes of {self.ann_file}: of categories that "
+                f"left out {self._other_classes} of {self._num_objects} boxes of {self.ann_file}: their categories "
                 "are not among the classes of this data set",
                 logging.INFO,
             )
@@ -174,7 +174,7 @@ class CocoDataset(_CocoDataset):
         """Convert an image's entry to mmdet's format, without unusable boxes.
 
         Args:
-            raw_data_info: with ``raw_img_info`` and ``raw_ann_info``, entries of the file.
+            raw_data_info: dict with ``raw_img_info`` and ``raw_ann_info``, entries of the file.
         """
         image = dict(raw_data_info["raw_img_info"])
         image["file_name"] = image_name(image, self.name_fields)

@@ -16,15 +16,15 @@ from pe_dense.utils.image import as_rgb, decode, find_images
 
 
 class UnusableImageError(InputError):
-    """A file that can't be decoded, or is too small."""
+    """An image cannot be decoded or is too small."""
 
 
 class ImageReader:
     """Decode and augment an image.
 
     Args:
-        pipeline: transforms of a dict with ``image``, a Pillow image in RGB; the last makes a tensor of it.
-        min_side: images with a shorter side below this many pixels are refused.
+        pipeline: transforms of a dict with ``image``, a Pillow image in RGB; the last one converts it to a tensor.
+        min_side: lower limit of the shorter side in pixels.
     """
 
     def __init__(self, pipeline: Sequence[dict], min_side: int):
@@ -35,14 +35,14 @@ class ImageReader:
         """Read a file.
 
         Args:
-            file: its path, or its open content.
-            name: how errors name it.
+            file: path, or open file.
+            name: name of the file in errors.
 
         Returns:
-            what the pipeline makes.
+            the output of the pipeline.
 
         Raises:
-            UnusableImageError: telling which and why.
+            UnusableImageError: naming the file and the reason.
         """
         try:
             image = as_rgb(decode(file, name))
@@ -55,13 +55,13 @@ class ImageReader:
 
 @DATASETS.register_module()
 class ImageFolder(Dataset):
-    """All images in a folder and below.
+    """Data set of all images in a folder and its subfolders.
 
-    Checking all files before training would take hours for some folders, so unusable images are skipped on the fly: the
-    next usable image replaces them and reports them.
+    Checking all files before training would take hours for large folders, so unusable images are skipped while loading:
+    the next usable image is returned instead, with a list of those skipped.
 
     Args:
-        data_root: the folder.
+        data_root: folder of the images.
         pipeline, min_side: see :class:`~pe_dense.datasets.image_folder.ImageReader`.
 
     Raises:
@@ -81,11 +81,11 @@ class ImageFolder(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> dict:
-        """An image.
+        """Load an image.
 
         Returns:
-            what the pipeline makes of ``image``, with ``path`` and ``skipped``: a line with path and fault of each
-            unusable image that was met first.
+            the output of the pipeline, with ``path`` and ``skipped``: one line with path and reason for each unusable
+            image that was skipped.
 
         Raises:
             UnusableImageError: if no image of the folder can be used.

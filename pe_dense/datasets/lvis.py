@@ -1,4 +1,4 @@
-"""Instances in LVIS's format."""
+"""LVIS-format data set of instances."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from pe_dense.registry import DATASETS
 
 @DATASETS.register_module()
 class LVISDataset(CocoDataset):
-    """Instances of LVIS v1, v0.5, or a file in their format.
+    """Data set of instances in the format of LVIS v1 or v0.5.
 
-    An image's file is the path in its ``coco_url`` (``train2017/000000391895.jpg``: with the images of COCO 2017 below
-    the data's root, ``data_prefix`` is ``dict(img='')``), or its ``file_name`` where it has no address.
+    The file of an image is the path in its ``coco_url`` (``train2017/000000391895.jpg``: if the images of COCO 2017 are
+    below ``data_root``, ``data_prefix`` is ``dict(img='')``), or its ``file_name`` if it has no URL.
 
     Args:
-        ann_file: the annotation file.
-        metainfo: as mmdet's data sets have it; its ``classes`` must be the file's, or some of them, in its order.
-            Without them they are the file's, and LVIS v1's until it is read.
+        ann_file: path of the annotation file.
+        metainfo: as in mmdet's data sets; ``classes`` must be those of the file, or some of them, in the same order. By
+            default they are those of the file, and those of LVIS v1 until it is read.
         **kwargs: arguments of mmdet's ``CocoDataset``.
 
     Raises:

@@ -23,14 +23,14 @@ from pe_dense.utils.rng import sample_seed
 class RepeatFactorSampler(InfiniteSampler):
     """Infinite sampler that repeats images with rare classes within each shuffled pass.
 
-    An image with a repeat factor of 2.3 comes twice in a pass and, with a chance of 0.3, once more. (MMEngine's
+    An image with a repeat factor of 2.3 occurs twice per pass and, with probability 0.3, once more. (MMEngine's
     ``ClassBalancedDataset`` rounds up: each image of a class that is a little below the threshold comes twice.)
 
-    Source: LVIS (arXiv 1908.03195), with Detectron2's rounding by chance, as the published detectors were trained.
+    Source: LVIS (arXiv 1908.03195), with Detectron2's stochastic rounding, as for the published detectors.
 
     Args:
         dataset: data set with ``get_cat_ids(index)``, such as mmdet's.
-        threshold: share of all images below which a class counts as rare, see :func:`repeat_factors`.
+        threshold: fraction of images below which a class counts as rare, see :func:`repeat_factors`.
         random seed, identical in every process; None for a seed shared by all processes.
 
     Raises:
@@ -39,7 +39,7 @@ class RepeatFactorSampler(InfiniteSampler):
 
     def __init__(self, dataset, threshold: float, seed: int | None = None) -> None:
         if not 0.0 < threshold <= 1.0:
-            raise InputError(f"threshold {threshold} is not in (0, 1]: it is a share of the images")
+            raise InputError(f"threshold {threshold} is not in (0, 1]: it is a fraction of the images")
         self.factors = repeat_factors([dataset.get_cat_ids(index) for index in range(len(dataset))], threshold)
         super().__init__(dataset, seed=seed)
 
@@ -56,8 +56,8 @@ class RepeatFactorSampler(InfiniteSampler):
 def repeat_factors(classes: Sequence[Iterable[int]], threshold: float) -> Tensor:
     """Compute the mean number of repetitions of each of N images per pass.
 
-    A class that is in a share f of the images has the factor ``max(1, sqrt(threshold / f))``; an image has the highest
-    factor of its classes, or 1.
+    A class that occurs in a fraction f of the images has the factor ``max(1, sqrt(threshold / f))``; an image has the
+    highest factor of its classes, or 1.
 
     Args:
         classes: class ids of each image.

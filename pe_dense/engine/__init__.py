@@ -2,7 +2,6 @@
 
 import os
 
-# Threads of PyTorch that wait for each other by spinning slow everything down as soon as a data worker or another
-# program wants a core too; on a busy two-core machine a training step took five times as long. To be set before
-# PyTorch is imported.
+# PyTorch's OpenMP threads wait by spinning, which is slow if data workers or other programs use the same cores; on a
+# busy two-core machine a training step took five times as long. This must be set before PyTorch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

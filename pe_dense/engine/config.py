@@ -27,7 +27,7 @@ from pe_dense.engine.config_check import check_option, check_value
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.package_files import find_config
 
-# Arguments of a PETower that a TimmTower or a FrozenTower around one takes, too.
+# Arguments of a PETower that a TimmTower also has, directly or in a FrozenTower.
 _SHARED = ("out_indices", "drop_path_rate", "with_cp", "frozen", "pad_to_patch", "dtype")
 
 
@@ -38,7 +38,7 @@ def replace_backbone(config: Config, name: str) -> int:
     model configuration, unless the config's backbone is randomly initialized.
 
     Args:
-        config: a whole config, changed in place.
+        config: complete config, changed in place.
         name: ``timm/<model name>``.
 
     Returns:
@@ -93,7 +93,8 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
 
     Args:
         path: a config file, or a bare name as in :func:`~pe_dense.utils.package_files.find_config`.
-        options: dotted names and values; text of a command line is read by the type of the value that it replaces.
+        options: dotted names and values; text from the command line is parsed by the type of the value that it
+            replaces.
 
     Raises:
         ConfigError: for a file that is missing or not a config, or an option with an unknown name or a wrong value.
@@ -200,25 +201,25 @@ def _read_file(path: Path) -> Config:
         raise ConfigError(f"config {path} does not exist{hint}")
     if path.suffix not in (".py", ".json", ".yaml", ".yml"):
         raise ConfigError(f"config {path} is not a config: its name must end in .py, .json, .yaml or .yml")
-    with path.open("rb"):  # an error of the system names the file
+    with path.open("rb"):  # a system error names the file
         pass
     try:
         config = Config.fromfile(path)
-    except (Exception, SystemExit) as error:  # a config is Python code of a user: it may raise anything
+    except (Exception, SystemExit) as error:  # a config is a user's Python code, which may raise any exception
         message = " ".join(str(error).split())[:500]
         hint = ""
         if "read_base" in message or isinstance(error, ConfigParsingError | OSError) or "lazy" in message:
             hint = "; bases are named relative to the config's own folder: keep it beside those that it inherits from"
         line = _line_in(error, path)
         raise ConfigError(f"config {path}{line}: {type(error).__name__}: {message}{hint}") from error
-    # MMEngine keeps functions imported from base files, and could not read a config dumped with them.
+    # MMEngine keeps functions imported from base files, but cannot read a config dumped with them.
     for name in [name for name in config if isinstance(config[name], FunctionType)]:
         config.pop(name)
     return config
 
 
 def _line_in(error: BaseException, path: Path) -> str:
-    """``, line N`` of the config in which an error was raised, if it was raised there."""
+    """Return ``, line N`` of the config in which an error was raised, or an empty string."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     return f", line {lines[-1]}" if lines else ""
 
@@ -255,11 +256,10 @@ def _fit_sizes(config: Config, old_tower: str | None, patch_size: int, given: se
     """Replace the sizes that ``sizes_by_patch`` lists for the old tower's patches by those for the new one's.
 
     Args:
-        config: a config, changed in place; without ``sizes_by_patch``, or without an entry for either patch size, it
-            stays as it is.
+        config: config, changed in place; not changed without ``sizes_by_patch`` entries for both patch sizes.
         old_tower: name of the tower before the change.
-        patch_size: that of the new tower, in pixels.
-        given: names of all options; a size that is one of them is not changed here.
+        patch_size: patch size of the new tower, in pixels.
+        given: names of all options; sizes among them are not changed here.
     """
     table = config.get("sizes_by_patch") or {}
     old = table.get(f"patch{get_pe_config(old_tower).patch_size}") if table and old_tower else None
@@ -310,7 +310,7 @@ def key_sources(path: str | Path) -> dict[str, list[Path]]:
         path: a config in Python, with bases imported under ``with read_base():``.
 
     Returns:
-        for each key the file that assigned it last, then those that changed a part of it, in the order of inheritance.
+        for each key, the file that assigned it last, then those that changed parts of it, in the order of inheritance.
     """
     path = Path(path)
     sources: dict[str, list[Path]] = {}
@@ -343,7 +343,7 @@ def _imported(path: Path, node: ast.ImportFrom) -> dict[str, list[Path]]:
 
 
 def _changes(node: ast.stmt):
-    """Names that a statement assigns (True) or changes a part of (False)."""
+    """Yield names that a statement assigns (True) or changes in part (False)."""
     if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign):
         for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
             for item in target.elts if isinstance(target, ast.Tuple | ast.List) else [target]:
@@ -361,7 +361,7 @@ def _root(node: ast.expr) -> str:
 
 
 def describe_config(path: str | Path, options: dict | None = None) -> str:
-    """Text of a config with all bases and options resolved, with the source of each top-level key as a comment.
+    """Format a config with all bases and options resolved, with the source of each top-level key as a comment.
 
     Args:
         path: a config file, or a bare name as in :func:`~pe_dense.utils.package_files.find_config`.
@@ -392,7 +392,7 @@ def describe_config(path: str | Path, options: dict | None = None) -> str:
 
 
 def _short(file: Path, config: Path) -> str:
-    """A base file's path from the folder above that of the config, as ``configs/_base_/coco.py``."""
+    """Return a base file's path relative to the parent of the config's folder, as ``configs/_base_/coco.py``."""
     folder = config.resolve().parent.parent
     file = file.resolve()
     return str(file.relative_to(folder)) if file.is_relative_to(folder) else str(file)

@@ -24,23 +24,23 @@ def write_layer_report(
 ) -> dict[str, Path]:
     """Write ``layers.csv``, ``layers.json`` and ``layers.png``, with the best layer marked.
 
-    Files that are there stay: the next report of a folder is ``layers_2.*``, then ``layers_3.*``. A layer may have
-    several rows, of other settings; the plot's line then runs through the best of each layer.
+    Existing files are kept: the next report of a folder is ``layers_2.*``, then ``layers_3.*``. A layer may have
+    several rows, for different settings; the plot's line then connects the best of each layer.
 
     Args:
-        folder: made if missing.
-        rows: one per measurement, each with ``layer`` (block number from 0), the metric and whatever else the table
-            should show; a metric that is not finite is never the best, and null in JSON.
-        metric: the field that is plotted and compared.
-        higher_is_better: of the metric.
-        title: of the plot.
-        unit: of the metric, for the plot's axis ('%', 'm').
+        folder: output folder, created if missing.
+        rows: one per measurement, each with ``layer`` (block number from 0), the metric and any other columns of the
+            table; a metric that is not finite is never the best, and null in JSON.
+        metric: name of the metric to plot and compare.
+        higher_is_better: whether higher values of the metric are better.
+        title: title of the plot.
+        unit: unit of the metric on the plot's axis ('%', 'm').
 
     Returns:
-        the files, under 'csv', 'json' and 'png'.
+        paths of the files, under 'csv', 'json' and 'png'.
 
     Raises:
-        ValueError: for no rows, or a row without ``layer`` or the metric.
+        ValueError: if there are no rows, or a row without ``layer`` or the metric.
     """
     rows = sorted((dict(row) for row in rows), key=_layer_of(metric))
     if not rows:
@@ -69,7 +69,7 @@ def write_layer_report(
 
 
 def best_row(rows: Sequence[Mapping], metric: str, higher_is_better: bool) -> Mapping | None:
-    """The row with the best finite metric, the first of equal ones; None if no row's is finite."""
+    """Return the row with the best finite metric, the first of equal ones; None if no metric is finite."""
     finite = [row for row in rows if math.isfinite(row[metric])]
     choose = max if higher_is_better else min
     return choose(finite, key=lambda row: row[metric]) if finite else None
@@ -94,7 +94,7 @@ def _new_paths(folder: Path) -> dict[str, Path]:
 
 
 def _finite(row: Mapping) -> dict:
-    """JSON has no NaN."""
+    """Replace NaN and infinity by None, since JSON does not have them."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
     }

@@ -107,7 +107,8 @@ def empty_error(dataset: dict) -> ConfigError:
     classes = (inner.get("metainfo") or {}).get("classes")
     wanted = f"classes {', '.join(classes[:8])}" if classes else "its classes"
     return ConfigError(
-        f"{inner.get('type')}: no image is left of {inner.get('ann_file')} in {inner.get('data_root')}: it lists none, "
+        f"{inner.get('type')}: no image is left of {inner.get('ann_file')} in {inner.get('data_root')}: it lists no "
+        "images, "
         f"or none with an object of {wanted}"
     )
 

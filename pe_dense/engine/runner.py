@@ -50,31 +50,31 @@ def strip_wrappers(checkpoint, source: str) -> dict[str, Tensor]:
     """Find a model's state in a checkpoint: the dict itself, or the one under ``state_dict`` or ``model``.
 
     Args:
-        checkpoint: what a file holds.
-        source: how errors name the file.
+        checkpoint: content of the file.
+        source: name of the file in errors.
 
     Raises:
-        CheckpointError: for a file of something else.
+        CheckpointError: if the file contains no state dict.
     """
     state = unwrap_state(checkpoint, source)
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def model_state(model, checkpoint, source: str) -> dict[str, Tensor]:
-    """Find a whole model's state in a checkpoint and bring it to the model's names, strictly.
+    """Find the state dict of a complete model in a checkpoint and convert it to the model's names; keys must match.
 
     A model may have a method ``from_published(state, source)`` that maps the layouts of released files to its own.
 
     Args:
         model: a model, on any device.
         checkpoint: see :func:`strip_wrappers`.
-        source: how errors name the file.
+        source: name of the file in errors.
 
     Returns:
-        exactly the model's keys, in its shapes.
+        a state dict with exactly the model's keys and shapes.
 
     Raises:
-        CheckpointError: for a file of something else, or keys that do not fit (both sides named).
+        CheckpointError: if the file contains no state dict, or keys do not match (both sides are listed).
     """
     state = strip_wrappers(checkpoint, source)
     if hasattr(model, "from_published"):
@@ -84,9 +84,9 @@ def model_state(model, checkpoint, source: str) -> dict[str, Tensor]:
 
 
 def load_model_state(model, checkpoint, source: str) -> None:
-    """Load what :func:`model_state` finds into a model, wrapped or sharded for distributed training or not."""
+    """Load the result of :func:`model_state` into a model, which may be wrapped or sharded for distributed training."""
     model = model.module if is_model_wrapper(model) else model
-    model = model.module if isinstance(model, BaseTTAModel) else model  # it has no weights of its own
+    model = model.module if isinstance(model, BaseTTAModel) else model  # the model has no weights of its own
     model.load_state_dict(fsdp.distribute_state_dict(model_state(model, checkpoint, source), model))
 
 
@@ -178,7 +178,7 @@ class Runner(CheckedBuilding):
                 self._save_where_stopped()
                 if self.world_size > 1 and not stop.agreed:
                     self._end_workers()
-                    os._exit(stop.code)  # the other processes have not stopped, so an orderly tear-down would hang
+                    os._exit(stop.code)  # the other processes have not stopped, so a regular shutdown would hang
                 raise
             finally:
                 self._end_workers()

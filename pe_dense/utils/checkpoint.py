@@ -1,4 +1,4 @@
-"""Reading and writing checkpoints. Only tensors and plain containers are ever unpickled.
+"""Read and write checkpoints. Only tensors and plain containers are unpickled.
 
 Importing this module adds the scheme ``hf://`` to MMEngine's checkpoint loader. See :func:`safe_checkpoint_loader` for
 the other schemes.
@@ -34,15 +34,15 @@ _HUB_NAME = re.compile(r"hf://(?P<owner>[^/@]+)/(?P<repo>[^/@]+)(?:@(?P<revision
 
 
 def fetch_from_hub(uri: str) -> str:
-    """Give the local path of a hub file, downloading it into the hub's cache where it is not there yet.
+    """Return the local path of a hub file, which is downloaded to the hub's cache if necessary.
 
     Args:
-        uri: ``hf://<owner>/<repo>[@<revision>][/<file>]``; the file is ``<repo>.pt`` where none is named, as in the
-            towers' repositories. ``HF_HUB_OFFLINE=1``, ``HF_HOME`` and ``HF_TOKEN`` are honored.
+        uri: ``hf://<owner>/<repo>[@<revision>][/<file>]``; the default file is ``<repo>.pt``, as in the repositories of
+            the towers. ``HF_HUB_OFFLINE=1``, ``HF_HOME`` and ``HF_TOKEN`` are honored.
 
     Raises:
         ValueError: if the name does not have that form.
-        FileNotFoundError: if the file is neither in the cache nor to be had from the hub.
+        FileNotFoundError: if the file is neither in the cache nor on the hub.
     """
     match = _HUB_NAME.fullmatch(uri)
     if match is None:
@@ -54,9 +54,9 @@ def fetch_from_hub(uri: str) -> str:
     where = f"{file} of hub repository {repo}" + (f" at {match['revision']}" if match["revision"] else "")
     try:
         return hf_hub_download(repo, file, revision=match["revision"])
-    except LocalEntryNotFoundError as error:  # an EntryNotFoundError too, so it goes first
+    except LocalEntryNotFoundError as error:  # a subclass of EntryNotFoundError, so it comes first
         raise FileNotFoundError(
-            f"{where} is not in the local cache and the hub can't be reached (HF_HUB_OFFLINE=1 forbids it). "
+            f"{where} is not in the local cache and the hub cannot be reached (HF_HUB_OFFLINE=1 forbids it). "
             "Connect once, or give the path of the file instead."
         ) from error
     except EntryNotFoundError as error:
@@ -82,7 +82,7 @@ _SAFETENSORS_TYPES = {
 }
 
 
-# What the zip reader and PyTorch's raise for damaged files.
+# Errors of zipfile and of PyTorch's reader for damaged files.
 _READ_ERRORS = (
     OSError,
     RuntimeError,
@@ -98,15 +98,15 @@ _READ_ERRORS = (
     zipfile.BadZipFile,
 )
 _MAX_COMPRESSION, _MAX_UNPACKED = 50, 1 << 30
-_MAX_NOTE = 4096  # bytes of a path
+_MAX_NOTE = 4096  # maximum length of a path in bytes
 
 
 class CheckpointError(InputError):
-    """A file that cannot be read as a checkpoint, or whose content does not fit the model."""
+    """A file cannot be read as a checkpoint, or its content does not match the model."""
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A checkpoint whose bytes are not those that were written, or that is cut short."""
+    """A checkpoint is corrupted or truncated."""
 
 
 def read_checkpoint(source: str | Path, map_location="cpu"):
@@ -115,19 +115,19 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
     The CRC of every record is verified first, which reads the file once (about 1 GB/s).
 
     Args:
-        source: path of a PyTorch or safetensors file, of a run's folder (see :func:`last_checkpoint`), or
+        source: path of a PyTorch or safetensors file, path of a run's folder (see :func:`last_checkpoint`), or
             ``hf://<owner>/<repo>[@<revision>][/<file>]``.
         map_location: as in :func:`torch.load`. On the CPU, tensors of uncompressed files are mapped into memory, not
             copied.
 
     Returns:
-        the content of the file: a state dict, or a dict around one.
+        the content of the file: a state dict, or a dict that contains one.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DamagedCheckpointError: if the file is damaged or cut short.
+        DamagedCheckpointError: if the file is damaged or truncated.
         CheckpointError: if it is not a checkpoint, contains Python objects other than tensors, cannot be opened, or is
-            an address of another kind.
+            a URL of another scheme.
     """
     source = str(source)
     if "://" in source and not source.startswith(HUB_PREFIX):
@@ -171,15 +171,15 @@ def verify_records(path: Path) -> bool:
     """Compare the records of a PyTorch file with their CRCs and with the sizes of its tensors.
 
     Args:
-        path: a file.
+        path: path of the file.
 
     Returns:
-        whether all records are stored without compression, so that the file may be mapped into memory; False for
-        files of PyTorch before 1.6, which are not archives.
+        whether all records are stored without compression, so that the file can be memory-mapped; False for files of
+        PyTorch before 1.6, which are not archives.
 
     Raises:
-        DamagedCheckpointError: if a record differs or the archive is cut short.
-        CheckpointError: for an archive that is much larger when unpacked.
+        DamagedCheckpointError: if a CRC differs or the archive is truncated.
+        CheckpointError: if the archive is much larger when decompressed.
         UnpicklingError: if the structure of the file is damaged.
     """
     if not zipfile.is_zipfile(path):
@@ -208,15 +208,14 @@ def verify_records(path: Path) -> bool:
 def last_checkpoint(work_dir: Path) -> Path:
     """Find the newest checkpoint of a training run.
 
-    It is the one that the run's file ``last_checkpoint`` names. If that file is missing, unreadable or names a
-    checkpoint that is not in the folder, it is the newest undamaged ``iter_<n>.pth`` or ``epoch_<n>.pth``, and a
-    warning is logged.
+    The run's file ``last_checkpoint`` names it. If that file is missing, unreadable or names a checkpoint that is not
+    in the folder, the newest undamaged ``iter_<n>.pth`` or ``epoch_<n>.pth`` is used, and a warning is logged.
 
     Args:
         work_dir: the folder of the run, which may have been moved.
 
     Raises:
-        CheckpointError: if there is no checkpoint; names what is wrong with ``last_checkpoint``.
+        CheckpointError: if there is no checkpoint; the message explains what is wrong with ``last_checkpoint``.
     """
     note = work_dir / "last_checkpoint"
     try:
@@ -245,7 +244,7 @@ def last_checkpoint(work_dir: Path) -> Path:
 
 
 def run_checkpoints(work_dir: Path) -> list[Path]:
-    """The checkpoints ``iter_<n>.pth`` and ``epoch_<n>.pth`` of a run's folder, the newest first."""
+    """List the checkpoints ``iter_<n>.pth`` and ``epoch_<n>.pth`` of a run's folder, newest first."""
     found = [
         (int(match[1]), path)
         for path in work_dir.glob("*.pth")
@@ -255,11 +254,11 @@ def run_checkpoints(work_dir: Path) -> list[Path]:
 
 
 def newest_undamaged(work_dir: Path, skip: Path | None = None) -> Path | None:
-    """The newest checkpoint of a run whose records match their CRCs; None if there is none.
+    """Return the newest checkpoint of a run whose records match their CRCs; None if there is none.
 
     Args:
         work_dir: the folder of the run.
-        skip: a file that is not looked at.
+        skip: a file to ignore.
     """
     for path in run_checkpoints(work_dir):
         if skip is not None and path.name == skip.name:
@@ -272,7 +271,7 @@ def newest_undamaged(work_dir: Path, skip: Path | None = None) -> Path | None:
 
 
 def _refusal(error: pickle.UnpicklingError) -> str:
-    """What the unpickler met. Its own text begins by advising an unsafe load."""
+    """Return the reason of the unpickler without its advice to load the file unsafely."""
     text = str(error)
     if match := re.search(r"(?:Unsupported (?:global|class)|GLOBAL|Trying to (?:load|call|instantiate))[^\n]*", text):
         return match[0].split(" was not an allowed")[0].strip()
@@ -284,31 +283,31 @@ def write_checkpoint(path: str | Path, content, *, overwrite: bool = True) -> No
     """Write a PyTorch file atomically.
 
     Args:
-        path: the file to write.
-        content: as of :func:`torch.save`.
-        overwrite: replace a file that exists.
+        path: path of the file.
+        content: as for :func:`torch.save`.
+        overwrite: replace an existing file.
 
     Raises:
         FileExistsError: if the file exists and ``overwrite`` is False.
-        WriteError: if the disk is full, the folder not writable, ...
+        WriteError: if the disk is full, the folder is not writable, ...
     """
     with atomic_write(path, overwrite=overwrite) as file:
         torch.save(content, file)
 
 
 def write_safetensors(path: str | Path, state: Mapping[str, Tensor], *, overwrite: bool = True) -> None:
-    """Write a safetensors file atomically, tensor by tensor, so that it takes no memory beside the largest tensor.
+    """Write a safetensors file atomically and tensor by tensor, so that it needs no memory beyond the largest tensor.
 
-    (The library either makes the whole file in memory or opens one of its own, with permissions 0600.)
+    (The library either creates the complete file in memory or opens the file itself, with permissions 0600.)
 
     Args:
-        path: the file to write.
+        path: path of the file.
         state: contiguous tensors by name, on the CPU.
-        overwrite: replace a file that exists.
+        overwrite: replace an existing file.
 
     Raises:
         FileExistsError, WriteError: as :func:`write_checkpoint`.
-        ValueError: for a data type that the format does not have.
+        ValueError: if the format does not support a data type.
     """
     header, end = {}, 0
     # As the library does: wide types first, so that every tensor is aligned.
@@ -316,7 +315,7 @@ def write_safetensors(path: str | Path, state: Mapping[str, Tensor], *, overwrit
     for name in names:
         tensor = state[name]
         if tensor.dtype not in _SAFETENSORS_TYPES:
-            raise ValueError(f"{path}: {name} is {tensor.dtype}, which safetensors files can not contain")
+            raise ValueError(f"{path}: {name} is {tensor.dtype}, which safetensors files cannot contain")
         start, end = end, end + tensor.nbytes
         header[name] = dict(dtype=_SAFETENSORS_TYPES[tensor.dtype], shape=list(tensor.shape), data_offsets=[start, end])
     text = json.dumps(header).encode()
@@ -348,8 +347,8 @@ def _history_method(owner: type, name: str):
 
 
 def _training_globals() -> list:
-    """Types in checkpoints of a training run beside tensors: logged histories, NumPy's random state and, for the DETR
-    family, the arguments of the command line."""
+    """Return the types other than tensors in checkpoints of training runs: logged histories, NumPy's random state "
+    "and, for the DETR family, command-line arguments."""
     dtypes = [type(np.dtype(code)) for code in ("f4", "f8", "i4", "i8", "u4", "u8", "b1")]
     return [
         argparse.Namespace,
@@ -372,11 +371,11 @@ def _load_for_mmengine(filename, map_location=None):
 
 @contextlib.contextmanager
 def safe_checkpoint_loader() -> Iterator[None]:
-    """Let MMEngine read every checkpoint by :func:`read_checkpoint` within the block.
+    """Make MMEngine read all checkpoints by :func:`read_checkpoint` within the block.
 
-    MMEngine unpickles files from the web without restriction, and files of the disk if a safe read fails.
+    MMEngine unpickles files from the web without restriction, and local files if a safe read fails.
     :class:`~pe_dense.engine.runner.Runner` builds, trains and tests within such a block. Outside of it, other projects
-    of the same process load as they are used to; only the scheme ``hf://`` is added.
+    in the same process are not affected, except for the additional scheme ``hf://``.
     """
     schemes = CheckpointLoader._schemes
     CheckpointLoader._schemes = dict.fromkeys(schemes, _load_for_mmengine)

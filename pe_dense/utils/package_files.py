@@ -1,4 +1,4 @@
-"""Files that come with the package: configs and command-line tools, in a checkout and in an installed wheel."""
+"""Find the configs and command-line tools of the package, in a checkout and in an installed wheel."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REPLACED = {
 
 
 def package_folder(name: str) -> Path:
-    """A folder that a wheel contains inside the package, and a checkout beside it (``configs``, ``tools``)."""
+    """Return a folder (``configs``, ``tools``) that is inside the package in a wheel, and next to it in a checkout."""
     package = Path(pe_dense.__file__).parent
     installed = package / name
     return installed if installed.is_dir() else package.parent / name

@@ -1,4 +1,4 @@
-"""Random number generators: seeds that resumed runs repeat, and states that are put back."""
+"""Seed random number generators (RNG) so that resumed runs match, and restore their states."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from mmengine.hooks import Hook
 
 @contextmanager
 def fork_rng_at_initial_seed() -> Iterator[None]:
-    """Draw random numbers of the CPU as at the start of the run, and go on afterwards as if none had been drawn.
+    """Reset the CPU's RNG to the run's initial seed inside the block, and restore its state afterwards.
 
-    So a probe starts from the same weights whether it is alone in its model or one of many.
+    A probe therefore has the same initial weights whether it is the only one in its model or one of many.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(torch.initial_seed())
@@ -24,7 +24,7 @@ def fork_rng_at_initial_seed() -> Iterator[None]:
 
 @contextmanager
 def fork_rng() -> Iterator[None]:
-    """Put the states of Python's, NumPy's and PyTorch's RNG (on the CPU) back at the end."""
+    """Restore the states of Python's, NumPy's and PyTorch's RNG (on the CPU) when the block ends."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -38,7 +38,7 @@ def seed_all(seed: int) -> None:
     """Seed Python's, NumPy's and PyTorch's RNG on the CPU.
 
     Args:
-        seed: of 64 bits; NumPy takes the lower half.
+        seed: 64-bit seed; NumPy uses the lower half.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -48,9 +48,10 @@ def seed_all(seed: int) -> None:
 class StepSeedHook(Hook):
     """Seed all RNGs before each iteration with the run's seed, the iteration and the process.
 
-    So a resumed run draws what the uninterrupted one would have drawn (sampled boxes, dropped paths, federated
-    classes), and processes draw differently: with MMEngine's one seed for all, stochastic depth would drop the same
-    blocks in all of a step's images. Samples have seeds of their own, see :mod:`pe_dense.engine.seeded_sampling`.
+    A resumed run therefore uses the same random numbers (sampled boxes, dropped paths, federated classes) as an
+    uninterrupted one, and each process uses different ones: with one seed for all processes, as in MMEngine, stochastic
+    depth would drop the same blocks in all images of a step. Samples are seeded separately, see
+    :mod:`pe_dense.engine.seeded_sampling`.
     """
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
@@ -65,7 +66,7 @@ def step_seed(seed: int, step: int, rank: int) -> int:
 
 
 def sample_seed(seed: int, place: int) -> int:
-    """Mix a run's seed and a sample's place in the order of all samples into a seed of 64 bits.
+    """Mix a run's seed and a sample's position among all samples into a seed of 64 bits.
 
     Seeds of samples differ from those of steps.
     """

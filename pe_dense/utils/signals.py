@@ -1,4 +1,4 @@
-"""Orderly end of a run on SIGTERM and SIGINT."""
+"""Stop a run cleanly on SIGTERM and SIGINT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REPEATS = 2.0  # seconds in which a second signal counts as the same request
 
 
 class StopRun(SystemExit):
-    """A run ends because of a signal; the exit status is 128 plus the signal's number, as in a shell.
+    """A run stops because of a signal; the exit status is 128 plus the signal's number, as in a shell.
 
     Args:
         signum: number of the signal.
@@ -30,15 +30,15 @@ class StopRun(SystemExit):
 
 
 class StopSignals:
-    """What to do on SIGTERM and SIGINT.
+    """Handlers of SIGTERM and SIGINT.
 
-    While handlers are installed (:meth:`handled`), a signal raises :class:`StopRun` at once, unless ``deferred`` is
-    set: then it is only noted, and the run asks :meth:`check` where its state is consistent. A second signal, some
-    seconds later, ends the process without further ado.
+    While handlers are installed (:meth:`handled`), a signal raises :class:`StopRun` immediately, unless ``deferred`` is
+    set: then it is only recorded, and the run calls :meth:`check` where its state is consistent. A second signal, some
+    seconds later, ends the process immediately.
 
     Attributes:
-        requested: number of the signal that came, or None.
-        deferred: whether a signal is noted only.
+        requested: number of the received signal, or None.
+        deferred: whether signals are only recorded.
     """
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class StopSignals:
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Install the handlers; inside of another such context, or in another thread than the main one, do nothing."""
+        """Install the handlers; do nothing inside of another such context or outside of the main thread."""
         if self._installed or threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -64,7 +64,7 @@ class StopSignals:
 
     @contextmanager
     def interruptible(self, allowed: bool = True) -> Iterator[None]:
-        """Let a signal raise at once for a while, and raise for one that came before."""
+        """Let signals raise immediately inside the block; raise for one that was received before."""
         if not allowed or not self.deferred:
             yield
             return
@@ -76,7 +76,7 @@ class StopSignals:
             self.deferred = True
 
     def check(self) -> None:
-        """Raise :class:`StopRun` if a signal came."""
+        """Raise :class:`StopRun` if a signal was received."""
         if self.requested is not None:
             raise StopRun(self.requested)
 
@@ -90,7 +90,7 @@ class StopSignals:
         self.requested, self._first = signum, now
         if not self.deferred:
             raise StopRun(signum)
-        # Not by print: the signal may have come in the middle of one.
+        # Not by print, which the signal may have interrupted.
         name = signal.Signals(signum).name
         os.write(sys.__stderr__.fileno(), f"{name}: the run ends after this iteration\n".encode())
 

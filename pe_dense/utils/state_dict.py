@@ -1,4 +1,4 @@
-"""Checks of state dicts from files: types, data types, keys, shapes and values."""
+"""Check state dicts from files: types, data types, keys, shapes and values."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pe_dense.utils.checkpoint import CheckpointError
 
 _SHOWN = 6
 _KEY_LENGTH = 200
-_MAX_EXPANDED = 1 << 26  # bytes of a tensor that repeats its values
+_MAX_EXPANDED = 1 << 26  # maximum size in bytes of a tensor with repeated values
 
 
 def unwrap_state(checkpoint, source: str, wrappers: Iterable[str] = ("state_dict", "model")) -> dict[str, Tensor]:
     """Find a state dict in a checkpoint and check its types.
 
     Args:
-        checkpoint: the content of a file: a state dict, or a dict with one under one of the ``wrappers``.
-        source: the file's name in errors.
-        wrappers: keys that are looked at one after the other.
+        checkpoint: content of a file: a state dict, or a dict with one under one of the ``wrappers``.
+        source: name of the file in errors.
+        wrappers: keys to search, in order.
 
     Raises:
         CheckpointError: as :func:`check_state_dict`.
@@ -33,7 +33,7 @@ def unwrap_state(checkpoint, source: str, wrappers: Iterable[str] = ("state_dict
 
 
 def check_state_dict(state, source: str) -> dict[str, Tensor]:
-    """Make sure that an object from a file is a state dict of dense tensors.
+    """Check that an object from a file is a state dict of dense tensors.
 
     Args:
         state: any object.
@@ -43,8 +43,8 @@ def check_state_dict(state, source: str) -> dict[str, Tensor]:
         the state dict.
 
     Raises:
-        CheckpointError: for another type, keys that are not strings, and values that are not tensors or are sparse,
-            quantized, complex, on no device or larger than their memory; names the file, the key and the reason.
+        CheckpointError: if the type is wrong, keys are not strings, or values are not tensors or are sparse, quantized,
+            complex, on the meta device or larger than their memory; the message names the file, the key and the reason.
     """
     if not isinstance(state, Mapping):
         raise CheckpointError(f"{source} contains a {type(state).__name__}, not a state dict")
@@ -54,10 +54,10 @@ def check_state_dict(state, source: str) -> dict[str, Tensor]:
 
 
 def checkpoint_meta(checkpoint, source: str) -> dict:
-    """The dict ``meta`` of a checkpoint; empty if there is none.
+    """Return the dict ``meta`` of a checkpoint; empty if there is none.
 
     Raises:
-        CheckpointError: if it is of another type.
+        CheckpointError: if it is not a dict.
     """
     meta = checkpoint.get("meta") if isinstance(checkpoint, Mapping) else None
     if meta is not None and not isinstance(meta, dict):
@@ -66,18 +66,18 @@ def checkpoint_meta(checkpoint, source: str) -> dict:
 
 
 def checkpoint_classes(checkpoint, source: str, num_classes: int | None) -> dict | None:
-    """Class names and colors that a model was trained with, from ``meta.dataset_meta`` of its checkpoint.
+    """Return the class names and colors that a model was trained with, from ``meta.dataset_meta`` of its checkpoint.
 
     Args:
         checkpoint: the content of the file.
         source: the file's name in errors.
-        num_classes: of the model; None for models without classes.
+        num_classes: number of classes of the model; None for models without classes.
 
     Returns:
         the metainfo of the data set; None if the checkpoint has none.
 
     Raises:
-        CheckpointError: if it is of another type, or has another number of classes than the model.
+        CheckpointError: if it is invalid, or its number of classes differs from the model's.
     """
     metainfo = checkpoint_meta(checkpoint, source).get("dataset_meta")
     if not metainfo:
@@ -104,16 +104,16 @@ def _is_palette(palette, count: int) -> bool:
 
 
 def match_state_dict(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str, target: str) -> None:
-    """Make sure that a state dict has exactly the keys, shapes and kinds of numbers of a model, all of them finite.
+    """Check that a state dict has exactly the keys, shapes and kinds of data types of a model, and only finite values.
 
     Args:
-        wanted: the model's state dict.
-        given: the file's.
-        source, target: the names of file and model in errors.
+        wanted: state dict of the model.
+        given: state dict of the file.
+        source, target: names of file and model in errors.
 
     Raises:
-        CheckpointError: listing keys that are missing, unexpected, of another shape (both shapes printed), of another
-            kind of data type, or with NaN or infinite values.
+        CheckpointError: listing keys that are missing, unexpected, or have another shape (both shapes are printed),
+            another kind of data type, or NaN or infinite values.
     """
     check_state_dict(given, source)
     shapes = {key: tuple(value.shape) for key, value in wanted.items()}
@@ -141,7 +141,7 @@ def match_state_dict(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], 
 
 
 def require_finite(state: Mapping[str, Tensor], source: str) -> None:
-    """Make sure that all values are finite.
+    """Check that all values are finite.
 
     Raises:
         CheckpointError: naming the tensors with NaN or infinite values.
@@ -152,7 +152,7 @@ def require_finite(state: Mapping[str, Tensor], source: str) -> None:
 
 
 def _problem(key, value) -> str | None:
-    """What is wrong with an entry of a state dict."""
+    """Describe what is wrong with an entry of a state dict."""
     if not isinstance(key, str):
         return f"its key {_short(repr(key))} is a {type(key).__name__}, not a string"
     name = _short(key)
@@ -176,7 +176,7 @@ def _is_finite(value: Tensor) -> bool:
         return True
     if value.element_size() == 1:  # 8-bit floats have no minimum
         value = value.float()
-    return bool(torch.isfinite(torch.stack(value.aminmax())).all())  # makes no copy of the tensor
+    return bool(torch.isfinite(torch.stack(value.aminmax())).all())  # does not copy the tensor
 
 
 def _type_name(value: Tensor) -> str:

@@ -71,7 +71,7 @@ def test_other_classes_are_refused(tmp_path):
         ValueError, match=r"80 of the data set's 80 classes are not in .*ann\.json: 'person'.*'cog', 'bolt'"
     ):
         CocoDataset(**files)
-    with pytest.raises(ValueError, match="another order"):
+    with pytest.raises(ValueError, match="order of the data set.s classes differs"):
         CocoDataset(metainfo=dict(classes=("bolt", "cog")), **files)
     some = CocoDataset(metainfo=dict(classes=("bolt",)), **files)
     assert [item["bbox_label"] for item in entries(some)[0]["instances"]] == [0]
@@ -118,7 +118,7 @@ def test_registered_for_every_scope():
         (dict(ignore=1), "none is usable: 4 marked 'ignore'"),
         (dict(area=0), "none is usable: 4 of zero area"),
         (dict(bbox=[70, 70, 5, 5]), "none is usable: 4 outside of the image"),
-        (dict(bbox=[4, 4, 9, 0.2]), "none is usable: 4 under a pixel wide or high"),
+        (dict(bbox=[4, 4, 9, 0.2]), "none is usable: 4 less than a pixel wide or high"),
         (None, "0 annotations in 2 images$"),
     ],
 )

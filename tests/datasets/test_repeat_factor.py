@@ -59,5 +59,5 @@ def test_processes_share_the_indices(monkeypatch):
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, 2.0])
 def test_threshold_out_of_range(threshold):
-    with pytest.raises(ValueError, match=r"is not in \(0, 1\]: it is a share of the images"):
+    with pytest.raises(ValueError, match=r"is not in \(0, 1\]: it is a fraction of the images"):
         RepeatFactorSampler(Data(), threshold)

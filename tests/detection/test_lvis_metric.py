@@ -321,8 +321,8 @@ def test_part_that_is_not_there(small, tmp_path):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (["thing 0", "cat"], "1 of the data set's 2 classes.*'cat';.* 11 are no class: 'thing 1'"),
-        (["thing 1", "thing 0"], "another order.*'thing 1', 'thing 0'; in the file 'thing 0', 'thing 1'"),
+        (["thing 0", "cat"], "1 of the data set's 2 classes.*'cat';.* 11 are not among the classes: 'thing 1'"),
+        (["thing 1", "thing 0"], "classes differs.*'thing 1', 'thing 0'; in the file 'thing 0', 'thing 1'"),
     ],
 )
 def test_classes_that_the_file_has_not(small, classes, message):

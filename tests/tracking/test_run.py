@@ -131,9 +131,13 @@ def test_missing_data_is_told(tmp_path):
         (
             "shapes_maskrcnn_pe_tiny",
             {},
-            "shapes_maskrcnn_pe_tiny.py is of a model that is trained: name the CHECKPOINT",
+            "the model of shapes_maskrcnn_pe_tiny.py needs training: name the CHECKPOINT",
         ),
-        ("shapes_propagation_pe_tiny", {"model.backbone.init_cfg": None}, "starts from no weights: name a CHECKPOINT"),
+        (
+            "shapes_propagation_pe_tiny",
+            {"model.backbone.init_cfg": None},
+            "has no pretrained weights: name a CHECKPOINT",
+        ),
         (
             "shapes_propagation_pe_tiny",
             {"model.backbone.init_cfg.checkpoint": "absent"},

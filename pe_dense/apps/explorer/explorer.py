@@ -70,7 +70,7 @@ class JobQueue:
         self.limit = limit
         self._taken = 0
         self._closed = False
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._running: Event | None = None
         self._executor = ThreadPoolExecutor(1)
 
@@ -98,7 +98,7 @@ class JobQueue:
         Raises:
             JobCanceled: if the queue was closed before the job ended.
         """
-        async with self._turn:
+        async with self._lock:
             if self._closed:
                 raise JobCanceled
             self._running = Event()

@@ -1,4 +1,4 @@
-"""Generated data sets (`shapes`): every recipe runs on them without a download."""
+"""Generated data sets (`shapes`), on which every recipe runs without a download."""
 
 from pe_dense.datasets.synthetic.build import write_shapes
 from pe_dense.datasets.synthetic.datasets import (

@@ -30,8 +30,8 @@ _SPLIT_SEEDS = dict(train=1, val=2)
 
 CATEGORY_IDS = tuple(range(1, len(CLASSES) + 1))
 
-# LVIS calls a category rare in up to 10 and common in up to 100 of its 100,000 training images. A few
-# hundred images need shares of the training images instead.
+# In LVIS a category is rare if it occurs in up to 10, and common in up to 100 of 100,000 training images. For a few
+# hundred images, fractions of the training images are used instead.
 RARE_SHARE = 0.22
 COMMON_SHARE = 0.4
 
@@ -112,7 +112,7 @@ def _write_maps(draft: Path, split: str, name: str, scene: Scene) -> None:
 
 
 def annotate(scene: Scene, image_id: int) -> list[dict]:
-    """COCO annotations of a scene's N shapes, without ``id``; masks are compressed run-length codes."""
+    """Create COCO annotations of a scene's N shapes, without ``id``; masks are compressed run-length codes."""
     annotations = []
     for mask, label in zip(scene.masks, scene.labels, strict=True):
         code = mask_api.encode(np.asfortranarray(mask, np.uint8))
@@ -130,19 +130,19 @@ def annotate(scene: Scene, image_id: int) -> list[dict]:
 
 
 def federate(rng: np.random.Generator, annotations: list[dict]) -> tuple[list[dict], dict]:
-    """Leave the gaps of a federated data set in one image's annotations.
+    """Remove annotations of one image as in a federated data set.
 
-    Of the categories present, some go unverified and lose all annotations, and some with several instances
-    are annotated in part only. Of the categories absent, about half are verified to be absent.
+    Some of the categories present are not verified and lose all annotations; some with several instances are only
+    partly annotated. About half of the absent categories are verified to be absent.
 
     Args:
-        rng: source of all randomness.
+        rng: random number generator.
         annotations: all annotations of the image.
 
     Returns:
         The annotations kept, and the image's fields ``neg_category_ids`` (verified absent) and
-        ``not_exhaustive_category_ids`` (annotated in part). The two lists are disjoint; a category that is in
-        neither and has no annotation is unverified.
+        ``not_exhaustive_category_ids`` (partly annotated). The two lists are disjoint; a category that is in neither
+        and has no annotation is unverified.
     """
     counts = Counter(annotation["category_id"] for annotation in annotations)
     quota, negative, partial = {}, [], []
@@ -166,7 +166,7 @@ def federate(rng: np.random.Generator, annotations: list[dict]) -> tuple[list[di
 
 
 def coco_file(images: list[dict], annotations: list[dict]) -> dict:
-    """Content of a COCO instance file; numbers the annotations from 1, since 0 means unmatched to COCO."""
+    """Create the content of a COCO instance file; ids count from 1, since COCO's evaluation uses 0 for unmatched."""
     categories = [
         dict(id=category, name=name, supercategory="shape")
         for category, name in zip(CATEGORY_IDS, CLASSES, strict=True)
@@ -175,11 +175,11 @@ def coco_file(images: list[dict], annotations: list[dict]) -> dict:
 
 
 def lvis_file(images: list[dict], annotations: list[dict], frequencies: dict[int, str]) -> dict:
-    """Content of an LVIS v1 file.
+    """Create the content of an LVIS v1 file.
 
     Args:
-        images: with ``neg_category_ids`` and ``not_exhaustive_category_ids``.
-        annotations: of all images, after :func:`federate`.
+        images: entries with ``neg_category_ids`` and ``not_exhaustive_category_ids``.
+        annotations: annotations of all images, after :func:`federate`.
         frequencies: ``r``, ``c`` or ``f`` of each category id, see :func:`frequencies`.
     """
     images_with = _images_with(annotations)
@@ -201,7 +201,7 @@ def lvis_file(images: list[dict], annotations: list[dict], frequencies: dict[int
 
 
 def frequencies(num_images: int, annotations: list[dict]) -> dict[int, str]:
-    """LVIS frequency of each category id, from the annotations of the training images.
+    """Return the LVIS frequency of each category id in the training images.
 
     Rare (``r``) is a category annotated in up to 22 % of the images, common (``c``) in up to 40 %, frequent
     (``f``) in more.
@@ -216,7 +216,7 @@ def frequencies(num_images: int, annotations: list[dict]) -> dict[int, str]:
 
 
 def _images_with(annotations: list[dict]) -> Counter:
-    """Number of images in which each category is annotated."""
+    """Count the images in which each category is annotated."""
     pairs = {(annotation["category_id"], annotation["image_id"]) for annotation in annotations}
     return Counter(category for category, _ in pairs)
 

@@ -32,7 +32,7 @@ _PALETTE = [
 
 
 class _Generated:
-    """Mixin: writes the data before the annotation file is read."""
+    """Mixin that generates the data before the annotation file is read."""
 
     METAINFO = dict(classes=CLASSES, palette=_PALETTE)
 
@@ -48,7 +48,7 @@ class _Generated:
 
 @DATASETS.register_module()
 class ShapesDataset(_Generated, CocoDataset):
-    """Instances of the `shapes` data, in COCO format.
+    """Data set of the `shapes` instances, in COCO format.
 
     Use it like mmdet's ``CocoDataset``, with ``ann_file='annotations/instances_train.json'`` and
     ``data_prefix=dict(img='train/')``; add ``seg='semantic/train/'`` for the class maps.
@@ -66,10 +66,10 @@ class ShapesDataset(_Generated, CocoDataset):
 
 @DATASETS.register_module()
 class ShapesLVISDataset(_Generated, LVISDataset):
-    """Instances of the `shapes` data, in LVIS v1 format with its federated gaps.
+    """Data set of the `shapes` instances, in LVIS v1 format with federated annotations.
 
     Use it like :class:`pe_dense.datasets.lvis.LVISDataset`, with ``ann_file='annotations/lvis_train.json'`` and
-    ``data_prefix=dict(img='')``: image names carry the split. Arguments and errors are those of
+    ``data_prefix=dict(img='')``: image names include the split. Arguments and errors are those of
     :class:`ShapesDataset`.
     """
 
@@ -86,13 +86,14 @@ class _GeneratedMaps(_Generated):
 
 @DATASETS.register_module()
 class ShapesSegmentationDataset(_GeneratedMaps, BaseSegDataset):
-    """Class maps of the `shapes` data: the background, then the eight forms.
+    """Data set of the `shapes` label maps: the background, then the eight shapes.
 
     Args:
         data_root: folder of the data; made on first use, if missing.
         generator: arguments of :func:`pe_dense.datasets.synthetic.write_shapes` other than the root; None for its
             defaults.
-        options: of ``BaseSegDataset``, with ``data_prefix=dict(img_path='train', seg_map_path='semantic/train')``.
+        options: arguments of ``BaseSegDataset``, with ``data_prefix=dict(img_path='train',
+            seg_map_path='semantic/train')``.
 
     Raises:
         FileExistsError: if ``data_root`` contains anything else, such as data generated with other arguments.
@@ -103,9 +104,9 @@ class ShapesSegmentationDataset(_GeneratedMaps, BaseSegDataset):
 
 @DATASETS.register_module()
 class ShapesDepthDataset(_GeneratedMaps, NYUDataset):
-    """Depth maps of the `shapes` data, in millimeters: see :class:`ShapesSegmentationDataset`.
+    """Data set of the `shapes` depth maps, in millimeters; see :class:`ShapesSegmentationDataset`.
 
-    Haze, occlusion and shadows tell the depth of a shape; the background is a slanted plane behind all of them.
+    Haze, occlusion and shadows are the cues for depth; the background is a slanted plane behind all shapes.
     ``data_prefix=dict(img_path='train', depth_map_path='depth/train')``.
     """
 
@@ -162,12 +163,12 @@ def _write(draft: Path, spec: dict) -> None:
 
 @DATASETS.register_module()
 class ShapesVideoDataset(DavisDataset):
-    """Moving shapes, see :func:`write_shapes_video`.
+    """Data set of videos of moving shapes, see :func:`write_shapes_video`.
 
     Args:
         data_root: folder of the data; made when the list of videos is first read, if missing.
         generator: arguments of :func:`write_shapes_video` other than the root; None for its defaults.
-        **kwargs: of :class:`~pe_dense.datasets.davis.DavisDataset`.
+        **kwargs: arguments of :class:`~pe_dense.datasets.davis.DavisDataset`.
 
     Raises:
         FileExistsError: if ``data_root`` contains anything else, such as data generated with other arguments.

@@ -1,4 +1,4 @@
-"""One generated scene: an image of textured shapes with its masks, labels and depth."""
+"""Generate a scene: an image of textured shapes with its masks, labels and depth."""
 
 from dataclasses import dataclass
 
@@ -46,17 +46,17 @@ class Scene:
 
     @property
     def semantic(self) -> np.ndarray:
-        """Class map (S, S) uint8: 0 for the background, class index + 1 for shapes."""
+        """Label map (S, S) uint8: 0 for the background, class index + 1 for shapes."""
         return np.einsum("nhw,n->hw", self.masks, self.labels + 1).astype(np.uint8)
 
 
 def draw_scene(rng: np.random.Generator, image_size: int = 128) -> Scene:
     """Draw 1 to 8 shapes over a textured, slanted background.
 
-    Form is the only cue to the class: place, size, rotation, color, texture and depth are drawn without
-    regard to it. Classes are long-tailed in the order of ``CLASSES``. Nearer shapes hide farther ones, and
-    surfaces fade into haze with their depth. A shape of which fewer than 12 pixels would be visible is left
-    out of the image too.
+    The outline is the only cue to the class: position, size, rotation, color, texture and depth are sampled
+    independently of it. Class frequencies are long-tailed in the order of ``CLASSES``. Nearer shapes occlude farther
+    ones, and surfaces fade into haze with depth. Shapes with fewer than 12 visible pixels are removed from the image,
+    too.
 
     Args:
         rng: random generator; the same state generates the same scene.
@@ -88,15 +88,15 @@ def draw_scene(rng: np.random.Generator, image_size: int = 128) -> Scene:
 def _place_shapes(
     rng: np.random.Generator, image_size: int
 ) -> tuple[list[int], list[float], list[np.ndarray], list[np.ndarray]]:
-    """Classes, depths, coverages (S, S) and visible masks (S, S) of the shapes to be seen, nearest first."""
+    """Sample classes, depths, coverages (S, S) and visible masks (S, S) of the visible shapes, nearest first."""
     labels, depths, covers, masks = [], [], [], []
     hidden = np.zeros((image_size, image_size), bool)
     count = rng.integers(1, MAX_SHAPES, endpoint=True)
     for meters in np.sort(rng.uniform(*_SHAPE_DEPTHS, count)):
         label = int(rng.choice(len(CLASSES), p=_CLASS_SHARES))
-        # Uniform in the root: the small outnumber the large, yet the large hide enough of them.
+        # Uniform in the square root: small shapes outnumber large ones, yet large ones occlude enough of them.
         diameter = rng.uniform(_MIN_DIAMETER**0.5, (_MAX_DIAMETER * image_size) ** 0.5) ** 2
-        # Large shapes may stick out of the image a little; the nearest shape always shows at least 20 pixels.
+        # Large shapes may extend slightly beyond the image; the nearest shape always has at least 20 visible pixels.
         margin = max(0.35 * diameter, _MIN_DIAMETER / 2)
         alpha = rasterize(
             label,
@@ -118,7 +118,7 @@ def _place_shapes(
 
 
 def _slanted_plane(rng: np.random.Generator, image_size: int) -> np.ndarray:
-    """Depth (S, S) float32 of a plane that falls back in a random direction."""
+    """Compute the depth (S, S) float32 of a plane slanted in a random direction."""
     near, far = _BACKGROUND_DEPTHS
     angle = rng.uniform(0, 2 * np.pi)
     slope_x, slope_y = np.cos(angle), np.sin(angle)
@@ -129,7 +129,7 @@ def _slanted_plane(rng: np.random.Generator, image_size: int) -> np.ndarray:
 
 
 def draw_background(rng: np.random.Generator, image_size: int) -> np.ndarray:
-    """Colors (3, S, S) float32 from 0 to 1: a dull texture over a gradient."""
+    """Draw colors (3, S, S) float32 from 0 to 1: an unsaturated texture over a gradient."""
     first = draw_color(rng, saturation=(0.1, 0.6), value=(0.1, 0.9))
     second = draw_color(rng, saturation=(0.1, 0.6), value=(0.1, 0.9))
     # A gradient towards the second color under the texture, so that even a plain background varies.
@@ -140,7 +140,7 @@ def draw_background(rng: np.random.Generator, image_size: int) -> np.ndarray:
 
 
 def draw_surface(rng: np.random.Generator, image_size: int) -> np.ndarray:
-    """Colors (3, S, S) float32 from 0 to 1 of a shape that fills the canvas."""
+    """Draw colors (3, S, S) float32 from 0 to 1 of a shape that fills the canvas."""
     # Saturated, so that paleness is a cue for depth.
     first = draw_color(rng, saturation=(0.75, 1.0), value=(0.6, 1.0))
     second = draw_color(rng, saturation=(0.75, 1.0), value=(0.35, 1.0))
@@ -148,7 +148,7 @@ def draw_surface(rng: np.random.Generator, image_size: int) -> np.ndarray:
 
 
 def photograph(rng: np.random.Generator, surface: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """Haze, sensor noise and rounding: (3, S, S) float32 colors to (S, S, 3) uint8."""
+    """Add haze and sensor noise and round: (3, S, S) float32 colors to (S, S, 3) uint8."""
     clarity = np.exp(-depth / np.float32(_HAZE_DISTANCE))
     seen = _HAZE_COLOR + clarity * (surface - _HAZE_COLOR)
     seen += np.float32(_SENSOR_NOISE) * rng.standard_normal(seen.shape, np.float32)

@@ -1,4 +1,4 @@
-"""The eight forms of the `shapes` data, as outlines and as pixels."""
+"""Outlines, rasterization and textures of the eight shapes."""
 
 import cv2
 import numpy as np
@@ -11,13 +11,13 @@ _FRACTION_BITS = 6
 
 
 def _arc(radius: float, start: float, stop: float, center: float = 0.0) -> np.ndarray:
-    """Points (64, 2) on a circle around ``(center, 0)``, angles in units of pi."""
+    """Return points (64, 2) on a circle around ``(center, 0)``, with angles in units of pi."""
     angles = np.pi * np.linspace(start, stop, 64)
     return np.stack([center + radius * np.cos(angles), radius * np.sin(angles)], axis=1)
 
 
 def _spikes(count: int, inner: float) -> np.ndarray:
-    """Outline whose radius alternates between 1 and ``inner``."""
+    """Return an outline whose radius alternates between 1 and ``inner``."""
     angles = np.pi * np.arange(2 * count) / count
     radii = np.where(np.arange(2 * count) % 2 == 0, 1.0, inner)
     return radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -35,7 +35,7 @@ def _cross(half_width: float) -> np.ndarray:
 
 
 def _crescent(bite_radius: float, bite_center: float) -> np.ndarray:
-    """The unit disc without a disc around ``(bite_center, 0)``."""
+    """Return the outline of the unit disc without a disc around ``(bite_center, 0)``."""
     x = (1 - bite_radius**2 + bite_center**2) / (2 * bite_center)
     tip = np.arccos(x) / np.pi
     bite_tip = np.arctan2(np.sqrt(1 - x**2), x - bite_center) / np.pi
@@ -50,8 +50,8 @@ def _heart() -> np.ndarray:
     return outline / np.linalg.norm(outline, axis=1).max()
 
 
-# Most frequent class first. Each form is a tuple of closed outlines (points, 2) inside the unit disc;
-# a point is inside the form if it is inside an odd number of them.
+# Most frequent class first. Each shape is a tuple of closed outlines (points, 2) inside the unit disc; a point is
+# inside the shape if it is inside an odd number of them.
 _OUTLINES = {
     "circle": (_arc(1.0, 0, 2),),
     "square": (_regular(4),),
@@ -66,18 +66,17 @@ CLASSES = tuple(_OUTLINES)
 
 
 def rasterize(label: int, *, center: tuple[float, float], diameter: float, angle: float, image_size: int) -> np.ndarray:
-    """Cover a square canvas with one form.
+    """Rasterize one shape on a square canvas.
 
     Args:
         label: index into :data:`CLASSES`.
-        center: x and y of the center of the form's circumscribed circle, in pixels; pixel (0, 0) covers
-            [0, 1) x [0, 1).
-        diameter: of the circumscribed circle, in pixels.
-        angle: of the rotation about the center, in radians.
+        center: x and y of the center of the circumscribed circle, in pixels; pixel (0, 0) covers [0, 1) x [0, 1).
+        diameter: diameter of the circumscribed circle, in pixels.
+        angle: rotation about the center, in radians.
         image_size: side S of the canvas, in pixels.
 
     Returns:
-        Share of each pixel that the form covers, (S, S) float32 from 0 to 1.
+        Fraction of each pixel that the shape covers, (S, S) float32 from 0 to 1.
     """
     cos, sin = np.cos(angle), np.sin(angle)
     rotation = np.array([(cos, sin), (-sin, cos)])
@@ -85,7 +84,7 @@ def rasterize(label: int, *, center: tuple[float, float], diameter: float, angle
     contours = []
     for outline in _OUTLINES[CLASSES[label]]:
         points = np.asarray(center) + diameter / 2 * outline @ rotation
-        # cv2 puts integer coordinates on pixel centers, half a fine pixel from our corners.
+        # cv2 places integer coordinates at pixel centers, half a subpixel from our corners.
         fine = points * _SUPERSAMPLING - 0.5
         contours.append(np.round(fine * (1 << _FRACTION_BITS)).astype(np.int32))
     cv2.fillPoly(canvas, contours, color=255, shift=_FRACTION_BITS)
@@ -97,7 +96,7 @@ TEXTURES = ("plain", "stripes", "checker", "dots", "noise")
 
 
 def draw_color(rng: np.random.Generator, *, saturation: tuple[float, float], value: tuple[float, float]) -> np.ndarray:
-    """An RGB color (3,), float32 from 0 to 1, of any hue and with HSV saturation and value in the ranges."""
+    """Sample an RGB color (3,), float32 from 0 to 1, of any hue and with HSV saturation and value in the ranges."""
     hue = rng.uniform(0, 6)
     chroma = rng.uniform(*saturation)
     # Piecewise linear HSV to RGB: each channel is a trapezoid over the hue circle.
@@ -111,7 +110,7 @@ def draw_texture(
     """Fill a square canvas with a texture of random direction, period and phase.
 
     Args:
-        rng: source of all randomness.
+        rng: random number generator.
         kind: one of :data:`TEXTURES`.
         colors: two RGB colors (3,), between which the texture changes.
         image_size: side S of the canvas, in pixels.
@@ -129,7 +128,7 @@ def draw_texture(
 
 
 def _pattern(rng: np.random.Generator, kind: str, size: int) -> np.ndarray:
-    """Share of the second color in each pixel, (S, S) float32."""
+    """Compute the fraction of the second color in each pixel, (S, S) float32."""
     if kind == "plain":
         return np.zeros((size, size), np.float32)
     if kind == "noise":
@@ -148,5 +147,5 @@ def _pattern(rng: np.random.Generator, kind: str, size: int) -> np.ndarray:
 
 
 def _soft_step(wave: np.ndarray, period: float) -> np.ndarray:
-    """Step at zero, about a pixel wide, from a wave whose slope there is about ``2 pi / period``."""
+    """Convert a wave with slope ``2 pi / period`` at zero to a step about one pixel wide."""
     return np.clip(wave * np.float32(period / (2 * np.pi)) + np.float32(0.5), 0, 1)

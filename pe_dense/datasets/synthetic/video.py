@@ -1,4 +1,4 @@
-"""A generated video: the `shapes` data's forms and textures, moving, turning and hiding each other."""
+"""Generate a video of shapes that move, rotate and occlude each other."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ MIN_VISIBLE_PIXELS = 60  # of each shape in the first frame of 128 px
 _DIAMETERS = (0.2, 0.42)  # of the image's side
 _SPEEDS = (0.015, 0.04)  # of the image's side, per frame
 _SPINS = (0.02, 0.12)  # radians per frame
-_SWELLING = (0.85, 1.15)  # the diameter's range, in and out
+_SWELLING = (0.85, 1.15)  # amplitude of the diameter
 _DEPTHS = (1.0, 7.0)  # meters
 _BACKGROUND_DEPTH = 9.0  # meters
-_BACKGROUND_SIZE = 1.25  # of the image's side: the camera moves by what it is larger
+_BACKGROUND_SIZE = 1.25  # of the image's side: range of the camera's motion
 _SHADOW = 0.6
 
 
 @dataclass(frozen=True)
 class _Shape:
-    """A shape and its way; lengths in pixels."""
+    """A shape and its trajectory; lengths in pixels."""
 
     label: int
     diameter: float
     meters: float
-    texture: np.ndarray  # (S, S, 3) float32, the shape's middle in the middle
+    texture: np.ndarray  # (S, S, 3) float32, centered on the shape
     start: np.ndarray  # x, y
     velocity: np.ndarray
     angle: float
     spin: float
-    phase: float  # of the swelling
+    phase: float  # of the change of diameter
 
     def at(self, frame: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Coverage (S, S) and colors (3, S, S) in a frame."""
+        """Compute coverage (S, S) and colors (3, S, S) in a frame."""
         low, high = _SWELLING
         swell = (low + high) / 2 + (high - low) / 2 * np.sin(self.phase + 0.2 * frame)
         margin = 0.3 * self.diameter
@@ -55,20 +55,20 @@ class _Shape:
 
 
 def _reflect(position: np.ndarray, length: float) -> np.ndarray:
-    """Positions along an unbounded way, folded into 0..length as by walls that throw back."""
+    """Fold unbounded positions into 0..length by reflection at both ends."""
     return length - np.abs(position % (2 * length) - length)
 
 
 def draw_video(
     rng: np.random.Generator, *, num_frames: int, image_size: int = 128
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Draw a video of 2 to 4 shapes that move, turn, swell and hide each other before a camera that moves.
+    """Draw a video of 2 to 4 shapes that move, rotate, change in size and occlude each other, with a moving camera.
 
-    All shapes are seen in the first frame. A shape's texture moves with it; each frame has noise of its own.
+    All shapes are visible in the first frame. A shape's texture moves with it; each frame has independent noise.
 
     Args:
         rng: random generator; the same state generates the same video.
-        num_frames: T.
+        num_frames: number of frames T.
         image_size: side S of the frames, in pixels.
 
     Yields:
@@ -100,7 +100,7 @@ def draw_video(
 
 
 def _draw_shapes(rng: np.random.Generator, size: int) -> list[_Shape]:
-    """Shapes, nearest first, of which enough is seen in the first frame."""
+    """Sample shapes, nearest first, that are sufficiently visible in the first frame."""
     shapes: list[_Shape] = []
     hidden = np.zeros((size, size), bool)
     count = rng.integers(MIN_SHAPES, MAX_SHAPES, endpoint=True)

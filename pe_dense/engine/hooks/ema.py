@@ -19,7 +19,7 @@ class EMAHook(_EMAHook):
     """MMEngine's ``EMAHook`` with this project's :class:`ExponentialMovingAverage`.
 
     Attributes:
-        swapped: whether the model has the averaged weights at the moment, as in validation.
+        swapped: whether the model currently has the averaged weights, as in validation.
     """
 
     swapped = False
@@ -43,7 +43,7 @@ class EMAHook(_EMAHook):
 class ExponentialMovingAverage(_ExponentialMovingAverage):
     """MMEngine's ``ExponentialMovingAverage`` that shares frozen parameters with the model instead of copying them.
 
-    That is every parameter without gradients, and the modules that a model keeps out of its ``state_dict``, as the
+    These are all parameters without gradients, and modules that a model excludes from its ``state_dict``, such as the
     frozen backbone of a probe and the teachers of a student (3.7 GB for PE-Core-G14 in bfloat16).
     """
 
@@ -52,7 +52,7 @@ class ExponentialMovingAverage(_ExponentialMovingAverage):
 
 
 class _WithoutFrozen:
-    """Its deep copy is one of the model."""
+    """Wrapper whose deep copy is a copy of the model without the frozen parts."""
 
     def __init__(self, model: nn.Module):
         self.model = model
@@ -64,7 +64,7 @@ class _WithoutFrozen:
 
 
 def hidden_modules(model: nn.Module) -> Iterator[nn.Module]:
-    """Modules that attributes of a model lead to, through lists, tuples and dicts, but that are not its submodules."""
+    """Return modules in attributes of a model, also in lists, tuples and dicts, that are not its submodules."""
     known = {id(module) for module in model.modules()}
 
     def search(value) -> Iterator[nn.Module]:

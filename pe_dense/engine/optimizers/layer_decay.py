@@ -97,11 +97,11 @@ class ParameterGroup:
     """One parameter group of an optimizer.
 
     Args:
-        layer: depth by layer decay, 0 for the embedding; None where the config has no layer decay.
-        names: its parameters' names.
-        size: numbers in them.
+        layer: layer index of the layer-wise decay, 0 for the embedding; None without layer-wise decay.
+        names: names of the parameters.
+        size: number of parameters (elements).
         lr: learning rate, before warm-up and schedule.
-        weight_decay: the optimizer's.
+        weight_decay: weight decay of the group.
     """
 
     layer: int | None
@@ -112,13 +112,13 @@ class ParameterGroup:
 
 
 def parameter_groups(config: Config) -> list[ParameterGroup]:
-    """Build a config's model, without memory for it, and its optimizer.
+    """Build a config's model on the meta device, and its optimizer.
 
     Args:
-        config: a whole config.
+        config: complete config.
 
     Returns:
-        the optimizer's groups, in its order; frozen parameters are in none.
+        the optimizer's groups, in order; frozen parameters are not included.
 
     Raises:
         ConfigError: for a method without training.
@@ -130,7 +130,7 @@ def parameter_groups(config: Config) -> list[ParameterGroup]:
     with torch.device("meta"), library_errors(f"{config.filename}: the model can't be built from these values"):
         model = MODELS.build(deepcopy(config.model))
     wrapper = {key: value for key, value in deepcopy(config.optim_wrapper).items() if key not in _AMP_ONLY}
-    wrapper["type"] = "OptimWrapper"  # that of mixed precision asks for a GPU
+    wrapper["type"] = "OptimWrapper"  # the wrapper for mixed precision requires a GPU
     names = {parameter: name for name, parameter in model.named_parameters()}
     return [
         ParameterGroup(
