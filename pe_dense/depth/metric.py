@@ -46,7 +46,7 @@ class DepthMetric(_DepthMetric):
         """Average the errors over images.
 
         Returns:
-            ``rmse`` in meters, ``rmse_log``, ``abs_rel``, ``sq_rel``, ``log10``, ``silog`` and the shares ``d1``,
+            ``rmse`` in meters, ``rmse_log``, ``abs_rel``, ``sq_rel``, ``log10``, ``silog`` and the fractions ``d1``,
             ``d2``, ``d3`` of pixels with a ratio to the true depth below 1.25, 1.25^2, 1.25^3.
 
         Raises:

@@ -72,7 +72,7 @@ def from_detectron2(state: dict[str, Tensor], model: nn.Module, source: str) -> 
             mapped[name] = value
     if unknown:
         raise CheckpointError(
-            f"{source} is in Detectron2's layout, but {len(unknown)} keys are of no known part: "
+            f"{source} is in Detectron2's layout, but {len(unknown)} keys are unexpected:  "
             f"{', '.join(unknown[:6])}{', ...' if len(unknown) > 6 else ''}"
         )
     tower = adapt_backbone_state(model.backbone, tower, source)

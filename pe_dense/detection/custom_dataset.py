@@ -16,7 +16,7 @@ from pe_dense.engine.preflight import inner_datasets
 from pe_dense.utils.errors import ConfigError
 
 SPLITS = ("train", "val", "test")
-# Annotation files of COCO's own folder that have no instances. `image_info` files list images without annotations.
+# Annotation files in COCO's folder that contain no instances. `image_info` files list images without annotations.
 _OTHER_TASKS = ("captions", "keypoints", "panoptic", "stuff", "densepose", "image_info")
 _DEPTH = 2  # levels of folders below the root that are searched for images
 
@@ -124,7 +124,7 @@ def find_image_folder(root: Path, split: str, name: str, path: Path) -> str:
     Args:
         root: data folder.
         split: 'train', 'val' or 'test'.
-        name: of the image, as in the annotation file.
+        name: file name of the image, as in the annotation file.
         path: annotation file, for the error message.
 
     Raises:
@@ -214,7 +214,9 @@ def use_data(
             requested explicitly, or have different classes.
     """
     if not folder:
-        raise ConfigError("--train-ann, --val-ann and --images choose among custom data: add its folder, --data FOLDER")
+        raise ConfigError(
+            "--train-ann, --val-ann and --images select parts of custom data: add its folder with --data FOLDER"
+        )
     root = Path(folder)
     if not root.is_dir():
         raise ConfigError(f"the data folder {root} does not exist ({root.absolute()})")
@@ -299,9 +301,9 @@ def _common_classes(found: dict[str, _Split]) -> tuple[str, ...]:
         here = [name for name in first.classes if name not in other.classes]
         there = [name for name in other.classes if name not in first.classes]
         if here or there:
-            what = f"only in the first are {some(here)}, only in the second {some(there)}"
+            what = f"only in the first: {some(here)}; only in the second: {some(there)}"
         else:
-            what = f"the same ones in another order, {some(first.classes)} and {some(other.classes)}"
+            what = f"their order differs: {some(first.classes)} and {some(other.classes)}"
         raise ConfigError(
             f"{first.path} has {len(first.classes)} classes, {other.path} {len(other.classes)}, and they differ: {what}"
         )
@@ -326,7 +328,7 @@ def _set_below(part, name: str, value) -> int:
     """Set a value wherever a model's config has it, except in the RPN head, which is class-agnostic.
 
     Args:
-        part: config to search; the whole model in the outermost call.
+        part: config to search; the complete model in the outermost call.
         name: key of the value.
         value: new value.
 

@@ -199,7 +199,7 @@ class TestModel:
             build(tower_dtype="float8")
         with pytest.raises(ValueError, match="test_tower_dtype 'half' is not one of None, 'bfloat16', 'float16'"):
             build(test_tower_dtype="half")
-        with pytest.raises(ValueError, match="init_cfg of DETA is .* got {'type': 'Pretrained', 'path': 'a.pth'}"):
+        with pytest.raises(ValueError, match="init_cfg of DETA must be .* got {'type': 'Pretrained', 'path': 'a.pth'}"):
             build(init_cfg=dict(type="Pretrained", path="a.pth"))
         with pytest.raises(ValueError, match="nms has type 'fast', not one of"):
             build(test_cfg=dict(nms=dict(type="fast")))

@@ -178,11 +178,11 @@ GOOD = content(PARTS, ["0.png", "1.png"])
         ),
         (
             dict(train=GOOD, val=content(("cog", "nut"), ["0.png"])),
-            ["3 classes", "2, and they differ", "only in the first are 'bolt', 'washer', only in the second 'nut'"],
+            ["3 classes", "2, and they differ", "only in the first: 'bolt', 'washer'; only in the second: 'nut'"],
         ),
         (
             dict(train=GOOD, val=content(PARTS[::-1], ["0.png"])),
-            ["another order, 'cog', 'bolt', 'washer' and 'washer'"],
+            ["their order differs: 'cog', 'bolt', 'washer' and 'washer'"],
         ),
         (
             dict(train=dict(GOOD, annotations=[dict(GOOD["annotations"][0], segmentation=[])]), val=GOOD),
@@ -282,7 +282,7 @@ def test_files_and_images_named_by_options(tmp_path, monkeypatch):
         use_data(config_of(), "data", **chosen, images="absent")
     with pytest.raises(ConfigError, match="lists the image 0.png, but annotations/0.png does not exist|exist"):
         use_data(config_of(), "data", **chosen, images="annotations")
-    with pytest.raises(ConfigError, match="add its folder, --data FOLDER"):
+    with pytest.raises(ConfigError, match="add its folder with --data FOLDER"):
         use_data(config_of(), None, **chosen)
 
 

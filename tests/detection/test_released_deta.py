@@ -27,7 +27,7 @@ def test_every_key_is_accounted_for(golden, model):
         with pytest.raises(CheckpointError, match=message):
             model_state(model, state, "file.pth")
 
-    refused(lambda state: state.update({"mask_head.weight": torch.zeros(2)}), "1 keys are of no known part: mask_head")
+    refused(lambda state: state.update({"mask_head.weight": torch.zeros(2)}), "1 keys are unexpected: mask_head")
     refused(
         lambda state: state["transformer.decoder.class_embed.1.bias"].add_(1),
         "1 keys differ from their first copy: transformer.decoder.class_embed.1.bias",

@@ -60,7 +60,7 @@ def test_single_values_change_on_top():
         ({"train_dataloader.dataset.pipeline.9.prob": 0}, r"pipeline has no '9'; it has 0\.\.6"),
         (
             {"max_iters": 90},
-            r"unknown top-level key 'max_iters', .* set param_scheduler.*train_cfg\.max_iters",
+            r"unknown top-level key 'max_iters'; .* set param_scheduler.*train_cfg\.max_iters",
         ),
         ({"norm_cfg.eps": 1e-5}, "unknown top-level key"),
         ({"randomnes": 3}, "unknown top-level key"),

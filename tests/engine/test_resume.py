@@ -34,7 +34,9 @@ def test_no_run_replaces_checkpoints_of_another(tmp_path, run):
     content = (run / "iter_2.pth").read_bytes()
     (tmp_path / "other").mkdir()
     make_runner(tmp_path / "other", max_iters=2).train()
-    with pytest.raises(ConfigError, match=r"contains checkpoints of another run than .*iter_2\.pth, which would be"):
+    with pytest.raises(
+        ConfigError, match=r"contains checkpoints of a run other than that of .*iter_2\.pth, which would be"
+    ):
         make_runner(tmp_path, resume=str(tmp_path / "other" / "run" / "iter_2.pth"))
     (run / "last_checkpoint").unlink()
     with pytest.raises(ConfigError, match="already contains a run"):

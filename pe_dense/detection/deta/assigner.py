@@ -1,4 +1,4 @@
-"""Which candidates are trained on which objects."""
+"""Assign candidate boxes to objects by IoU, and select proposals."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from pe_dense.registry import TASK_UTILS
 
 @TASK_UTILS.register_module(name=["DETAAssigner", "OverlapAssigner"])
 class DETAAssigner:
-    """Match candidates to objects by overlap; an object may get several.
+    """Match candidates to objects by IoU; an object may be matched to several candidates.
 
-    A candidate is positive if it overlaps its best object by the threshold, or if no other overlaps some object more
-    (ties included, even at no overlap at all). Of too many positives some are drawn. An object then gets as many
-    candidates as it is the best object of positives, up to a limit, and these are the ones that overlap it most: a
-    candidate can thus serve two objects. Candidates that are not matched are background.
+    A candidate is positive if its highest IoU with an object reaches the threshold, or if it has the highest IoU of all
+    candidates with some object (including ties, even at an IoU of 0). If there are too many positives, some are
+    sampled. Let k be the number of positives whose best object is a given object, up to a limit; that object is then
+    matched to the k candidates with the highest IoU, so a candidate can be matched to two objects. Candidates that are
+    not matched are background.
 
-    Source: DETA (arXiv 2212.06137, section 4) with Detectron2's matcher. Its first stage also draws negatives, which
-    play no part: every candidate that is not matched is background.
+    Source: DETA (arXiv 2212.06137, section 4) with Detectron2's matcher. Its first stage also samples negatives, which
+        have no effect, because every candidate that is not matched is background.
 
     Args:
-        pos_iou_thr: overlap from which a candidate is positive.
-        max_positives: positives per image, as a number (int) or as a share of the candidates (float, 0.25); more are
-            drawn from at random.
-        max_per_object: candidates per object.
+        pos_iou_thr: minimum IoU of a positive candidate.
+        max_positives: maximum number of positives per image, as a number (int) or a fraction of the candidates (float,
+            0.25); if there are more, they are sampled at random.
+        max_per_object: maximum number of candidates per object.
     """
 
     def __init__(self, pos_iou_thr: float, max_positives: int | float, max_per_object: int = 4):
@@ -40,14 +41,14 @@ class DETAAssigner:
 
     @torch.no_grad()
     def __call__(self, candidates: Tensor, objects: Tensor) -> tuple[Tensor, Tensor]:
-        """Match one image's candidates; N is their number, K that of the objects.
+        """Match the N candidates of one image to its K objects.
 
         Args:
             candidates: (N, 4), x1, y1, x2, y2.
-            objects: (K, 4), likewise.
+            objects: (K, 4), x1, y1, x2, y2.
 
         Returns:
-            the M pairs, as indices of candidates (M,) and of objects (M,), in the objects' order.
+            M pairs, as indices of candidates (M,) and of objects (M,), sorted by object.
         """
         if not len(objects) or not len(candidates):
             none = torch.zeros(0, dtype=torch.long, device=candidates.device)
@@ -74,21 +75,21 @@ class DETAAssigner:
 def choose_proposals(
     boxes: Tensor, logits: Tensor, level_sizes: Sequence[int], *, count: int, per_level: int, iou_threshold: float
 ) -> Tensor:
-    """Choose one image's proposals: the best of each level, without near copies, spread over the levels.
+    """Select the proposals of one image: the best of each level after NMS.
 
-    Of each level the ``per_level`` best go through NMS. Every level gives its best ``count / levels``; what is missing
-    then is filled up with the best of the rest, whatever their level. Where NMS leaves too few, the best by objectness
-    are taken instead.
+    NMS is applied to the ``per_level`` best boxes of each level. The best ``count / levels`` of each level are
+    selected, then the best remaining boxes of any level. If too few remain after NMS, the best by objectness are
+    selected instead.
 
     Source: DETA (arXiv 2212.06137, section 4.3 and its published code).
 
     Args:
         boxes: (S, 4), center and size relative to the image; S is the number of tokens of all levels.
-        logits: (S,), objectness.
-        level_sizes: tokens of each level, in order; their sum is S.
-        count: proposals that are wanted.
-        per_level: proposals of a level that NMS sees.
-        iou_threshold: of NMS.
+        logits: (S,), objectness logits.
+        level_sizes: number of tokens of each level, in order; their sum is S.
+        count: number of proposals to select.
+        per_level: number of boxes per level before NMS.
+        iou_threshold: IoU threshold of NMS.
 
     Returns:
         (min(count, S),) indices, best first.
@@ -108,7 +109,7 @@ def choose_proposals(
     if len(kept) < count:
         kept = logits.topk(count).indices
     of_level = F.one_hot(levels[kept], len(sizes))
-    ranks = (of_level.cumsum(0) * of_level).sum(1)  # from 1, among the kept of the same level
+    ranks = (of_level.cumsum(0) * of_level).sum(1)  # rank from 1 among the kept boxes of the same level
     chosen = ranks <= count // len(sizes)
     rest = (~chosen).nonzero().squeeze(1)
     chosen[rest[: count - int(chosen.sum())]] = True

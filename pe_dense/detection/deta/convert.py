@@ -1,4 +1,4 @@
-"""The released DETA detector, brought to mmdet's names."""
+"""Convert the released DETA detector to mmdet's parameter names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pe_dense.utils import CheckpointError
 # COCO's ids of its 80 classes, in order: eleven ids of 0..90 were never used.
 COCO_IDS = tuple(i for i in range(1, 91) if i not in (12, 26, 29, 30, 45, 66, 68, 69, 71, 83))
 
-# Patterns of the published keys and what they become.
+# Patterns of published keys and their replacements.
 _RULES: list[tuple[str, str]] = [
     (r"backbone\.0\.body\.(fpn1\..+)", r"neck.\1"),
     (r"backbone\.0\.body\.(.+)", r"backbone.\1"),
@@ -30,7 +30,7 @@ _RULES: list[tuple[str, str]] = [
     (r"transformer\.(encoder\.layers\.\d+)\.norm2\.(.+)", r"\1.norms.1.\2"),
     (r"transformer\.(decoder\.layers\.\d+\.self_attn)\.(.+)", r"\1.attn.\2"),
     (r"transformer\.(decoder\.layers\.\d+\.cross_attn)\.(.+)", r"\1.\2"),
-    # The decoder's norms are numbered by module there, in the order in which they run here.
+    # Published names number the decoder's norms by module; mmdet numbers them in execution order.
     (r"transformer\.(decoder\.layers\.\d+)\.norm2\.(.+)", r"\1.norms.0.\2"),
     (r"transformer\.(decoder\.layers\.\d+)\.norm1\.(.+)", r"\1.norms.1.\2"),
     (r"transformer\.(decoder\.layers\.\d+)\.norm3\.(.+)", r"\1.norms.2.\2"),
@@ -40,24 +40,24 @@ _LANDMARK = "transformer.level_embed"
 
 
 def is_deta(state: dict[str, Tensor]) -> bool:
-    """Whether a state dict is a DETA detector in the published layout."""
+    """Return whether a state dict is a DETA detector in the published layout."""
     return _LANDMARK in state
 
 
 def from_deta(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[str, Tensor]:
-    """Map a released DETA detector to a model of this project's configs.
+    """Convert the state dict of the released DETA detector to the keys of this project's model.
 
-    Every key is accounted for: mapped, a second name of a classifier or regressor (which must agree with the first), a
-    rotary table that is remade, or an error. A classifier of 91 outputs, counted by COCO's ids, is cut to the 80
-    classes where the model has as many outputs.
+    Every key is either mapped, dropped (rotary tables, which are recomputed, and copies of a classifier or regressor
+    under a second name, which must be equal) or reported as unexpected. A classifier with 91 outputs, one per COCO id,
+    is reduced to the 80 classes if the model has 80 outputs.
 
     Args:
-        state: the published state dict.
-        model: the model that it is for.
-        source: how errors name the file.
+        state: published state dict.
+        model: target model.
+        source: name of the file in errors.
 
     Raises:
-        CheckpointError: for a key that no rule knows, a copy that differs, or a tower that does not fit.
+        CheckpointError: if a key is unexpected, a copy differs, or the tower does not match.
     """
     tower, mapped, unknown, different = {}, {}, [], []
     for key, value in state.items():
@@ -73,7 +73,7 @@ def from_deta(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[s
             tower[name.removeprefix("backbone.")] = value
         else:
             mapped[name] = value
-    for keys, problem in ((unknown, "are of no known part"), (different, "differ from their first copy")):
+    for keys, problem in ((unknown, "are unexpected"), (different, "differ from their first copy")):
         if keys:
             raise CheckpointError(
                 f"{source} is a DETA detector in the published layout, but {len(keys)} keys {problem}: "
@@ -86,7 +86,7 @@ def from_deta(state: dict[str, Tensor], model: nn.Module, source: str) -> dict[s
 
 
 def _rename(key: str) -> str | None:
-    """The new name, None where no rule matches. A regressor's layers have activations between them here."""
+    """Return the new name, or None if no rule matches. In mmdet, activations are between the layers of a regressor."""
     for pattern, replacement in _RULES:
         match = re.fullmatch(pattern, key)
         if match:
@@ -96,10 +96,10 @@ def _rename(key: str) -> str | None:
 
 
 def _cut_classifier(name: str, value: Tensor, first_stage: int) -> Tensor:
-    """The rows of COCO's classes of a classifier's parameter; other parameters unchanged."""
+    """Select the rows of COCO's 80 classes in a classifier's parameter; return other parameters unchanged."""
     match = re.fullmatch(r"bbox_head\.cls_branches\.(\d+)\..+", name)
     if not match or len(value) != COCO_IDS[-1] + 1:
         return value
-    # The first stage's first output is the objectness; the others are silent, whichever stay.
+    # The first output of the first stage is the objectness; the others are not used.
     rows = [0, *COCO_IDS[1:]] if int(match[1]) == first_stage else list(COCO_IDS)
     return value[rows]

@@ -1,4 +1,4 @@
-"""DETA on a Perception Encoder tower."""
+"""DETA detector with a Perception Encoder backbone."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from pe_dense.utils.state_dict import unwrap_state
 
 
 class DeformableAttention(MultiScaleDeformableAttention):
-    """mmcv's layer, images first, whose sampling is pe_dense's wherever mmcv has no kernel of its own.
+    """mmcv's deformable attention, batch first, with pe_dense's sampling where mmcv has no compiled kernel.
 
-    mmcv's kernel, if it was compiled, takes float32 and float16 on GPUs. All else mmcv does by a formula that holds
-    every sampled value, until the backward pass: at 1824 px 1.4 GB in float32 for each layer of the encoder.
-    :mod:`pe_dense.ops.deform_attn` holds none.
+    mmcv's kernel, if compiled, supports float32 and float16 on GPUs. Otherwise mmcv uses a PyTorch implementation that
+    stores all sampled values for the backward pass: at 1824 px, 1.4 GB in float32 for each layer of the encoder.
+    :mod:`pe_dense.ops.deform_attn` stores none.
 
     Source: Deformable DETR (arXiv 2010.04159, equation 3).
     """
@@ -44,19 +44,20 @@ class DeformableAttention(MultiScaleDeformableAttention):
         key_padding_mask: Tensor | None = None,
         **unused,
     ) -> Tensor:
-        """Add to each query what it finds around its reference point.
+        """Add to each query the values sampled around its reference point.
 
-        B is the batch, Q the queries, S the tokens of all levels, C ``embed_dims``, L the levels.
+        B is the batch size, Q the number of queries, S the number of tokens of all levels, C ``embed_dims``, L the
+        number of levels.
 
         Args:
             query: (B, Q, C).
             value: (B, S, C).
             reference_points: (B, Q, L, 2) points, x and y from 0 to 1, or (B, Q, L, 4) boxes, center and size.
             spatial_shapes: (L, 2), height and width of each level in tokens.
-            level_start_index: (L,), its first token.
-            query_pos: (B, Q, C), added to the queries where they choose points and weights.
-            key_padding_mask: (B, S), true for tokens that count as 0.
-            unused: what mmdet's layers give every kind of attention.
+            level_start_index: (L,), index of the first token of each level.
+            query_pos: (B, Q, C), added to the queries to predict sampling points and weights.
+            key_padding_mask: (B, S), True for tokens that are replaced by 0.
+            unused: further arguments that mmdet's layers pass to every attention module.
 
         Returns:
             (B, Q, C).
@@ -91,28 +92,28 @@ _INIT_KEYS = {"type", "checkpoint", "keep_classifier"}
 
 @MODELS.register_module()
 class DETA(DeformableDETR):
-    """Detection transformer in two stages, on mmdet's deformable encoder and decoder.
+    """Two-stage detection transformer on mmdet's deformable encoder and decoder.
 
-    Every token of the encoder proposes a box; the best of each level, without near copies, become queries, which the
-    decoder's layers refine one after the other. In shapes B is the batch, S the number of tokens of all levels, D
-    ``embed_dims``, Q the queries, C the classifier's outputs. Boxes are center and size relative to the image without
-    padding. Where the levels have fewer than ``num_queries`` tokens, all become queries.
+    Every token of the encoder predicts a box; the best of each level after NMS become queries, which the decoder layers
+    refine. In shapes B is the batch size, S the number of tokens of all levels, D ``embed_dims``, Q the number of
+    queries, C the number of classifier outputs. Boxes are center and size relative to the image without padding. If the
+    levels have fewer than ``num_queries`` tokens, all become queries.
 
     Sources: DETA (arXiv 2212.06137), Deformable DETR (arXiv 2010.04159), the Perception Encoder's detector
     (arXiv 2504.13181, section 5.3).
 
     Args:
-        backbone, bbox_head, data_preprocessor, train_cfg, test_cfg: as of mmdet's detectors; the head is a
+        backbone, bbox_head, data_preprocessor, train_cfg, test_cfg: as in mmdet's detectors; the head is a
             :class:`~pe_dense.detection.deta.DETAHead`.
-        neck: makes the levels (:class:`~pe_dense.necks.DETAPyramid`). Its ``out_channels`` and ``num_levels`` and
+        neck: config of the pyramid (:class:`~pe_dense.necks.DETAPyramid`). Its ``out_channels`` and ``num_levels`` and
             the head's ``embed_dims`` follow from the arguments here.
         embed_dims: D, a multiple of ``num_heads`` and of 4.
         num_levels: levels of the pyramid.
-        num_heads: of attention.
-        num_points: that a head samples on a level.
-        feedforward_channels: width within the layers' MLPs.
-        encoder_layers, decoder_layers: their numbers.
-        dropout: in attention and MLPs.
+        num_heads: number of attention heads.
+        num_points: number of sampling points per head and level.
+        feedforward_channels: hidden width of the MLPs.
+        encoder_layers, decoder_layers: numbers of layers.
+        dropout: dropout rate in attention and MLPs.
         num_queries: Q.
         proposals_per_level: proposals of a level that NMS sees.
         proposal_iou: overlap at which NMS drops the worse of two proposals of a level.
@@ -168,7 +169,7 @@ class DETA(DeformableDETR):
             init_cfg.get("type") != "Pretrained" or not {"type", "checkpoint"} <= set(init_cfg) <= _INIT_KEYS
         ):
             raise InputError(
-                "init_cfg of DETA is dict(type='Pretrained', checkpoint=..., keep_classifier=True or False), "
+                "init_cfg of DETA must be dict(type='Pretrained', checkpoint=..., keep_classifier=True or False), "
                 f"got {init_cfg}"
             )
         deformable = dict(
@@ -205,7 +206,7 @@ class DETA(DeformableDETR):
             layer.self_attn = DeformableAttention(**deformable)
         for layer in self.decoder.layers:
             layer.cross_attn = DeformableAttention(**deformable)
-        # mmdet's holds what was in memory, and stays on the CPU when the rest is built elsewhere.
+        # mmdet's table has uninitialized memory and stays on the CPU if the model is built on another device.
         self.level_embed = nn.Parameter(torch.empty(num_levels, embed_dims).normal_())
         self.pix_trans_fc = nn.Linear(embed_dims, embed_dims)
         self.pix_trans_norm = nn.LayerNorm(embed_dims)
@@ -216,7 +217,7 @@ class DETA(DeformableDETR):
         self.start = init_cfg
 
     def init_weights(self) -> None:
-        """New weights, or those that ``init_cfg`` names (MMEngine calls this before training)."""
+        """Initialize the weights, or load those of ``init_cfg`` (MMEngine calls this before training)."""
         super().init_weights()
         nn.init.xavier_uniform_(self.pix_trans_fc.weight)
         if self.start is not None:
@@ -233,12 +234,12 @@ class DETA(DeformableDETR):
         self.load_state_dict(state)
 
     def from_published(self, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
-        """Bring a state dict to this model's names, if it is the released one; see
+        """Convert the released state dict to this model's names; return others unchanged. See
         :mod:`pe_dense.detection.deta.convert`."""
         return from_deta(state, self, source) if is_deta(state) else state
 
     def extract_feat(self, batch_inputs: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) images to the pyramid's levels, each (B, D, h, w)."""
+        """Compute the levels of the pyramid, each (B, D, h, w), from images (B, 3, H, W)."""
         precision = nullcontext()
         dtype = self.tower_dtype if self.training else self.test_tower_dtype
         if dtype is not None:
@@ -250,17 +251,17 @@ class DETA(DeformableDETR):
     def pre_decoder(
         self, memory: Tensor, memory_mask: Tensor | None, spatial_shapes: Tensor
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The first stage: proposals, and the queries that are made of them.
+        """Run the first stage: select proposals and convert them to queries.
 
         Args:
-            memory: (B, S, D), the encoder's output.
-            memory_mask: (B, S), true for padding; None without any.
+            memory: (B, S, D), output of the encoder.
+            memory_mask: (B, S), True for padding; None if there is none.
             spatial_shapes: (levels, 2), height and width of each in tokens.
 
         Returns:
-            what the decoder takes (``query`` and ``query_pos`` (B, Q, D), ``reference_points`` (B, Q, 4), ``memory``)
-            and, in training, what the head's loss takes: ``enc_logits`` (B, S, C), ``enc_boxes`` and ``enc_anchors``
-            (B, S, 4).
+            inputs of the decoder (``query`` and ``query_pos`` (B, Q, D), ``reference_points`` (B, Q, 4), ``memory``)
+            and, in training, inputs of the head's loss: ``enc_logits`` (B, S, C), ``enc_boxes`` and ``enc_anchors`` (B,
+            S, 4).
         """
         tokens, anchors = self.gen_encoder_output_proposals(memory, memory_mask, spatial_shapes)
         stage = self.decoder.num_layers
@@ -292,7 +293,7 @@ class DETA(DeformableDETR):
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module(name=["DETAOptimWrapperConstructor", "DeformableConstructor"])
 class DETAOptimWrapperConstructor(LayerDecayOptimWrapperConstructor):
-    """Layer decay in the tower; the offsets of deformable attention learn more slowly than the rest.
+    """Layer-wise decay in the backbone, and a lower learning rate for the offsets of deformable attention.
 
     Source of the latter: Deformable DETR (arXiv 2010.04159, section 5).
 
@@ -309,7 +310,7 @@ class DETAOptimWrapperConstructor(LayerDecayOptimWrapperConstructor):
         super().__init__(optim_wrapper_cfg, settings)
 
     def parameter_groups(self, model: nn.Module, lr: float) -> list[dict]:
-        """As of layer decay, the offsets' parameters in groups of their own."""
+        """Group parameters as layer-wise decay does, with the offsets' parameters in separate groups."""
         groups = []
         for group in super().parameter_groups(model, lr):
             named = list(zip(group["names"], group["params"], strict=True))

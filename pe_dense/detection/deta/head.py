@@ -1,4 +1,4 @@
-"""Classes and boxes of queries: losses and predictions of DETA."""
+"""Head of DETA: losses and predictions of classes and boxes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ TEST_SETTINGS = {"pre_nms", "nms", "max_per_img"}
 
 
 class Objects(NamedTuple):
-    """What an image shows: K boxes, center and size relative to it (K, 4), the classifier's outputs that they train
-    (K,), and the image's width, height, width, height in px (4,)."""
+    """Ground truth of an image: boxes (K, 4), center and size relative to the image; their classifier outputs "
+    "(K,); and the image's width, height, width, height in px (4,)."""
 
     boxes: Tensor
     channels: Tensor
@@ -36,25 +36,26 @@ class Objects(NamedTuple):
 
 @MODELS.register_module()
 class DETAHead(DeformableDETRHead):
-    """Deformable DETR's head with DETA's matching, a classifier that may count as COCO does, and NMS.
+    """Deformable DETR's head with DETA's matching, optional numbering of classes by COCO ids, and NMS.
 
-    In shapes L is the number of decoder layers, B the batch, Q the queries, S the tokens of all levels, C the
-    classifier's outputs. Boxes are center and size relative to the image without padding.
+    In shapes L is the number of decoder layers, B the batch size, Q the number of queries, S the number of tokens of
+    all levels, C the number of classifier outputs. Boxes are center and size relative to the image without padding.
 
-    The first stage is trained by a classifier and a regressor of its own, the last of their lists. Its classifier has
-    C outputs like the others, of which the first is the objectness and the rest learn to be silent: so it is published.
+    The first stage has its own classifier and regressor, the last of their lists. Its classifier has C outputs like the
+    others, as published: the first is the objectness, the others are trained to be negative.
 
     Source: DETA (arXiv 2212.06137, section 4).
 
     Args:
-        num_classes: classes of the data.
-        class_ids: the classifier's output of each class, as COCO's ids 1..90 in the released detector, which has 91
+        num_classes: number of classes of the data.
+        class_ids: classifier output of each class, such as COCO's ids 1..90 in the released detector, which has 91
             outputs. None for outputs 0..num_classes - 1.
-        train_cfg: ``first_stage`` and ``second_stage``, how anchors and how proposals are matched to objects
+        train_cfg: ``first_stage`` and ``second_stage``, the assigners of anchors and of proposals to objects
             (:class:`~pe_dense.detection.deta.DETAAssigner`).
-        test_cfg: ``pre_nms``, pairs of query and class that are looked at, the best ones; ``nms``, a dict with
-            ``type`` 'nms' or 'soft_nms' and its ``iou_threshold``, or None; ``max_per_img``, detections that are kept.
-        args, kwargs: as of mmdet's ``DeformableDETRHead``; the losses are its focal, L1 and GIoU loss, the first one
+        test_cfg: ``pre_nms``, number of (query, class) pairs with the best scores before NMS; ``nms``, a dict with
+            ``type`` 'nms' or 'soft_nms' and its ``iou_threshold``, or None; ``max_per_img``, maximum number of
+            detections.
+        args, kwargs: as in mmdet's ``DeformableDETRHead``; the losses are its focal, L1 and GIoU loss, the first one
             for LVIS a :class:`~pe_dense.detection.deta.FederatedFocalLoss`, without ``class_ids``.
 
     Raises:
@@ -102,22 +103,22 @@ class DETAHead(DeformableDETRHead):
         enc_anchors: Tensor,
         batch_data_samples: Sequence[DetDataSample],
     ) -> dict[str, Tensor]:
-        """Losses of the decoder's layers and the first stage.
+        """Compute the losses of the decoder layers and the first stage.
 
-        Objects without area are left out, as in DETA's data set. Every layer is trained on the same pairs, those of
-        the initial references. Sums are divided by the number of objects of a batch, averaged over the processes.
+        Objects without area are ignored, as in DETA's data set. Every layer is trained on the same pairs, those of the
+        initial references. Sums are divided by the number of objects of a batch, averaged over processes.
 
         Args:
             hidden_states: (L, B, Q, D).
-            references: boxes that each layer starts from, (B, Q, 4).
-            enc_logits, enc_boxes, enc_anchors: of the first stage: (B, S, C), (B, S, 4) and (B, S, 4).
-            batch_data_samples: with ``gt_instances``, ``bboxes`` in px and ``labels``.
+            references: input boxes of each layer, (B, Q, 4).
+            enc_logits, enc_boxes, enc_anchors: outputs of the first stage, (B, S, C), (B, S, 4) and (B, S, 4).
+            batch_data_samples: data samples with ``gt_instances``: ``bboxes`` in px and ``labels``.
 
         Returns:
             ``loss_cls``, ``loss_bbox`` and ``loss_iou`` of the last layer, those of layer i under ``d<i>.``, those of
-            the first stage as ``enc_loss_cls``, ...; and, not losses, what DETR logs: ``class_error``, the share of
-            matched queries with a wrong best class in percent, and each layer's ``cardinality_error``, how far the
-            number of queries whose best class is not the last one is from the number of objects.
+            the first stage as ``enc_loss_cls``, ...; and, for logging only, as in DETR: ``class_error``, the percentage
+            of matched queries whose best class is wrong, and each layer's ``cardinality_error``, the difference between
+            the number of queries whose best class is not the last one and the number of objects.
         """
         logits, boxes = self(hidden_states, references)
         objects = [self._objects(sample, boxes.device) for sample in batch_data_samples]
@@ -149,7 +150,7 @@ class DETAHead(DeformableDETRHead):
         return Objects(bbox_xyxy_to_cxcywh(boxes / size), labels, size)
 
     def _match(self, stage: str, candidates: Tensor, objects: Sequence[Objects]) -> list[tuple[Tensor, Tensor]]:
-        """Pairs (indices of candidates, indices of objects) per image, of candidates (B, N, 4)."""
+        """Match candidates (B, N, 4): per image, indices of candidates and of objects."""
         assign = self.assigners[stage]
         return [
             assign(bbox_cxcywh_to_xyxy(boxes.detach().float()), bbox_cxcywh_to_xyxy(item.boxes))
@@ -159,14 +160,14 @@ class DETAHead(DeformableDETRHead):
     def _layer_losses(
         self, loss_cls: Callable, logits: Tensor, boxes: Tensor, pairs, objects: Sequence[Objects], count: float
     ) -> dict[str, Tensor]:
-        """Losses of one layer: (B, N, C) logits and (B, N, 4) boxes."""
+        """Compute the losses of one layer from logits (B, N, C) and boxes (B, N, 4)."""
         logits, boxes = logits.float(), boxes.float()
         targets = torch.full(logits.shape[:2], logits.shape[2], dtype=torch.long, device=logits.device)
         for target, (chosen, shown), item in zip(targets, pairs, objects, strict=True):
             target[chosen] = item.channels[shown]
         ours = torch.cat([found[chosen] for found, (chosen, _) in zip(boxes, pairs, strict=True)])  # (M, 4)
         wanted = torch.cat([item.boxes[shown] for item, (_, shown) in zip(objects, pairs, strict=True)])
-        # In px, where mmdet's guard against division by zero is negligible.
+        # In px, where the epsilon in mmdet's division is negligible.
         size = torch.cat([item.size.expand(len(shown), 4) for item, (_, shown) in zip(objects, pairs, strict=True)])
         corners = [bbox_cxcywh_to_xyxy(part) * size for part in (ours, wanted)]
         with torch.no_grad():
@@ -188,7 +189,8 @@ class DETAHead(DeformableDETRHead):
         return 100 - 100 * right
 
     def _predict_by_feat_single(self, logits: Tensor, boxes: Tensor, meta: dict, rescale: bool) -> InstanceData:
-        """Detections of one image from (Q, C) logits and (Q, 4) boxes; px of the original image, or of the resized."""
+        """Detect objects in one image from logits (Q, C) and boxes (Q, 4); in px of the original or the resized "
+        "image."""
         if self.class_ids is not None:
             logits = logits[:, self.class_ids]
         height, width = meta["ori_shape" if rescale else "img_shape"][:2]
@@ -202,24 +204,24 @@ class DETAHead(DeformableDETRHead):
 
 
 def check_suppression(nms: dict | None) -> None:
-    """Refuse what :func:`suppress` does not know.
+    """Check the settings of :func:`suppress`.
 
     Raises:
-        ValueError: for a ``type`` that is missing or another one.
+        ValueError: if ``type`` is missing or unknown.
     """
     if nms is not None and nms.get("type") not in SUPPRESSIONS:
-        raise InputError(f"nms has type {nms.get('type')!r}, not one of {', '.join(SUPPRESSIONS)}; None leaves it out")
+        raise InputError(f"nms has type {nms.get('type')!r}, not one of {', '.join(SUPPRESSIONS)}; None disables it")
 
 
 def suppress(found: InstanceData, nms: dict | None) -> InstanceData:
-    """Apply NMS by class, soft or hard, to detections of one image.
+    """Apply per-class NMS or soft-NMS to the detections of one image.
 
     Args:
         found: ``bboxes`` (N, 4) in px, ``scores`` (N,) and ``labels`` (N,).
         nms: ``type``, 'nms' or 'soft_nms', and its other arguments; None only sorts.
 
     Returns:
-        what stays, best first.
+        the remaining detections, best first.
     """
     if nms is None:
         return found[found.scores.argsort(descending=True)]
@@ -234,15 +236,14 @@ def suppress(found: InstanceData, nms: dict | None) -> InstanceData:
 
 @MODELS.register_module()
 class FederatedFocalLoss(FederatedLoss):
-    """DETA's focal loss over a few classes per batch, for LVIS; classes are drawn as by the parent.
+    """Federated focal loss of DETA for LVIS: a few classes per batch, sampled as in the parent class.
 
     Args:
-        num_classes, num_sampled, ann_file, loss_weight: as of
-            :class:`~pe_dense.detection.FederatedLoss`.
+        num_classes, num_sampled, ann_file, loss_weight: as in :class:`~pe_dense.detection.FederatedLoss`.
         alpha, gamma: weight of positives, focus on hard examples (arXiv 1708.02002).
     """
 
-    use_sigmoid = True  # mmdet's heads ask
+    use_sigmoid = True  # mmdet's heads read this
 
     def __init__(
         self,
@@ -258,7 +259,7 @@ class FederatedFocalLoss(FederatedLoss):
         self.gamma = gamma
 
     def forward(self, logits: Tensor, labels: Tensor, avg_factor: float) -> Tensor:
-        """The loss of a layer's queries.
+        """Compute the loss of a layer's queries.
 
         Args:
             logits: (N, K).
@@ -273,7 +274,7 @@ class FederatedFocalLoss(FederatedLoss):
         return self._focal(logits[:, classes], targets, avg_factor)
 
     def objectness(self, logits: Tensor, labels: Tensor, avg_factor: float) -> Tensor:
-        """The first stage's loss: only its first output tells objects (label 0) from background, nothing is drawn."""
+        """Compute the loss of the first stage, whose first output separates objects (label 0) from background."""
         return self._focal(logits[:, :1], labels[:, None] == 0, avg_factor)
 
     def _focal(self, logits: Tensor, targets: Tensor, avg_factor: float) -> Tensor:

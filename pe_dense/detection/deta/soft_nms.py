@@ -56,7 +56,7 @@ def soft_nms(
 
 
 def lower_scores(scores: np.ndarray, first: np.ndarray, second: np.ndarray, decay: np.ndarray) -> np.ndarray:
-    """Scores (N,) of boxes at the time they are taken, best first, where each lowers those of its later partners.
+    """Compute the scores (N,) at which boxes are selected, best first, when each lowers those of its later partners.
 
     Args:
         scores: (N,), not negative.
@@ -84,12 +84,12 @@ def lower_scores(scores: np.ndarray, first: np.ndarray, second: np.ndarray, deca
     remaining = scores[order]
     final = remaining.copy()  # final already for boxes without overlaps
     for step in range(size[0] if count and size[0] > 1 else 0):
-        crowds = np.searchsorted(-size, -step)  # larger than the number of boxes that they gave
+        crowds = np.searchsorted(-size, -step)  # larger than the number of boxes selected from them
         boxes = begin[crowds] if crowds < count else len(order)
         top = np.maximum.reduceat(remaining[:boxes], begin[:crowds])
         best = np.flatnonzero(remaining[:boxes] == top[crowd[:boxes]])
         taken = np.empty(crowds, dtype=np.int64)
-        taken[crowd[best[::-1]]] = best[::-1]  # of equal ones the first, as `argmax`
+        taken[crowd[best[::-1]]] = best[::-1]  # the first of equal ones, as `argmax`
         final[taken], remaining[taken] = top, -1  # below any score
         length = row[taken + 1] - row[taken]
         link = np.repeat(row[taken] - np.cumsum(length) + length, length) + np.arange(length.sum())

@@ -28,17 +28,17 @@ class DETATTAModel(BaseTTAModel):
         module: the detector, a :class:`~pe_dense.detection.deta.DETA`; its own NMS is not used.
         min_sides: for each size of the views, largest first, a length in px of the original image. Boxes of such views
             are kept if their area is larger than that of a square of this length.
-        num_queries: of the detector; more queries than in training find more objects.
+        num_queries: number of queries of the detector; more than in training find more objects.
         pre_nms: number of (query, class) pairs of a view that pass to NMS, those with the best scores.
         nms: ``type`` 'nms' or 'soft_nms' and its arguments, for each view and for all views together; None only sorts.
         max_per_img: number of detections that are kept; None keeps all, as the published code does, since the COCO
             evaluator itself takes the best 100 of each class.
 
     Raises:
-        InputError: if ``nms`` has another ``type``.
+        InputError: if the ``type`` of ``nms`` is unknown.
     """
 
-    __test__ = False  # for pytest, which takes the name for a test's
+    __test__ = False  # keeps pytest from collecting the class
 
     def __init__(
         self,
@@ -85,10 +85,10 @@ class DETATTAModel(BaseTTAModel):
         return merged
 
     def from_view(self, view: DetDataSample, min_side: float) -> InstanceData:
-        """Detections of one view after NMS and the area limit, without the flip.
+        """Return the detections of one view after NMS and the area limit, flipped back.
 
         Args:
-            view: with ``pred_instances`` in px of the original image.
+            view: data sample with ``pred_instances`` in px of the original image.
             min_side: boxes with an area of at most ``min_side ** 2`` are dropped, and so are those without an area.
         """
         found = view.pred_instances

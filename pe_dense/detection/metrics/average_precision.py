@@ -1,4 +1,4 @@
-"""Precision at fixed recalls and maximum recall, and their means.
+"""Compute precision at fixed recalls, maximum recall, and their means.
 
 Notation: T = 10 IoU thresholds 0.5, 0.55 ... 0.95; R = 101 recalls 0, 0.01 ... 1; K categories; A = 4 ranges of area:
 all, small (up to 32^2 pixels), medium (up to 96^2), large; M limits on the number of detections.
@@ -18,17 +18,17 @@ def precision_recall(
     *,
     max_detections: Sequence[int],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolated precision and maximum recall, by faster-coco-eval.
+    """Compute interpolated precision and maximum recall with faster-coco-eval.
 
     Args:
-        truth: ground truth, its masks as ``rle``.
-        detections: result dicts with ``area`` and with ``bbox`` or ``rle``; they get an ``id``.
+        truth: ground truth, with masks as ``rle``.
+        detections: result dicts with ``area`` and with ``bbox`` or ``rle``; an ``id`` is added.
         categories: ids of the K categories.
         iou_type: ``bbox`` or ``segm``.
-        max_detections: M rising limits on the detections of one category in one image. Precision is that of the last.
+        max_detections: M increasing limits on the detections per category and image. Precision uses the last one.
 
     Returns:
-        precision T x R x K x A and recall T x K x A x M; -1 where nothing is annotated.
+        precision T x R x K x A and recall T x K x A x M; -1 without annotations.
     """
     for number, detection in enumerate(detections):
         detection["id"] = number + 1
@@ -47,14 +47,14 @@ def precision_recall(
 
 
 def means(precision: np.ndarray) -> dict[str, float]:
-    """Mean precisions that COCO and LVIS share.
+    """Compute the mean precisions that COCO and LVIS have in common.
 
     Args:
         precision: T x R x K x A.
 
     Returns:
-        By name: the empty one over all, ``50`` and ``75`` at one IoU threshold, ``s``, ``m`` and ``l`` of one range
-        of area.
+        means by name: the empty name for all, ``50`` and ``75`` for one IoU threshold, ``s``, ``m`` and ``l`` for one
+        range of area.
     """
     return {
         "": mean(precision[..., 0]),
@@ -67,7 +67,7 @@ def means(precision: np.ndarray) -> dict[str, float]:
 
 
 def mean(values: np.ndarray) -> float:
-    """Mean of all valid values, which are in [0, 1]; -1 if all are -1."""
+    """Compute the mean of all valid values, which are in [0, 1]; -1 if all are -1."""
     valid = values[values > -1]
     return float(valid.mean()) if valid.size else -1.0
 

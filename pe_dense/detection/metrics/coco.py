@@ -1,4 +1,4 @@
-"""COCO's metric."""
+"""COCO metric: average precision and recall."""
 
 import numpy as np
 from faster_coco_eval import COCO
@@ -7,11 +7,11 @@ from pe_dense.detection.metrics.average_precision import mean, means, precision_
 from pe_dense.detection.metrics.detection_metric import DetectionMetric, GroundTruth
 from pe_dense.registry import METRICS
 
-MAX_DETECTIONS = (1, 10, 100)  # of one category in one image; precision is that of the last
+MAX_DETECTIONS = (1, 10, 100)  # detections per category and image; precision uses the last limit
 
 
 class CocoGroundTruth(GroundTruth):
-    """A data set in whose images every category is annotated, crowds by a region that may be detected at will."""
+    """COCO ground truth: all categories are annotated in all images; detections in crowd regions are ignored."""
 
     advice = "It must be a COCO file with annotated instances"
 
@@ -22,12 +22,12 @@ class CocoGroundTruth(GroundTruth):
         return np.arange(len(scores))
 
     def average_precision(self, detections: list[dict], categories: np.ndarray, iou_type: str) -> dict[str, float]:
-        """COCO's twelve summary values.
+        """Compute COCO's twelve summary values.
 
         Returns:
             ``mAP``; ``mAP_50`` and ``mAP_75`` at one IoU threshold; ``mAP_s``, ``mAP_m`` and ``mAP_l`` of small,
-            medium and large instances; average recalls ``AR@1``, ``AR@10`` and ``AR@100`` for as many detections of a
-            category in an image; ``AR_s@100``, ``AR_m@100`` and ``AR_l@100`` by size.
+            medium and large instances; average recalls ``AR@1``, ``AR@10`` and ``AR@100`` for up to 1, 10 and 100
+            detections per category and image; ``AR_s@100``, ``AR_m@100`` and ``AR_l@100`` by size.
         """
         precision, recall = precision_recall(
             self._truth, detections, categories.tolist(), iou_type, max_detections=MAX_DETECTIONS
@@ -41,12 +41,12 @@ class CocoGroundTruth(GroundTruth):
 
 @METRICS.register_module()
 class CocoMetric(DetectionMetric):
-    """Average precision and recall by COCO's rules: ``coco/bbox_mAP``, ``coco/segm_mAP_50``, ``coco/bbox_AR@100`` ...
+    """COCO's average precision and recall: ``coco/bbox_mAP``, ``coco/segm_mAP_50``, ``coco/bbox_AR@100`` ...
 
-    The best 100 detections of each category in an image count. Values equal those of ``pycocotools`` with its own
-    settings. mmdet's ``CocoMetric`` and ``FasterCocoMetric`` round to three digits, admit 1000 detections of a
-    category to some or all of their values, write and read JSON files, and report nothing where nothing is detected.
-    (Where an annotation's id is 0, which ``pycocotools`` mistakes for "no match", the value is the right one.)
+    The best 100 detections per category and image are evaluated. Values equal those of ``pycocotools`` with default
+    settings. In contrast, mmdet's ``CocoMetric`` and ``FasterCocoMetric`` round to three digits, use up to 1000
+    detections per category for some or all values, write and read JSON files, and report nothing if there are no
+    detections. (An annotation with id 0, which ``pycocotools`` treats as "no match", is evaluated correctly.)
 
     Arguments and errors are those of :class:`pe_dense.detection.metrics.detection_metric.DetectionMetric`; the file
     is in COCO's format.

@@ -1,4 +1,4 @@
-"""Average precision of detections, the part that is the same for all ground truth."""
+"""Base classes of detection metrics and their ground truth."""
 
 import gc
 from abc import ABC, abstractmethod
@@ -22,19 +22,19 @@ _MISSPELT = {"speaker_(stereo_equipment)": "speaker_(stero_equipment)"}
 
 
 class GroundTruth(ABC):
-    """What detections are compared with, and the rules of comparing.
+    """Base class of ground truth: annotations and evaluation rules.
 
     Attributes:
-        required: the fields that each entry of a part of the file must have beyond COCO's.
-        advice: what to do about a file that lacks some, for the error message.
+        required: fields that each entry of a part of the file must have in addition to COCO's.
+        advice: remedy in the error message for a file without them.
 
     Args:
-        path: a JSON file in COCO's format or a kindred one.
-        masks: whether masks are to be compared too; they are not kept otherwise.
+        path: path of a JSON file in COCO's or a similar format.
+        masks: whether masks are evaluated; otherwise they are discarded.
 
     Raises:
         AnnotationError: if the file is not valid, see :func:`pe_dense.datasets.annotations.read_annotations`.
-        ValueError: if it lacks what the rules need, naming the fields.
+        ValueError: naming the fields, if required fields are missing.
     """
 
     required: dict[str, tuple[str, ...]] = {}
@@ -50,33 +50,33 @@ class GroundTruth(ABC):
         sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
         self._image_ids = set(sizes)
         for number, annotation in enumerate(content["annotations"]):
-            annotation["id"] = number + 1  # the evaluator takes 0 for "matches nothing"
+            annotation["id"] = number + 1  # for the evaluator, 0 means "no match"
             mask = annotation.pop("segmentation", None)
             if masks:
-                # What the evaluator makes of `segmentation`, but each time.
+                # The evaluator would compute this from `segmentation` every time.
                 annotation["rle"] = segmToRle(mask, *sizes[annotation["image_id"]])
         self._index(content)
 
     @abstractmethod
     def _index(self, content: dict) -> None:
-        """Keep what the comparison needs of a checked file's content."""
+        """Store the parts of the checked content that the evaluation needs."""
 
     @abstractmethod
     def counted(self, image_id: int, categories: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        """Indices, M, of the detections of an image that may count.
+        """Return the indices (M,) of the detections of an image that are evaluated.
 
         Args:
-            image_id: an image of the file.
-            categories: N category ids.
-            scores: N.
+            image_id: id of an image of the file.
+            categories: category ids (N,).
+            scores: scores (N,).
         """
 
     @abstractmethod
     def average_precision(self, detections: list[dict], categories: np.ndarray, iou_type: str) -> dict[str, float]:
-        """Mean precisions and recalls by name, in [0, 1], or -1 where nothing is annotated.
+        """Compute mean precisions and recalls by name, in [0, 1], or -1 without annotations.
 
         Args:
-            detections: result dicts with ``area`` and with ``bbox`` or ``rle``; they are changed.
+            detections: result dicts with ``area`` and with ``bbox`` or ``rle``; changed in place.
             categories: ids of the categories to evaluate.
             iou_type: ``bbox`` or ``segm``.
         """
@@ -92,14 +92,14 @@ class GroundTruth(ABC):
             raise InputError(f"image {image_id!r} is not among the {self.num_images} images of {self.path}")
 
     def category_ids(self, classes: Sequence[str]) -> np.ndarray:
-        """Category id of each label.
+        """Return the category id of each label.
 
         Args:
-            classes: the name that each label stands for: the file's categories or some of them, in its order.
+            classes: class name of each label: the file's categories or some of them, in the same order.
 
         Raises:
-            ValueError: if the file has no category of a name, or another order. (mmdet's data sets number labels in
-                the file's order, whatever order their classes have.)
+            ValueError: if a name is not a category of the file, or the order differs. (mmdet's data sets number labels
+                in the order of the file, regardless of the order of their classes.)
         """
         classes = [name if name in self._ids else _MISSPELT.get(name, name) for name in classes]
         check_classes(classes, tuple(self._ids), self.path)
@@ -112,19 +112,19 @@ IOU_TYPES = ("bbox", "segm")
 class DetectionMetric(BaseMetric):
     """Average precision of boxes and masks.
 
-    Reports ``<prefix>/<metric>_<name>``, names from the ground truth's ``average_precision``, unrounded.
+    It reports unrounded ``<prefix>/<metric>_<name>``, with the names of the ground truth's ``average_precision``.
 
     Attributes:
-        ground_truth_type: what reads the annotation file and knows the rules.
+        ground_truth_type: class that reads the annotation file and implements the rules.
 
     Args:
         ann_file: JSON file of the ground truth. All its images are evaluated.
         metric: ``bbox``, ``segm`` or both.
-        **kwargs: of ``BaseMetric``: ``collect_device``, ``collect_dir``, ``prefix``.
+        **kwargs: arguments of ``BaseMetric``: ``collect_device``, ``collect_dir``, ``prefix``.
 
     Raises:
-        ValueError: if a metric is unknown or the file does not serve; when detections arrive, if their image or
-            the classes in ``dataset_meta`` are not the file's.
+        ValueError: if a metric is unknown or the file is not valid; in ``process``, if the image or the classes in
+            ``dataset_meta`` are not in the file.
     """
 
     ground_truth_type: type[GroundTruth]
@@ -139,19 +139,19 @@ class DetectionMetric(BaseMetric):
 
     @property
     def category_ids(self) -> np.ndarray:
-        """Category id of each label."""
+        """Return the category id of each label."""
         if self._category_ids is None:
             self._category_ids = self.ground_truth.category_ids(self.dataset_meta["classes"])
         return self._category_ids
 
     def process(self, data_batch: object, data_samples: Sequence[dict]) -> None:
-        """Keep the detections that may count; only their masks are encoded.
+        """Store the detections to evaluate; only their masks are encoded.
 
         Args:
             data_batch: not used.
-            data_samples: each with ``img_id`` and ``pred_instances``, a dict of ``labels`` (N), ``scores`` (N) and
+            data_samples: dicts with ``img_id`` and ``pred_instances``, a dict of ``labels`` (N), ``scores`` (N) and
                 ``bboxes`` (N x 4, ``x1 y1 x2 y2`` in pixels). For masks also ``masks`` (N x H x W, or a list of N
-                compressed run-length codes), and ``mask_scores`` (N) where their scores are different.
+                compressed run-length codes), and ``mask_scores`` (N) if they differ from ``scores``.
         """
         for sample in data_samples:
             instances = sample["pred_instances"]
@@ -169,11 +169,13 @@ class DetectionMetric(BaseMetric):
             self.results.append(result)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
-        """Values of all metrics, from what :meth:`process` kept of all images."""
+        """Compute all metrics from the detections of all images."""
         logger = MMLogger.get_current_instance()
         missing = self.ground_truth.num_images - len(results)
         if missing > 0:
-            logger.warning(f"{missing} of {self.ground_truth.num_images} images have no result: all in them is missed")
+            logger.warning(
+                f"{missing} of {self.ground_truth.num_images} images have no result: all their objects count as missed"
+            )
         values, rows = {}, []
         for metric in self.metrics:
             with _uncollected():
@@ -186,15 +188,13 @@ class DetectionMetric(BaseMetric):
     def _evaluate(self, results: list[dict], metric: str) -> dict[str, float]:
         detections = [entry for result in results for entry in _entries(result["img_id"], metric, *result[metric])]
         if not detections:
-            MMLogger.get_current_instance().warning(f"there is no {metric} detection that counts")
+            MMLogger.get_current_instance().warning(f"there are no {metric} detections to evaluate")
         return self.ground_truth.average_precision(detections, self.category_ids, metric)
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Pause the garbage collector: a dict for each detection, none in a cycle, would have it walk the heap for longer
-    than the evaluation takes.
-    """
+    """Pause the garbage collector, which would take longer than the evaluation to traverse a dict per detection."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -210,7 +210,7 @@ def _boxes(corners: torch.Tensor, kept: np.ndarray) -> np.ndarray:
 
 
 def _masks(masks: torch.Tensor | list[dict], kept: np.ndarray) -> np.ndarray:
-    codes = np.empty(len(kept), dtype=object)  # M; as an array, since BaseMetric would copy a list dict by dict
+    codes = np.empty(len(kept), dtype=object)  # (M,); an array, since BaseMetric would copy a list item by item
     if not isinstance(masks, torch.Tensor):
         codes[:] = [masks[index] for index in kept]
     elif len(kept):
@@ -220,11 +220,11 @@ def _masks(masks: torch.Tensor | list[dict], kept: np.ndarray) -> np.ndarray:
 
 
 def _entries(image_id: int, metric: str, categories: np.ndarray, scores: np.ndarray, shapes: np.ndarray) -> list[dict]:
-    """Detections of an image in the evaluator's form."""
+    """Convert the detections of an image to the evaluator's format."""
     shapes = shapes.tolist()
     if metric == "bbox":
         key, sizes = "bbox", [width * height for _, _, width, height in shapes]
-    else:  # as `rle`, since what is called `segmentation` the evaluator would encode once more
+    else:  # as `rle`, since the evaluator would encode `segmentation` again
         key, sizes = "rle", area(shapes).tolist() if shapes else []
     return [
         {"image_id": image_id, "category_id": category, "score": score, "area": size, key: shape}

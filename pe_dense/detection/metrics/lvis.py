@@ -1,4 +1,4 @@
-"""LVIS's metric."""
+"""LVIS metric: average precision and recall on federated annotations."""
 
 from collections import defaultdict
 
@@ -9,19 +9,19 @@ from pe_dense.detection.metrics.average_precision import mean, means, precision_
 from pe_dense.detection.metrics.detection_metric import DetectionMetric, GroundTruth
 from pe_dense.registry import METRICS
 
-MAX_DETECTIONS = 300  # of an image, over all categories
+MAX_DETECTIONS = 300  # detections per image, over all categories
 
 
 class LVISGroundTruth(GroundTruth):
-    """A federated data set: each category has images of its own.
+    """LVIS ground truth, a federated data set: each category is evaluated on its own set of images.
 
-    These are the images where it is annotated and those where it is verified absent (``neg_category_ids``); of all
-    others nothing is known about it, and detections of it do not count ("LVIS: A Dataset for Large Vocabulary
-    Instance Segmentation", Gupta et al. 2019, section 2).
+    These are the images where it is annotated and those where it is verified absent (``neg_category_ids``); in all
+    other images its detections are ignored ("LVIS: A Dataset for Large Vocabulary Instance Segmentation", Gupta et al.
+    2019, section 2).
 
-    So few of all pairs of an image and a category say something, while the evaluator works through whole tables of
-    images and categories. But it never looks from one category to another. It therefore gets dense tables: row ``i``
-    holds the ``i``-th image of each category, whichever that is, and a table has categories with about equally many.
+    Only few pairs of an image and a category are annotated, but the evaluator iterates over complete tables of images
+    and categories. Since it treats categories independently, it is given dense tables: row ``i`` is the ``i``-th image
+    of each category, and a table has categories with similar numbers of images.
     """
 
     required = {
@@ -29,8 +29,8 @@ class LVISGroundTruth(GroundTruth):
         "images": ("neg_category_ids", "not_exhaustive_category_ids"),
     }
     advice = (
-        "LVIS's files say of each category how frequent it is, and of each image which categories are verified absent "
-        "and which are annotated in part; a file without that is one for CocoMetric"
+        "An LVIS file has the frequency of each category and, for each image, the categories that are verified absent "
+        "and those that are partly annotated; use CocoMetric for other files"
     )
 
     def _index(self, content: dict) -> None:
@@ -42,7 +42,7 @@ class LVISGroundTruth(GroundTruth):
         for image in content["images"]:
             self._partial.update((category, image["id"]) for category in image["not_exhaustive_category_ids"])
             for category in image["neg_category_ids"]:
-                # Without an annotation anywhere a category has no precision.
+                # Categories without any annotation have no precision.
                 if category in images:
                     images[category].add(image["id"])
         self._rows = {
@@ -56,12 +56,12 @@ class LVISGroundTruth(GroundTruth):
         self._tables = self._tabulate(annotations)
 
     def _tabulate(self, annotations: list[dict]) -> dict[int, COCO]:
-        """Tables by :meth:`_table_of` their categories."""
+        """Build the tables, by :meth:`_table_of` their categories."""
         entries, members = defaultdict(list), defaultdict(list)
         for annotation in annotations:
             category = annotation["category_id"]
             annotation["image_id"] = self._rows[category][annotation["image_id"]]
-            # LVIS knows `ignore` and no crowds, the evaluator the reverse; and no range holds a negative area.
+            # LVIS has `ignore` and no crowds, the evaluator the reverse; and no range contains a negative area.
             annotation.pop("iscrowd", None)
             if annotation.get("ignore"):
                 annotation["area"] = -1
@@ -73,7 +73,7 @@ class LVISGroundTruth(GroundTruth):
             rows = range(max(len(self._rows[category]) for category in ids))
             tables[table] = COCO(
                 dict(
-                    # The evaluator wants sizes, to encode masks that are not.
+                    # The evaluator requires sizes, which it uses to encode masks.
                     images=[dict(id=row, height=0, width=0) for row in rows],
                     annotations=entries[table],
                     categories=[dict(id=category) for category in ids],
@@ -89,7 +89,7 @@ class LVISGroundTruth(GroundTruth):
         return best[np.isin(categories[best], self._counted.get(image_id, []))]
 
     def average_precision(self, detections: list[dict], categories: np.ndarray, iou_type: str) -> dict[str, float]:
-        """LVIS's thirteen summary values.
+        """Compute LVIS's thirteen summary values.
 
         Returns:
             ``AP`` over all categories; ``AP50`` and ``AP75`` at one IoU threshold; ``APs``, ``APm`` and ``APl`` of
@@ -99,7 +99,7 @@ class LVISGroundTruth(GroundTruth):
         grouped = defaultdict(list)
         for detection in filter(_has_area, detections):
             category, image = detection["category_id"], detection["image_id"]
-            # The evaluator's name for detections that are ignored if unmatched.
+            # The evaluator's field for detections that are ignored if unmatched.
             detection["lvis_mark"] = (category, image) in self._partial
             detection["image_id"] = self._rows[category][image]
             grouped[self._table_of(category)].append(detection)
@@ -124,21 +124,21 @@ class LVISGroundTruth(GroundTruth):
 
 
 def _has_area(annotation: dict) -> bool:
-    """Whether ``lvis`` evaluates an annotation or a detection: it drops those of zero area before it matches."""
+    """Return whether ``lvis`` evaluates an annotation or a detection; it drops those of zero area before matching."""
     return 0 < annotation["area"] < np.inf
 
 
 @METRICS.register_module()
 class LVISMetric(DetectionMetric):
-    """Average precision and recall by LVIS's rules: ``lvis/bbox_AP``, ``lvis/segm_APr``, ``lvis/bbox_AR@300`` ...
+    """LVIS's average precision and recall: ``lvis/bbox_AP``, ``lvis/segm_APr``, ``lvis/bbox_AR@300`` ...
 
-    An image's best 300 detections are evaluated, without those of zero area (neither are annotations of zero area
-    matched, as in ``lvis``). Those of categories that are neither annotated nor verified absent in the
-    image do not count, and neither do unmatched ones of categories annotated in part.
+    The best 300 detections of an image are evaluated. Detections and annotations of zero area are ignored, as in
+    ``lvis``. Detections of categories that are neither annotated nor verified absent in the image are ignored, and so
+    are unmatched detections of partly annotated categories.
 
-    Values equal those of the ``lvis`` package. A mask's size is its own area, as in the official evaluation; mmdet's
-    metric of the same name takes its box's, so its ``segm_APs``, ``segm_APm`` and ``segm_APl`` are others. (Where an
-    annotation's id is 0, which ``lvis`` mistakes for "no match", the value is the right one.)
+    Values equal those of the ``lvis`` package. The size of a mask is its own area, as in the official evaluation;
+    mmdet's metric of the same name uses the area of the box, so its ``segm_APs``, ``segm_APm`` and ``segm_APl`` differ.
+    (An annotation with id 0, which ``lvis`` treats as "no match", is evaluated correctly.)
 
     Arguments and errors are those of :class:`pe_dense.detection.metrics.detection_metric.DetectionMetric`; the file
     is in the format of LVIS v0.5 or v1.
