@@ -15,8 +15,8 @@ from pathlib import Path
 from utils import in_turns, summary, write_table
 
 
-def make_photos(folder: Path, count: int) -> list[Path]:
-    """JPEG files of 640 x 480 px, as noisy as photos."""
+def make_images(folder: Path, count: int) -> list[Path]:
+    """Write noisy JPEG files of 640 x 480 px."""
     import cv2
     import numpy as np
 
@@ -108,7 +108,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         paths = (
-            sorted(args.images.glob("*.jpg"))[: args.count] if args.images else make_photos(Path(folder), args.count)
+            sorted(args.images.glob("*.jpg"))[: args.count] if args.images else make_images(Path(folder), args.count)
         )
         if not paths:
             raise SystemExit(f"{args.images} holds no .jpg file")

@@ -205,14 +205,14 @@ class Transformer(nn.Module):
         self._tables: OrderedDict[tuple, RotaryTable] = OrderedDict()
 
     def iter_intermediates(
-        self, x: Tensor, grid: tuple[int, int], taps: Collection[int]
+        self, x: Tensor, grid: tuple[int, int], indices: Collection[int]
     ) -> Iterator[tuple[int, Tensor]]:
         """Run the blocks and yield each requested output as soon as it is computed; later blocks do not run.
 
         Args:
             x: (B, N, C), the class token first if the tower has one, then patches in row-major order.
             grid: rows and columns of patches.
-            taps: requested block numbers, from 0.
+            indices: requested block numbers, from 0.
 
         Yields:
             (block number, tokens (B, N, C)) in increasing order of the blocks.
@@ -223,7 +223,7 @@ class Transformer(nn.Module):
             tables[True] = self._rotary_table(grid, True, x.device)
         x = x[:, None]  # (B, 1, N, C)
         in_windows = False
-        for index, block in enumerate(self.resblocks[: max(taps) + 1]):
+        for index, block in enumerate(self.resblocks[: max(indices) + 1]):
             windowed = windows is not None and index not in self.global_blocks
             # If the window size divides the grid, tokens are partitioned once for consecutive window blocks. Otherwise
             # the grid is padded, and padding tokens should be computed in the attention only.
@@ -236,7 +236,7 @@ class Transformer(nn.Module):
                 x = checkpoint(block, *arguments, use_reentrant=False)
             else:
                 x = block(*arguments)
-            if index in taps:
+            if index in indices:
                 yield index, (windows.window_unpartition(x) if in_windows else x)[:, 0]
 
     def rotary_table(self, grid: tuple[int, int], device: torch.device) -> RotaryTable | None:

@@ -145,10 +145,10 @@ class DepthSweep(LayerSweep, DepthEstimator):
 
     test_modes = ("whole", "slide_flip")
 
-    def encode_decode_all(self, inputs: Tensor, mirrored: bool = False) -> Iterator[tuple[str, Tensor]]:
+    def encode_decode_all(self, inputs: Tensor, flip: bool = False) -> Iterator[tuple[str, Tensor]]:
         """See :meth:`LayerSweep.encode_decode_all`; in mode 'slide_flip' outputs of flipped windows are averaged in."""
-        outputs = super().encode_decode_all(inputs, mirrored)
+        outputs = super().encode_decode_all(inputs, flip)
         if self.test_cfg["mode"] == "whole":
             return outputs
-        others = super().encode_decode_all(inputs, not mirrored)
+        others = super().encode_decode_all(inputs, not flip)
         return ((name, (output + other) / 2) for (name, output), (_, other) in zip(outputs, others, strict=True))

@@ -287,7 +287,7 @@ _DENSE_BYTES = 64 << 20  # up to this size, the masks of an image are pasted by 
 class _PasteMasks:
     """Memory-efficient ``_predict_by_feat_single`` of a mask head for large images.
 
-    mmdet allocates N masks of the image's size, 1.2 GB for 50 objects in a photo of 24 million pixels. Here they are
+    mmdet allocates N masks of the image's size, 1.2 GB for 50 objects in an image of 24 million pixels. Here they are
     pasted box by box on the CPU, with the same result.
 
     Attributes:

@@ -138,10 +138,10 @@ class Predictor(ABC):
             samples = self.predict([data for _, _, data, _ in usable])
             for (path, name, _, pixels), sample in zip(usable, samples, strict=True):
                 stem = out_dir / name
-                told = self.write(stem, pixels, sample.cpu())
+                fields = self.write(stem, pixels, sample.cpu())
                 height, width = pixels.shape[:2]
                 # :func:`pe_dense.utils.image.is_output` recognizes outputs by the beginning of this file.
-                write_json(f"{stem}.json", dict(image=str(path), width=width, height=height, **told))
+                write_json(f"{stem}.json", dict(image=str(path), width=width, height=height, **fields))
                 yield Path(f"{stem}.png")
 
 

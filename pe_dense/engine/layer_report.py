@@ -127,9 +127,9 @@ def _plot(
         label="each layer's best" if len(rows) > len(layers) else metric,
     )
     if best is not None:
-        told = f"best: layer {best['layer']}, {best[metric]:.4g}{unit and ' '}{unit}"
+        label = f"best: layer {best['layer']}, {best[metric]:.4g}{unit and ' '}{unit}"
         axes.axhline(best[metric], color=_BEST, linewidth=0.8, linestyle=":")
-        axes.plot(best["layer"], best[metric], "o", markersize=8, color=_BEST, label=told)
+        axes.plot(best["layer"], best[metric], "o", markersize=8, color=_BEST, label=label)
     axes.set_title(title, fontsize=10)
     axes.set_xlabel("layer (block number, from 0)")
     axes.set_ylabel(f"{metric} ({unit})" if unit else metric)

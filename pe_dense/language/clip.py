@@ -1,4 +1,4 @@
-"""PE Core with both of its towers: embeddings of images, videos and texts in one space."""
+"""PE Core with both towers: embed images, videos and texts in one space."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ class CLIP(TextTower):
 
     @property
     def image_size(self) -> int:
-        """Side in pixels of the square images that the model was trained with."""
+        """Image size in pixels that the model was trained with."""
         return self.visual.image_size
 
     pretrain_image_size = image_size  # name in the first published version
 
     @staticmethod
     def available_configs() -> list[str]:
-        """Names of the published models."""
+        """Return the names of the published models."""
         return list(reversed(TEXT_CONFIGS))
 
     @classmethod
@@ -145,7 +145,7 @@ class CLIP(TextTower):
     def forward(
         self, image: Tensor | None = None, text: Tensor | None = None
     ) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        """Normalized embeddings and the logit scale, as in the published code.
+        """Compute normalized embeddings and the logit scale, as in the published code.
 
         Args:
             image: (N, 3, H, W), normalized, or None.
@@ -231,7 +231,7 @@ def clip_state(checkpoint, source: str = "checkpoint") -> dict[str, Tensor]:
 
     Args:
         checkpoint: content of a file.
-        source: how errors name it.
+        source: name of the file in errors.
 
     Returns:
         the state dict; of a model that contains both towers under one prefix, only theirs.
@@ -270,7 +270,7 @@ def _fit(model: CLIP, state: Mapping[str, Tensor], source: str) -> dict[str, Ten
 
 
 def _find_configs(checkpoint, state: Mapping[str, Tensor], source: str) -> tuple:
-    """Architectures of both towers: those written in the file, or of the published model with these shapes."""
+    """Return the configs of both towers: those in the file, or those of the published model with these shapes."""
     recorded = checkpoint_meta(checkpoint, source).get(_META)
     if recorded is not None:
         return _recorded_configs(recorded, source)
@@ -292,7 +292,7 @@ def _find_configs(checkpoint, state: Mapping[str, Tensor], source: str) -> tuple
 
 
 def _recorded_configs(recorded, source: str) -> tuple[PEConfig, TextConfig]:
-    """Configs from a checkpoint, which may come from anywhere: plain bounded values of known fields only."""
+    """Read configs from an untrusted checkpoint: only known fields with plain, bounded values are accepted."""
     towers = [recorded.get(key) if isinstance(recorded, dict) else None for key in ("vision", "text")]
     plain = all(
         isinstance(tower, dict)
@@ -321,10 +321,10 @@ def save_clip(model: CLIP, path: str | Path, *, layout: str = "pe", overwrite: b
     dict under ``state_dict``, which the published code reads as well, and the configs under ``meta``.
 
     Args:
-        model: its weights.
-        path: ends in ``.safetensors``, ``.pt`` or ``.pth``.
+        model: model to save.
+        path: path ending in ``.safetensors``, ``.pt`` or ``.pth``.
         layout: 'pe' for the published layout, 'open_clip' for open_clip's.
-        overwrite: replace a file that exists.
+        overwrite: replace an existing file.
 
     Returns:
         the path.

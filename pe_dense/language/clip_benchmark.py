@@ -1,4 +1,4 @@
-"""PE models in the ``clip-benchmark`` package: ``python -m pe_dense.language.clip_benchmark eval --model ...``.
+"""Evaluate PE models with the ``clip-benchmark`` package: ``python -m pe_dense.language.clip_benchmark eval ...``.
 
 Arguments are those of ``clip_benchmark``; the model type ``pe_dense`` is added and made the default. ``--model`` is a
 name, path or ``hf://`` name as of :func:`~pe_dense.language.load_clip`; ``--pretrained`` only names the result.
@@ -16,7 +16,7 @@ MODEL_TYPE = "pe_dense"
 
 
 def load_model(model_name: str, pretrained: str = "", cache_dir: str | None = None, device="cpu"):
-    """Load a model as ``clip_benchmark.models`` asks for it.
+    """Load a model with the interface of ``clip_benchmark.models``.
 
     Args:
         model_name: as of :func:`~pe_dense.language.load_clip`.

@@ -1,4 +1,4 @@
-"""Embeddings of patches in the space of texts, without training.
+"""Compute text-aligned embeddings of patches without training.
 
 Sources: MaskCLIP (arXiv 2112.01071), SCLIP (2312.01597), ClearCLIP (2407.12442), NACLIP (2404.08181) and ProxyCLIP
 (2408.04883). In PE Core the projection follows an attention pooling and an MLP, so applying it to tokens directly
@@ -22,7 +22,7 @@ SIMILARITIES = ("qk", "qq", "kk", "vv", "qq+kk", "none", "identity")
 def attention_weights(
     queries: Tensor, keys: Tensor, values: Tensor, similarity: str, bias: Tensor | None = None
 ) -> Tensor:
-    """Attention weights of the training-free methods.
+    """Compute the attention weights of training-free methods.
 
     Args:
         queries, keys, values: (N, heads, L, d).
@@ -59,7 +59,7 @@ def attention_weights(
 
 
 def gaussian_bias(grid: tuple[int, int], sigma: float = 5.0, num_prefix_tokens: int = 0) -> Tensor:
-    """NACLIP's logits of neighboring patches: a Gaussian of their distance in patches, 0 for prefix tokens.
+    """Compute NACLIP's logits of neighboring patches: a Gaussian of their distance in patches, 0 for prefix tokens.
 
     Returns:
         (L, L), L being the prefix tokens and the patches in row-major order.
@@ -70,7 +70,7 @@ def gaussian_bias(grid: tuple[int, int], sigma: float = 5.0, num_prefix_tokens: 
 
 
 def proxy_weights(features: Tensor, beta: float = 1.2, gamma: float = 3.0, *, over_batch: bool = False) -> Tensor:
-    """ProxyCLIP's attention weights from the cosine similarities of another backbone's features.
+    """Compute ProxyCLIP's attention weights from the cosine similarities of another backbone's features.
 
     Args:
         features: (N, C, h, w).
@@ -128,7 +128,7 @@ def pad_symmetric(images: Tensor, multiple: int) -> tuple[Tensor, tuple[slice, s
 
 
 def class_scores(similarities: Tensor, query_classes: Tensor, scale: float) -> Tensor:
-    """Scores of classes: the softmax over all prompts, of which a class takes its best synonym.
+    """Compute class scores: a softmax over all prompts, then the maximum over the synonyms of each class.
 
     Args:
         similarities: (N, Q, H, W), cosines.
@@ -179,7 +179,7 @@ def suppress_small_classes(scores: Tensor, threshold: float) -> Tensor:
 
     Args:
         scores: (N, K, H, W), class 0 being the background.
-        threshold: share of the pixels of other classes than 0, at or below which a class is suppressed.
+        threshold: fraction of the foreground pixels at or below which a class is suppressed.
     """
     labels = scores.argmax(dim=1).flatten(1)
     areas = F.one_hot(labels, scores.shape[1])[:, :, 1:].sum(dim=1)  # (N, K - 1)
@@ -189,7 +189,8 @@ def suppress_small_classes(scores: Tensor, threshold: float) -> Tensor:
 
 
 def label_map(scores: Tensor, threshold: float = 0.0) -> Tensor:
-    """Labels (N, H, W) of the best classes of scores (N, K, H, W); 0 where the best score is below the threshold."""
+    """Return the labels (N, H, W) of the best classes of scores (N, K, H, W); 0 if the best score is below the "
+    "threshold."""
     best, labels = scores.max(dim=1)
     return labels.masked_fill(best < threshold, 0)
 

@@ -1,4 +1,4 @@
-"""State dicts of PE Core in open_clip's layout (``timm/PE-Core-*`` on the hub), both ways."""
+"""Convert state dicts of PE Core to and from open_clip's layout (``timm/PE-Core-*`` on the hub)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _replace_start(name: str, table: Mapping[str, str]) -> str | None:
 
 
 def _rename(key: str, names: Mapping[str, str], block: Mapping[str, str], pool: Mapping[str, str]) -> str | None:
-    """The other layout's name of a parameter of the image tower, without its prefix; None for an unknown one."""
+    """Return the name of an image tower parameter in the other layout, without its prefix; None if unknown."""
     if key in names:
         return names[key]
     if match := re.fullmatch(r"(?:transformer\.resblocks|blocks)\.(\d+)\.(.+)", key):
@@ -100,7 +100,7 @@ def from_open_clip(state: Mapping[str, Tensor], source: str = "checkpoint") -> d
 
     Args:
         state: of an open_clip model with a timm trunk ``vit_pe_core_*``.
-        source: how errors name it.
+        source: name of the file in errors.
 
     Raises:
         CheckpointError: for unknown keys, and for a bias of the projection that is not zero, which the published

@@ -1,4 +1,4 @@
-"""The text tower of PE Core: a causal transformer pooled at the end-of-text token (published parameter names).
+"""Text tower of PE Core: a causal transformer pooled at the end-of-text token (published parameter names).
 
 Source: Perception Encoder (arXiv 2504.13181), Table 16, and the published configurations.
 """
@@ -21,7 +21,7 @@ class TextConfig:
     """Architecture of a text tower.
 
     Args:
-        context_length: tokens of a text, the start and end tokens included.
+        context_length: number of tokens of a text, including the start and end tokens.
         width: channels of a token.
         heads: attention heads of a block.
         layers: number of blocks.
@@ -66,7 +66,7 @@ TEXT_CONFIGS: dict[str, TextConfig] = {
 
 
 def get_text_config(text: str | dict | TextConfig) -> TextConfig:
-    """Look up the text tower of a published model, or make one of its fields.
+    """Look up the text tower config of a published model, or build one from fields.
 
     Args:
         text: a name of :data:`TEXT_CONFIGS`, a dict of :class:`TextConfig` fields, or a config.
@@ -88,10 +88,10 @@ def get_text_config(text: str | dict | TextConfig) -> TextConfig:
 
 
 def check_has_text_tower(name: str) -> None:
-    """Raise a user error unless a published model of that name has a text tower.
+    """Check that a name is that of a published model with a text tower.
 
     Raises:
-        ValueError: otherwise; the message lists the models that have one.
+        ValueError: if it is not; the message lists the models that have one.
     """
     if name in TEXT_CONFIGS:
         return
@@ -104,7 +104,7 @@ def check_has_text_tower(name: str) -> None:
 
 
 class CausalAttention(Attention):
-    """Multi-head self-attention in which a token attends to itself and to those before it."""
+    """Causal multi-head self-attention: a token attends to itself and to the tokens before it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, L, C) -> (N, L, C)."""
@@ -130,7 +130,7 @@ class TextBlock(nn.Module):
 
 
 class TextTransformer(nn.Module):
-    """The blocks, under their published name ``transformer.resblocks``."""
+    """Blocks of the text tower, with their published names ``transformer.resblocks``."""
 
     def __init__(self, config: TextConfig):
         super().__init__()
@@ -167,7 +167,7 @@ class TextTower(nn.Module):
         self._reset_text_parameters()
 
     def _reset_text_parameters(self) -> None:
-        """Initialize as CLIP does (arXiv 2103.00020)."""
+        """Initialize the weights as in CLIP (arXiv 2103.00020)."""
         width, layers = self.text_config.width, self.text_config.layers
         nn.init.normal_(self.token_embedding.weight, std=0.02)
         nn.init.normal_(self.positional_embedding, std=0.01)
@@ -194,7 +194,7 @@ class TextTower(nn.Module):
             (N, output_dim).
 
         Raises:
-            ValueError: for a tensor of another form, or one longer than the context.
+            ValueError: if the shape or dtype is wrong, or texts are longer than the context.
         """
         if text.dim() != 2 or text.is_floating_point():
             raise InputError(f"text is a batch (N, L) of token ids, got {text.dtype} of shape {tuple(text.shape)}")

@@ -26,7 +26,7 @@ def install_mmcv_ext() -> None:
         sys.meta_path.append(MMCVExtFinder())
 
 
-def stands_in() -> bool:
-    """Whether ``mmcv._ext`` resolves to the replacement, because mmcv has no compiled operators."""
+def is_replaced() -> bool:
+    """Return whether ``mmcv._ext`` is the replacement, because mmcv has no compiled operators."""
     spec = find_spec("mmcv._ext")
     return spec is not None and spec.origin == str(_STAND_IN)

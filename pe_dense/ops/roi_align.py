@@ -285,16 +285,16 @@ def _bin_edges(start: Tensor, end: Tensor, scale: float, bins: int, limit: int) 
 
 
 def widened(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Casts tensors to the widest of their types, and to float32 at least.
+    """Cast tensors to the widest of their dtypes, at least float32.
 
-    Under autocast an operator gets half or bfloat16 features beside float32 boxes: torchvision's kernels want one
-    type and know no bfloat16, and sums over many samples want float32.
+    Under autocast, features are in half precision or bfloat16 and boxes in float32. torchvision's kernels require one
+    dtype and do not support bfloat16, and sums over many samples should be computed in float32.
 
     Args:
-        tensors: floating point tensors of any shapes.
+        tensors: floating-point tensors of any shapes.
 
     Returns:
-        The same tensors, in order, all of one type.
+        the tensors, in order, all of one dtype.
     """
     dtype = torch.float32
     for tensor in tensors:

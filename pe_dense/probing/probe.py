@@ -104,12 +104,12 @@ class LayerProbe(FrozenBackboneMixin):
 
 
 def probe_name(layer: int, setting: int) -> str:
-    """Name of the probe of a layer in a sweep, trained with one of the settings (numbered from 0)."""
+    """Return the name of a layer's probe in a sweep, trained with one of the settings (numbered from 0)."""
     return f"{layer}-{setting}"
 
 
 def is_sweep(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict is that of a sweep."""
+    """Return whether a state dict is that of a sweep."""
     return any(key.startswith(PROBES) for key in state)
 
 

@@ -134,8 +134,8 @@ class SweepHook(Hook):
             unit=self.unit,
         )
         best = best_row(rows, metric.key, metric.higher_is_better)
-        told = f"Best layer: {best['layer']} ({metric.key} {best[metric.key]:.4g} {self.unit}), " if best else ""
-        print_log(f"{told}all layers: {paths['png']}", "current")
+        summary = f"Best layer: {best['layer']} ({metric.key} {best[metric.key]:.4g} {self.unit}), " if best else ""
+        print_log(f"{summary}all layers: {paths['png']}", "current")
 
 
 def _layer_metric(evaluator) -> LayerMetric:

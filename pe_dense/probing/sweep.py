@@ -18,7 +18,7 @@ from pe_dense.utils.errors import ConfigError, InputError
 from pe_dense.utils.rng import fork_rng_at_initial_seed
 
 
-def settle(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
+def early_backward(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:
     """Compute the gradients of a loss immediately and free its graph.
 
     The result has the value of the loss, and its backward pass returns the stored gradients. The losses of many heads
@@ -118,17 +118,17 @@ class LayerSweep(FrozenBackboneMixin):
         for layer, feature_map in self.backbone.iter_maps(inputs):
             for name, head in self.probes_of(layer):
                 loss, _ = self.parse_losses(head.loss((feature_map,), data_samples, self.train_cfg))
-                losses[f"layer_{name}.loss"] = settle(loss, list(head.parameters()))
+                losses[f"layer_{name}.loss"] = early_backward(loss, list(head.parameters()))
         return losses
 
-    def encode_decode_all(self, inputs: Tensor, mirrored: bool = False) -> Iterator[tuple[str, Tensor]]:
+    def encode_decode_all(self, inputs: Tensor, flip: bool = False) -> Iterator[tuple[str, Tensor]]:
         """Yield the outputs of all probes for a batch, one probe at a time.
 
         Outputs of the heads are kept at low resolution until the forward pass of the backbone is complete.
 
         Args:
             inputs: (B, 3, H, W).
-            mirrored: flip each window horizontally, and flip the output back.
+            flip: flip each window horizontally, and flip the output back.
 
         Yields:
             name of the probe and its output (B, K, H, W).
@@ -138,14 +138,14 @@ class LayerSweep(FrozenBackboneMixin):
         shapes = []
         for window in windows.cut(inputs):
             shapes.append(dict(img_shape=window.shape[-2:]))
-            window = window.flip(-1) if mirrored else window
+            window = window.flip(-1) if flip else window
             for layer, feature_map in self.backbone.iter_maps(window):
                 for name, head in self.probes_of(layer):
                     outputs[name].append(head((feature_map,)))
         for name, head in self.probes.items():
             pairs = zip(outputs.pop(name), shapes, strict=True)
             maps = (head.predict_by_feat(output, [shape]) for output, shape in pairs)
-            yield name, windows.merge(values.flip(-1) if mirrored else values for values in maps)
+            yield name, windows.merge(values.flip(-1) if flip else values for values in maps)
 
     def predict(self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence | None = None) -> list:
         """Predict with all probes.

@@ -54,12 +54,12 @@ def border_mask(height: int, width: int) -> Tensor:
     return outside
 
 
-def read_mask(path: str | Path, photo_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+def read_mask(path: str | Path, image_size: tuple[int, int], grid: tuple[int, int]) -> Tensor:
     """Read a mask: foreground is white, or any value except 0 in files of class or object numbers.
 
     Args:
         path: an image file of any size, with the aspect ratio of its image.
-        photo_size: (width, height) of its image.
+        image_size: (width, height) of its image.
         grid: rows and columns of tokens.
 
     Returns:
@@ -72,11 +72,11 @@ def read_mask(path: str | Path, photo_size: tuple[int, int], grid: tuple[int, in
     image = decode(path)
     if image.mode in ("LA", "RGBA"):  # a cut-out: transparent pixels are background
         image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image.convert("RGBA"))
-    stretch = image.width / image.height / (photo_size[0] / photo_size[1])
+    stretch = image.width / image.height / (image_size[0] / image_size[1])
     if abs(stretch - 1) > _ASPECT_TOLERANCE:
         raise InputError(
-            f"mask {path} is {image.width} x {image.height} px, but its image is {photo_size[0]} x "
-            f"{photo_size[1]} px: a mask may have another size, but must have the same aspect ratio"
+            f"mask {path} is {image.width} x {image.height} px, but its image is {image_size[0]} x "
+            f"{image_size[1]} px: a mask may have another size, but must have the same aspect ratio"
         )
     colorful = image.mode not in ("1", "L", "P", "I", "I;16", "F")
     values = np.asarray(image.convert("L") if colorful else image)
@@ -110,10 +110,10 @@ def input_size(size: tuple[int, int], long_side: int, patch: int) -> tuple[int, 
     return width, height
 
 
-def prepare(photo: Image.Image, tower: Backbone, long_side: int) -> Tensor:
+def prepare(image: Image.Image, tower: Backbone, long_side: int) -> Tensor:
     """Resize and normalize an image to a backbone's input (1, 3, H, W), on its device; see :func:`input_size`."""
-    size = input_size(photo.size, long_side, tower.patch_size)
-    pixels = to_input(photo.resize(size, Image.Resampling.BICUBIC), tower.mean, tower.std)
+    size = input_size(image.size, long_side, tower.patch_size)
+    pixels = to_input(image.resize(size, Image.Resampling.BICUBIC), tower.mean, tower.std)
     return pixels.to(next(tower.parameters()).device)
 
 
@@ -148,7 +148,7 @@ def token_at(point: tuple[float, float], size: tuple[int, int], grid: tuple[int,
         ValueError: if the point is outside of the image.
     """
     if not all(0 <= place < side for place, side in zip(point, size, strict=True)):
-        raise InputError(f"point {point[0]:g},{point[1]:g} lies outside of the photo of {size[0]} x {size[1]} px")
+        raise InputError(f"point {point[0]:g},{point[1]:g} lies outside of the image of {size[0]} x {size[1]} px")
     return int(point[1] * grid[0] / size[1]), int(point[0] * grid[1] / size[0])
 
 
@@ -172,7 +172,7 @@ class FigureInputs:
         tower: the backbone.
         title: name of the backbone in figures.
         names: distinct names of the images.
-        photos: the images, RGB.
+        images: the images, RGB.
         long_side: longer side in pixels that images are resized to; larger sizes result in finer maps.
         masks: 'auto' for foreground by the first principal component, one mask file per image, or None.
         advance: called with the number of blocks that were run for an image.
@@ -186,20 +186,20 @@ class FigureInputs:
     tower: Backbone
     title: str
     names: Sequence[str]
-    photos: Sequence[Image.Image]
+    images: Sequence[Image.Image]
     long_side: int
     masks: str | Sequence[Path] | None = None
     advance: Callable[[int], None] = _nothing
 
     def __post_init__(self):
-        for photo in self.photos:
-            input_size(photo.size, self.long_side, self.patch)
+        for image in self.images:
+            input_size(image.size, self.long_side, self.patch)
         if self.masks not in (None, AUTO_MASK):
-            if len(self.masks) != len(self.photos):
-                raise InputError(f"{len(self.masks)} masks for {len(self.photos)} photos: give one for each, or 'auto'")
+            if len(self.masks) != len(self.images):
+                raise InputError(f"{len(self.masks)} masks for {len(self.images)} images: give one for each, or 'auto'")
             self._masks = [
-                read_mask(path, photo.size, self.grid(number))
-                for number, (path, photo) in enumerate(zip(self.masks, self.photos, strict=True))
+                read_mask(path, image.size, self.grid(number))
+                for number, (path, image) in enumerate(zip(self.masks, self.images, strict=True))
             ]
 
     @property
@@ -208,12 +208,12 @@ class FigureInputs:
 
     def grid(self, number: int) -> tuple[int, int]:
         """Return the token grid (rows, columns) of an image."""
-        width, height = input_size(self.photos[number].size, self.long_side, self.patch)
+        width, height = input_size(self.images[number].size, self.long_side, self.patch)
         return height // self.patch, width // self.patch
 
     def input(self, number: int) -> Tensor:
         """Return an image as the input (1, 3, H, W) of the backbone."""
-        return prepare(self.photos[number], self.tower, self.long_side)
+        return prepare(self.images[number], self.tower, self.long_side)
 
     def iter_maps(self, blocks: Sequence[int]) -> Iterator[tuple[int, list[Tensor]]]:
         """Run all images through the backbone block by block, so that only the maps of one block are in memory.
@@ -224,9 +224,9 @@ class FigureInputs:
         Yields:
             (block number from 0, a map (1, C, H, W) for each image) in ascending order of the blocks.
         """
-        streams = [self._watched(number, blocks) for number in range(len(self.photos))]
-        for taps in zip(*streams, strict=True):
-            yield taps[0][0], [features for _, features in taps]
+        streams = [self._watched(number, blocks) for number in range(len(self.images))]
+        for maps in zip(*streams, strict=True):
+            yield maps[0][0], [features for _, features in maps]
 
     def _watched(self, number: int, blocks: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         wanted = resolve_indices("layers", blocks, self.tower.num_layers)
@@ -244,20 +244,20 @@ class FigureInputs:
         return self._masks
 
 
-def crop_square(photo: Image.Image, size: int) -> Image.Image:
+def crop_square(image: Image.Image, size: int) -> Image.Image:
     """Resize and center-crop an image to ``size`` x ``size`` px."""
-    return ImageOps.fit(photo, (size, size), Image.Resampling.BICUBIC)
+    return ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
 
 
-def to_input(photo: Image.Image, mean: Sequence[float] = (127.5,) * 3, std: Sequence[float] = (127.5,) * 3) -> Tensor:
+def to_input(image: Image.Image, mean: Sequence[float] = (127.5,) * 3, std: Sequence[float] = (127.5,) * 3) -> Tensor:
     """Normalize an RGB image.
 
     Args:
-        photo: the image.
+        image: the image.
         mean, std: per channel, for values between 0 and 255; those of PE by default.
 
     Returns:
         (1, 3, H, W).
     """
-    pixels = torch.from_numpy(np.array(photo, dtype=np.float32))
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32))
     return ((pixels - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)[None]

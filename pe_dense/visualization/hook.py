@@ -18,7 +18,7 @@ from pe_dense.registry import HOOKS
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.image import find_images, read_image
 from pe_dense.visualization.colors import feature_rgb
-from pe_dense.visualization.drawing import draw_sheet, enlarge, fit_photo
+from pe_dense.visualization.drawing import draw_sheet, enlarge, fit_image
 from pe_dense.visualization.features import crop_square, to_input
 
 READABLE_SIDE = 240  # px; smaller squares are enlarged
@@ -54,10 +54,10 @@ class FeaturePictureHook(Hook):
             raise ConfigError(f"interval and size must be at least 1, got interval={interval}, size={size}")
         try:
             files = find_images([images] if isinstance(images, str | Path) else images)
-            self.photos = [crop_square(read_image(file), size) for file in files]
+            self.crops = [crop_square(read_image(file), size) for file in files]
         except (FileNotFoundError, ValueError) as error:
             raise ConfigError(f"FeaturePictureHook: {error}") from error
-        if not self.photos:
+        if not self.crops:
             raise ConfigError("FeaturePictureHook: images contains no image")
         self.interval = interval
         self.name = name
@@ -73,18 +73,18 @@ class FeaturePictureHook(Hook):
 
     def _draw(self, runner: Runner, step: int) -> None:
         # All processes run the model, because a sharded model (FSDP) requires all of them.
-        maps = named_maps(runner.model, torch.cat([to_input(photo) for photo in self.photos]))
+        maps = named_maps(runner.model, torch.cat([to_input(crop) for crop in self.crops]))
         if is_main_process():
             runner.visualizer.add_image(self.name, np.asarray(self._picture(maps, step)), step)
 
     def _picture(self, maps: dict[str, Tensor], step: int) -> Image.Image:
-        shown = [fit_photo(photo, max(photo.width, READABLE_SIDE)) for photo in self.photos]
+        shown = [fit_image(crop, max(crop.width, READABLE_SIDE)) for crop in self.crops]
         sources = {f"step {step:,}": shown}
         for name, features in maps.items():
             sources[name] = [enlarge(rgb, shown[0].size) for rgb in feature_rgb(features)]
         rows = [
             [("" if number else name, pictures[number]) for name, pictures in sources.items()]
-            for number in range(len(self.photos))
+            for number in range(len(self.crops))
         ]
         return draw_sheet(rows)
 

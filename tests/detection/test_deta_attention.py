@@ -98,7 +98,7 @@ def test_who_samples(layer, dtype, compiled, wanted, monkeypatch):
     called = []
     monkeypatch.setattr(deta, "MultiScaleDeformableAttnFunction", by("mmcv"))
     monkeypatch.setattr(deta, "DeformAttnFunction", by("ours"))
-    monkeypatch.setattr(deta, "stands_in", lambda: not compiled)
+    monkeypatch.setattr(deta, "is_replaced", lambda: not compiled)
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     given = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs(2).items()}
     layer.to(dtype)(**given)

@@ -39,12 +39,12 @@ def test_compiled_operators_win(tmp_path, compiled, expected):
     if compiled:
         (package / "_ext.py").touch()
     found = run_python(
-        "from pe_dense.ops.import_hook import stands_in\nimport mmcv._ext\nprint(mmcv._ext.__file__, stands_in())",
+        "from pe_dense.ops.import_hook import is_replaced\nimport mmcv._ext\nprint(mmcv._ext.__file__, is_replaced())",
         tmp_path,
     )
-    path, stands_in = found.rsplit(" ", 1)
+    path, is_replaced = found.rsplit(" ", 1)
     assert Path(path).as_posix().endswith(expected)
-    assert stands_in == str(not compiled)
+    assert is_replaced == str(not compiled)
 
 
 def test_earlier_finder_wins():

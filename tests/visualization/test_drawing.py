@@ -11,7 +11,7 @@ from pe_dense.visualization.drawing import (
     add_colorbar,
     draw_sheet,
     enlarge,
-    fit_photo,
+    fit_image,
     fit_text,
     in_rows,
     join,
@@ -121,8 +121,8 @@ def test_joined_places_are_connected():
 
 
 def test_sizes():
-    assert fit_photo(blank(640, 480, "red"), 240).size == (240, 180)
-    assert fit_photo(blank(900, 1, "red"), 240).size == (240, 1)
+    assert fit_image(blank(640, 480, "red"), 240).size == (240, 180)
+    assert fit_image(blank(900, 1, "red"), 240).size == (240, 1)
     tokens = np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8)
     assert np.asarray(enlarge(tokens, (4, 2)))[:, :, 0].tolist() == [[255, 255, 0, 0]] * 2
     assert [len(row) for row in in_rows([("", blank(1, 1, "red"))] * 7, 3)] == [3, 3, 1]

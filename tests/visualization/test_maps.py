@@ -51,5 +51,5 @@ def test_points_and_tokens():
     assert token_at((639.9, 479.9), (640, 480), (24, 32)) == (23, 31)
     assert token_at((100, 60), (640, 480), (24, 32)) == (3, 5)
     assert center_of((3, 5), (640, 480), (24, 32)) == (110.0, 70.0)
-    with pytest.raises(ValueError, match=r"point 640,10 lies outside of the photo of 640 x 480 px"):
+    with pytest.raises(ValueError, match=r"point 640,10 lies outside of the image of 640 x 480 px"):
         token_at((640, 10), (640, 480), (24, 32))

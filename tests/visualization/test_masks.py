@@ -24,9 +24,9 @@ def left(tmp_path):
     return save(tmp_path / "left.png", values)
 
 
-@pytest.mark.parametrize("photo_size", [(40, 20), (640, 320), (8, 4), (641, 318)])
-def test_masks_of_other_sizes_fit(left, photo_size):
-    mask = read_mask(left, photo_size, (2, 4))
+@pytest.mark.parametrize("image_size", [(40, 20), (640, 320), (8, 4), (641, 318)])
+def test_masks_of_other_sizes_fit(left, image_size):
+    mask = read_mask(left, image_size, (2, 4))
     # Tokens are 10 px wide: the second one is half white.
     assert mask.tolist() == [[[True, True, False, False]] * 2]
 

@@ -26,7 +26,7 @@ from pe_dense.language.text_tower import TEXT_CONFIGS
 from pe_dense.language.zero_shot import class_embeddings, truncated_words
 from pe_dense.utils.image import read_image
 from pe_dense.visualization.colors import feature_rgb
-from pe_dense.visualization.drawing import enlarge, fit_photo, mark, overlay_heatmap
+from pe_dense.visualization.drawing import enlarge, fit_image, mark, overlay_heatmap
 from pe_dense.visualization.features import center_of, iter_maps, prepare, token_at
 from pe_dense.visualization.figures import WordMaps
 from pe_dense.visualization.pca import Basis, fit_basis
@@ -199,7 +199,7 @@ class Explorer:
         """
         image = read_image(io.BytesIO(data), "the file")
         if max(image.size) > 2 * self.max_size:
-            image = fit_photo(image, 2 * self.max_size)
+            image = fit_image(image, 2 * self.max_size)
         name = hashlib.sha256(data).hexdigest()[:16]
         with self._images_lock:
             self._images[name] = image
@@ -214,7 +214,7 @@ class Explorer:
         Raises:
             InvalidRequest: if there is no image with this id, or it was dropped for newer ones.
         """
-        return fit_photo(self._image(name), DISPLAY_SIDE)
+        return fit_image(self._image(name), DISPLAY_SIDE)
 
     def colors(self, tower: str, layer: int, size: int, image: str, together: Sequence[str]) -> Image.Image:
         """Draw the first three principal components of an image's features as RGB.

@@ -77,7 +77,7 @@ def draw_scene(rng: np.random.Generator, image_size: int = 128) -> Scene:
     for mask, meters in zip(masks, depths, strict=True):
         depth[mask] = meters
     return Scene(
-        image=photograph(rng, surface, depth),
+        image=apply_haze_and_noise(rng, surface, depth),
         masks=np.stack(masks),
         labels=np.array(labels, np.int64),
         full_areas=np.array([np.count_nonzero(alpha >= 0.5) for alpha in covers], np.int64),
@@ -147,7 +147,7 @@ def draw_surface(rng: np.random.Generator, image_size: int) -> np.ndarray:
     return draw_texture(rng, rng.choice(TEXTURES), (first, (first + second) / 2), image_size)
 
 
-def photograph(rng: np.random.Generator, surface: np.ndarray, depth: np.ndarray) -> np.ndarray:
+def apply_haze_and_noise(rng: np.random.Generator, surface: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """Add haze and sensor noise and round: (3, S, S) float32 colors to (S, S, 3) uint8."""
     clarity = np.exp(-depth / np.float32(_HAZE_DISTANCE))
     seen = _HAZE_COLOR + clarity * (surface - _HAZE_COLOR)

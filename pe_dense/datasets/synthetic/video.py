@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pe_dense.datasets.synthetic.scene import MIN_IMAGE_SIZE, draw_background, draw_surface, photograph
+from pe_dense.datasets.synthetic.scene import MIN_IMAGE_SIZE, apply_haze_and_noise, draw_background, draw_surface
 from pe_dense.datasets.synthetic.shapes import CLASSES, rasterize
 from pe_dense.utils.errors import InputError
 
@@ -96,7 +96,7 @@ def draw_video(
             surface += alpha * (colors - surface)
             depth[alpha >= 0.5] = shape.meters
             labels[alpha >= 0.5] = number
-        yield photograph(rng, surface, depth), labels
+        yield apply_haze_and_noise(rng, surface, depth), labels
 
 
 def _draw_shapes(rng: np.random.Generator, size: int) -> list[_Shape]:

@@ -15,7 +15,7 @@ from pe_dense.detection.deta.assigner import choose_proposals
 from pe_dense.detection.deta.convert import from_deta, is_deta
 from pe_dense.engine.optimizers import LayerDecayOptimWrapperConstructor
 from pe_dense.ops.deform_attn import DeformAttnFunction
-from pe_dense.ops.import_hook import stands_in
+from pe_dense.ops.import_hook import is_replaced
 from pe_dense.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from pe_dense.utils import match_state_dict, read_checkpoint
 from pe_dense.utils.errors import InputError
@@ -79,7 +79,7 @@ class DeformableAttention(MultiScaleDeformableAttention):
             locations = points[..., :2] + offsets / self.num_points * points[..., 2:] * 0.5
 
         inputs = (projected, spatial_shapes, level_start_index, locations, weights)
-        if projected.is_cuda and projected.dtype != torch.bfloat16 and not stands_in():
+        if projected.is_cuda and projected.dtype != torch.bfloat16 and not is_replaced():
             sampled = MultiScaleDeformableAttnFunction.apply(*inputs, self.im2col_step)
         else:
             sampled = DeformAttnFunction.apply(*inputs)

@@ -60,7 +60,7 @@ class Teacher(nn.Module, ABC):
 
     @abstractmethod
     def tokens(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Implementation of :meth:`forward`, called in inference mode."""
+        """Compute tokens; called by :meth:`forward` in inference mode."""
 
     @abstractmethod
     def settings(self) -> str:
