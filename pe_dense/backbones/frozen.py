@@ -92,11 +92,11 @@ class FrozenTower(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Compute the feature maps: (B, 3, H, W) -> one (B, C, H / p, W / p) per entry of ``out_indices``."""
-        maps = dict(self.iter_maps(images))
+        maps = dict(self.iter_intermediates(images))
         return tuple(maps[index] for index in self.out_indices)
 
     @torch.no_grad()
-    def iter_maps(self, images: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def iter_intermediates(self, images: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield each feature map as soon as it is computed, without keeping it.
 
         Args:

@@ -115,7 +115,7 @@ class LayerSweep(FrozenBackboneMixin):
             one loss per probe; the gradients of its head are already computed.
         """
         losses = {}
-        for layer, feature_map in self.backbone.iter_maps(inputs):
+        for layer, feature_map in self.backbone.iter_intermediates(inputs):
             for name, head in self.probes_of(layer):
                 loss, _ = self.parse_losses(head.loss((feature_map,), data_samples, self.train_cfg))
                 losses[f"layer_{name}.loss"] = early_backward(loss, list(head.parameters()))
@@ -139,7 +139,7 @@ class LayerSweep(FrozenBackboneMixin):
         for window in windows.cut(inputs):
             shapes.append(dict(img_shape=window.shape[-2:]))
             window = window.flip(-1) if flip else window
-            for layer, feature_map in self.backbone.iter_maps(window):
+            for layer, feature_map in self.backbone.iter_intermediates(window):
                 for name, head in self.probes_of(layer):
                     outputs[name].append(head((feature_map,)))
         for name, head in self.probes.items():

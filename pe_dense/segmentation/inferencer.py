@@ -10,7 +10,7 @@ from mmseg.structures import SegDataSample
 from pe_dense.probing.inferencer import ProbePredictor
 from pe_dense.registry import INFERENCERS
 from pe_dense.utils.image import write_png
-from pe_dense.visualization.drawing import beside, with_legend
+from pe_dense.visualization.drawing import add_legend, hstack
 
 _OPACITY = 0.6
 
@@ -34,7 +34,7 @@ class SegmentationPredictor(ProbePredictor):
         gray = pixels.mean(axis=2, keepdims=True, dtype=np.float32)  # gray preserves class colors
         drawn = gray + np.float32(_OPACITY) * (palette[labels] - gray)
         entries = [(names[label], tuple(map(int, palette[label]))) for label in present[order]]
-        write_png(f"{stem}.png", with_legend(beside(pixels, np.rint(drawn).astype(np.uint8)), entries))
+        write_png(f"{stem}.png", add_legend(hstack(pixels, np.rint(drawn).astype(np.uint8)), entries))
         write_png(f"{stem}_labels.png", labels.astype(np.uint8 if len(names) <= 256 else np.uint16))
         shares = counts[order] / labels.size
         found = zip(present[order], shares, strict=True)

@@ -22,8 +22,8 @@ from pe_dense.utils.errors import InputError
 _TILE = 16
 
 
-class LabelPropagation:
-    """Propagate soft label maps through one video, frame by frame.
+class PropagationContext:
+    """Context frames of one video, from which soft label maps are propagated frame by frame.
 
     The context of a frame is the first frame and the last frames before it, with their soft label maps. Every patch
     takes the labels of its most similar patches: the affinity is ``exp(cos / temperature)`` and 0 outside the
@@ -32,7 +32,7 @@ class LabelPropagation:
 
     Args:
         features: (h, w, C), features of the first frame; they are L2-normalized here.
-        labels: (K, h, w), share of each class in each patch of the first frame.
+        labels: (K, h, w), fraction of each class in each patch of the first frame.
         num_last_frames: number of context frames in addition to the first one.
         radius: maximum distance of patches in rows and columns; 0 for no limit.
         topk: number of most similar patches to use.
@@ -65,7 +65,7 @@ class LabelPropagation:
         self._steps = 0
 
     @torch.no_grad()
-    def step(self, features: Tensor) -> Tensor:
+    def propagate(self, features: Tensor) -> Tensor:
         """Propagate labels to the next frame.
 
         Args:
@@ -94,7 +94,7 @@ class LabelPropagation:
 
 
 def check_settings(*, num_last_frames: int, radius: int, topk: int, temperature: float) -> None:
-    """Raise a ``ValueError`` if settings of :class:`LabelPropagation` are out of range."""
+    """Raise a ``ValueError`` if settings of :class:`PropagationContext` are out of range."""
     for name, value, lowest in (("num_last_frames", num_last_frames, 0), ("radius", radius, 0), ("topk", topk, 1)):
         if value < lowest:
             raise InputError(f"{name} must be at least {lowest}, got {value}")
@@ -113,7 +113,7 @@ def propagate(queries: Tensor, keys: Tensor, labels: Tensor, *, radius: int, top
         queries: (h, w, C), L2-normalized.
         keys: (M, h, w, C), L2-normalized.
         labels: (M, K, h, w).
-        radius, topk, temperature: see :class:`LabelPropagation`.
+        radius, topk, temperature: see :class:`PropagationContext`.
 
     Returns:
         (K, h, w).

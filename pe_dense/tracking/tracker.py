@@ -14,7 +14,7 @@ from torch import Tensor
 from pe_dense.datasets.davis import read_mask
 from pe_dense.registry import MODELS, TRANSFORMS
 from pe_dense.tracking.label_propagation import (
-    LabelPropagation,
+    PropagationContext,
     check_settings,
     harden_labels,
     resize_nearest,
@@ -30,7 +30,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 class LabelPropagator(BaseModel):
     """Track objects by propagating the first mask of a video, separately for each layer of a backbone.
 
-    See :class:`~pe_dense.tracking.LabelPropagation` for the method. The features of all layers are computed in one
+    See :class:`~pe_dense.tracking.PropagationContext` for the method. The features of all layers are computed in one
     forward pass of each frame. The features of the context frames are kept in memory, for each layer 4 bytes times
     channels, patches and frames: 100 MB for one layer of a G-size tower, 5 GB for all 50. Videos are tracked one by
     one, so results do not depend on batching.
@@ -38,7 +38,7 @@ class LabelPropagator(BaseModel):
     Args:
         backbone: config of a :class:`~pe_dense.backbones.PETower`; its ``out_indices`` are the layers to evaluate,
             None for all blocks.
-        num_last_frames, radius, topk, temperature: see :class:`~pe_dense.tracking.LabelPropagation`; the defaults are
+        num_last_frames, radius, topk, temperature: see :class:`~pe_dense.tracking.PropagationContext`; the defaults are
             those of the published protocol.
         frames_per_pass: number of frames per forward pass of the backbone.
         tower_dtype: dtype of weights and activations of the backbone, 'float32', 'bfloat16' or 'float16'; label
@@ -118,14 +118,14 @@ class LabelPropagator(BaseModel):
         ids = np.unique(first_mask[first_mask > 0]) if num_objects is None else np.arange(1, num_objects + 1)
         numbers = np.concatenate([[0], ids]).astype(np.uint8)
         classes = np.searchsorted(numbers, first_mask).astype(np.uint8)
-        runs: dict[int, LabelPropagation] = {}
+        runs: dict[int, PropagationContext] = {}
         labels = {layer: [first_mask] for layer in dict.fromkeys(self.backbone.out_indices)}
         for layer, features in self._iter_features(frames):
             if layer not in runs:
                 shares = share_labels(classes, len(numbers), tuple(features.shape[:2])).to(features.device)
-                runs[layer] = LabelPropagation(features, shares, **self.settings)
+                runs[layer] = PropagationContext(features, shares, **self.settings)
                 continue
-            pixels = harden_labels(runs[layer].step(features), self.backbone.patch_size)
+            pixels = harden_labels(runs[layer].propagate(features), self.backbone.patch_size)
             labels[layer].append(numbers[resize_nearest(pixels.numpy(force=True), first_mask.shape)])
         return {layer: np.stack(masks) for layer, masks in labels.items()}
 

@@ -118,7 +118,7 @@ def prepare(image: Image.Image, tower: Backbone, long_side: int) -> Tensor:
 
 
 @torch.no_grad()
-def iter_maps(tower: Backbone, images: Tensor, blocks: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
+def iter_intermediates(tower: Backbone, images: Tensor, blocks: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
     """Yield the feature map of each block as soon as it is computed, without storing earlier ones.
 
     Args:
@@ -215,7 +215,7 @@ class FigureInputs:
         """Return an image as the input (1, 3, H, W) of the backbone."""
         return prepare(self.images[number], self.tower, self.long_side)
 
-    def iter_maps(self, blocks: Sequence[int]) -> Iterator[tuple[int, list[Tensor]]]:
+    def iter_intermediates(self, blocks: Sequence[int]) -> Iterator[tuple[int, list[Tensor]]]:
         """Run all images through the backbone block by block, so that only the maps of one block are in memory.
 
         Args:
@@ -230,7 +230,7 @@ class FigureInputs:
 
     def _watched(self, number: int, blocks: Sequence[int]) -> Iterator[tuple[int, Tensor]]:
         wanted = resolve_indices("layers", blocks, self.tower.num_layers)
-        for block, features in iter_maps(self.tower, self.input(number), range(max(wanted) + 1)):
+        for block, features in iter_intermediates(self.tower, self.input(number), range(max(wanted) + 1)):
             self.advance(1)
             if block in wanted:
                 yield block, features

@@ -75,7 +75,7 @@ class Basis:
         unit = (self.scores(features) - self.low[:, None, None]) / torch.where(flat, 1.0, span)[:, None, None]
         return torch.where(flat[:, None, None], 0.5, unit)
 
-    def turned_like(self, scores: Sequence[Tensor], wanted: Sequence[Tensor]) -> Basis:
+    def align_signs(self, scores: Sequence[Tensor], wanted: Sequence[Tensor]) -> Basis:
         """Flip the sign of components whose scores are negatively correlated with reference scores.
 
         Args:

@@ -27,7 +27,7 @@ def test_maps_are_the_towers(weights):
     expected = load_tower(ARCH, weights, out_indices=(2, 0))(images)
     for a, b in zip(maps, expected, strict=True):
         assert torch.equal(a, b)
-    assert [index for index, _ in tower.iter_maps(images)] == [0, 2]
+    assert [index for index, _ in tower.iter_intermediates(images)] == [0, 2]
     assert tower.out_channels == 16
 
 
@@ -44,7 +44,7 @@ def test_nothing_to_learn_or_to_save(weights):
     assert not maps[0].requires_grad
     assert set(tower.state_dict()) == {"taps", "weights"}
     assert sum(value.numel() for value in tower.state_dict().values()) < 60
-    for _ in tower.iter_maps(torch.randn(1, 3, 16, 16)):
+    for _ in tower.iter_intermediates(torch.randn(1, 3, 16, 16)):
         assert torch.is_grad_enabled()  # for the heads, between taps
 
 

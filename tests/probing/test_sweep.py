@@ -77,7 +77,7 @@ def test_sweeps_over_nothing_or_twice_the_same(taps, options, message):
 
 def test_no_tap_outlives_its_probes(weights, monkeypatch):
     sweep = build("segmentation", "Sweep", None, weights).train()
-    original, maps, alive = sweep.backbone.iter_maps, [], []
+    original, maps, alive = sweep.backbone.iter_intermediates, [], []
 
     def watched(images):
         for index, feature_map in original(images):
@@ -85,7 +85,7 @@ def test_no_tap_outlives_its_probes(weights, monkeypatch):
             maps.append(weakref.ref(feature_map))
             yield index, feature_map
 
-    monkeypatch.setattr(sweep.backbone, "iter_maps", watched)
+    monkeypatch.setattr(sweep.backbone, "iter_intermediates", watched)
     sweep.train_step(batch("segmentation"), optimizer(sweep, "pe_dense.SweepOptimWrapperConstructor"))
     assert alive[0] == 0
     assert max(alive) <= 1  # the last one, which the loop still names

@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers.recordings import Recording, by_recording
 
-from pe_dense.tracking import LabelPropagation, contour_accuracy, region_similarity
+from pe_dense.tracking import PropagationContext, contour_accuracy, region_similarity
 from pe_dense.tracking.label_propagation import harden_labels, share_labels
 
 
@@ -15,7 +15,7 @@ def test_golden_propagation(path):
     config, expected = golden.config, golden["soft"]  # (T - 1, K, h, w)
     grid = tuple(config["grid"])
     features = golden["features"].unflatten(1, grid)  # (T, h, w, C)
-    run = LabelPropagation(
+    run = PropagationContext(
         features[0],
         share_labels(golden["first_labels"].numpy(), expected.shape[1], grid),
         num_last_frames=config["n_last_frames"],
@@ -24,7 +24,7 @@ def test_golden_propagation(path):
         temperature=config["temperature"],
     )
     for frame, soft, labels in zip(features[1:], expected, golden["labels"], strict=True):
-        found = run.step(frame)
+        found = run.propagate(frame)
         torch.testing.assert_close(found, soft, atol=1e-5, rtol=0)
         differing = (harden_labels(found, config["patch_size"]) != labels).float().mean()
         assert differing <= 1e-4

@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.propagation_loop import propagate_dense, propagate_loop
 
-from pe_dense.tracking import LabelPropagation
+from pe_dense.tracking import PropagationContext
 from pe_dense.tracking.label_propagation import harden_labels, propagate, share_labels
 
 SETTINGS = dict(radius=3, topk=5, temperature=0.1)
@@ -52,18 +52,18 @@ def test_context_is_the_first_frame_and_the_last_ones(num_last_frames):
     generator = torch.Generator().manual_seed(0)
     features = torch.nn.functional.normalize(torch.randn(9, 4, 6, 8, generator=generator), dim=-1)
     maps = [torch.rand(2, 4, 6, generator=generator).softmax(0)]
-    run = LabelPropagation(features[0], maps[0], num_last_frames=num_last_frames, **SETTINGS)
+    run = PropagationContext(features[0], maps[0], num_last_frames=num_last_frames, **SETTINGS)
     for frame in range(1, 9):
         used = sorted({0, *range(max(frame - num_last_frames, 0), frame)})
         expected = propagate_dense(features[frame], features[used], torch.stack([maps[i] for i in used]), **SETTINGS)
-        maps.append(run.step(features[frame]))
+        maps.append(run.propagate(features[frame]))
         torch.testing.assert_close(maps[-1], expected, atol=1e-6, rtol=0)
 
 
 def test_length_of_features_does_not_matter():
     query, keys, labels = context(6, 6)
-    runs = [LabelPropagation(scale * keys[0], labels[0], radius=2) for scale in (1.0, 7.0)]
-    torch.testing.assert_close(runs[0].step(query), runs[1].step(0.1 * query), atol=1e-6, rtol=0)
+    runs = [PropagationContext(scale * keys[0], labels[0], radius=2) for scale in (1.0, 7.0)]
+    torch.testing.assert_close(runs[0].propagate(query), runs[1].propagate(0.1 * query), atol=1e-6, rtol=0)
 
 
 def test_hardening_rescales_each_class():
@@ -96,4 +96,4 @@ def test_share_labels_takes_the_patches_centers():
 def test_bad_arguments(change, message):
     given = dict(features=torch.ones(3, 3, 2), labels=torch.ones(1, 3, 3))
     with pytest.raises(ValueError, match=message):
-        LabelPropagation(**{**given, **change})
+        PropagationContext(**{**given, **change})

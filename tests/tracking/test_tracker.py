@@ -6,7 +6,7 @@ import torch
 
 from pe_dense.datasets.synthetic.video import draw_video
 from pe_dense.registry import MODELS
-from pe_dense.tracking import LabelPropagation
+from pe_dense.tracking import PropagationContext
 from pe_dense.tracking.label_propagation import harden_labels, resize_nearest, share_labels
 from pe_dense.utils import CheckpointError
 
@@ -41,8 +41,8 @@ def test_frame_by_frame_with_the_towers_own_maps(video, use_cls_token):
     model = build(dict(use_cls_token=use_cls_token), out_indices=(1,), topk=3, radius=2)
     frames, mask, count = video
     maps = model.backbone((frames / 255 - 0.5) / 0.5)[0].permute(0, 2, 3, 1)
-    run = LabelPropagation(maps[0], share_labels(mask, 1 + count, (8, 8)), topk=3, radius=2)
-    expected = [harden_labels(run.step(features), 8).numpy() for features in maps[1:]]
+    run = PropagationContext(maps[0], share_labels(mask, 1 + count, (8, 8)), topk=3, radius=2)
+    expected = [harden_labels(run.propagate(features), 8).numpy() for features in maps[1:]]
     np.testing.assert_array_equal(model.track(*video)[1][1:], expected)
 
 

@@ -8,7 +8,7 @@ from pycocotools import mask as rle
 
 from pe_dense.detection.inferencer import run_lengths
 from pe_dense.visualization import drawing
-from pe_dense.visualization.drawing import DrawnObject, draw_objects, font_for, with_legend
+from pe_dense.visualization.drawing import DrawnObject, add_legend, draw_objects, font_for
 
 RED = (200, 0, 0)
 
@@ -53,7 +53,7 @@ def test_names_of_any_text_are_drawn(name):
     pixels = np.zeros((480, 640, 3), np.uint8)
     drawn = draw_objects(pixels, [DrawnObject((100.0, 100.0, 300.0, 300.0), name, RED)])
     assert drawn.shape == pixels.shape
-    assert with_legend(Image.new("RGB", (200, 50)), [(name, RED)]).width == 200
+    assert add_legend(Image.new("RGB", (200, 50)), [(name, RED)]).width == 200
 
 
 def ink(name):

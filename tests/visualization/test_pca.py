@@ -103,7 +103,7 @@ def test_signs_follow_another_basis():
     features = decaying()
     basis = fit_basis(features)
     wanted = basis.scores(features) * torch.tensor([-1.0, 1.0, -1.0])[:, None, None]
-    turned = basis.turned_like([basis.scores(features)], [wanted])
+    turned = basis.align_signs([basis.scores(features)], [wanted])
     torch.testing.assert_close(turned.scores(features), wanted)
     before, after = basis.unit_scores(features), turned.unit_scores(features)
     torch.testing.assert_close(after[:, 0], 1 - before[:, 0])

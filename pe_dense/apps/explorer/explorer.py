@@ -27,7 +27,7 @@ from pe_dense.language.zero_shot import class_embeddings, truncated_words
 from pe_dense.utils.image import read_image
 from pe_dense.visualization.colors import feature_rgb
 from pe_dense.visualization.drawing import enlarge, fit_image, mark, overlay_heatmap
-from pe_dense.visualization.features import center_of, iter_maps, prepare, token_at
+from pe_dense.visualization.features import center_of, iter_intermediates, prepare, token_at
 from pe_dense.visualization.figures import WordMaps
 from pe_dense.visualization.pca import Basis, fit_basis
 from pe_dense.visualization.similarity import cosine_similarity, nearest_tokens
@@ -360,7 +360,7 @@ class Explorer:
         images = prepare(self._image(image), model, size)
         maps = []
         check_canceled()
-        for _, features in iter_maps(model, images, range(model.num_layers)):
+        for _, features in iter_intermediates(model, images, range(model.num_layers)):
             maps.append(features.cpu())
             check_canceled()
         return maps

@@ -5,7 +5,7 @@ import torch
 from helpers.tiny_towers import ARCH, tiny_tower
 from PIL import Image
 
-from pe_dense.visualization.features import center_of, input_size, iter_maps, prepare, token_at
+from pe_dense.visualization.features import center_of, input_size, iter_intermediates, prepare, token_at
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_a_size_below_a_patch_is_refused():
 def test_maps_equal_the_towers(options):
     tower = tiny_tower(out_indices=(0, 2), **options)
     images = torch.randn(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
-    maps = dict(iter_maps(tower, images, [-1, 0]))
+    maps = dict(iter_intermediates(tower, images, [-1, 0]))
     assert list(maps) == [0, 2]
     for mine, theirs in zip(maps.values(), tower(images), strict=True):
         assert torch.equal(mine, theirs)
@@ -42,7 +42,7 @@ def test_larger_inputs_give_finer_maps():
     tower = tiny_tower()
     assert tower.image_size == 16
     for side in (16, 64):
-        ((_, features),) = iter_maps(tower, prepare(Image.new("RGB", (60, 30)), tower, side), [-1])
+        ((_, features),) = iter_intermediates(tower, prepare(Image.new("RGB", (60, 30)), tower, side), [-1])
         assert features.shape == (1, 32, side // 8, side // 4)
 
 
