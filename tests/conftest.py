@@ -1,4 +1,4 @@
-"""mmcv's stand-in operators must be known before any test module imports mmdet."""
+"""Install the replacement of mmcv's operators before any test module imports mmdet."""
 
 import pytest
 from mmengine.registry import init_default_scope
@@ -8,5 +8,5 @@ import pe_dense  # noqa: F401
 
 @pytest.fixture(autouse=True)
 def scope():
-    """Every test begins under mmdet's scope, whichever the one before left."""
+    """Start every test with mmdet's default scope."""
     init_default_scope("mmdet")

@@ -34,7 +34,7 @@ FLIPS = dict(type="RandomFlip", prob=[0.25, 0.25], direction=["horizontal", "ver
 
 
 def main(arguments: list[str] | None = None) -> bool:
-    """Run the comparisons; whether any task differs."""
+    """Run the comparisons; return whether any task differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--kills", type=int, default=5, choices=range(1, 6))
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> bool:
 
 
 def check(task: str, folder: Path, args) -> bool:
-    """Train a task in one go and in pieces; print and return whether both are equal."""
+    """Train a task without and with interruptions; print and return whether the results are equal."""
     folder = folder / task
     folder.mkdir(parents=True, exist_ok=True)
     config = make_config(task, folder, args.iterations)
@@ -87,7 +87,7 @@ def check(task: str, folder: Path, args) -> bool:
 
 
 class Run:
-    """A training run in a process group of its own, resumed where the folder has a checkpoint."""
+    """Training run in its own process group; resumed if the folder has a checkpoint."""
 
     def __init__(self, config: Path, work_dir: Path, processes: int, *options: str):
         self.work_dir = work_dir
@@ -114,7 +114,7 @@ class Run:
         return max(losses(self.work_dir), default=0) >= number
 
     def writing(self) -> bool:
-        """Whether a checkpoint is being written: a file without a name in the work dir."""
+        """Return whether a checkpoint is being written: an unnamed file in the work dir."""
         descriptors = Path(f"/proc/{self.process.pid}/fd")
         with contextlib.suppress(OSError):
             targets = [os.readlink(descriptor) for descriptor in descriptors.iterdir()]
@@ -122,7 +122,7 @@ class Run:
         return False
 
     def wait_for(self, condition, seconds: float = 300) -> bool:
-        """Wait until a condition holds; whether it did before the run ended by itself."""
+        """Wait until a condition is true; return whether it was before the run ended by itself."""
         end = time.monotonic() + seconds
         while not condition(self):
             if self.process.poll() is not None:
@@ -144,7 +144,7 @@ class Run:
         return self.process.wait(120)
 
     def processes_left(self, seconds: float = 10) -> list[tuple[int, str]]:
-        """Processes of this run that are still there after some time."""
+        """Return processes of this run that still exist after some time."""
         end = time.monotonic() + (seconds if self.process.poll() is not None else 0)
         while True:
             left = []
@@ -174,7 +174,7 @@ def kill_moments(count: int, iterations: int, rng: random.Random) -> list:
 
 
 def make_config(task: str, folder: Path, iterations: int) -> Path:
-    """The small config of a task, with augmentation that draws from all RNGs."""
+    """Return the small config of a task, with augmentation that uses all RNGs."""
     if task == "maskrcnn":
         path = write_config(folder, name=task, validate=True)
         config = load_config(path)
@@ -267,7 +267,7 @@ def read_shards(config: Config, folder: Path) -> None:
 
 
 def losses(work_dir: Path) -> dict[int, dict]:
-    """What a run logged at each iteration; a resumed run's later log wins."""
+    """Return the logged values of each iteration; those of a resumed run replace earlier ones."""
     import json
 
     steps = {}
@@ -281,7 +281,7 @@ def losses(work_dir: Path) -> dict[int, dict]:
 
 
 def compare(whole: Path, pieces: Path, iterations: int) -> list[str]:
-    """What differs."""
+    """Return the differences."""
     differences = []
     expected, found = losses(whole), losses(pieces)
     bad = [step for step in expected if expected[step] != found.get(step)]

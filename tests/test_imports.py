@@ -35,7 +35,7 @@ MODULES = {module_name(path): path for path in FILES}
 
 
 def imported_modules(path):
-    """Modules of this project that a file imports, at any depth of its code."""
+    """Yield the modules that a file imports, at any depth of its code."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
@@ -79,7 +79,7 @@ def test_importing_the_package_is_light():
 
 
 def test_only_the_backbone_protocol_is_used():
-    """No file outside of `backbones` asks a backbone for what only PETower has."""
+    """No file outside of `backbones` uses attributes that only PETower has."""
     arch = dict(get_pe_config("PE-Core-T16-384").__dict__, layers=1)
     with torch.device("meta"):
         tower = PETower(arch)

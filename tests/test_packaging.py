@@ -103,7 +103,7 @@ def test_unknown_command():
 
 
 def test_missing_graphics_library_has_a_remedy(tmp_path):
-    """`import cv2` as it fails where the build of OpenCV with windows is installed and libGL is not."""
+    """`import cv2` fails if OpenCV's GUI build is installed but libGL is not; the error names the remedy."""
     message = "libGL.so.1: cannot open shared object file: No such file or directory"
     (tmp_path / "cv2.py").write_text(f"raise ImportError({message!r})\n")
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}

@@ -1,4 +1,4 @@
-"""The explorer's API over HTTP, and the options of its start."""
+"""HTTP API of the explorer and its command-line options."""
 
 import base64
 import io

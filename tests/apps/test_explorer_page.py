@@ -1,4 +1,4 @@
-"""The explorer's page in Chromium, where it and Playwright are installed."""
+"""The explorer's page in Chromium, if Chromium and Playwright are installed."""
 
 import base64
 import shutil

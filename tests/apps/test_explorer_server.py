@@ -87,7 +87,7 @@ def test_images_are_served_while_a_tower_runs(server, image, held_tower):
 
 
 def test_full_queue_answers_503(server, image, held_tower):
-    """Of 200 requests at once those that find no place are answered while the tower still runs."""
+    """Of 200 concurrent requests, those beyond the limit are rejected while the tower still runs."""
 
     def ask(number):
         query = dict(tower="tower", layer=0, size=64 + number, image=image)
@@ -109,7 +109,7 @@ def test_full_queue_answers_503(server, image, held_tower):
 
 
 def test_abandoned_requests_are_canceled(server, image, held_tower):
-    """Neither the rest of the run that an abandoned request began is computed, nor what abandoned ones waited for."""
+    """If clients disconnect, the running computation stops and waiting ones do not start."""
     query = dict(tower="tower", layer=0, image=image)
     abandoned = [open_request(server, "/colors", size=size, **query) for size in (300, 332, 364)]
     assert held_tower.entered.wait(60)
@@ -287,7 +287,7 @@ def test_invalid_content_length_is_a_bad_request(server, length):
     ],
 )
 def test_nothing_behind_an_ambiguous_request_is_answered(server, lines, status):
-    """What another page posts, or a proxy reads differently, must not be answered as a request of its own."""
+    """Request smuggling: data after an ambiguous request is not processed as another request."""
     for method in ("POST", "GET"):
         hidden = head(server)
         answer = send_raw(server.address, head(server, *lines, method=method, path="/image") + b"0\r\n\r\n" + hidden)

@@ -1,4 +1,4 @@
-"""All modes on small photos with a small tower, as the tool runs them."""
+"""All modes of the tool on small images with a small tower."""
 
 import os
 
@@ -46,7 +46,7 @@ def folder(tmp_path_factory):
 
 
 def run(folder, out, *names, **options):
-    """Names of the files that are drawn."""
+    """Draw and return the names of the files."""
     sources = [str(folder / name) for name in names]
     defaults = DEFAULTS | dict(weights=str(folder / "run.pth"), out=out, left_out=[])
     paths = list(draw(sources, **defaults | options))
@@ -264,7 +264,7 @@ BROKEN = ("broken.png", "broken.mp4", "fifo.png")
 
 @pytest.fixture
 def broken(folder, tmp_path):
-    """The photos and the video among files that cannot be read."""
+    """Return images and a video among files that cannot be read."""
     for name in ("a.png", "b.png", "full.png", "film.mp4"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     (tmp_path / "broken.png").write_bytes((folder / "a.png").read_bytes()[:60])

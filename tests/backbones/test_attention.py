@@ -1,4 +1,4 @@
-"""Attention maps against what the blocks do."""
+"""Attention maps match the computation of the blocks."""
 
 import pytest
 import torch
@@ -24,10 +24,10 @@ def images():
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 @pytest.mark.parametrize("token", [(0, 0), (3, 4)])
 def test_gives_what_the_block_adds_to_a_token(images, options, token):
-    """Values weighted by the map must be what the block's attention puts out for that token.
+    """Values weighted by the map equal the output of the block's attention for that token.
 
-    Values are read off with an identity as the output's projection; weights that go to a class token, or to tokens
-    that fill up a window, are the rest to 1, and the values there are known.
+    The output projection is set to the identity. Weights of a class token or of padding tokens are the rest to 1, and
+    their values are known.
     """
     tower = tiny_tower(**options)
     entries = int(tower.config.use_cls_token)

@@ -1,4 +1,4 @@
-"""Weights in and out of the published format."""
+"""Load and save weights in the published format."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_every_published_layout_loads(tmp_path, published, wrap):
 
 
 def test_detection_tower_takes_what_it_has(tmp_path, published):
-    """The class token, its position and the head stay out; rotary buffers of old files are no parameters."""
+    """The class token, its position and the head are ignored; rotary buffers of old files are not parameters."""
     published["transformer.resblocks.0.attn.rope.freqs_cos"] = torch.zeros(4, 8)
     path = write(tmp_path / "core.pt", published)
     tower = PETower(TINY, patch_size=16, grid_size=6, window_size=2)

@@ -1,4 +1,4 @@
-"""torch.compile: one graph for a tower, and one for all sizes."""
+"""torch.compile: one graph per tower, also with dynamic sizes."""
 
 import pytest
 import torch
@@ -42,9 +42,9 @@ def test_no_graph_break(name, training):
 
 @pytest.mark.parametrize("options", TOWERS.values(), ids=TOWERS)
 def test_one_graph_for_all_sizes(options):
-    """With dynamic shapes, three sizes take one compilation and give what the tower gives.
+    """With dynamic shapes, three sizes need one compilation, with the results of the eager tower.
 
-    Sizes that windows or the grid of positions divide go another way than others: those here are of one kind.
+    Sizes that are multiples of the window or the position grid use another code path; the sizes here use the same one.
     """
     tower = PETower(**{"arch": TINY} | options).eval()
     compiled = CompileCounter()

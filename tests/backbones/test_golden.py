@@ -1,4 +1,4 @@
-"""The tower against recordings of the published implementations."""
+"""PETower against recordings of the published implementations."""
 
 import torch
 from helpers.recordings import Recording, by_recording
@@ -60,7 +60,7 @@ def test_golden_resample(path):
 
 
 def detection_tower(config):
-    """The tower of a Mask R-CNN recording, whose config is in the published detectors' terms."""
+    """Build the tower of a Mask R-CNN recording, whose config uses the names of the published detectors."""
     vit = config["vit"]
     arch = dict(
         patch_size=vit["patch_size"],

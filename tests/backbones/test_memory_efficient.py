@@ -1,4 +1,4 @@
-"""Memory-efficient attention and MLP: equal to plain PyTorch, and never in the way of hooks, adapters, quantization."""
+"""Memory-efficient attention and MLP equal plain PyTorch and support hooks, adapters and quantization."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_project_and_turn(frozen):
 
 
 def test_gradients_of_any_layout():
-    """A sum's gradient is one number repeated, without a memory of its own."""
+    """The gradient of a sum is an expanded tensor."""
     x, weight, bias = torch.randn(1, 5, 8), torch.randn(24, 8, requires_grad=True), torch.randn(24)
     table = RotaryTable(torch.ones(5, 2), torch.zeros(5, 2))
     sum(part.sum() for part in qkv_with_rope(x, weight, bias, 2, table)).backward()
@@ -62,7 +62,7 @@ def test_gradients_of_any_layout():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_gradients_are_those_of_the_plain_form(dtype):
-    """Also under autocast, where activations and weights differ in precision."""
+    """Also under autocast, where activations and weights differ in dtype."""
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
 
     def gradients(memory_efficient):
@@ -127,7 +127,7 @@ def test_adapters_take_effect_and_learn(name):
 
 
 def test_adapters_of_the_qkv_projection():
-    """The projection is a pair of parameters, as in nn.MultiheadAttention: adapters are parametrizations."""
+    """The projection has two parameters, as in nn.MultiheadAttention, so adapters are parametrizations."""
 
     class LowRank(nn.Module):
         def __init__(self, weight):
@@ -162,7 +162,7 @@ def test_parametrized_and_patched_layers_take_effect():
 
 
 class Int8Linear(nn.Linear):
-    """Weight-only quantization: no weight of floating-point numbers is left to use."""
+    """Weight-only quantization without a floating-point weight."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__(linear.in_features, linear.out_features)
@@ -186,7 +186,7 @@ def test_quantized_layers_run():
 
 
 def test_weights_of_a_tensor_subclass_reach_the_operators():
-    """Quantized weights are tensors with a linear layer of their own."""
+    """Quantized weights are tensor subclasses that override linear layers."""
     called = []
 
     class Quantized(torch.Tensor):
@@ -217,7 +217,7 @@ def test_second_derivatives_without_the_custom_functions():
 
 
 def test_what_a_block_keeps():
-    """Twelve tensors of the tokens' width for each block: PyTorch's own functions would keep 18."""
+    """Each block saves twelve tensors of the token width; plain PyTorch functions would save 18."""
     tower = PETower(ARCH).train()
     parameters = {parameter.untyped_storage().data_ptr() for parameter in tower.parameters()}
     kept = {}

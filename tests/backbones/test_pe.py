@@ -1,4 +1,4 @@
-"""Behavior of the tower that no recording shows."""
+"""Behavior of PETower that recordings do not cover."""
 
 import math
 
@@ -29,7 +29,7 @@ def images(*shape, seed=1):
 
 @torch.no_grad()
 def test_every_argument_changes_the_maps():
-    """Each option on the same weights and image gives other features, so none is ignored."""
+    """With the same weights and image, each option changes the features, so none is ignored."""
     image = images(1, 3, 96, 96)
     base = dict(window_size=4, global_blocks=(3,), rope_reference_grid=6, pos_embed="tile")
     reference = tiny(**base)(image)[0]
@@ -119,7 +119,7 @@ def test_image_size():
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(96, 96), (80, 112)])  # 6 x 6 divides into windows of 3, 5 x 7 needs padding
 def test_windows_see_only_themselves(size):
-    """With windows everywhere a patch's change stays in its window."""
+    """With window attention in all blocks, a changed patch only affects its window."""
     tower = tiny(window_size=3)
     before = images(1, 3, *size)
     after = before.clone()
@@ -132,7 +132,7 @@ def test_windows_see_only_themselves(size):
 
 @torch.no_grad()
 def test_window_order_equals_partition_in_every_block():
-    """Keeping a run of windowed blocks in window order is only a faster way of the same."""
+    """Keeping tokens partitioned over consecutive window blocks does not change results."""
     tower = tiny(window_size=2, global_blocks=(2,), rope_reference_grid=4)
     image = images(2, 3, 96, 64)
     kept = tower(image)[0]
@@ -287,7 +287,7 @@ def test_half_precision_on_the_cpu():
 
 
 def parameter_count(patch, width, layers, mlp, grid, *, cls, scale):
-    """Counted by hand from the recipe's table: embedding, positions, ln_pre, blocks."""
+    """Count the parameters by hand: embedding, positions, ln_pre, blocks."""
     block = 4 * width * width + 4 * width  # qkv and projection with biases
     block += 2 * width * mlp + mlp + width  # MLP
     block += 4 * width + (2 * width if scale else 0)  # two LayerNorms, two LayerScales

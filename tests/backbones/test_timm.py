@@ -1,4 +1,4 @@
-"""Every published tower, at reduced depth, against timm's with the same weights."""
+"""Every published tower, at reduced depth, equals timm's with the same weights."""
 
 import pytest
 import timm

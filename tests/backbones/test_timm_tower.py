@@ -14,7 +14,7 @@ NAMES = {"vit_small_patch16_dinov3": 5, "test_vit": 1, "vit_base_patch16_siglip_
 
 @pytest.fixture(autouse=True)
 def two_blocks(monkeypatch):
-    """Models of two blocks: the layout is what counts, and ViT-B would be slow."""
+    """Reduce models to two blocks; only the layout matters, and ViT-B would be slow."""
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, **{"depth": 2} | options))
 

@@ -73,7 +73,7 @@ def test_published_schedules(name, iterations, milestones, lr, decay):
     ],
 )
 def test_warmup_is_as_long_as_published(name, warmup):
-    """250 of 184,375 iterations, less in shorter runs, as Detectron2's WarmupParamScheduler."""
+    """The warm-up takes 250 of 184,375 iterations, fewer in shorter runs, as in Detectron2's WarmupParamScheduler."""
     config = Config.fromfile(FOLDER / f"{name}.py")
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     schedulers = [PARAM_SCHEDULERS.build(dict(cfg, optimizer=optimizer)) for cfg in config.param_scheduler]

@@ -1,4 +1,4 @@
-"""Values that the DETA configs resolve to: the published stages, sizes, options."""
+"""The DETA configs have the published stages, sizes and options."""
 
 import json
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_classifiers_of_stage_1_can_be_kept():
 
 
 def test_the_1824_px_model():
-    """On the meta device: 114 x 114 patches, the tower's 1.85 B parameters and the rest's 28.6 M."""
+    """The model has 114 x 114 patches, 1.85 B parameters in the tower and 28.6 M in the rest."""
     config = Config.fromfile(FOLDER / "coco_deta_pe_g14_1824.py")
     init_default_scope("mmdet")
     with torch.device("meta"):
@@ -106,7 +106,7 @@ def test_image_size_reaches_every_place():
 
 @pytest.mark.parametrize("decay", [0.7, 1.0])
 def test_learning_rates(decay):
-    """The tower's fall with depth, or not; attention's offsets learn at a tenth."""
+    """Learning rates of the tower decrease with depth if configured; those of attention offsets are a tenth."""
     options = {"optim_wrapper.paramwise_cfg.decay_rate": decay}
     groups = parameter_groups(load_config(FOLDER / "coco_deta_pe_b16.py", options))
     rates = {name: group.lr for group in groups for name in group.names}
@@ -117,7 +117,7 @@ def test_learning_rates(decay):
 
 
 def views(config):
-    """Nominal longer sides of the views, and the least area of a box in each as the side of a square."""
+    """Return the nominal longer sides of the views and, for each, the minimum area of a box as the side of a square."""
     sides = [round(view.image_size * view.ratio) for view in config.tta_pipeline[2].transforms[0]]
     assert config.tta_pipeline[1] == dict(type="pe_dense.DETAResize", image_size=config.image_size)
     sides[0] -= 32  # the first view is the resized image itself
@@ -179,7 +179,7 @@ def test_objects365_annotations_have_either_name(tmp_path, names):
 
 @pytest.mark.parametrize(("image_size", "fits"), [((30, 20), True), ((20, 30), False)])
 def test_exif_orientation_is_ignored(tmp_path, image_size, fits):
-    """As in the published data set: a photo stored as 30 x 20 px that viewers rotate is annotated as 30 x 20 px."""
+    """As in the published data set, an image stored as 30 x 20 px is annotated as stored, even if viewers rotate it."""
     folder = write_coco_folder(tmp_path, size=image_size)
     config = load_config(FOLDER / "coco_deta_pe_t16.py")
     use_data(config, folder)
@@ -199,7 +199,7 @@ def test_exif_orientation_is_ignored(tmp_path, image_size, fits):
 
 
 def write_coco_folder(root, size):
-    """A folder in COCO's format with one photo of 30 x 20 px that is to be turned, annotated with ``size``."""
+    """Write a COCO folder with one image of 30 x 20 px with an EXIF rotation, annotated with ``size``."""
     exif = Image.Exif()
     exif[0x0112] = 6
     (root / "annotations").mkdir()

@@ -1,4 +1,4 @@
-"""How configs are written: names, depth of inheritance, no patches by list position, no number twice."""
+"""Style of the configs: names, depth of inheritance, no patches by list position, no repeated number."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ def name_of(path):
 
 @cache
 def bases(path):
-    """Files that a config inherits from directly."""
+    """List the files that a config inherits from directly."""
     found = set()
     for block in ast.parse(path.read_text()).body:
         for node in block.body if isinstance(block, ast.With) else ():
@@ -35,7 +35,7 @@ def depth(path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_depth(path):
-    """A config, its bases and their bases."""
+    """At most three levels: a config, its bases and their bases."""
     assert depth(path) <= 3, [name_of(base) for base in bases(path)]
 
 
@@ -46,7 +46,7 @@ def test_depth_counts_files():
 
 
 def patches_by_position(source):
-    """Lines that change an item of a list by its position."""
+    """Find lines that change an item of a list by its position."""
     lines = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Assign | ast.Delete):
@@ -96,7 +96,7 @@ METHOD += "|words"
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_name(path):
-    """<data>_<method>_pe_<size>, and what is special. Sweeps without a size are for any tower."""
+    """Names are <data>_<method>_pe_<size>[_<variant>]; sweeps without a size are for any tower."""
     size = "" if path.stem in ("ade20k_sweep_pe", "davis_sweep_pe", "nyu_sweep_pe") else "_(g14|l14|b16|s16|t16|tiny)"
     assert re.fullmatch(rf"({DATA})_({METHOD})_pe(_core|_frozen)?{size}(_\d+)?(_tta)?", path.stem)
 

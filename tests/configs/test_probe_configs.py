@@ -1,4 +1,4 @@
-"""The configs of ADE20k and NYUv2, run for a step on made-up pictures in their layouts, with random weights."""
+"""The configs of ADE20K and NYUv2 run for one step on generated images in their layouts, with random weights."""
 
 import math
 from pathlib import Path
@@ -21,7 +21,7 @@ RNG = np.random.default_rng(0)
 
 
 def write_ade20k(root):
-    """Pictures of several sizes; labels 0 (without a class) to 150."""
+    """Write images of several sizes with labels 0 (no class) to 150."""
     for split in ("training", "validation"):
         for index, (height, width) in enumerate([(70, 50), (40, 60)]):
             write(root / f"images/{split}/{index}.jpg", RNG.integers(0, 256, (height, width, 3)))
@@ -44,7 +44,7 @@ def write(path, values):
 
 
 def small(name, root, **options):
-    """A config for a step of two images, on a tower of two blocks."""
+    """Reduce a config to one step of two images with a tower of two blocks."""
     config = load_config(CONFIGS / f"{name}.py", {"data_root": str(root)} | options)
     config.model.backbone.update(
         arch=dict(base="PE-Spatial-T16-512", layers=2), dtype="float32", init_cfg=None, out_indices=[-1]

@@ -7,5 +7,5 @@ SMALL = dict(num_train=24, num_val=8, image_size=64)
 
 @pytest.fixture(scope="session")
 def small_shapes(tmp_path_factory):
-    """Root of a small data set, and the arguments it was made from; not to be changed."""
+    """Return the root of a small data set, which tests must not change, and its arguments."""
     return write_shapes(tmp_path_factory.mktemp("data") / "shapes", **SMALL), SMALL

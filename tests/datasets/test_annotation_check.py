@@ -1,4 +1,4 @@
-"""Fields, masks and conventions of boxes in annotation files: repaired, or refused with counts and ids."""
+"""Errors in fields, masks and boxes of annotation files are repaired, or reported with counts and ids."""
 
 import math
 import re
@@ -21,7 +21,7 @@ def data(federated=False):
 
 
 def checked(part, federated=False, masks=True, **fields):
-    """Findings and content with some fields of the first entry of a part changed."""
+    """Check a file in which fields of the first entry of a part are changed."""
     changed = data(federated)
     changed[part][0].update(fields)
     return check_content(changed, masks=masks), changed

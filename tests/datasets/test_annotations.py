@@ -1,4 +1,4 @@
-"""Annotation files that are none, and classes that are not a file's."""
+"""Invalid annotation files, and classes that differ from those of a file."""
 
 import json
 import os

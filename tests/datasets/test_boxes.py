@@ -1,4 +1,4 @@
-"""Boxes that nothing can be learned from."""
+"""Boxes that cannot be used for training."""
 
 import math
 

@@ -151,7 +151,7 @@ def test_one_usable_object_is_enough(tmp_path):
 
 @pytest.mark.parametrize("drop", [True, False])
 def test_images_without_objects_are_kept_or_dropped_by_an_option(tmp_path, warnings, drop):
-    """The second image has no annotation, the third only one that is left out, the fourth only a crowd."""
+    """The second image has no annotation, the third only an unusable one, the fourth only a crowd."""
     annotations = content(("a",), [f"{i}.png" for i in range(4)])
     del annotations["annotations"][1]
     annotations["annotations"][1]["area"] = 0

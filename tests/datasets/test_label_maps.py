@@ -1,4 +1,4 @@
-"""Label and depth maps: what they give, and what is refused before and while training."""
+"""Loading of label and depth maps, and checks before and during training."""
 
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ SHAPES = dict(num_train=20, num_val=1, image_size=64)
 
 
 def write(root, maps, folder="maps", images=None):
-    """Images of 6 x 8 px with these maps."""
+    """Write images of 6 x 8 px with these maps."""
     for name in ("images", folder):
         (root / name).mkdir(exist_ok=True)
     for index, values in enumerate(maps):
@@ -273,7 +273,8 @@ def test_options_that_map_nothing(value_map):
 
 
 def test_label_maps_are_read_as_stored(tmp_path):
-    """Palette, gray and 1-bit files give their numbers; a FIFO does not block, a broken file is named."""
+    """Values of palette, grayscale and 1-bit files are read as stored; a FIFO does not block, a broken file is "
+    "named."""
     import os
 
     from PIL import Image

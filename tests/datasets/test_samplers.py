@@ -1,4 +1,4 @@
-"""Images with rare classes come more often, by Detectron2's rule."""
+"""Images with rare classes are repeated as in Detectron2."""
 
 from collections import Counter
 from itertools import islice

@@ -157,7 +157,7 @@ def test_interruption_leaves_nothing(tmp_path, monkeypatch):
 
 
 def race(tmp_path, monkeypatch, *specs):
-    """Write all specs to one root at once, each draft complete before the first is renamed."""
+    """Write all specs to one root concurrently; each draft is complete before the first is renamed."""
     barrier = threading.Barrier(len(specs))
     rename = cache.os.rename
 

@@ -97,7 +97,7 @@ def test_lvis_evaluation_sees_only_what_is_verified(small_shapes, iou_type, monk
         return evaluation.get_results()["AP"]
 
     def false_positives(wanted):
-        """One sure detection per image and category that ``wanted(image, positives)`` names."""
+        """Create one detection of score 1 per image and category selected by ``wanted(image, positives)``."""
         template = truth[0]
         return [
             dict(template, image_id=image["id"], category_id=category, score=0.9)

@@ -1,4 +1,4 @@
-"""Depth heads: range, start, losses, class token, and pixels without depth."""
+"""Depth heads: range, initialization, losses, class token, and pixels without depth."""
 
 import math
 
@@ -33,7 +33,7 @@ def test_depth_stays_in_range(name):
 
 
 def test_bins_by_hand():
-    """Logits 2 and -1 on bins of 1 and 5 m: shares of 2.1 and 0.1."""
+    """Logits 2 and -1 of bins at 1 and 5 m have weights 2.1 and 0.1."""
     head = LinearDepthHead(1, 1, min_depth=1.0, max_depth=5.0, num_bins=2).eval()
     with torch.no_grad():
         head.conv_seg.weight.zero_()
@@ -86,7 +86,7 @@ def test_sig_loss_by_hand():
 
 
 def test_sig_loss_has_no_variance_in_its_first_steps():
-    """A hundred steps, counted in checkpoints, so that a resumed run goes on with the same loss."""
+    """The step counter is saved in checkpoints, so that a resumed run continues with the same loss."""
     predicted, true = torch.tensor([2.0, 1.0]), torch.tensor([1.0, 4.0])
     loss = SigLoss()
     values = [loss(predicted, true).item() for _ in range(60)]
@@ -99,7 +99,7 @@ def test_sig_loss_has_no_variance_in_its_first_steps():
 
 
 def test_dinov2_head():
-    """Depth is relu + min_depth, limited in testing only; the class token takes part; no batch normalization."""
+    """Depth is relu + min_depth, clamped in testing only; the class token is used; there is no batch normalization."""
     torch.manual_seed(0)
     head = DINOv2DepthHead(8, 1, class_token=True, channels=8, min_depth=0.5, max_depth=2.0).eval()
     assert not any(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in head.modules())

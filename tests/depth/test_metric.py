@@ -1,4 +1,4 @@
-"""Errors of depth against numbers worked out by hand."""
+"""Depth errors computed by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Training images of depth."""
+"""Training transforms of depth estimation."""
 
 import numpy as np
 import pytest

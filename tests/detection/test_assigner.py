@@ -1,4 +1,4 @@
-"""Low-quality matches as Detectron2 makes them."""
+"""Low-quality matches as in Detectron2."""
 
 import torch
 

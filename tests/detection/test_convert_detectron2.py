@@ -1,4 +1,4 @@
-"""Released files in and out."""
+"""Conversion of released Mask R-CNN files."""
 
 import pytest
 import torch

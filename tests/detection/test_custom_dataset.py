@@ -1,4 +1,4 @@
-"""Configs brought to data of one's own."""
+"""Adapt configs to custom data sets."""
 
 import shutil
 from pathlib import Path
@@ -69,7 +69,7 @@ def test_the_loss_counts_the_own_images(tmp_path):
 
 
 def test_any_detector_with_a_number_of_classes(tmp_path):
-    """A head elsewhere, a list of heads; proposals keep theirs."""
+    """Heads in other places and lists of heads are changed; proposal heads are not."""
     config = config_of("shapes_maskrcnn_pe_tiny")
     config.model = dict(
         type="Other",
@@ -132,7 +132,7 @@ def test_images_of_a_split_in_a_folder_called_after_it(tmp_path):
 
 
 def test_run_length_masks_are_learned(tmp_path):
-    """mmdet silently ignores objects with such masks where it keeps polygons."""
+    """mmdet silently ignores objects with RLE masks if it loads polygons."""
     root = write_shapes(tmp_path / "shapes", num_train=2, num_val=1, image_size=64)
     for file in root.glob("annotations/lvis_*"):
         file.unlink()

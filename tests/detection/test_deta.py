@@ -1,4 +1,4 @@
-"""DETA's parts, its options, and input that is hard on it."""
+"""Parts and options of DETA, and edge cases of its input."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "shapes_deta_pe_tiny.py"
 
 
 def tiny():
-    """A tiny DETA's config that starts from nothing."""
+    """Return the config of a tiny DETA without pretrained weights."""
     config = Config.fromfile(CONFIG).model
     drop_pretrained(config)
     return config
@@ -57,7 +57,7 @@ def grid_of_boxes(count):
 
 
 def train_step(model, data):
-    """The losses, after a backward pass that leaves finite gradients everywhere."""
+    """Return the losses after a backward pass; all gradients must be finite."""
     model.train().zero_grad()
     images = torch.randn(len(data), 3, 128, 128, generator=torch.Generator().manual_seed(2))
     losses = model.loss(images, data)
@@ -184,7 +184,7 @@ class TestModel:
     @torch.no_grad()
     @pytest.mark.parametrize("training", [True, False])
     def test_tower_dtype(self, training):
-        """Training and testing each have their own precision."""
+        """Training and testing have separate dtypes."""
         images, mine, other = torch.randn(1, 3, 128, 128), "tower_dtype", "test_tower_dtype"
         mine, other = (mine, other) if training else (other, mine)
         models = [build(**{name: "bfloat16"}).train(training) for name in (other, mine)]
@@ -218,7 +218,7 @@ class TestModel:
 
     @torch.no_grad()
     def test_padding_does_not_change_what_is_found(self):
-        """An image at the top left of a larger batch gives boxes within it."""
+        """Boxes of an image in a larger padded batch are inside the image."""
         model = build().eval()
         data = samples([], shape=(64, 96))
         found = model.predict(torch.randn(1, 3, 128, 128), data)[0].pred_instances

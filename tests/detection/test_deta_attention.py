@@ -1,4 +1,4 @@
-"""DETA's attention layer against mmcv's."""
+"""DETA's attention layer equals mmcv's."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def inputs(coordinates):
 
 
 def run(layer, given):
-    """The output, and the gradients of query, value and parameters."""
+    """Return the output and the gradients of query, value and parameters."""
     leaves = {name: given[name].clone().requires_grad_() for name in ("query", "value")}
     output = layer(**given | leaves)
     layer.zero_grad()
@@ -54,7 +54,7 @@ def test_equals_mmcvs(layer, coordinates, left_out):
 
 
 def test_bfloat16_keeps_the_places():
-    """Under autocast values are rounded, locations are not: in bfloat16 this one would be half a token to the left."""
+    """Under autocast, values are rounded but locations are not: in bfloat16 this one would move by half a token."""
     small = DeformableAttention(**OPTIONS | dict(num_levels=1))
     torch.nn.init.eye_(small.value_proj.weight), torch.nn.init.eye_(small.output_proj.weight)
     torch.nn.init.zeros_(small.sampling_offsets.bias)
@@ -86,7 +86,7 @@ def test_bfloat16_trains(layer):
     [(torch.float32, True, "mmcv"), (torch.bfloat16, True, "ours"), (torch.float32, False, "ours")],
 )
 def test_who_samples(layer, dtype, compiled, wanted, monkeypatch):
-    """mmcv's compiled kernel takes what it knows. (`is_cuda` stands in for a GPU.)"""
+    """mmcv's compiled kernel is used for the dtypes that it supports (`is_cuda` is mocked)."""
 
     def by(name):
         def apply(*arguments):

@@ -1,4 +1,4 @@
-"""The released DETA detector in: every key accounted for, classifier whole or cut to COCO's 80 classes."""
+"""Conversion of the released DETA detector: all keys are used, with 91 or 80 classifier outputs."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_coco_ids():
 
 @torch.no_grad()
 def test_classifier_of_80_or_91_outputs(golden, model):
-    """Both give the scores of the published outputs, labeled 0..79."""
+    """Both have the scores of the published outputs, labeled 0..79."""
     ids = list(COCO_IDS)
     maps = model.neck(model.backbone(golden["image"]))
     whole = build(golden, num_classes=80, class_ids=ids).eval()
@@ -74,7 +74,7 @@ def test_classifier_of_80_or_91_outputs(golden, model):
 
 
 def test_class_ids_train_the_published_outputs(golden, model):
-    """An object of label i trains output class_ids[i]: losses equal those of the model that counts as the file does."""
+    """An object with label i trains output class_ids[i], with the losses of a model with labels as in the file."""
     whole = build(golden, num_classes=80, class_ids=list(COCO_IDS)).train()
     plain = build(golden).train()
     counted = sample(golden)
@@ -92,7 +92,7 @@ def test_class_ids_must_be_one_for_each_class(golden):
 
 
 def test_start_from_a_checkpoint(golden, model, tmp_path):
-    """`init_cfg` takes over everything, or everything but the classifiers, and nothing that does not fit."""
+    """`init_cfg` loads all weights, or all except the classifiers, and refuses weights that do not match."""
     torch.save(dict(state_dict=model.state_dict()), tmp_path / "stage.pth")
     start = dict(type="Pretrained", checkpoint=str(tmp_path / "stage.pth"))
     following = build(golden, load=False)

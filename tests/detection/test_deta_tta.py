@@ -1,4 +1,4 @@
-"""The test-time augmentation config through the runner, with a tiny detector and generated images."""
+"""The test-time augmentation config runs with a tiny detector and generated images."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def test_augmented_test_runs(tmp_path):
-    """All that differs from the published one is the size of model and images."""
+    """Only the sizes of model and images differ from the published config."""
     tiny = Config.fromfile(CONFIGS / "shapes_deta_pe_tiny.py")
     config = load_config(CONFIGS / "coco_deta_pe_g14_1824_tta.py", dict(image_size=128))
     drop_pretrained(tiny.model)

@@ -1,4 +1,4 @@
-"""The made-up data of the metrics' tests are hard enough."""
+"""The generated data of the metric tests cover all cases."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The LVIS detectors' classification loss."""
+"""Classification loss of the LVIS detectors."""
 
 import json
 import math

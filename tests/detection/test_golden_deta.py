@@ -1,4 +1,4 @@
-"""DETA as our configs set it up, against recordings of the published detector."""
+"""DETA, built from our configs, against recordings of the published detector."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def our_name(recorded):
 
 @pytest.fixture(scope="module")
 def outputs():
-    """Per recording, computed once: the recording, the model, its levels and what its transformer gives the head."""
+    """Compute once per recording: the model, its pyramid levels and the inputs of its head."""
     known = {}
 
     def of(path):

@@ -28,7 +28,7 @@ def data_preprocessor(config, image_size):
 
 @by_recording("deta_inputs*.npz")
 def test_golden_inputs(path, tmp_path):
-    """From image files to the normalized, padded batch, by the config's own pipeline and preprocessor."""
+    """The config's pipeline and preprocessor produce the recorded normalized, padded batch."""
     golden = Recording(path)
     size = golden.config["image_size"]
     config = load_config(CONFIGS / OFFICIAL, dict(image_size=size))
@@ -51,7 +51,7 @@ def test_golden_inputs(path, tmp_path):
 
 @by_recording("deta_inputs*.npz")
 def test_golden_sizes(path):
-    """Sizes of images and of the views of augmented testing, of all published image sizes."""
+    """Image sizes and view sizes of test-time augmentation match for all published image sizes."""
     golden = Recording(path)
     originals = golden["sizes/original_wh"].tolist()
     for name in [name for name in golden.names if re.fullmatch(r"sizes/\d+_hw", name)]:
@@ -70,7 +70,7 @@ def test_golden_sizes(path):
 
 @by_recording("deta_tta_merge*.npz")
 def test_golden_tta_merge(path):
-    """From what the model gives for each view to the merged detections, by the config's model for augmented testing."""
+    """The config's test-time augmentation model merges the outputs of all views into the recorded detections."""
     golden = Recording(path)
     recorded, size = golden.config, tuple(golden.config["original_size"])
     config = Config.fromfile(CONFIGS / OFFICIAL)

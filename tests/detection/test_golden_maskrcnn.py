@@ -1,4 +1,4 @@
-"""Mask R-CNN as our configs set it up, against recordings of the published detectors."""
+"""Mask R-CNN, built from our configs, against recordings of the published detectors."""
 
 import numpy as np
 import pytest

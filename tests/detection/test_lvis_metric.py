@@ -1,4 +1,4 @@
-"""LVISMetric against the `lvis` package, and where that fails against known values."""
+"""LVISMetric against the `lvis` package, or against known values where that package fails."""
 
 import copy
 import gc

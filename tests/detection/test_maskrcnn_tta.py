@@ -26,7 +26,7 @@ def config():
 
 @pytest.fixture(scope="module")
 def checkpoint(config, tmp_path_factory):
-    """A detector whose untrained heads are unsure enough to find something."""
+    """Return a detector whose untrained heads have scores high enough for detections."""
     torch.manual_seed(0)
     init_default_scope("mmdet")
     model = MODELS.build(config.model)
@@ -42,7 +42,7 @@ def image():
 
 
 def views(config, *flips):
-    """A config whose augmentation shows the image once for each entry, mirrored where it is 1.0."""
+    """Return a config with one view per entry, horizontally flipped if the entry is 1.0."""
     config = Config(config.to_dict(), filename=config.filename)
     resizes = config.tta_pipeline[1].transforms
     resizes[0] = resizes[0][:1]
@@ -66,7 +66,7 @@ def test_one_plain_view_changes_nothing(config, checkpoint, image):
 
 
 def test_mirrored_view_sees_the_mirrored_image(config, checkpoint, image):
-    """Its detections are those of the mirrored image, put upright."""
+    """Its detections are those of the flipped image, flipped back."""
     mirrored = found(config, checkpoint, image[:, ::-1].copy(), tta=False)
     augmented = found(views(config, 1.0), checkpoint, image, tta=True)
     torch.testing.assert_close(mirrored.scores, augmented.scores)
@@ -76,7 +76,7 @@ def test_mirrored_view_sees_the_mirrored_image(config, checkpoint, image):
 
 
 def test_the_image_and_its_mirror_agree(config, checkpoint, image):
-    """With both views it does not matter which of the two is given."""
+    """With both views, the image and its flipped copy have the same detections."""
     both = views(config, 0.0, 1.0)
     one, other = found(both, checkpoint, image, tta=True), found(both, checkpoint, image[:, ::-1].copy(), tta=True)
     assert len(one) > 5
@@ -85,7 +85,7 @@ def test_the_image_and_its_mirror_agree(config, checkpoint, image):
 
 
 def test_sizes_and_batches(config, checkpoint, image):
-    """The config's own views, for images that run together."""
+    """Views of the config, for images of a batch."""
     detector = load_detector(config, checkpoint, device="cpu", tta=True)
     alone = [detector(one)[0].pred_instances for one in (image, image[:64])]
     together = [sample.pred_instances for sample in detector([image, image[:64]], batch_size=2)]

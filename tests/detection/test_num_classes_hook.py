@@ -1,4 +1,4 @@
-"""Models and data sets that know other classes are refused before a run."""
+"""Models and data sets with different classes are refused before a run."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""NMS of Mask R-CNN's heads separates levels and classes exactly."""
+"""NMS in Mask R-CNN's heads separates levels and classes exactly."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def crowd(seed=0, count=3000):
 
 
 def by_group(boxes, scores, groups, threshold):
-    """Indices that NMS of each group alone keeps, best first."""
+    """Return the indices kept by NMS of each group separately, best first."""
     kept = [(groups == i).nonzero().flatten() for i in groups.unique()]
     kept = torch.cat([part[nms(boxes[part], scores[part], threshold)] for part in kept])
     return kept[scores[kept].argsort(descending=True)]

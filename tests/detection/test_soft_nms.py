@@ -1,4 +1,4 @@
-"""Soft-NMS against the plain loop."""
+"""Soft-NMS against a plain loop."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Distillation of a tower into one of another width."""
+"""Distillation into a student of another width."""
 
 import pytest
 import torch

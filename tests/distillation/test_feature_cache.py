@@ -1,4 +1,4 @@
-"""The feature cache with files that it did not write."""
+"""Feature cache, including damaged and foreign files."""
 
 import os
 

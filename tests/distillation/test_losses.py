@@ -1,4 +1,4 @@
-"""Losses against their formulas, written again in NumPy."""
+"""Losses against independent implementations in NumPy."""
 
 import numpy as np
 import pytest

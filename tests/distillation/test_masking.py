@@ -1,4 +1,4 @@
-"""Masks of patches in blocks."""
+"""Block-wise masks of patches."""
 
 import pytest
 import torch

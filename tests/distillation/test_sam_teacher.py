@@ -1,4 +1,4 @@
-"""The direct way to SAM's logits against sam2's own classes, with random weights."""
+"""The efficient decoder of SAM's logits against sam2's own classes, with random weights."""
 
 from types import SimpleNamespace
 
@@ -29,7 +29,7 @@ def rounding(logits, choices):
 
 @pytest.fixture(scope="module")
 def long_way():
-    """Full-size logits of all points through sam2's own predictor, with the masks of the highest predicted IoU."""
+    """Compute full-size logits of all points with sam2's predictor: the masks with the highest predicted IoU."""
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
     teacher = SAMTeacher("t", None, image_size=SIDE, points_per_side=4)

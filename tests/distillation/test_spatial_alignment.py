@@ -1,4 +1,4 @@
-"""The aligner: what it loads, what it trains, what counts in its losses."""
+"""SpatialAligner: loading, trained parameters and losses."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def total(result):
 
 
 def test_student_is_the_core_tower_with_layer_scale(core):
-    """The file's head stays out, its class token comes in, LayerScale is new; student and teacher start the same."""
+    """The head is not loaded, the class token is, LayerScale is added; student and teacher are equal initially."""
     model = make_aligner(core)
     state, file = model.backbone.state_dict(), torch.load(core)
     scales = {key for key in state if key.endswith("gamma")}
@@ -99,7 +99,8 @@ def test_masked_patches_are_not_seen(core):
 
 
 def test_the_mask_token_stands_for_a_patchs_embedding(core):
-    """Before positions and ``ln_pre``: a gray patch's embedding, in all places, gives a gray image's tokens."""
+    """It replaces embeddings before positions and ``ln_pre``: with that of a gray patch, tokens are those of a "
+    "gray image."""
     model = make_aligner(core).eval()
     gray = torch.full((1, 3, 64, 64), 0.3)
     token = model.backbone.conv1(gray * 2 - 1)[0, :, 0, 0]

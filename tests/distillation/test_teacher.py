@@ -1,4 +1,4 @@
-"""Frozen teachers, and features of theirs that are kept."""
+"""Frozen teachers and cached features."""
 
 import pytest
 import torch

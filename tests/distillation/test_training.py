@@ -1,4 +1,4 @@
-"""Training runs of the aligner: logs, resuming, and what stops them."""
+"""Training runs of SpatialAligner: logs, resuming and errors."""
 
 import json
 from copy import deepcopy
@@ -69,7 +69,7 @@ def logged(work_dir):
 
 
 def test_resumed_training_is_the_uninterrupted_one(tmp_path, images):
-    """Masks and dropped paths come by the step's seed, moments from the checkpoint, teachers from their own files."""
+    """Masks and dropped paths depend on the step's seed; moments are in the checkpoint, teachers in their own files."""
     pytest.importorskip("timm")
     whole = make_runner(tmp_path, images, "whole", max_iters=8).train()
     make_runner(tmp_path, images, "parts", max_iters=4).train()
@@ -149,7 +149,7 @@ def test_students_have_their_teachers_grid_and_the_published_form(path):
 
 
 def test_a_sharded_student_learns_the_same(tmp_path):
-    """FSDP 2 and LAMB, with one process: teachers stay whole, and pictures can be drawn."""
+    """FSDP 2 and LAMB with one process: teachers are not sharded, and figures can be drawn."""
     pytest.importorskip("timm")
     core = write_core(tmp_path)
     images = photos()

@@ -1,4 +1,4 @@
-"""Whatever interrupts a save, the run has a complete checkpoint and knows it."""
+"""If saving is interrupted, ``last_checkpoint`` still names a complete checkpoint."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ from pe_dense.utils.errors import ConfigError
 
 
 def break_save(monkeypatch, number):
-    """Let the `number`-th save stop in the middle of its file, as a kill does."""
+    """Interrupt the `number`-th save in the middle of its file, as a kill does."""
     count, save = iter(range(1, 100)), torch.save
 
     def half(content, file):

@@ -1,4 +1,4 @@
-"""Reading configs and changing them."""
+"""Load configs and apply options."""
 
 import inspect
 import re
@@ -72,7 +72,7 @@ def test_misspelt_option(options, message):
 
 
 def test_top_level_keys_are_those_that_a_run_reads():
-    """Arguments of MMEngine's runner, what it reads of the config itself, and what this project adds."""
+    """They are arguments of MMEngine's runner, other keys that it reads, and keys of this project."""
     assert set(inspect.signature(Runner.__init__).parameters) - {"self", "cfg"} == RUNNER_ARGUMENTS
     source = inspect.getsource(sys.modules[Runner.__module__])
     assert set(re.findall(r"self\.cfg\.get\(\s*'(\w+)'", source)) == RUNNER_READS

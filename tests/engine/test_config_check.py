@@ -1,4 +1,4 @@
-"""Options and dicts of a config are checked before a model is built."""
+"""Check options and dicts of a config before a model is built."""
 
 import re
 from pathlib import Path

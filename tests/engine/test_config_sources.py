@@ -1,4 +1,4 @@
-"""Which file sets a key of a config, and how a resolved config is printed."""
+"""Find the file that sets a key of a config, and print resolved configs."""
 
 import re
 from pathlib import Path
@@ -42,7 +42,7 @@ def test_every_key_has_a_source(path):
 
 
 def sources_in(text):
-    """Keys and the comments above them."""
+    """Return keys and the comments above them."""
     return {key: files for files, key in re.findall(r"^# set by (.*)\n(\w+) = ", text, re.MULTILINE)}
 
 

@@ -1,4 +1,4 @@
-"""Samples that depend on seed and place alone, and what is said of data workers that fail."""
+"""Samples depend only on seed and position; failed data workers have clear errors."""
 
 import os
 import random
@@ -27,7 +27,7 @@ from pe_dense.utils.errors import ConfigError
 
 @DATASETS.register_module(name="DrawsForTests", force=True)
 class Draws(Dataset):
-    """Each sample: its index, and a draw of each RNG."""
+    """Data set whose samples are the index and one random number of each RNG."""
 
     metainfo = dict(classes=("a",))
     shape = (4,)
@@ -97,7 +97,7 @@ def test_validation_begins_anew_with_each_pass():
 
 
 def test_processes_take_turns_in_one_order(monkeypatch):
-    """Two processes load what one would load, with the same augmentation."""
+    """Two processes together load the samples of one process, with the same augmentation."""
     alone = torch.cat(batches(loader(), 4))
     for rank in (0, 1):
         monkeypatch.setattr("mmengine.dataset.sampler.get_dist_info", lambda rank=rank: (rank, 2))
@@ -106,7 +106,7 @@ def test_processes_take_turns_in_one_order(monkeypatch):
 
 
 def test_other_batch_samplers_are_resumed_without_loading(monkeypatch):
-    """As mmdet's that groups images by aspect ratio."""
+    """Example: mmdet's sampler that groups images by aspect ratio."""
 
     class Pairs(BatchSampler):
         def __iter__(self):
@@ -140,7 +140,7 @@ def test_the_main_process_keeps_its_rng():
 
 
 def test_a_run_without_a_seed_resumes_with_the_first_ones(tmp_path):
-    """The loader exists before the checkpoint is read, in which the seed is."""
+    """The loader is built before the seed is read from the checkpoint."""
     runner = make_runner(tmp_path, max_iters=4, resume=None)
     runner.train()
     again = make_runner(tmp_path, max_iters=6, resume="auto")

@@ -1,4 +1,4 @@
-"""Two processes, without a GPU: whole models, sharded models, and checkpoints that both read."""
+"""Two processes without a GPU: DDP, FSDP, and checkpoints that both can load."""
 
 import re
 import subprocess
@@ -41,7 +41,7 @@ def train(config, *options):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Six steps of a whole model; three of a sharded one and, resumed, three more."""
+    """Run six steps with DDP; three with FSDP and, resumed, three more."""
     folder = tmp_path_factory.mktemp("distributed")
     longer = write_config(folder, name="longer", max_iters=6, **OPTIONS)
     validated = write_config(folder, name="validated", max_iters=3, validate=True, **OPTIONS)

@@ -1,4 +1,4 @@
-"""Averaged weights: evaluated, saved and resumed."""
+"""EMA weights are evaluated, saved and resumed."""
 
 import pytest
 import torch
@@ -74,7 +74,7 @@ def test_a_run_without_average_gets_one_on_resuming(tmp_path):
 
 
 def test_what_is_never_trained_is_not_copied(tmp_path):
-    """Modules that a model hides from its state, in whichever container, and parameters without gradients."""
+    """Modules excluded from the state dict, in any container, and parameters without gradients are shared."""
     runner = make_runner(tmp_path, ema=0.25, max_iters=2)
     hidden = [torch.nn.Linear(2, 2) for _ in range(3)]
     runner.model._one, runner.model._more = [hidden[0]], dict(a=(hidden[1],))

@@ -1,4 +1,4 @@
-"""Meeting other processes, and options that need or exclude them."""
+"""Launchers of distributed runs, and options that require or exclude them."""
 
 import os
 
@@ -20,7 +20,7 @@ LAUNCHERS = dict(
 
 @pytest.fixture
 def environment(monkeypatch):
-    """No launcher's, without a GPU; what the code sets is undone."""
+    """Remove launcher variables and hide GPUs; restore the environment afterwards."""
     for names in LAUNCHERS.values():
         for name in (*names, "MASTER_PORT"):
             monkeypatch.setenv(name, "")

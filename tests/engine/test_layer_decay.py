@@ -1,4 +1,4 @@
-"""Learning rates by depth."""
+"""Layer-wise learning-rate decay."""
 
 import pytest
 import torch

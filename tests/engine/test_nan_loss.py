@@ -1,4 +1,4 @@
-"""Runs end at the first NaN or infinite loss or gradient, whatever they train."""
+"""Runs of all tasks end at the first NaN or infinite loss or gradient."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from pe_dense.engine.hooks.nan_loss import NonFiniteLossError, image_paths
 
 
 class Spoil(torch.autograd.Function):
-    """Pass a value on, and spoil its gradient."""
+    """Identity with a corrupted gradient."""
 
     @staticmethod
     def forward(ctx, value, gradient):
@@ -66,7 +66,7 @@ def test_large_gradients_are_no_fault(tmp_path):
 
 
 def test_what_is_no_loss_may_be_nan(tmp_path):
-    """As an accuracy over no pixels."""
+    """Example: the accuracy over no pixels."""
     spoiled(tmp_path, lambda r: dict(r, accuracy=torch.tensor(torch.nan))).train()
 
 

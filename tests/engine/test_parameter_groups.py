@@ -1,4 +1,4 @@
-"""Which parameters learn at which rate, told without data or weights."""
+"""List parameter groups and learning rates without data or weights."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Missing data is named before a run begins."""
+"""Missing data is reported before a run starts."""
 
 import json
 from contextlib import nullcontext
@@ -128,7 +128,7 @@ def test_empty_annotations(tmp_path, annotations, classes, wrapper):
     ("size", "orientation", "fits"), [((30, 20), 1, True), ((20, 30), 6, True), ((60, 40), 1, False)]
 )
 def test_images_of_another_size_than_annotated(tmp_path, size, orientation, fits):
-    """A camera's turned picture is annotated as it is shown: 30 x 20."""
+    """An image with an EXIF rotation is annotated as displayed: 30 x 20."""
     write_coco(tmp_path, annotations=2)
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -1,4 +1,4 @@
-"""Resuming: from the newest undamaged checkpoint, or not at all."""
+"""Resume from the newest undamaged checkpoint, or raise an error."""
 
 import pytest
 import torch

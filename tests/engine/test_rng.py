@@ -1,4 +1,4 @@
-"""What a step draws depends on the seed, the step and the process alone."""
+"""Random numbers of a step depend only on the seed, the step and the process."""
 
 import random
 

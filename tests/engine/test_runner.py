@@ -1,4 +1,4 @@
-"""Loading models strictly, resuming, and not overwriting runs."""
+"""Load models strictly, resume, and do not overwrite runs."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT at any moment of a run: a checkpoint of the last iteration, and the exit status of a shell."""
+"""SIGTERM and SIGINT at any time: a checkpoint of the last iteration is saved, with a shell's exit status."""
 
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ MOMENTS = ("before_train_iter", "after_train_iter", "before_save_checkpoint", "b
 
 
 class Signal(Hook):
-    """Sends a signal to the process at a moment of an iteration."""
+    """Hook that sends a signal to the process at a given point of an iteration."""
 
     def __init__(self, moment, number, iteration):
         def send(runner, *args, **kwargs):
@@ -125,7 +125,7 @@ def test_a_signal_before_the_first_iteration_leaves_no_checkpoint(tmp_path):
 
 
 def test_processes_stop_together(monkeypatch):
-    """One process got a signal; another learns of it before the same iteration."""
+    """If one process receives a signal, all stop before the same iteration."""
     monkeypatch.setattr(stop_module, "all_reduce", lambda value, op: value.fill_(int(signal.SIGTERM)))
     runner = SimpleNamespace(world_size=2, iter=3, optim_wrapper=SimpleNamespace(_accumulative_counts=1))
     with pytest.raises(StopRun) as stopped:

@@ -1,4 +1,4 @@
-"""Two runs never write to one folder."""
+"""Two runs never write to the same folder."""
 
 import json
 import os
@@ -23,7 +23,7 @@ sys.stdin.read()
 
 @pytest.fixture
 def other(tmp_path):
-    """Another process that has the folder."""
+    """Start another process that locks the folder."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

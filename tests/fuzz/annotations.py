@@ -1,4 +1,4 @@
-"""Spoil annotation files at random and check that each is repaired and usable, or refused with one line.
+"""Fuzz annotation files: each must be repaired and usable, or refused with a one-line error.
 
     python tests/fuzz/annotations.py --rounds 10000 --seed 0
 
@@ -73,7 +73,7 @@ def valid_content(rng: random.Random) -> dict:
 
 
 def places(value, depth: int = 0):
-    """All (container, key) of a content, those deep in masks less often."""
+    """List all (container, key) pairs of a content; those deep in masks are sampled less often."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in list(items):
         yield value, key
@@ -82,7 +82,7 @@ def places(value, depth: int = 0):
 
 
 def spoil(content: dict, rng: random.Random) -> str:
-    """Change one place of a content; says what was done."""
+    """Change one value of a content; return a description of the change."""
     part = rng.choice(["images", "annotations", "annotations", "annotations", "categories", ""])
     candidates = list(places(content[part] if part and isinstance(content.get(part), list) else content))
     if not candidates:
@@ -115,7 +115,7 @@ def spoil(content: dict, rng: random.Random) -> str:
 
 
 def use(path: Path, masks: bool) -> str:
-    """Read a file as training and evaluation do; gives 'repaired' or 'unchanged'."""
+    """Read a file as training and evaluation do; return 'repaired' or 'unchanged'."""
     import numpy as np
     from mmdet.datasets.transforms import LoadAnnotations
 

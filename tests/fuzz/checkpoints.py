@@ -1,4 +1,4 @@
-"""Spoil checkpoints and read them: python tests/fuzz/checkpoints.py --rounds 1000 --seed 0
+"""Fuzz checkpoints: python tests/fuzz/checkpoints.py --rounds 1000 --seed 0
 
 Every round takes a good file, spoils its objects or its bytes, and gives it to one of the readers. A round passes if
 the reader refuses the file by a user error of one line, or if what it loads equals the good content. Anything else is
@@ -48,11 +48,11 @@ CLASSES = dict(classes=["cat", "dog"], palette=[[0, 0, 0], [9, 9, 9]])
 
 
 class Changed(Exception):
-    """A reader accepted a spoiled file and loaded something else."""
+    """A reader accepted a corrupted file and loaded different content."""
 
 
 def plain_values(chance: random.Random):
-    """Values of every type that a checkpoint can contain, none of which is right anywhere."""
+    """Return invalid values of every type that a checkpoint can contain."""
     return chance.choice(
         [
             None,
@@ -84,7 +84,7 @@ def plain_values(chance: random.Random):
 
 
 def spoil_tensor(value: torch.Tensor, chance: random.Random):
-    """A tensor of another type or shape, or with a value that is not finite."""
+    """Return a tensor with another dtype or shape, or with a non-finite value."""
     how = chance.randrange(8)
     if how == 0 and value.is_floating_point() and value.numel():
         value = value.clone()
@@ -106,7 +106,7 @@ def spoil_tensor(value: torch.Tensor, chance: random.Random):
 
 
 def entries(value, path=()):
-    """Containers and keys of everything within a checkpoint."""
+    """List the containers and keys of all values in a checkpoint."""
     items = []
     if isinstance(value, dict):
         items = list(value.items())
@@ -118,7 +118,7 @@ def entries(value, path=()):
 
 
 def spoil_objects(content, chance: random.Random) -> str:
-    """Change, remove, rename or add an entry; returns what was done."""
+    """Change, remove, rename or add an entry; return a description."""
     found = list(entries(content))
     if not found:
         return "nothing left"
@@ -171,7 +171,7 @@ def spoil_bytes(data: bytes, chance: random.Random) -> tuple[bytes, str]:
 
 
 def spoil_archive(data: bytes, chance: random.Random) -> tuple[bytes, str]:
-    """Write the records anew: compressed, cut, missing, or spoiled with a CRC that fits."""
+    """Rewrite the records: compressed, truncated, missing, or corrupted with a matching CRC."""
     out, how = io.BytesIO(), chance.choice(["compress", "pickle", "missing", "shorter", "twice"])
     method = zipfile.ZIP_DEFLATED if how == "compress" else zipfile.ZIP_STORED
     with zipfile.ZipFile(io.BytesIO(data)) as source, zipfile.ZipFile(out, "w", method) as target:
@@ -288,7 +288,7 @@ class Targets:
 
 
 def spoiled_file(name: str, make, folder: Path, chance: random.Random) -> tuple[Path, str, bool]:
-    """Write a spoiled file; returns it, what was done, and whether content that loads may differ from the good one."""
+    """Write a corrupted file; return it, a description, and whether the loaded content may differ from the original."""
     content, what = make(), ""
     level = chance.choice(["objects", "objects", "bytes", "archive"])
     if name == "open" and chance.random() < 0.3:

@@ -1,4 +1,4 @@
-"""A short form of the annotation fuzzer with a fixed seed."""
+"""Short run of the annotation fuzzer with a fixed seed."""
 
 from fuzz.annotations import run
 

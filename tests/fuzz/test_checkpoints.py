@@ -1,4 +1,4 @@
-"""A short form of the fuzzer of checkpoints."""
+"""Short run of the checkpoint fuzzer."""
 
 from fuzz import checkpoints
 

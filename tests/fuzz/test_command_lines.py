@@ -1,4 +1,4 @@
-"""A short form of the fuzzer of command lines."""
+"""Short run of the command-line fuzzer."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Small annotated folders, as users bring them."""
+"""Small custom data sets."""
 
 import json
 from pathlib import Path

@@ -1,11 +1,11 @@
-"""A disk that is full after a number of bytes."""
+"""Simulate a full disk."""
 
 import errno
 import os
 
 
 def fail_writes_after(monkeypatch, limit, code=errno.ENOSPC):
-    """Let all writes of :mod:`pe_dense.utils.atomic_write` together take `limit` bytes and then fail."""
+    """Make writes of :mod:`pe_dense.utils.atomic_write` fail after `limit` bytes in total."""
     write, written = os.write, 0
 
     def limited(fileno, content):

@@ -1,4 +1,4 @@
-"""The smallest training run: a linear layer on eight vectors."""
+"""Minimal training run: a linear layer on eight vectors."""
 
 from itertools import count
 

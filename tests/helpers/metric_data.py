@@ -1,4 +1,4 @@
-"""Made-up ground truth and detections for the metrics' tests and benchmark.
+"""Generate ground truth and detections for the tests and benchmark of metrics.
 
 Notation: W, H are an image's width and height in pixels, boxes are ``x y w h`` in pixels.
 """
@@ -11,7 +11,7 @@ _DIRECTIONS = np.linspace(0, 2 * np.pi, 14, endpoint=False)
 
 
 def _polygon(rng: np.random.Generator, box: np.ndarray) -> list[float]:
-    """A star-shaped polygon that about fills a box."""
+    """Return a star-shaped polygon that approximately fills a box."""
     x, y, w, h = box
     radius = rng.uniform(0.7, 1, len(_DIRECTIONS)) / 2
     points = np.stack([x + w * (0.5 + radius * np.cos(_DIRECTIONS)), y + h * (0.5 + radius * np.sin(_DIRECTIONS))], 1)
@@ -25,7 +25,7 @@ def _boxes(rng: np.random.Generator, count: int, width: int, height: int) -> np.
 
 
 def _segmentation(rng: np.random.Generator, box: np.ndarray, height: int, width: int):
-    """A mask in one of the three forms that files use, and its area in pixels."""
+    """Return a mask in one of the three formats of annotation files, and its area in pixels."""
     polygon = _polygon(rng, box)
     code = mask_api.merge(mask_api.frPyObjects([polygon], height, width))
     area = float(mask_api.area(code))
@@ -86,7 +86,7 @@ def make_ground_truth(
 
 
 def make_predictions(content: dict, *, per_image: int, seed: int = 1) -> list[dict]:
-    """Detections as mmdet hands them to a metric, with masks as run-length codes.
+    """Generate detections in mmdet's format, with masks as run-length codes.
 
     A third sits near annotations, a third anywhere but with a category that counts in the image (annotated, or
     verified absent), a third anywhere with any category. Scores are coarse, so that many are equal. Every fifth
@@ -135,7 +135,7 @@ def make_predictions(content: dict, *, per_image: int, seed: int = 1) -> list[di
 
 
 def add_degenerate_shapes(content: dict, samples: list[dict], *, seed: int) -> None:
-    """Give some annotations and detections no area, in place.
+    """Set the area of some annotations and detections to zero, in place.
 
     Annotations: a seventh has an ``area`` of 0, a box without width, or an empty mask (the latter two with an area of
     0 or not); another seventh has ``ignore`` set; those of the first annotated category all have an area of 0.
@@ -168,7 +168,7 @@ def add_degenerate_shapes(content: dict, samples: list[dict], *, seed: int) -> N
 
 
 def as_results(content: dict, samples: list[dict], iou_type: str) -> list[dict]:
-    """The detections in the form that `lvis` and `pycocotools` take: one dict each.
+    """Convert detections to the format of `lvis` and `pycocotools`: one dict each.
 
     Masks go without their boxes, else both packages would take a box's area for the mask's.
     """

@@ -1,4 +1,4 @@
-"""One of two processes: trains and evaluates, and writes what came out. Arguments: folder for the results."""
+"""One of two processes that train and evaluate a probe. Argument: folder for the results."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ METRICS = dict(
 
 
 def evaluate(task, indices):
-    """Numbers of a sweep on some images, one at a time."""
+    """Evaluate a sweep on some images, one at a time."""
     model, metric = build(task, "Sweep", (1, 2)).eval(), METRICS[task]
     metric.dataset_meta = dict(classes=tuple(map(str, range(CLASSES))))
     for index in indices:

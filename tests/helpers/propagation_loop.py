@@ -1,4 +1,4 @@
-"""Label propagation pixel by pixel, and with all pairs of patches at once: plain, for comparison."""
+"""Reference implementations of label propagation: patch by patch, and with all pairs of patches."""
 
 import torch
 
@@ -20,7 +20,7 @@ def propagate_loop(queries, keys, labels, *, radius, topk, temperature):
 
 
 def propagate_dense(queries, keys, labels, *, radius, topk, temperature):
-    """The same with a matrix of all patches by all patches of the context."""
+    """Same as above with a matrix of all patches by all context patches."""
     height, width, _ = queries.shape
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     rows, columns = rows.flatten().to(queries.device), columns.flatten().to(queries.device)

@@ -1,8 +1,8 @@
-"""The tower that a detector's recording was made with, as a part of a config."""
+"""Config of the tower that a detector's recording was made with."""
 
 
 def recorded_tower(recorded):
-    """Changes of a config's ``backbone`` for a recording's ``config``."""
+    """Return changes of a config's ``backbone`` for a recording's ``config``."""
     vit = recorded["vit"]
     return dict(
         arch=dict(

@@ -1,4 +1,4 @@
-"""The model that a DETA recording was made with, from our configs."""
+"""Build the model of a DETA recording from our configs."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def build(golden, load=True, **head):
-    """The model of the COCO config, with the sizes of a recording; entries of ``head`` change the head's."""
+    """Build the model of the COCO config with the sizes of a recording; ``head`` changes options of the head."""
     recorded, vit = golden.config, golden.config["vit"]
     config = Config.fromfile(CONFIGS / "coco_deta_pe_g14_1824.py").model
     queries, nms = recorded["num_queries"], dict(type="nms", iou_threshold=recorded["nms_iou"])

@@ -1,4 +1,4 @@
-"""The model that a Mask R-CNN recording was made with, from our configs."""
+"""Build the model of a Mask R-CNN recording from our configs."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def build(golden):
-    """The model of the LVIS or COCO config, with the sizes of a recording."""
+    """Build the model of the LVIS or COCO config with the sizes of a recording."""
     recorded, vit = golden.config, golden.config["vit"]
     config = Config.fromfile(CONFIGS / f"{'lvis' if recorded['use_sigmoid_ce'] else 'coco'}_maskrcnn_pe_g14.py").model
     classes, channels, size = recorded["num_classes"], recorded["fpn_channels"], recorded["img_size"]

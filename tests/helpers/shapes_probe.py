@@ -1,4 +1,4 @@
-"""Shapes configs of probes in a few steps, on a tower with random weights in a file."""
+"""Short shapes configs of probes, with a tower file of random weights."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ GENERATOR = dict(num_train=6, num_val=5, image_size=64)
 
 
 def small_config(name, folder, **options):
-    """A shapes config that learns for four steps of two images, with data and tower in ``folder``."""
+    """Return a shapes config with four steps of two images, and data and tower in ``folder``."""
     config = load_config(CONFIGS / f"{name}.py", {"data_root": str(folder / "shapes")})
     for split in ("train", "val", "test"):
         loader = config[f"{split}_dataloader"]
@@ -31,7 +31,7 @@ def small_config(name, folder, **options):
 
 
 def write_demo_tower(config, path):
-    """Weights as `make demo` would leave them, but random."""
+    """Write random weights in the place where `make demo` writes trained ones."""
     if not path.exists():
         torch.manual_seed(7)
         tower = dict(config.model.backbone, type="pe_dense.PETower", out_indices=(-1,), init_cfg=None)

@@ -1,4 +1,4 @@
-"""Soft-NMS as a plain loop over the best remaining box, and boxes to try it on."""
+"""Reference implementation of soft-NMS as a loop, and boxes to test it."""
 
 import torch
 from torchvision.ops import box_iou

@@ -1,4 +1,4 @@
-"""Alignment small enough for a test: a Core tower of four blocks, and SAM 2.1 of 0.3 s."""
+"""Tiny Spatial alignment: a Core tower of four blocks, and a SAM 2.1 that runs in 0.3 s."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ TINY_SAM = [
 
 
 def write_core(folder, **fields):
-    """A Core tower's file, with everything that such files hold."""
+    """Write a file of a Core tower with all keys of published files."""
     torch.manual_seed(0)
     tower = PETower(dict(CORE, **fields))
     for block in tower.transformer.resblocks:
@@ -40,7 +40,7 @@ def write_core(folder, **fields):
 
 
 def aligner_config(checkpoint, **changes):
-    """By default without SAM."""
+    """Return the config of the aligner, by default without SAM."""
     config = dict(
         type="pe_dense.SpatialAligner",
         image_size=64,
@@ -61,7 +61,7 @@ def aligner_config(checkpoint, **changes):
 
 
 def make_aligner(checkpoint, **changes):
-    """Ready to train."""
+    """Build an initialized aligner."""
     if changes.get("locality_weight"):
         pytest.importorskip("sam2")
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""CLIP models small enough for a test, made or recorded."""
+"""Tiny CLIP models: random, or from recordings."""
 
 import torch
 
@@ -19,7 +19,7 @@ TEXT = dict(context_length=16, width=32, heads=2, layers=2, output_dim=16)
 
 
 def tiny_clip(**changes):
-    """Random weights of a fixed seed, biases included; ``changes`` are fields of the image tower."""
+    """Build a model with random weights and biases of a fixed seed; ``changes`` are fields of the image tower."""
     torch.manual_seed(0)
     model = CLIP(dict(VISION, **changes), TEXT).eval()
     with torch.no_grad():
@@ -30,7 +30,7 @@ def tiny_clip(**changes):
 
 
 def recorded_state(golden):
-    """The state dict with the whole token embedding, of which only the used rows are recorded."""
+    """Return the state dict with a full-size token embedding; recordings only contain its used rows."""
     rows = golden["token_embedding_rows/weight"]
     weight = torch.zeros(golden.config["text"]["vocab_size"], rows.shape[1])
     weight[golden["token_embedding_rows/ids"]] = rows

@@ -1,4 +1,4 @@
-"""Probes on a tower of three small blocks with random weights, and batches for them."""
+"""Tiny probes on a tower of three blocks with random weights, and batches for them."""
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -20,14 +20,14 @@ HEADS = dict(
 
 
 def write_tower(path, seed=1):
-    """A file with a tower's weights."""
+    """Write the weights of a tower to a file."""
     torch.manual_seed(seed)
     torch.save(PETower(ARCH).state_dict(), path)
     return path
 
 
 def model_config(task, kind, taps, weights=None, **changes):
-    """Config of a 'Probe' or a 'Sweep'."""
+    """Return the config of a 'Probe' or a 'Sweep'."""
     config = ConfigDict(
         type=f"pe_dense.{'Segmentation' if task == 'segmentation' else 'Depth'}{kind}",
         data_preprocessor=dict(
@@ -53,7 +53,7 @@ def model_config(task, kind, taps, weights=None, **changes):
 
 
 def build(task, kind, taps, weights=None, seed=0, **changes):
-    """A model, started as by a run of this seed."""
+    """Build a model, initialized as in a run with this seed."""
     init_default_scope("mmseg")
     torch.manual_seed(seed)
     model = MODELS.build(Config(dict(model=model_config(task, kind, taps, weights, **changes))).model)
@@ -62,7 +62,7 @@ def build(task, kind, taps, weights=None, seed=0, **changes):
 
 
 def batch(task, size=(16, 16), count=2, seed=3):
-    """A batch as data sets give it."""
+    """Return a batch in the format of the data sets."""
     generator = torch.Generator().manual_seed(seed)
     data = dict(inputs=[], data_samples=[])
     for _ in range(count):

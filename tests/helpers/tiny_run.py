@@ -1,4 +1,4 @@
-"""Training runs small enough for a test: their config and what they logged."""
+"""Tiny training runs: config and logged values."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def shrink(dataset):
 
 
 def logged(work_dir, *keys):
-    """What a run logged: {step: values of keys}; a resumed run's later log wins."""
+    """Return the logged values, {step: values of keys}; those of a resumed run replace earlier ones."""
     steps = {}
     for path in sorted(Path(work_dir).glob("*/vis_data/scalars.json")):
         for line in path.read_text().splitlines():

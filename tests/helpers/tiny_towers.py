@@ -1,4 +1,4 @@
-"""Towers small enough for a test, and photos for them."""
+"""Tiny towers and images for them."""
 
 import io
 
@@ -14,7 +14,7 @@ ARCH = dict(
 
 
 def tiny_tower(**options):
-    """Three blocks with random weights of a fixed seed; random biases, too, so that nothing is zero."""
+    """Build a tower of three blocks with random weights and biases of a fixed seed."""
     torch.manual_seed(0)
     tower = PETower(**{"arch": ARCH} | options).eval()
     with torch.no_grad():
@@ -24,7 +24,7 @@ def tiny_tower(**options):
 
 
 def photo_file(size=(64, 48), seed=0, kind="PNG", **options):
-    """The content of an image file: colored clouds."""
+    """Return the content of an image file with smooth random colors."""
     pixels = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
     content = io.BytesIO()
     Image.fromarray(pixels).resize(size).save(content, kind, **options)

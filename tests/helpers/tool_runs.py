@@ -1,4 +1,4 @@
-"""Running the tools as a user does."""
+"""Run the tools in a separate process, as a user does."""
 
 import io
 import runpy
@@ -13,7 +13,7 @@ CONFIG = ROOT / "configs" / "shapes_maskrcnn_pe_tiny.py"
 
 
 def run_tool(name, *arguments, **options):
-    """Run a tool as a user does, from the project's folder."""
+    """Run a tool in a separate process, in the project's folder."""
     command = [sys.executable, f"tools/{name}.py", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **options)
 

@@ -1,4 +1,4 @@
-"""Tiny videos in DAVIS's layout, to be spoilt."""
+"""Tiny videos in DAVIS's layout."""
 
 import numpy as np
 from PIL import Image

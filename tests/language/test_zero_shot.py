@@ -203,7 +203,7 @@ def write_webdataset(root, count=6):
 
 
 def test_clip_benchmark(model, folder, tmp_path, monkeypatch):
-    """Zero-shot classification of a web data set end to end by the package, with this project's own figures."""
+    """The clip-benchmark package evaluates zero-shot classification with the same results as this package."""
     pytest.importorskip("clip_benchmark")
     from pe_dense.language import clip_benchmark
 

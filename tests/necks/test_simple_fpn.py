@@ -1,4 +1,4 @@
-"""The simple feature pyramid (its numbers are held by the recordings in tests/backbones/test_golden.py)."""
+"""Simple feature pyramid; its values are compared with recordings in tests/backbones/test_golden.py."""
 
 import pytest
 import torch

@@ -1,3 +1,3 @@
-"""The stand-in must be known before a test module imports ``mmcv.ops``."""
+"""Install the replacement of ``mmcv._ext`` before a test module imports ``mmcv.ops``."""
 
 import pe_dense  # noqa: F401

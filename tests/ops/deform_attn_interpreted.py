@@ -1,4 +1,4 @@
-"""Runs deformable attention's Triton kernels on the CPU, by Triton's interpreter, and prints how far off they are.
+"""Run the Triton kernels of deformable attention on the CPU in Triton's interpreter, and print their errors.
 
 A program of its own: Triton decides on the interpreter when it is imported. On stdout JSON, one entry per case: for
 the output and the gradients of value, locations and weights their types and their largest distance from the formula.
@@ -64,7 +64,7 @@ def distances(value, shapes, starts, locations, weights, grad):
 
 
 def not_finite():
-    """Whether a location that is not a number spoils its own query only, and stops nothing."""
+    """Return whether a NaN location only affects its own query."""
     value, shapes, starts, locations, weights, grad = inputs([(3, 5)])
     locations[0, 1, 0, 0, 0, 0], locations[0, 2, 0, 0, 0, 1] = float("nan"), float("inf")
     found = deform_attn_triton.forward(value, shapes, starts, locations, weights)

@@ -1,4 +1,4 @@
-"""Deformable attention's Triton kernels: interpreted on the CPU, compiled for GPUs, and when they are used."""
+"""Triton kernels of deformable attention: interpreted on the CPU, compiled for GPUs, and their selection."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ TOLERANCES = dict(float32=1e-6, float16=1e-3, bfloat16=8e-3)  # relative to the 
 
 @pytest.fixture(scope="module")
 def interpreted():
-    """What the interpreter gives, from a process of its own."""
+    """Return the interpreter's results from a separate process."""
     script = Path(__file__).with_name("deform_attn_interpreted.py")
     env = dict(os.environ, OMP_NUM_THREADS="1")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=env)
@@ -70,7 +70,7 @@ def test_kernels_compile(kernel):
 
 
 class TestChoice:
-    """Which implementation computes; `gpu` stands in for a tensor on one."""
+    """Selection of the implementation; `gpu` mocks a GPU tensor."""
 
     gpu = SimpleNamespace(is_cuda=True, dtype=torch.float32, device=torch.device("cuda", 0))
 

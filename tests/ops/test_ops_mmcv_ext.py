@@ -1,4 +1,4 @@
-"""How the stand-in gets into the import system, and what it says about operators that it does not offer."""
+"""Import hook of the replacement of ``mmcv._ext``, and the error of missing operators."""
 
 import os
 import subprocess

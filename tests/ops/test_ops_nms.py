@@ -127,7 +127,7 @@ def test_soft_nms_threshold(threshold, score):
 @pytest.mark.parametrize("method", [0, 1, 2])
 @pytest.mark.parametrize(("offset", "decimals", "seed"), [(0, None, 0), (1, None, 1), (0, 1, 2), (0, 1, 3), (1, 1, 4)])
 def test_soft_nms_against_loop(method, offset, decimals, seed):
-    """Scores with one decimal hold many equal ones: the order among those depends on the swaps."""
+    """Scores with one decimal have many ties, whose order depends on the swaps."""
     boxes, scores = random_boxes(50, seed, decimals)
     dets = torch.full((50, 5), -7.0)
     inds = softnms(boxes, scores, dets, 0.3, 0.4, 0.05, method, offset)

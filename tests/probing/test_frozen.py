@@ -1,4 +1,4 @@
-"""The frozen tower: no autograd, no parameters, loading and comparing."""
+"""FrozenTower: no autograd, no parameters, loading and comparison of weights."""
 
 import pytest
 import torch

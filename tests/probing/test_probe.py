@@ -1,4 +1,4 @@
-"""Probes ask the tower for their sizes; what contradicts it is refused."""
+"""Probes take their sizes from the tower; conflicting sizes are refused."""
 
 import pytest
 import torch

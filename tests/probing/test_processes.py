@@ -1,4 +1,4 @@
-"""Probes and their numbers in two processes."""
+"""Probes trained and evaluated in two processes."""
 
 import json
 import os

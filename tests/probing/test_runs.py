@@ -1,4 +1,4 @@
-"""Runs of probes and sweeps: what they leave behind, and what can be done with it."""
+"""Runs of probes and sweeps: their outputs and how to use them."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""A sweep is many single probes on one pass of the tower."""
+"""A sweep equals many single probes, with one forward pass of the tower."""
 
 import weakref
 
@@ -25,7 +25,7 @@ def optimizer(model, constructor="DefaultOptimWrapperConstructor", **options):
 
 
 def train(model, task, wrapper, steps=4):
-    """Log variables of some steps."""
+    """Return the log variables of some steps."""
     model.train()
     return [model.train_step(batch(task, seed=step), wrapper) for step in range(steps)]
 

@@ -1,4 +1,4 @@
-"""Mean IoU against numbers worked out by hand."""
+"""Mean IoU computed by hand."""
 
 import pytest
 import torch

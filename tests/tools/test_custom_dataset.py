@@ -1,4 +1,4 @@
-"""Data of one's own, through the tools."""
+"""Train and test on custom data with the tools."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A trained detector as a function."""
+"""Use a trained detector as a function."""
 
 from pathlib import Path
 

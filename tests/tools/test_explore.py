@@ -1,4 +1,4 @@
-"""tools/explore.py as a user runs it."""
+"""Run tools/explore.py in a separate process."""
 
 import http.client
 import io
@@ -22,7 +22,7 @@ def ignore_interrupts():
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("busy", [True, False])
 def test_signals_end_it_with_exit_code_0(ending, busy):
-    """Also while a backbone runs: the thread is not left to abort the process."""
+    """Also while a backbone runs: the running thread must not abort the process."""
     command = [sys.executable, "tools/explore.py", "PE-Spatial-T16-512=random", "--port", "0", "--device", "cpu"]
     pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with subprocess.Popen([*command, "--max-size", "1536"], cwd=ROOT, preexec_fn=ignore_interrupts, **pipes) as process:

@@ -13,7 +13,7 @@ from pe_dense.backbones.build import export_tower, fitting_names, fold_layer_sca
 
 @pytest.fixture
 def run(tmp_path):
-    """A student away from its start, and its checkpoint as the runner writes it."""
+    """Return a student with changed weights, and its checkpoint as written by the runner."""
     model = make_aligner(write_core(tmp_path)).eval()
     for number, parameter in enumerate(model.parameters()):
         parameter.data += 0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
@@ -25,7 +25,7 @@ def run(tmp_path):
 
 
 def test_the_file_gives_the_students_features(run, tmp_path):
-    """Drop path and mask are off, and what only training needs is gone."""
+    """Drop path and masking are disabled, and training-only parameters are removed."""
     model, folder = run
     out = tmp_path / "new" / "tower.safetensors"
     done = run_tool("export_tower", folder, out)
@@ -45,7 +45,7 @@ def test_the_file_gives_the_students_features(run, tmp_path):
 
 
 def test_names_are_the_published_ones(run, tmp_path):
-    """Of a Spatial tower with LayerScale, as recorded, and of its class token."""
+    """They are those of a recorded Spatial tower with LayerScale, and of its class token."""
     export_tower(run[1], tmp_path / "tower.pt")
     ours = {_in_block_0(key) for key in torch.load(tmp_path / "tower.pt")}
     (path,) = recordings("tower_spatial_g_like.npz")

@@ -1,4 +1,4 @@
-"""A run that was killed or stopped, and resumed, is the uninterrupted one, with augmented images and data workers.
+"""A run that was killed or stopped and resumed equals an uninterrupted one, with augmentation and data workers.
 
 This is the short form of tests/kill_and_resume.py, which tries more moments and tasks.
 """

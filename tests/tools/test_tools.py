@@ -1,4 +1,4 @@
-"""The tools, run as a user runs them."""
+"""Run the tools in separate processes, as a user does."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""tools/visualize_features.py, run as a user runs it."""
+"""Run tools/visualize_features.py in a separate process."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Videos are read in DAVIS's layout, and looked through before anything runs."""
+"""Read videos in DAVIS's layout, and check them before a run."""
 
 import numpy as np
 import pytest

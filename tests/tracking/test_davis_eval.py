@@ -1,4 +1,4 @@
-"""The metric over videos, taps and processes."""
+"""DavisMetric over videos, layers and processes."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_best_tap_and_all_of_them(root):
 
 
 def test_objects_of_all_videos_count_alike_once(root):
-    """A video that came from two processes, and the other order of videos, change nothing."""
+    """Duplicate videos from two processes and the order of videos do not change the values."""
     cat, dog = sample(root, {0: TRUTH}), sample(root, {0: COPY}, "dog")
     alone, _ = evaluate(dog)
     values, _ = evaluate(cat, dog)

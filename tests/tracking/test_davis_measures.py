@@ -1,4 +1,4 @@
-"""J, F and what is made of them over a video, by hand."""
+"""J, F and their summaries over a video, computed by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Moving shapes: the same each time, moving, and hard for a mask that stays."""
+"""Generated videos: reproducible, moving, and hard for a static mask."""
 
 import numpy as np
 import pytest

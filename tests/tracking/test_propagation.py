@@ -1,4 +1,4 @@
-"""Label propagation: against a plain loop, its context, and what is refused."""
+"""Label propagation: comparison with a plain loop, context frames, invalid input."""
 
 import pytest
 import torch

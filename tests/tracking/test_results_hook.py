@@ -1,4 +1,4 @@
-"""Pictures and videos of tracked objects."""
+"""Images and videos of tracked objects."""
 
 import av
 import cv2

@@ -1,4 +1,4 @@
-"""Whole tests of tracking: what they write, in one process or two, and what is told when something is missing."""
+"""Complete test runs of tracking: outputs, in one or two processes, and errors for missing files."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ CONFIG = ROOT / "configs/shapes_propagation_pe_tiny.py"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """With a tower's weights; the videos are made by the first run."""
+    """Return a folder with the weights of a tower; the first run generates the videos."""
     folder = tmp_path_factory.mktemp("tracking")
     config = load_config(CONFIG)
     config.model.backbone.init_cfg = None
@@ -107,7 +107,7 @@ def test_the_sweep_compares_all_layers(folder, single):
 
 
 def test_masks_without_truth(folder, tmp_path):
-    """As for a submission: one mask for each video, no evaluation."""
+    """Without ground truth, as for a submission: one mask per video, no evaluation."""
     write_videos(tmp_path / "davis")
     for path in (tmp_path / "davis/Annotations").rglob("0000[123].png"):
         path.unlink()

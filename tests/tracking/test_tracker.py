@@ -1,4 +1,4 @@
-"""The tracker: taps, passes, precision and whose weights it takes."""
+"""LabelPropagator: layers, frames per pass, dtype and loading of weights."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def test_labels_of_all_frames(video):
 @torch.no_grad()
 @pytest.mark.parametrize("use_cls_token", [False, True])
 def test_frame_by_frame_with_the_towers_own_maps(video, use_cls_token):
-    """Another road to the same labels: normalized frames, `forward`, propagation, hardening."""
+    """The labels equal those computed step by step: normalized frames, `forward`, propagation, hardening."""
     model = build(dict(use_cls_token=use_cls_token), out_indices=(1,), topk=3, radius=2)
     frames, mask, count = video
     maps = model.backbone((frames / 255 - 0.5) / 0.5)[0].permute(0, 2, 3, 1)
@@ -132,7 +132,7 @@ def test_frames_that_are_no_multiple_of_the_patch(video):
 
 
 def test_numbers_with_gaps_are_tracked_as_such(video):
-    """The propagation sees as many classes as there are objects."""
+    """The number of classes in the propagation is the number of objects."""
     frames, mask, count = video
     numbers = np.arange(0, 60 * count + 1, 60).astype(np.uint8)
     (plain,) = build().track(frames, mask).values()

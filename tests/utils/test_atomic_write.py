@@ -20,7 +20,7 @@ from pe_dense.utils.atomic_write import WriteError, atomic_write, write_bytes, w
 
 @pytest.fixture(params=["nameless", "named"])
 def kind(request, monkeypatch):
-    """Both kinds of temporary files: without a name where the system can, and hidden files elsewhere."""
+    """Both kinds of temporary files: unnamed if the system supports it, otherwise hidden."""
     module._last_cleaned.clear()
     if request.param == "named":
         monkeypatch.delattr(os, "O_TMPFILE", raising=False)

@@ -1,4 +1,4 @@
-"""Files from outside: found, safe, whole."""
+"""External checkpoints: lookup, safe loading, damage."""
 
 import argparse
 import logging
@@ -46,7 +46,7 @@ def test_code_is_never_run(tmp_path, monkeypatch, legacy):
 
 @pytest.mark.parametrize("scheme", ["https", "http", "torchvision", "open-mmlab", "s3"])
 def test_other_addresses_are_not_fetched(scheme, monkeypatch):
-    """MMEngine would unpickle whatever comes from there."""
+    """MMEngine would unpickle any file from there."""
     monkeypatch.setattr(torch, "load", None)
     for read in (read_checkpoint, CheckpointLoader.load_checkpoint):
         match = rf"^{scheme}://a/b\.pth is not fetched: only hf://"
@@ -55,7 +55,7 @@ def test_other_addresses_are_not_fetched(scheme, monkeypatch):
 
 
 def test_attributes_are_not_reached(tmp_path):
-    """Files of a run name a few statistics through getattr; nothing else can be had that way."""
+    """Checkpoints of runs refer to a few functions through getattr; all others are refused."""
 
     class Getattr:
         def __reduce__(self):
@@ -101,7 +101,7 @@ def test_a_runs_own_state_loads(tmp_path):
 
 
 def test_a_detrs_arguments_load(tmp_path):
-    """Released DETR-like files hold the command line's arguments beside the weights."""
+    """Released DETR-like files contain command-line arguments in addition to the weights."""
     arguments = argparse.Namespace(lr=2e-4, output_dir="out", num_queries=900)
     torch.save(dict(model={"x": torch.ones(2)}, args=arguments), tmp_path / "deta.pth")
     assert read_checkpoint(tmp_path / "deta.pth")["args"] == arguments

@@ -1,4 +1,4 @@
-"""User errors in one line; faults of our own with their traceback."""
+"""User errors are one line; bugs keep their traceback."""
 
 import errno
 import os

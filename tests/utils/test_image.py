@@ -1,4 +1,4 @@
-"""One reader of image files: the same pixels for checking, training, predicting and pictures, and what it refuses."""
+"""Reader of image files: the same pixels in checks, training, prediction and figures, and errors."""
 
 import os
 import tracemalloc
@@ -25,7 +25,7 @@ def pixels():
 
 @pytest.fixture
 def logged(monkeypatch):
-    """Lines that go to the log."""
+    """Return the logged lines."""
     lines = []
     for module in (image_module, loading):
         monkeypatch.setattr(module, "print_log", lambda line, *_: lines.append(line))
@@ -40,7 +40,7 @@ def loaded(path, **options):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".jpg", ".webp", ".tif", ".png"])
 def test_orientation_of_every_format(tmp_path, pixels, suffix, orientation):
-    """The four quadrants tell all eight orientations apart, as the EXIF standard describes them."""
+    """The four quadrants distinguish all eight orientations of the EXIF standard."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"a{suffix}"
@@ -89,7 +89,7 @@ def test_training_sees_what_pictures_show(tmp_path, pixels, kind):
 
 
 def test_12_bits_in_16(tmp_path, logged):
-    """Nearly black, which is said with the option; with the option the whole range is used, without a cast."""
+    """A warning names the option; with the option, the full range is used without a color cast."""
     gray = np.tile(np.linspace(0, 4095, 64), (64, 1)).astype(np.uint16)
     Image.fromarray(gray).save(tmp_path / "camera.png")
     assert loaded(tmp_path / "camera.png").max() == 16

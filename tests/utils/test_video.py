@@ -1,4 +1,4 @@
-"""Reading and writing videos."""
+"""Read and write videos."""
 
 import re
 
@@ -54,7 +54,7 @@ def test_nothing_is_replaced_silently_and_nothing_half_written_stays_under_the_n
     [(90, (48, 32, 3), np.s_[24:]), (180, (32, 48, 3), np.s_[:, 24:]), (-90, (48, 32, 3), np.s_[:24])],
 )
 def test_rotation_is_honored(tmp_path, rotation, shape, bright):
-    """Telephones write frames as the sensor has them, and how to turn them, here counterclockwise."""
+    """Phones store frames as captured by the sensor, with a rotation, here counterclockwise."""
     picture = np.zeros((32, 48, 3), np.uint8)
     picture[:, :24] = 255  # the left is bright
     with av.open(str(tmp_path / "a.mp4"), "w") as container:

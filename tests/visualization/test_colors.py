@@ -1,4 +1,4 @@
-"""Colors of features."""
+"""PCA colors of features."""
 
 import numpy as np
 import pytest

@@ -64,7 +64,7 @@ def ink(name):
 
 
 def test_characters_without_a_font_stay_distinct(monkeypatch):
-    """Without a fallback both names are the same row of empty boxes."""
+    """Without a fallback, both names would be drawn as the same empty boxes."""
     monkeypatch.setattr(drawing, "_fonts", lambda: (findfont("DejaVu Sans"),))
     said = []
     monkeypatch.setattr(drawing, "print_log", lambda line, *_: said.append(line))

@@ -1,4 +1,4 @@
-"""Sizes of inputs, and maps one block after the other."""
+"""Input sizes, and feature maps block by block."""
 
 import pytest
 import torch

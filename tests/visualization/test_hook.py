@@ -1,4 +1,4 @@
-"""Pictures of the features during training."""
+"""Figures of features during training."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The low-pass against a direct convolution."""
+"""The low-pass filter equals a direct convolution."""
 
 import math
 

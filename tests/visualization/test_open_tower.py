@@ -1,4 +1,4 @@
-"""Towers out of checkpoints of all kinds."""
+"""Load towers from all kinds of checkpoints."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ WINDOWED = dict(type="pe_dense.PETower", arch=ARCH, window_size=2, global_blocks
 
 
 def write_run(path, backbone, state, **more):
-    """A checkpoint as the runner writes it: the config's text is MMEngine's."""
+    """Write a checkpoint as the runner does, with the config text of MMEngine."""
     config = Config(dict(data_root="data/", model=dict(type="Anything", backbone=backbone, neck=dict(scales=[2, -1]))))
     torch.save(dict(state_dict=state, meta=dict(cfg=config.pretty_text, epoch=1), **more), path)
     return path
@@ -104,7 +104,7 @@ def test_a_probe_on_a_published_tower_takes_the_published_file(tmp_path, monkeyp
     ids=str,
 )
 def test_the_text_of_a_checkpoint_is_not_a_config(tmp_path, detector, change):
-    """Only known options with plain, bounded values are taken from it."""
+    """Only known options with plain, bounded values are read from it."""
     state = torch.load(detector[1])["state_dict"]
     state = {"backbone.taps": torch.tensor([2])} if "type" in change else state
     path = write_run(tmp_path / "a.pth", dict(WINDOWED, **change), state)

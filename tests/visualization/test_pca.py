@@ -1,4 +1,4 @@
-"""Principal components against the exact ones of the covariance matrix, and against known structure."""
+"""Principal components equal those of the covariance matrix and show known structure."""
 
 import pytest
 import torch
@@ -140,7 +140,7 @@ def test_bad_input(features, mask, message):
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_values_that_are_not_finite_are_refused(value):
-    """Wherever they are: behind the mask, too, and with a basis of other features."""
+    """NaN is refused anywhere: also outside of the mask, and with a basis of other features."""
     features, mask = decaying(), torch.ones(4, 12, 10, dtype=torch.bool)
     basis = fit_basis(features)
     features[2, 7, 3, 3], mask[2, 3, 3] = value, False

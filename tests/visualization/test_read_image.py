@@ -1,4 +1,4 @@
-"""Photos of all kinds."""
+"""Images of all formats and modes."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""Likeness of tokens and counterparts between images."""
+"""Cosine similarity of tokens, and matches between images."""
 
 import math
 
@@ -53,7 +53,7 @@ def test_counterparts_are_found(pair):
 
 
 def test_counterparts_keep_their_distance_in_both_images(pair):
-    """Sources far apart whose counterparts are neighbors: the more similar one stands for both."""
+    """Of two distant tokens whose matches are neighbors, the more similar match is kept."""
     source, target = pair
     target[:, 0, 1] = source[:, 0, 7] + 0.05 * target[:, 0, 1]
     assert [match[:2] for match in mutual_matches(*pair, count=3)] == [
