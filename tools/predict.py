@@ -57,8 +57,9 @@ def parse_args():
 
 def config_predictor(args):
     """Build the inferencer of the config's model."""
-    from pe_dense.engine.config import check_read, load_config
+    from pe_dense.engine.config import load_config
     from pe_dense.engine.inferencer import load_predictor
+    from pe_dense.engine.preflight import check_read
 
     config = load_config(args.config, args.cfg_options)
     check_read(config, "predict", vars(args))

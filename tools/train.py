@@ -69,8 +69,9 @@ def main():
 
     with STOP.handled(), one_line_errors():
         from pe_dense.engine.build_runner import training_runner
-        from pe_dense.engine.config import check_read, load_config
+        from pe_dense.engine.config import load_config
         from pe_dense.engine.distributed import destroy_distributed
+        from pe_dense.engine.preflight import check_read
 
         config = load_config(args.config, args.cfg_options)
         check_read(config, "train", vars(args))

@@ -14,85 +14,34 @@ from pe_dense.engine.config_types import Arguments, accepts, arguments_of, check
 from pe_dense.utils.errors import ConfigError, library_errors
 
 # Top-level keys that are used in a run: arguments of MMEngine's runner, other keys that the runner reads, and keys of
-# this project. Any other top-level name is only a variable for a value that is used in several places. fmt: off
-RUNNER_ARGUMENTS = frozenset(
-    (
-        "auto_scale_lr",
-        "custom_hooks",
-        "data_preprocessor",
-        "default_hooks",
-        "default_scope",
-        "env_cfg",
-        "experiment_name",
-        "launcher",
-        "load_from",
-        "log_level",
-        "log_processor",
-        "model",
-        "optim_wrapper",
-        "param_scheduler",
-        "randomness",
-        "resume",
-        "test_cfg",
-        "test_dataloader",
-        "test_evaluator",
-        "train_cfg",
-        "train_dataloader",
-        "val_cfg",
-        "val_dataloader",
-        "val_evaluator",
-        "visualizer",
-        "work_dir",
-    )
-)
-RUNNER_READS = frozenset(
-    (
-        "activation_checkpointing",
-        "compile",
-        "efficient_conv_bn_eval",
-        "find_unused_parameters",
-        "model_wrapper_cfg",
-        "sync_bn",
-    )
-)
+# this project. Any other top-level name is only a variable for a value that is used in several places.
+# fmt: off
+RUNNER_ARGUMENTS = frozenset((
+    "auto_scale_lr", "custom_hooks", "data_preprocessor", "default_hooks", "default_scope", "env_cfg",
+    "experiment_name", "launcher", "load_from", "log_level", "log_processor", "model", "optim_wrapper",
+    "param_scheduler", "randomness", "resume", "test_cfg", "test_dataloader", "test_evaluator", "train_cfg",
+    "train_dataloader", "val_cfg", "val_dataloader", "val_evaluator", "visualizer", "work_dir",
+))
+RUNNER_READS = frozenset((
+    "activation_checkpointing", "compile", "efficient_conv_bn_eval", "find_unused_parameters", "model_wrapper_cfg",
+    "sync_bn",
+))
 OWN_KEYS = frozenset(("inferencer", "runner_type", "tta_model", "tta_pipeline"))
 TOP_LEVEL_KEYS = RUNNER_ARGUMENTS | RUNNER_READS | OWN_KEYS
 # Of runs with `runner_type="FlexibleRunner"`.
 FLEXIBLE_KEYS = frozenset(("init_weights_for_test_or_val", "strategy"))
-_TEXT_KEYS = frozenset(
-    (
-        "default_scope",
-        "experiment_name",
-        "launcher",
-        "load_from",
-        "log_level",
-        "runner_type",
-        "work_dir",
-    )
-)
+_TEXT_KEYS = frozenset((
+    "default_scope", "experiment_name", "launcher", "load_from", "log_level", "runner_type", "work_dir",
+))
 
 _NESTED_TEXT_KEYS = frozenset(("ann_file", "checkpoint", "data_root", "save_dir", "out_dir"))
 
 _RPN = {
-    "nms_pre",
-    "max_per_img",
-    "nms",
-    "min_bbox_size",
-    "assigner",
-    "sampler",
-    "allowed_border",
-    "pos_weight",
-    "debug",
+    "nms_pre", "max_per_img", "nms", "min_bbox_size", "assigner", "sampler", "allowed_border", "pos_weight", "debug",
 }
 _DEFAULT_PARAMWISE = {
-    "custom_keys",
-    "bias_lr_mult",
-    "bias_decay_mult",
-    "norm_decay_mult",
-    "flat_decay_mult",
-    "dwconv_decay_mult",
-    "dcn_offset_lr_mult",
-    "bypass_duplicate",
+    "custom_keys", "bias_lr_mult", "bias_decay_mult", "norm_decay_mult", "flat_decay_mult", "dwconv_decay_mult",
+    "dcn_offset_lr_mult", "bypass_duplicate",
 }
 # Keys of dicts that are not built as a class, in addition to those in the config.
 _KNOWN = {
@@ -107,15 +56,7 @@ _KNOWN = {
     "rpn": _RPN,
     "rpn_proposal": {"nms_pre", "max_per_img", "nms", "min_bbox_size"},
     "rcnn": {
-        "assigner",
-        "sampler",
-        "mask_size",
-        "pos_weight",
-        "debug",
-        "score_thr",
-        "nms",
-        "max_per_img",
-        "mask_thr_binary",
+        "assigner", "sampler", "mask_size", "pos_weight", "debug", "score_thr", "nms", "max_per_img", "mask_thr_binary",
     },
     "nms": {"type", "iou_threshold", "class_agnostic", "split_thr", "max_num", "sigma", "min_score", "method"},
     "generator": {"num_train", "num_val", "image_size", "seed", "num_videos", "num_frames", "max_shapes"},
@@ -130,66 +71,22 @@ _OPEN = frozenset(("arch", "backend_args", "compile", "custom_keys", "metainfo",
 
 # Ranges of numbers by the last part of their name; None for no bound.
 _RANGES: dict[str, tuple[float | None, float | None]] = {
-    "max_iters": (1, None),
-    "max_epochs": (1, None),
-    "val_interval": (1, None),
-    "val_begin": (0, None),
-    "batch_size": (1, 100_000),
-    "num_workers": (0, 1024),
-    "prefetch_factor": (1, 10_000),
-    "interval": (1, None),
-    "max_keep_ckpts": (-1, None),
-    "window_size": (1, 100_000),
-    "num_classes": (1, 1_000_000),
-    "lr": (0, None),
-    "weight_decay": (0, None),
-    "eps": (0, None),
-    "start_factor": (0, None),
-    "end_factor": (0, None),
-    "momentum": (0, 1),
-    "accumulative_counts": (1, None),
-    "max_norm": (0, None),
-    "img_size": (1, 16_384),
-    "image_size": (1, 16_384),
-    "patch_size": (1, 1024),
-    "pad_size_divisor": (1, 16_384),
-    "crop_size": (1, 65_536),
-    "scale": (0, 1_000_000),
-    "stride": (1, 65_536),
-    "size": (1, 65_536),
-    "grid_size": (1, 4096),
-    "short_side": (1, 16_384),
-    "divisor": (1, 16_384),
-    "layers": (1, 1000),
-    "width": (1, 65_536),
-    "heads": (1, 4096),
-    "mlp_ratio": (0.01, 64),
-    "drop_path_rate": (0, 1),
-    "in_channels": (1, 1_000_000),
-    "out_channels": (1, 1_000_000),
-    "feat_channels": (1, 1_000_000),
-    "num_convs": (0, 1000),
-    "num_queries": (1, 1_000_000),
-    "num": (1, 10_000_000),
-    "score_thr": (0, 1),
-    "iou_threshold": (0, 1),
-    "mask_thr_binary": (-1, 1),
-    "prob": (0, 1),
-    "mask_ratio": (0, 1),
-    "max_per_img": (1, None),
-    "nms_pre": (1, None),
-    "pre_nms": (1, None),
-    "mask_size": (1, 4096),
-    "opencv_num_threads": (0, 4096),
-    "timeout": (1, None),
-    "base_batch_size": (1, None),
-    "fps": (1, 1000),
-    "resource_limit": (1, None),
-    "seed": (0, 2**32 - 1),
-    "num_frames": (1, None),
-    "num_videos": (1, None),
-    "points_per_side": (1, 1024),
-    "temperature": (1e-12, None),
+    "max_iters": (1, None), "max_epochs": (1, None), "val_interval": (1, None), "val_begin": (0, None),
+    "batch_size": (1, 100_000), "num_workers": (0, 1024), "prefetch_factor": (1, 10_000), "interval": (1, None),
+    "max_keep_ckpts": (-1, None), "window_size": (1, 100_000), "num_classes": (1, 1_000_000),
+    "lr": (0, None), "weight_decay": (0, None), "eps": (0, None), "start_factor": (0, None), "end_factor": (0, None),
+    "momentum": (0, 1), "accumulative_counts": (1, None), "max_norm": (0, None),
+    "img_size": (1, 16_384), "image_size": (1, 16_384), "patch_size": (1, 1024), "pad_size_divisor": (1, 16_384),
+    "crop_size": (1, 65_536), "scale": (0, 1_000_000), "stride": (1, 65_536), "size": (1, 65_536),
+    "grid_size": (1, 4096), "short_side": (1, 16_384), "divisor": (1, 16_384),
+    "layers": (1, 1000), "width": (1, 65_536), "heads": (1, 4096), "mlp_ratio": (0.01, 64), "drop_path_rate": (0, 1),
+    "in_channels": (1, 1_000_000), "out_channels": (1, 1_000_000), "feat_channels": (1, 1_000_000),
+    "num_convs": (0, 1000), "num_queries": (1, 1_000_000), "num": (1, 10_000_000),
+    "score_thr": (0, 1), "iou_threshold": (0, 1), "mask_thr_binary": (-1, 1), "prob": (0, 1), "mask_ratio": (0, 1),
+    "max_per_img": (1, None), "nms_pre": (1, None), "pre_nms": (1, None), "mask_size": (1, 4096),
+    "opencv_num_threads": (0, 4096), "timeout": (1, None), "base_batch_size": (1, None), "fps": (1, 1000),
+    "resource_limit": (1, None), "seed": (0, 2**32 - 1), "num_frames": (1, None), "num_videos": (1, None),
+    "points_per_side": (1, 1024), "temperature": (1e-12, None),
 }
 _MODULE_COUNTS = re.compile(r"(convs|fcs|layers|blocks|stages|levels|heads|depth|ins|outs|points)$")
 _CHOICES = {

@@ -1,4 +1,4 @@
-"""Preflight checks of data and checkpoints."""
+"""Preflight checks of options, data and checkpoints."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from pe_dense.backbones.build import backbone_class
+from pe_dense.backbones.frozen import FrozenTower
 from pe_dense.utils.errors import ConfigError
 
 # Keys of file paths in a data set's entries.
@@ -241,3 +243,63 @@ def _some_entries(dataset, count: int = 16) -> Iterator[dict]:
     last = len(dataset) - 1
     for index in sorted({last * i // (count - 1) for i in range(count)}):
         yield dataset.get_data_info(index)
+
+
+# Parts of a config that are used in training only, and keys that are set by arguments of the tools.
+_TRAINING_ONLY = (
+    "activation_checkpointing", "auto_scale_lr", "default_hooks.checkpoint", "default_hooks.param_scheduler",
+    "model.train_cfg", "optim_wrapper", "param_scheduler", "train_cfg", "train_dataloader", "val_cfg",
+    "val_dataloader", "val_evaluator",
+)  # fmt: skip
+_ARGUMENTS = {
+    "train": dict(launcher="--launcher", resume="--resume"),
+    "test": dict(launcher="--launcher", load_from="CHECKPOINT", resume="CHECKPOINT"),
+    "predict": dict(launcher="--device", load_from="CHECKPOINT", resume="CHECKPOINT", work_dir="--out"),
+}
+# Parts that are used in predictions on image files.
+_PREDICT_READS = (
+    "data_root", "default_scope", "image_size", "inferencer", "model", "test_dataloader.dataset", "tower", "tta_model",
+    "tta_pipeline",
+)  # fmt: skip
+
+
+def check_read(config: Config, tool: str, arguments: dict) -> None:
+    """Raise an error for options that a tool does not use.
+
+    Args:
+        config: config with the options applied.
+        tool: 'train', 'test' or 'predict'.
+        arguments: all arguments of the tool; ``cfg_options`` are checked.
+
+    Raises:
+        ConfigError: naming the first such option and the remedy.
+    """
+    taken = dict(_ARGUMENTS[tool])
+    if arguments.get("work_dir"):
+        taken["work_dir"] = "--work-dir"
+    if arguments.get("resume"):
+        taken["load_from"] = "--resume"
+    backbone = config.get("model", {}).get("backbone")
+    # Weights of frozen backbones and training-free methods are loaded; all others are those of the checkpoint.
+    own = "train_dataloader" not in config or (isinstance(backbone, dict) and backbone_class(backbone) is FrozenTower)
+    for name in arguments["cfg_options"] or ():
+        if name in taken:
+            raise ConfigError(f"--cfg-options {name} is not read by {tool}: {taken[name]} sets it")
+        if tool == "train":
+            continue
+        if any(_is_part(name, part) for part in _TRAINING_ONLY):
+            raise ConfigError(f"--cfg-options {name} is read by training only, not by {tool}: leave it out")
+        if not own and any(_is_part(name, part) for part in ("model.init_cfg", "model.backbone.init_cfg")):
+            raise ConfigError(
+                f"--cfg-options {name} is read by training only, not by {tool}: all weights are those of CHECKPOINT"
+            )
+        if not arguments["tta"] and any(_is_part(name, part) for part in ("tta_model", "tta_pipeline")):
+            raise ConfigError(f"--cfg-options {name} is read with --tta only: add it, or leave the option out")
+        if tool == "predict" and not any(_is_part(name, part) for part in _PREDICT_READS):
+            raise ConfigError(
+                f"--cfg-options {name} is not read by predict, which reads {', '.join(_PREDICT_READS)}: leave it out"
+            )
+
+
+def _is_part(name: str, key: str) -> bool:
+    return f"{name}.".startswith(f"{key}.")
