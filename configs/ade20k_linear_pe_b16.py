@@ -8,18 +8,12 @@ Options as in ade20k_linear_pe_g14.py.
 from mmengine.config import read_base
 
 with read_base():
-    from ._base_.ade20k import ade20k_data
+    from ._base_.ade20k import ade20k_data, probe_of
     from ._base_.ade20k_linear import *
 
 tower = "PE-Spatial-B16-512"
 image_size = sizes_by_patch.patch16.image_size
-model.merge(
-    dict(
-        data_preprocessor=dict(size=(image_size, image_size)),
-        backbone=dict(arch=tower, init_cfg=dict(checkpoint=f"hf://facebook/{tower}")),
-        test_cfg=dict(crop_size=(image_size, image_size)),
-    )
-)
+model.merge(probe_of(tower, image_size))
 train_dataloader, val_dataloader, tta_pipeline = ade20k_data(image_size)
 test_dataloader = val_dataloader
-del ade20k_data
+del ade20k_data, probe_of

@@ -4,7 +4,7 @@
 
 leaves a table and a plot of J&F by layer in the log folder, from one pass of the tower over each frame.
 `tower` is any published tower or one of timm (`tower=timm/vit_small_patch16_dinov3`), PE-Spatial-G14-448 by default; it
-sets the sizes of images, too. Use a --work-dir for each tower.
+sets the sizes of images, too, and its name is part of that of the default work dir.
 Some layers only: --cfg-options model.backbone.out_indices=[3,7,11]
 """
 

@@ -35,24 +35,11 @@ model.merge(
 tta_model.merge(dict(min_sides=(0, 0), num_queries=200))
 
 train_pipeline, test_pipeline, tta_pipeline = shapes_pipelines(image_size, with_mask=False)
-train_dataloader = shapes_loader(
-    "pe_dense.ShapesDataset",
-    train_pipeline,
-    train=True,
-    ann_file="annotations/instances_train.json",
-    data_prefix=dict(img="train/"),
-)
-val_dataloader = shapes_loader(
-    "pe_dense.ShapesDataset",
-    test_pipeline,
-    ann_file="annotations/instances_val.json",
-    data_prefix=dict(img="val/"),
-)
-val_dataloader["drop_last"] = False
+train_dataloader, val_dataloader = instance_loaders(train_pipeline, test_pipeline)
 test_dataloader = val_dataloader
 val_evaluator = dict(type="pe_dense.CocoMetric", ann_file=f"{data_root}/annotations/instances_val.json", metric="bbox")
 test_evaluator = val_evaluator
-del shapes_loader, shapes_pipelines
+del instance_loaders, shapes_loader, shapes_pipelines
 
 optim_wrapper.merge(
     dict(

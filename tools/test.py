@@ -16,7 +16,7 @@ def parse_args():
         help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>; training-free methods accept "
         "any checkpoint with a backbone (default: the config's)",
     )
-    parser.add_argument("--work-dir", type=text, help="output folder (work_dirs/<config name>)")
+    parser.add_argument("--work-dir", type=text, help="output folder (work_dirs/<config name>[_<tower>])")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation: multi-scale and horizontal flip")
     parser.add_argument(

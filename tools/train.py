@@ -14,7 +14,9 @@ from pe_dense.engine.arguments import ConfigOptions, number, text
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=text, help="config file")
-    parser.add_argument("--work-dir", type=text, help="folder for logs and checkpoints (work_dirs/<config name>)")
+    parser.add_argument(
+        "--work-dir", type=text, help="folder for logs and checkpoints (work_dirs/<config name>[_<tower>])"
+    )
     parser.add_argument(
         "--resume",
         nargs="?",

@@ -17,6 +17,15 @@ val_evaluator = dict(type="pe_dense.IoUMetric")
 test_evaluator = val_evaluator
 
 
+def probe_of(tower, image_size):
+    """Changes of the model for another tower and image size."""
+    return dict(
+        data_preprocessor=dict(size=(image_size, image_size)),
+        backbone=dict(arch=tower, init_cfg=dict(checkpoint=f"hf://facebook/{tower}")),
+        test_cfg=dict(crop_size=(image_size, image_size)),
+    )
+
+
 def ade20k_data(image_size):
     """Data loaders of training and validation, and the pipeline of `--tta` with DINOv2's five sizes and flips.
 

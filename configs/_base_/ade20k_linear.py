@@ -11,7 +11,7 @@ with read_base():
 image_size = sizes_by_patch.patch14.image_size
 train_dataloader, val_dataloader, tta_pipeline = ade20k_data(image_size)
 test_dataloader = val_dataloader
-del ade20k_data
+del ade20k_data, probe_of
 
 model.merge(
     dict(

@@ -20,3 +20,18 @@ def shapes_loader(type, pipeline, train=False, **dataset):
     if not train:
         loader["dataset"]["test_mode"] = True
     return loader
+
+
+def instance_loaders(train_pipeline, test_pipeline):
+    """Data loaders of training and validation with instances in COCO's format."""
+    train, val = (
+        shapes_loader(
+            "pe_dense.ShapesDataset",
+            pipeline,
+            train=split == "train",
+            ann_file=f"annotations/instances_{split}.json",
+            data_prefix=dict(img=f"{split}/"),
+        )
+        for split, pipeline in (("train", train_pipeline), ("val", test_pipeline))
+    )
+    return train, dict(val, drop_last=False)

@@ -20,22 +20,13 @@ model.merge(
     )
 )
 
-load, depth = dict(type="pe_dense.LoadImage"), dict(type="pe_dense.LoadDepthMap", depth_rescale_factor=1e-3)
-train_dataloader = shapes_loader(
+train_dataloader, val_dataloader = map_loaders(
+    shapes_loader,
+    image_size,
     "pe_dense.ShapesDepthDataset",
-    [load, depth, dict(type="RandomFlip", prob=0.5), dict(type="PackSegInputs")],
-    train=True,
-    data_prefix=dict(img_path="train", depth_map_path="depth/train"),
-)
-val_dataloader = shapes_loader(
-    "pe_dense.ShapesDepthDataset",
-    [
-        load,
-        dict(type="Resize", scale=(image_size, image_size), keep_ratio=True),
-        depth,
-        dict(type="PackSegInputs"),
-    ],
-    data_prefix=dict(img_path="val", depth_map_path="depth/val"),
+    dict(type="pe_dense.LoadDepthMap", depth_rescale_factor=1e-3),
+    dict(type="RandomFlip", prob=0.5),
+    depth_map_path="depth",
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="pe_dense.DepthMetric", min_depth_eval=min_depth, max_depth_eval=max_depth)
@@ -47,4 +38,4 @@ default_hooks.merge(
         checkpoint=dict(interval=train_cfg.val_interval, save_best="rmse", rule="less"),
     )
 )
-del demo_tower, depth, load, shapes_loader
+del demo_tower, instance_loaders, map_loaders, shapes_loader

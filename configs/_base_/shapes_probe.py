@@ -14,6 +14,26 @@ param_scheduler = [
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters // 2)
 
 
+def map_loaders(shapes_loader, image_size, dataset, load_map, flip, **maps):
+    """Data loaders of training and validation of a data set of maps.
+
+    Args:
+        shapes_loader, image_size: of `shapes.py`.
+        dataset: type of the data set.
+        load_map: step that reads the map.
+        flip: step that flips images in training.
+        maps: key of `data_prefix` and folder of the maps.
+    """
+    load, pack = dict(type="pe_dense.LoadImage"), dict(type="PackSegInputs")
+
+    def prefix(split):
+        return dict(img_path=split, **{key: f"{folder}/{split}" for key, folder in maps.items()})
+
+    resize = dict(type="Resize", scale=(image_size, image_size), keep_ratio=True)
+    train = shapes_loader(dataset, [load, load_map, flip, pack], train=True, data_prefix=prefix("train"))
+    return train, shapes_loader(dataset, [load, resize, load_map, pack], data_prefix=prefix("val"))
+
+
 def demo_tower(tiny_tower):
     """The frozen tower of the demo's detector, in place of a published one."""
     return dict(

@@ -26,27 +26,13 @@ model.merge(
     )
 )
 
-load, labels = dict(type="pe_dense.LoadImage"), dict(type="pe_dense.LoadLabelMap", num_classes=num_classes)
-train_dataloader = shapes_loader(
+train_dataloader, val_dataloader = map_loaders(
+    shapes_loader,
+    image_size,
     "pe_dense.ShapesSegmentationDataset",
-    [
-        load,
-        labels,
-        dict(type="RandomFlip", prob=[0.25, 0.25], direction=["horizontal", "vertical"]),
-        dict(type="PackSegInputs"),
-    ],
-    train=True,
-    data_prefix=dict(img_path="train", seg_map_path="semantic/train"),
-)
-val_dataloader = shapes_loader(
-    "pe_dense.ShapesSegmentationDataset",
-    [
-        load,
-        dict(type="Resize", scale=(image_size, image_size), keep_ratio=True),
-        labels,
-        dict(type="PackSegInputs"),
-    ],
-    data_prefix=dict(img_path="val", seg_map_path="semantic/val"),
+    dict(type="pe_dense.LoadLabelMap", num_classes=num_classes),
+    dict(type="RandomFlip", prob=[0.25, 0.25], direction=["horizontal", "vertical"]),
+    seg_map_path="semantic",
 )
 test_dataloader = val_dataloader
 val_evaluator = dict(type="pe_dense.IoUMetric")
@@ -54,4 +40,4 @@ test_evaluator = val_evaluator
 custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
 inferencer = dict(type="pe_dense.SegmentationPredictor")
 default_hooks.merge(dict(logger=dict(interval=25), checkpoint=dict(interval=train_cfg.val_interval)))
-del demo_tower, labels, load, shapes_loader
+del demo_tower, instance_loaders, map_loaders, shapes_loader

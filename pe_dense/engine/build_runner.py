@@ -10,6 +10,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 
+from pe_dense.backbones.base import TIMM_PREFIX
+from pe_dense.engine.config import load_config
 from pe_dense.engine.config_check import check_config
 from pe_dense.engine.distributed import check_launcher, init_distributed, is_main_process
 from pe_dense.engine.hooks.logger import heal_logs
@@ -35,7 +37,8 @@ def training_runner(
 
     Args:
         config: complete config.
-        work_dir: folder for logs and checkpoints; ``work_dirs/<config name>`` by default.
+        work_dir: folder for logs and checkpoints; by default ``work_dirs/<config name>``, followed by ``_<tower>`` if
+            the option ``tower`` is set.
         resume: 'auto' resumes from the work dir's last checkpoint, a path from that file; None starts from scratch.
         amp: enable bfloat16 mixed precision.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -77,7 +80,7 @@ def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | No
     Args:
         config: complete config.
         checkpoint: path or ``hf://`` name; None, for training-free methods only, for the weights given by the config.
-        work_dir: output folder; ``work_dirs/<config name>`` by default.
+        work_dir: output folder; the default is that of :func:`training_runner`.
         launcher: see :func:`training_runner`.
         tta: test-time augmentation with the config's ``tta_model`` and ``tta_pipeline``.
 
@@ -130,7 +133,12 @@ def own_weights(config: Config) -> str | None:
 
 
 def _work_dir(config: Config, work_dir: str | None) -> str:
-    folder = work_dir or config.get("work_dir") or f"work_dirs/{Path(config.filename).stem}"
+    folder = work_dir or config.get("work_dir")
+    if not folder:
+        folder = f"work_dirs/{Path(config.filename).stem}"
+        tower = config.get("tower")
+        if tower and tower != load_config(config.filename).get("tower"):  # set by an option
+            folder += f"_{tower.removeprefix(TIMM_PREFIX)}"
     check_output_folder(folder, "the work dir")
     return str(folder)
 

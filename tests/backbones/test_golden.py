@@ -1,6 +1,7 @@
 """PETower against recordings of the published implementations."""
 
 import torch
+from helpers.recorded_tower import recorded_tower
 from helpers.recordings import Recording, by_recording
 
 from pe_dense.backbones import PETower
@@ -61,29 +62,9 @@ def test_golden_resample(path):
 
 def detection_tower(config):
     """Build the tower of a Mask R-CNN recording, whose config uses the names of the published detectors."""
-    vit = config["vit"]
-    arch = dict(
-        patch_size=vit["patch_size"],
-        width=vit["embed_dim"],
-        layers=vit["depth"],
-        heads=vit["num_heads"],
-        mlp_ratio=vit["mlp_ratio"],
-        image_size=vit["pretrain_img_size"],
-        ls_init_value=vit["init_values"],
-        use_cls_token=vit["pretrain_use_cls_token"],
-        use_abs_posemb=vit["use_abs_pos"],
-        use_ln_post=False,
-        pool_type="none",
-    )
-    return PETower(
-        arch,
-        img_size=config["img_size"],
-        window_size=vit["window_size"],
-        global_blocks=[i for i in range(vit["depth"]) if i not in vit["window_block_indexes"]],
-        pos_embed="tile" if vit["tile_posemb"] else "bicubic",
-        rope_reference_grid=vit["pt_hw_seq_len"],
-        with_cls_token=False,
-    )
+    options = recorded_tower(config)
+    arch = dict(options.pop("arch"), use_ln_post=False, pool_type="none")
+    return PETower(arch, **options, with_cls_token=False)
 
 
 @by_recording("maskrcnn_*.npz")
