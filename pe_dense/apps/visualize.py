@@ -92,12 +92,12 @@ def draw(
         raise ConfigError(f"--out {out} contains the images, which might be replaced: choose another folder")
     masks = "auto" if mask == ["auto"] else mask
     if masks not in (None, "auto") and len(masks) != len(files):
-        raise ConfigError(f"{len(masks)} masks for {len(files)} photos: give one for each, or 'auto'")
-    photos = _usable(files, read_image, left_out)
-    if files and files[0] not in photos and (mode in ("correspondence", "similarity") or point not in (None, "cls")):
+        raise ConfigError(f"{len(masks)} masks for {len(files)} images: give one for each, or 'auto'")
+    images = _usable(files, read_image, left_out)
+    if files and files[0] not in images and (mode in ("correspondence", "similarity") or point not in (None, "cls")):
         raise ConfigError(f"{left_out[0][1]}: all images are compared with the first, so name another one")
     lengths = _usable(films, _length, left_out)
-    if not photos and not lengths:
+    if not images and not lengths:
         return
 
     from pe_dense.backbones.build import choose_device, open_tower, title_of
@@ -115,11 +115,11 @@ def draw(
         raise ConfigError(f"a video is drawn with one layer, but --layers {layers} selects {len(blocks)}")
     long_side = tower.image_size if size is None else size
     inputs = None
-    if photos:
+    if images:
         if masks not in (None, "auto"):
-            masks = [path for file, path in zip(files, masks, strict=True) if file in photos]
+            masks = [path for file, path in zip(files, masks, strict=True) if file in images]
         title = title_of(tower, weights) + (f", {patches or DEFAULT_PATCHES} patches" if clip else "")
-        inputs = FigureInputs(tower, title, output_names(list(photos)), list(photos.values()), long_side, masks)
+        inputs = FigureInputs(tower, title, output_names(list(images)), list(images.values()), long_side, masks)
     if clip:
         drawn = figures.draw_words(inputs, *_words_of(clip, words, patches, background), out)
     else:
@@ -132,7 +132,7 @@ def draw(
     out.mkdir(parents=True, exist_ok=True)
     with Progress(transient=True, console=Console(stderr=True)) as progress:
         if inputs:
-            task = progress.add_task("Running blocks", total=len(photos) * (max(blocks) + 1))
+            task = progress.add_task("Running blocks", total=len(images) * (max(blocks) + 1))
             inputs.advance = lambda count: progress.advance(task, count)
             yield from drawn
         for (film, length), name in zip(lengths.items(), output_names(list(lengths)), strict=True):

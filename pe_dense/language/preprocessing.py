@@ -1,4 +1,4 @@
-"""Preprocessing of PE Core's inputs: tokenizer of texts, transform of images, sampling of video frames."""
+"""Preprocess PE Core's inputs: tokenize texts, transform images, sample video frames."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TextTokenizer:
     of the published tokenizer.
 
     Args:
-        context_length: tokens of a text, the start and end tokens included.
+        context_length: number of tokens of a text, including the start and end tokens.
     """
 
     def __init__(self, context_length: int):
@@ -39,15 +39,15 @@ class TextTokenizer:
         """Tokenize texts. A text that is too long is truncated, keeping the end-of-text token, with one warning.
 
         Args:
-            texts: one or several.
-            context_length: another length for this call.
+            texts: one text or several.
+            context_length: number of tokens; that of the tokenizer by default.
             names: what the warning calls each text, such as the word that a prompt is made of; by default the text.
 
         Returns:
             (N, context_length), int64.
 
         Raises:
-            ValueError: if there is no text, or something other than text.
+            ValueError: if there is no text, or an item is not a str.
         """
         from mmseg.utils.tokenizer import tokenize
 
@@ -76,7 +76,7 @@ class TextTokenizer:
 
 
 def get_text_tokenizer(context_length: int) -> TextTokenizer:
-    """Tokenizer of a text tower.
+    """Create the tokenizer of a text tower.
 
     Args:
         context_length: ``model.context_length``: 32, or 72 for PE-Core-G14-448.
@@ -90,7 +90,7 @@ def get_text_tokenizer(context_length: int) -> TextTokenizer:
 def get_image_transform(
     image_size: int, center_crop: bool = False, interpolation: InterpolationMode = InterpolationMode.BILINEAR
 ) -> transforms.Compose:
-    """Preprocessing from a PIL image to a normalized tensor (3, S, S).
+    """Create the transform from a PIL image to a normalized tensor (3, S, S).
 
     The image is resized to a square without keeping its aspect ratio ("squash"), with antialiasing, and normalized by
     ``(x / 255 - 0.5) / 0.5``. Unlike the published transform it is converted to RGB before it is resized, so that
@@ -99,13 +99,13 @@ def get_image_transform(
     Args:
         image_size: side S in pixels, ``model.image_size``.
         center_crop: keep the aspect ratio, resize the short side and crop the center instead.
-        interpolation: of the resizing.
+        interpolation: interpolation mode of the resizing.
 
     Raises:
         ValueError: if the size is not a positive integer.
     """
     if not isinstance(image_size, int) or isinstance(image_size, bool) or image_size <= 0:
-        raise InputError(f"image_size is a positive number of whole pixels, got {image_size!r}")
+        raise InputError(f"image_size must be a positive integer, got {image_size!r}")
     if center_crop:
         resize = [transforms.Resize(image_size, interpolation), transforms.CenterCrop(image_size)]
     else:
@@ -116,17 +116,17 @@ def get_image_transform(
 
 
 def video_frame_indices(num_frames: int, count: int = VIDEO_FRAMES) -> list[int]:
-    """Numbers of the frames that stand for a video: evenly spaced, the first and the last among them.
+    """Return evenly spaced frame indices of a video, including the first and the last frame.
 
     Args:
-        num_frames: frames of the video.
-        count: frames to take; the middle one if it is 1. Frames repeat where the video has fewer.
+        num_frames: number of frames of the video.
+        count: number of frames to sample; the middle one if it is 1. Frames repeat if the video has fewer.
 
     Raises:
         ValueError: if a number is not positive.
     """
     if num_frames < 1 or count < 1:
-        raise InputError(f"cannot take {count} frames of a video of {num_frames}")
+        raise InputError(f"cannot sample {count} frames of a video of {num_frames} frames")
     if count == 1:
         return [num_frames // 2]
     return [int(i * (num_frames - 1) / (count - 1)) for i in range(count)]

@@ -1,4 +1,4 @@
-"""Zero-shot classification by prompt ensembles, and text-to-image and image-to-text retrieval."""
+"""Zero-shot classification with prompt ensembles, and text-to-image and image-to-text retrieval."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LONGEST_PROMPT = 4096  # tokens, more than any context
 
 
 def get_templates(templates: str | Sequence[str]) -> list[str]:
-    """Prompt templates by name, or checked as given.
+    """Return prompt templates by name, or check given ones.
 
     Args:
         templates: 'photo' ("a photo of a {}."), 'imagenet' (CLIP's 80 templates), 'vild' (ViLD's 14), 'none' (the word
@@ -56,7 +56,7 @@ def get_templates(templates: str | Sequence[str]) -> list[str]:
 
 
 def parse_words(words: str | Iterable[str]) -> list[str]:
-    """Class names from a comma-separated line or a sequence.
+    """Parse class names from a comma-separated string or a sequence.
 
     Args:
         words: such as "a cat, a dog".
@@ -128,7 +128,7 @@ def truncated_words(model: CLIP, names: Sequence[str], templates: str | Sequence
 
 @torch.no_grad()
 def encode_texts(model: CLIP, texts: Sequence[str], names: Sequence[str] | None = None) -> Tensor:
-    """Normalized embeddings (N, D) of texts, computed in batches.
+    """Compute normalized embeddings (N, D) of texts in batches.
 
     Args:
         model: anything with ``encode_text``, ``context_length`` and ``logit_scale``.
@@ -201,7 +201,7 @@ def encode_files(
 
 
 def sample_frames(path: str | Path, count: int = VIDEO_FRAMES) -> list:
-    """Evenly spaced frames of a video as PIL images; the video is decoded twice, so that one frame at a time is kept.
+    """Yield evenly spaced frames of a video as PIL images; it is decoded twice, to keep one frame at a time.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`~pe_dense.utils.video.read_video`.
@@ -215,7 +215,7 @@ def sample_frames(path: str | Path, count: int = VIDEO_FRAMES) -> list:
 
 
 def recall_at_k(scores: Tensor, positives: Tensor, ks: Sequence[int] = (1, 5, 10), reweight: bool = False) -> dict:
-    """Share of queries with at least one positive among the k items of highest score.
+    """Compute the fraction of queries with at least one positive among the k items with the highest scores.
 
     Args:
         scores: (queries, items) similarities.
@@ -242,7 +242,7 @@ def recall_at_k(scores: Tensor, positives: Tensor, ks: Sequence[int] = (1, 5, 10
 
 
 def classification_accuracy(logits: Tensor, labels: Tensor) -> dict[str, float]:
-    """Top-1 and top-5 accuracy and the mean of the classes' recalls.
+    """Compute top-1 and top-5 accuracy and mean per-class recall.
 
     Args:
         logits: (N, K).
@@ -332,7 +332,7 @@ def evaluate_classification(
     left_out: list | None = None,
     **options,
 ) -> dict[str, float]:
-    """Zero-shot classification of the images or videos of a CSV file with the columns ``file`` and ``label``.
+    """Evaluate zero-shot classification on a CSV file with the columns ``file`` and ``label``.
 
     Args:
         model: both towers.
@@ -362,7 +362,7 @@ def evaluate_retrieval(
     left_out: list | None = None,
     **options,
 ) -> dict:
-    """Retrieval between the images or videos and the captions of a CSV file with the columns ``file`` and ``caption``.
+    """Evaluate image-text retrieval on a CSV file with the columns ``file`` and ``caption``.
 
     A file may occur in several rows. Equal captions of different files are positives of each other.
 

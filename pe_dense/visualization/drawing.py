@@ -102,11 +102,11 @@ Cell = tuple[str, Image.Image]  # title and image
 MARKS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
 
 
-def fit_photo(photo: Image.Image, side: int) -> Image.Image:
+def fit_image(image: Image.Image, side: int) -> Image.Image:
     """Resize an image to a longer side of ``side`` px."""
-    scale = side / max(photo.size)
-    size = tuple(max(round(length * scale), 1) for length in photo.size)
-    return photo.resize(size, Image.Resampling.LANCZOS)
+    scale = side / max(image.size)
+    size = tuple(max(round(length * scale), 1) for length in image.size)
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
 def enlarge(picture: np.ndarray, size: tuple[int, int]) -> Image.Image:
@@ -114,16 +114,16 @@ def enlarge(picture: np.ndarray, size: tuple[int, int]) -> Image.Image:
     return Image.fromarray(picture).resize(size, Image.Resampling.NEAREST)
 
 
-def overlay_heatmap(photo: Image.Image, values: np.ndarray) -> Image.Image:
+def overlay_heatmap(image: Image.Image, values: np.ndarray) -> Image.Image:
     """Overlay an image with a bicubically upsampled heat map, from dark violet (0) to yellow (1).
 
     Args:
-        photo: RGB.
+        image: RGB.
         values: (H, W); values outside of 0..1 are clipped.
     """
-    smooth = Image.fromarray(values.astype(np.float32)).resize(photo.size, Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(values.astype(np.float32)).resize(image.size, Image.Resampling.BICUBIC)
     heat = Image.fromarray(heat_colors(np.asarray(smooth)))
-    return Image.blend(photo.convert("L").convert("RGB"), heat, 0.65)
+    return Image.blend(image.convert("L").convert("RGB"), heat, 0.65)
 
 
 def heat_colors(values: np.ndarray) -> np.ndarray:
@@ -234,7 +234,7 @@ _LINE, _MARGIN = 22, 6  # px
 _BAR = 280  # px, a color bar's length where there is room
 
 
-def beside(pixels: np.ndarray, drawn: np.ndarray) -> Image.Image:
+def hstack(pixels: np.ndarray, drawn: np.ndarray) -> Image.Image:
     """Stack an image and a drawing of it horizontally; small images are enlarged by an integer factor.
 
     Args:
@@ -248,7 +248,7 @@ def beside(pixels: np.ndarray, drawn: np.ndarray) -> Image.Image:
     return canvas
 
 
-def with_legend(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Image.Image:
+def add_legend(picture: Image.Image, entries: Sequence[tuple[str, tuple[int, int, int]]]) -> Image.Image:
     """Add a legend of names, in any script, and their colors below an image; long names are shortened."""
     room = picture.width - _LINE - 2 * _MARGIN
     names = [(font, fit_text(text, font, room)) for font, text in (font_for(name, 14) for name, _ in entries)]

@@ -20,17 +20,17 @@ from pe_dense.visualization.drawing import (
     TITLE_WIDTH,
     Cell,
     add_colorbar,
+    add_legend,
     draw_sheet,
     enlarge,
-    fit_photo,
+    fit_image,
     heat_colors,
     in_rows,
     join,
     mark,
     overlay_heatmap,
-    with_legend,
 )
-from pe_dense.visualization.features import FigureInputs, center_of, iter_maps, prepare, token_at
+from pe_dense.visualization.features import FigureInputs, center_of, iter_intermediates, prepare, token_at
 from pe_dense.visualization.pca import Basis, fit_basis
 from pe_dense.visualization.similarity import cosine_similarity, mutual_matches, nearest_tokens
 
@@ -55,29 +55,29 @@ def draw_pca(inputs: FigureInputs, blocks: Sequence[int], out: Path, *, per_imag
     Yields:
         the path of each file after it is written.
     """
-    count = len(inputs.photos)
+    count = len(inputs.images)
     groups = [[number] for number in range(count)] if per_image else [list(range(count))]
     tiles: list[list[tuple[int, np.ndarray]]] = [[] for _ in range(count)]
     before: list[list[Tensor] | None] = [None] * len(groups)
-    for block, maps in inputs.iter_maps(blocks):
+    for block, maps in inputs.iter_intermediates(blocks):
         masks = inputs.token_masks(maps) or [None] * count
         for place, group in enumerate(groups):
             chosen, chosen_masks = [maps[i] for i in group], [masks[i] for i in group]
             basis = fit_basis(chosen, chosen_masks)
             if before[place] is not None:  # otherwise colors could be inverted from block to block
-                basis = basis.turned_like([basis.scores(x) for x in chosen], before[place])
+                basis = basis.align_signs([basis.scores(x) for x in chosen], before[place])
             before[place] = [basis.scores(x) for x in chosen]
             for number, rgb in zip(group, _colored(chosen, chosen_masks, basis), strict=True):
                 tiles[number].append((block, rgb))
     for number, name in enumerate(inputs.names):
         side = LARGE if len(tiles[number]) <= FEW else SMALL
-        photo = fit_photo(inputs.photos[number], side)
-        cells = [(name, photo)] + [(f"layer {block}", enlarge(rgb, photo.size)) for block, rgb in tiles[number]]
+        image = fit_image(inputs.images[number], side)
+        cells = [(name, image)] + [(f"layer {block}", enlarge(rgb, image.size)) for block, rgb in tiles[number]]
         yield _save(_sheet(inputs, cells), out / f"{name}.png")
         if len(tiles[number]) > 1:
-            photo = fit_photo(inputs.photos[number], LARGE)
+            image = fit_image(inputs.images[number], LARGE)
             frames = (
-                np.asarray(_sheet(inputs, [(name, photo), (f"layer {block}", enlarge(rgb, photo.size))]))
+                np.asarray(_sheet(inputs, [(name, image), (f"layer {block}", enlarge(rgb, image.size))]))
                 for block, rgb in tiles[number]
             )
             write_video(out / f"{name}_layers.mp4", frames, ANIMATION_FPS, overwrite=True)
@@ -97,28 +97,28 @@ def draw_correspondence(inputs: FigureInputs, blocks: Sequence[int], out: Path, 
     Raises:
         ValueError: if there is only one image.
     """
-    if len(inputs.photos) < 2:
+    if len(inputs.images) < 2:
         raise InputError("--mode correspondence requires at least two images")
-    photos = [fit_photo(photo, LARGE) for photo in inputs.photos]
-    for block, maps in inputs.iter_maps(blocks):
+    images = [fit_image(image, LARGE) for image in inputs.images]
+    for block, maps in inputs.iter_intermediates(blocks):
         masks = inputs.token_masks(maps)
         rgb = _colored(maps, masks or [None] * len(maps), fit_basis(maps, masks))
-        colors = [enlarge(x, photo.size) for x, photo in zip(rgb, photos, strict=True)]
+        colors = [enlarge(x, image.size) for x, image in zip(rgb, images, strict=True)]
         for other in range(1, len(maps)):
             chosen = None if masks is None else (masks[0][0], masks[other][0])
             matches = mutual_matches(maps[0][0], maps[other][0], count, masks=chosen)
             pairs = [
                 (
-                    center_of(match.source, photos[0].size, inputs.grid(0)),
-                    center_of(match.target, photos[other].size, inputs.grid(other)),
+                    center_of(match.source, images[0].size, inputs.grid(0)),
+                    center_of(match.target, images[other].size, inputs.grid(other)),
                 )
                 for match in matches
             ]
             cosines = [match.similarity for match in matches]
-            told = f", cosine {min(cosines):.2f} to {max(cosines):.2f}" if cosines else ""
+            suffix = f", cosine {min(cosines):.2f} to {max(cosines):.2f}" if cosines else ""
             names = f"{inputs.names[0]} and {inputs.names[other]}"
             rows = [
-                [(f"{names}, layer {block}{told}", join(photos[0], photos[other], pairs))],
+                [(f"{names}, layer {block}{suffix}", join(images[0], images[other], pairs))],
                 [("principal components of all images together", join(colors[0], colors[other], []))],
             ]
             path = out / f"{inputs.names[0]}_{inputs.names[other]}_layer{block}.png"
@@ -138,21 +138,21 @@ def draw_similarity(
     Yields:
         the path of the file after it is written.
     """
-    side = LARGE if len(inputs.photos) <= FEW else SMALL
-    photos = [fit_photo(photo, side) for photo in inputs.photos]
+    side = LARGE if len(inputs.images) <= FEW else SMALL
+    images = [fit_image(image, side) for image in inputs.images]
     token = _token(inputs, 0, point)
-    place = center_of(token, photos[0].size, inputs.grid(0))
-    rows = [[(name, photo) for name, photo in zip(inputs.names, photos, strict=True)]]
-    rows[0][0] = (inputs.names[0], mark(photos[0], [place]))
-    for block, maps in inputs.iter_maps(blocks):
+    place = center_of(token, images[0].size, inputs.grid(0))
+    rows = [[(name, image) for name, image in zip(inputs.names, images, strict=True)]]
+    rows[0][0] = (inputs.names[0], mark(images[0], [place]))
+    for block, maps in inputs.iter_intermediates(blocks):
         query = maps[0][0, :, token[0], token[1]]
         similar = [cosine_similarity(x, query)[0].cpu() for x in maps]
         low, high = min(float(x.min()) for x in similar), max(float(x.max()) for x in similar)
         row = []
-        for number, (photo, values) in enumerate(zip(photos, similar, strict=True)):
+        for number, (image, values) in enumerate(zip(images, similar, strict=True)):
             found = [token] if number == 0 else nearest_tokens(values, count)
-            places = [center_of(token, photo.size, inputs.grid(number)) for token in found]
-            heat = overlay_heatmap(photo, ((values - low) / max(high - low, 1e-6)).numpy())
+            places = [center_of(token, image.size, inputs.grid(number)) for token in found]
+            heat = overlay_heatmap(image, ((values - low) / max(high - low, 1e-6)).numpy())
             title = f"layer {block}: cosine {float(values.min()):.2f} to {float(values.max()):.2f}"
             row.append((title, mark(heat, places, numbered=number > 0)))
         rows.append(row)
@@ -173,7 +173,7 @@ def draw_attention(
         the path of the file of each image after it is written.
     """
     blocks = sorted(set(resolve_indices("layers", blocks, inputs.tower.num_layers)))
-    tokens = [None if point == CLASS_TOKEN else _token(inputs, i, point) for i in range(len(inputs.photos))]
+    tokens = [None if point == CLASS_TOKEN else _token(inputs, i, point) for i in range(len(inputs.images))]
     for number, name in enumerate(inputs.names):
         maps = inputs.tower.attention_maps(inputs.input(number), tokens[number], blocks)
         inputs.advance(blocks[-1] + 1)
@@ -181,11 +181,11 @@ def draw_attention(
         pictures = [(f"layer {block}, mean of {heads} heads", x[0].mean(dim=0)) for block, x in maps.items()]
         if len(blocks) == 1:
             pictures += [(f"head {head}", x) for head, x in enumerate(maps[blocks[0]][0])]
-        photo = fit_photo(inputs.photos[number], LARGE if len(pictures) <= FEW else SMALL)
-        cells: list[Cell] = [(name, photo)]
-        cells += [(title, overlay_heatmap(photo, _to_peak(values))) for title, values in pictures]
+        image = fit_image(inputs.images[number], LARGE if len(pictures) <= FEW else SMALL)
+        cells: list[Cell] = [(name, image)]
+        cells += [(title, overlay_heatmap(image, _to_peak(values))) for title, values in pictures]
         if tokens[number] is not None:
-            place = center_of(tokens[number], photo.size, inputs.grid(number))
+            place = center_of(tokens[number], image.size, inputs.grid(number))
             cells = [(title, mark(picture, [place])) for title, picture in cells]
         yield _save(_sheet(inputs, cells), out / f"{name}_attention.png")
 
@@ -205,10 +205,10 @@ def draw_words(
         the path of the file of each image after it is written.
     """
     for number, name in enumerate(inputs.names):
-        photo = fit_photo(inputs.photos[number], WORD_SIDE)
-        found = maps(inputs.input(number), photo.size[::-1])
+        image = fit_image(inputs.images[number], WORD_SIDE)
+        found = maps(inputs.input(number), image.size[::-1])
         inputs.advance(inputs.tower.num_layers)
-        yield _save(word_sheet(name, photo, words, found, _heading(inputs)), out / f"{name}_words.png")
+        yield _save(word_sheet(name, image, words, found, _heading(inputs)), out / f"{name}_words.png")
 
 
 @dataclass(frozen=True)
@@ -239,42 +239,42 @@ def word_colors(count: int) -> list[tuple[int, int, int]]:
     return [tuple(map(int, table[number % len(table)])) for number in range(count)]
 
 
-def word_heat(photo: Image.Image, cosines: np.ndarray) -> tuple[Image.Image, float, float]:
-    """Overlay a photo with the cosines (h, w) of a word, scaled to their range; return the range as well."""
+def word_heat(image: Image.Image, cosines: np.ndarray) -> tuple[Image.Image, float, float]:
+    """Overlay an image with the cosines (h, w) of a word, scaled to their range; return the range as well."""
     low, high = float(cosines.min()), float(cosines.max())
-    return overlay_heatmap(photo, (cosines - low) / max(high - low, 1e-6)), low, high
+    return overlay_heatmap(image, (cosines - low) / max(high - low, 1e-6)), low, high
 
 
-def word_labels(photo: Image.Image, maps: WordMaps) -> Image.Image:
-    """Blend a gray photo with the colors of the labels (H, W), which have its size."""
+def word_labels(image: Image.Image, maps: WordMaps) -> Image.Image:
+    """Blend a gray image with the colors of the labels (H, W), which have its size."""
     palette = np.array([*word_colors(len(maps.cosines)), (0, 0, 0)], np.float32)
-    gray = np.asarray(photo.convert("L"), np.float32)[..., None]
+    gray = np.asarray(image.convert("L"), np.float32)[..., None]
     opacity = np.where(maps.labels == len(maps.cosines), 0, _LABEL_OPACITY)[..., None]
     return Image.fromarray(np.rint(gray + opacity * (palette[maps.labels] - gray)).astype(np.uint8))
 
 
-def word_sheet(name: str, photo: Image.Image, words: Sequence[str], maps: WordMaps, heading: str = "") -> Image.Image:
-    """Arrange a photo, the heat map of each word with its color bar, and the label map with its legend.
+def word_sheet(name: str, image: Image.Image, words: Sequence[str], maps: WordMaps, heading: str = "") -> Image.Image:
+    """Arrange an image, the heat map of each word with its color bar, and the label map with its legend.
 
     Args:
-        name: title of the photo.
-        photo: at the size of the labels.
+        name: title of the image.
+        image: at the size of the labels.
         words: K names.
-        maps: of the photo.
+        maps: of the image.
         heading: line above.
     """
     bar = heat_colors(np.linspace(0, 1, 256))
-    cells: list[Cell] = [(name, _at_least(photo, TITLE_WIDTH))]
+    cells: list[Cell] = [(name, _at_least(image, TITLE_WIDTH))]
     for word, cosines in zip(words, maps.cosines, strict=True):
-        heat, low, high = word_heat(photo, cosines)
+        heat, low, high = word_heat(image, cosines)
         cells.append((word, add_colorbar(_at_least(heat, TITLE_WIDTH), bar, f"{low:.3f}", f"{high:.3f}")))
     *shares, left = (f"{share:.0%}" if share >= 0.005 or not share else "< 1%" for share in maps.shares)
     colors = word_colors(len(words))
     entries = [(f"{word} {share}", color) for word, share, color in zip(words, shares, colors, strict=True)]
     if left != "0%":
         entries.append((f"{NO_WORD} {left}", (128, 128, 128)))
-    cells.append(("most similar word", with_legend(_at_least(word_labels(photo, maps), TITLE_WIDTH), entries)))
-    return _arranged(cells, photo.size, heading)
+    cells.append(("most similar word", add_legend(_at_least(word_labels(image, maps), TITLE_WIDTH), entries)))
+    return _arranged(cells, image.size, heading)
 
 
 def _at_least(picture: Image.Image, width: int) -> Image.Image:
@@ -293,11 +293,11 @@ def _colored(maps: Sequence[Tensor], masks: Sequence[Tensor | None], basis: Basi
 
 def _token(inputs: FigureInputs, number: int, point: tuple[float, float] | None) -> tuple[int, int]:
     """Find the token of an image at a point given in pixels of the first image."""
-    first = inputs.photos[0].size
+    first = inputs.images[0].size
     if point is None:
         point = first[0] / 2, first[1] / 2
     token_at(point, first, inputs.grid(0))  # raises an error for a point outside
-    size = inputs.photos[number].size
+    size = inputs.images[number].size
     return token_at((point[0] * size[0] / first[0], point[1] * size[1] / first[1]), size, inputs.grid(number))
 
 
@@ -359,7 +359,7 @@ def draw_feature_video(
 
     def features(frame: np.ndarray):
         advance(1)
-        ((_, maps),) = iter_maps(tower, prepare(Image.fromarray(frame), tower, long_side), [block])
+        ((_, maps),) = iter_intermediates(tower, prepare(Image.fromarray(frame), tower, long_side), [block])
         return maps
 
     chosen = sample_numbers(frames)
@@ -367,9 +367,9 @@ def draw_feature_video(
 
     def sheets():
         for frame in read_video(video):
-            photo = fit_photo(Image.fromarray(frame), SIDE)
-            colors = enlarge(feature_rgb(features(frame), basis=basis)[0], photo.size)
-            yield np.asarray(draw_sheet([[("", photo), ("", colors)]]))
+            image = fit_image(Image.fromarray(frame), SIDE)
+            colors = enlarge(feature_rgb(features(frame), basis=basis)[0], image.size)
+            yield np.asarray(draw_sheet([[("", image), ("", colors)]]))
 
     write_video(out, sheets(), frame_rate(video), overwrite=True)
     return out
