@@ -8,7 +8,7 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithFolders(build_py):
-    """Copy the folders that stand beside the package in a checkout. An editable installation uses them in place."""
+    """Copy the folders next to the package in a checkout. An editable installation uses them in place."""
 
     def run(self):
         super().run()
@@ -16,7 +16,7 @@ class BuildWithFolders(build_py):
             return
         for name in ("configs", "tools"):
             target = Path(self.build_lib, "pe_dense", name)
-            shutil.rmtree(target, ignore_errors=True)  # left of an earlier build
+            shutil.rmtree(target, ignore_errors=True)  # from an earlier build
             shutil.copytree(name, target, ignore=shutil.ignore_patterns("__pycache__"))
 
 

@@ -1,16 +1,16 @@
-"""Token features from SAM 2.1: the direct way beside SAM's own generator, and the long way round beside both.
+"""Compare three ways to compute token features with SAM 2.1: speed and memory.
 
     python benchmarks/alignment.py                                          a few of the 1024 points, CPU minutes
     python benchmarks/alignment.py --size l --points-per-side 32 --device cuda --dtype bfloat16
 
-Weights are random. All rows encode the same image of 1024 px and run in turns:
+Weights are random. All rows encode the same image of 1024 px and run alternately:
 
-* direct: what training uses, from low-resolution logits straight to the tokens;
-* generator: SAM2AutomaticMaskGenerator with nothing filtered, 64 points a batch (its default); it gives masks, not
+* direct: used in training, from low-resolution logits directly to the tokens; * generator: SAM2AutomaticMaskGenerator
+without filters, 64 points per batch (its default); it returns masks, not
   logits, so it could not even be used for the features;
 * long way: logits at 1024 px by SAM2ImagePredictor, then resampled to the tokens.
 
-`1024 points` is what a whole grid of 32 x 32 takes by the encoder's and the decoder's shares.
+`1024 points` is the time of a full grid of 32 x 32 points, extrapolated from the times of encoder and decoder.
 """
 
 import argparse
@@ -22,7 +22,7 @@ ROWS = ("direct", "generator", "long way", "encoder")
 
 
 def make_image():
-    """A smooth random picture, uint8 (H, W, 3)."""
+    """Create a smooth random image, uint8 (H, W, 3)."""
     import numpy as np
     from PIL import Image
 
@@ -31,7 +31,7 @@ def make_image():
 
 
 def make_run(kind: str, options: dict):
-    """A function that runs one of the rows once."""
+    """Return a function that runs one of the rows once."""
     import numpy as np
     import torch
     import torch.nn.functional as F
@@ -96,8 +96,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="t", choices=["t", "s", "b+", "l"])
     parser.add_argument("--points-per-side", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=64, help="points a batch of the generator and the long way (64)")
-    parser.add_argument("--direct-batch", type=int, help="points a batch of the direct way (4 on a CPU, 32 on a GPU)")
+    parser.add_argument("--batch", type=int, default=64, help="points per batch of the generator and the long way (64)")
+    parser.add_argument("--direct-batch", type=int, help="points per batch of the direct way (4 on a CPU, 32 on a GPU)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--threads", type=int, default=1)

@@ -1,11 +1,11 @@
-"""Does alignment do what it is for? With a teacher that knows the objects, tokens must tell objects better than before.
+"""Ablation of Spatial alignment with an oracle teacher: features should separate objects better than before.
 
     python benchmarks/alignment_oracle.py --work-dir work_dirs/oracle
 
-SAM is replaced by the instance masks of the generated shapes: a token's feature are the parts of it that each object
-covers. The demo's tower is aligned with it and written, LayerScale folded away, to WORK_DIR/tower.pt. Start and end are
-compared by a linear probe of the classes, by how well tokens of one object are told from others, and by the same
-configs:
+SAM is replaced by the instance masks of the generated shapes: the feature of a token is the fraction of it that each
+object covers. The demo's tower is aligned with it and written to WORK_DIR/tower.pt, with LayerScale folded. The towers
+before and after are compared by a linear probe, by how well tokens of the same object are separated from others, and by
+these configs:
 
     python tools/train.py configs/shapes_linear_pe_tiny.py --cfg-options model.backbone.init_cfg.checkpoint=...
     python tools/test.py configs/shapes_propagation_pe_tiny.py work_dirs/oracle/tower.pt
@@ -33,7 +33,7 @@ from pe_dense.registry import MODELS
 
 @MODELS.register_module()
 class ObjectOracle(Teacher):
-    """1024 features, as SAM has, of unchanged images of the shapes: the part of the background, then of each object."""
+    """Oracle teacher with 1024 features, as SAM: the fractions of a token covered by the background and each object."""
 
     def __init__(self, data_root: str):
         super().__init__()
@@ -52,7 +52,7 @@ def _key(pixels):
 
 
 def images_and_objects(data_root, split):
-    """Pixels (3, H, W), size (H, W) and the objects' segmentations of each image of a split."""
+    """Yield pixels (3, H, W), size (H, W) and the objects' segmentations of each image of a split."""
     content = json.loads((Path(data_root) / "annotations" / f"instances_{split}.json").read_text())
     objects: dict[int, list] = {}
     for entry in content["annotations"]:
@@ -64,7 +64,7 @@ def images_and_objects(data_root, split):
 
 
 def parts_of_tokens(size, segmentations, grid):
-    """The parts of each token that the background and each object cover, (h w, 1 + objects)."""
+    """Compute the fractions of each token that the background and each object cover, (h w, 1 + objects)."""
     found = [torch.from_numpy(_decode(segmentation, size)) for segmentation in segmentations]
     maps = torch.stack([1 - sum(found, torch.zeros(size)).clamp(max=1), *(mask.float() for mask in found)])
     return torch.nn.functional.adaptive_avg_pool2d(maps, grid).flatten(1).T
@@ -80,7 +80,7 @@ def _decode(segmentation, size):
 
 @torch.no_grad()
 def features_and_classes(tower, data_root, split, count):
-    """Last layer's tokens (tokens, C) and the parts of each token that classes cover (tokens, classes), of images."""
+    """Compute last-layer tokens (tokens, C) and the fractions of each token covered by classes (tokens, classes)."""
     tokens, parts, maps = [], [], []
     for path in sorted((Path(data_root) / split).glob("*.png"))[:count]:
         image = torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)[None] / 127.5 - 1
@@ -94,7 +94,7 @@ def features_and_classes(tower, data_root, split, count):
 
 
 def linear_probe(tower, data_root):
-    """mIoU in percent of the best linear map (least squares) from last tokens to classes, on the validation images."""
+    """Compute the validation mIoU in percent of a linear map (least squares) from last-layer tokens to classes."""
     x, y, _ = features_and_classes(tower, data_root, "train", 400)
     mean, std = x.mean((0, 1)), x.std((0, 1))
     x = torch.nn.functional.pad((x - mean) / std, (0, 1), value=1.0).flatten(0, 1).double()
@@ -110,9 +110,10 @@ def linear_probe(tower, data_root):
 
 @torch.no_grad()
 def pairs_in_order(tower, data_root):
-    """How often, in percent, two last tokens of one object are more alike than two of different things (ROC's area).
+    """Compute the ROC AUC, in percent, of token similarity as a classifier of pairs from the same object.
 
-    Tokens count that lie on one thing by more than 3/4, pairs that touch an object; mean over the validation images.
+    Only tokens of which more than 3/4 belong to one object or the background are used, and pairs with at least one
+    object; mean over the validation images.
     """
     areas = []
     for pixels, size, segmentations in images_and_objects(data_root, "val"):
@@ -134,11 +135,11 @@ def pairs_in_order(tower, data_root):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work-dir", default="work_dirs/oracle")
-    parser.add_argument("--start", default="work_dirs/demo", help="checkpoint with the tower that is aligned")
+    parser.add_argument("--start", default="work_dirs/demo", help="checkpoint with the tower to align")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--lr", type=float, default=1e-2)
-    parser.add_argument("--seed", type=int, default=0, help="of masks, dropped paths and the order of images (0)")
-    parser.add_argument("--locality-weight", type=float, default=1.0, help="0 to leave the oracle out, for comparison")
+    parser.add_argument("--seed", type=int, default=0, help="seed of masks, dropped paths and the order of images (0)")
+    parser.add_argument("--locality-weight", type=float, default=1.0, help="0 to disable the oracle, for comparison")
     args = parser.parse_args()
     options = {
         "train_cfg.max_iters": args.steps,
@@ -153,7 +154,9 @@ def main():
     config = load_config("configs/shapes_align_pe_tiny.py", options)
     root = config.data_root
     config.model.sam = dict(type="pe_dense.ObjectOracle", data_root=root)
-    config.train_dataloader.dataset.pipeline = [dict(type="pe_dense.PILToTensor")]  # the oracle knows whole images
+    config.train_dataloader.dataset.pipeline = [
+        dict(type="pe_dense.PILToTensor")
+    ]  # the oracle requires uncropped images
     config.custom_hooks = config.custom_hooks[:2]
     fields = dict(config.model.core.tower)
     fields.pop("type"), fields.pop("init_cfg")

@@ -1,4 +1,4 @@
-"""Time of checking an annotation file beyond loading its JSON, on generated data of LVIS train's form.
+"""Measure the time to check an annotation file, in addition to loading its JSON, on generated data similar to LVIS.
 
     python benchmarks/annotations.py --annotations 325000
 
@@ -21,7 +21,7 @@ from pe_dense.datasets.annotations import read_json
 from pe_dense.utils.atomic_write import write_json
 
 LVIS_TRAIN = 1_270_141
-NUMBERS = 88  # per annotation: gives the size of LVIS train, 1.1 GB
+NUMBERS = 88  # per annotation; results in the size of LVIS train, 1.1 GB
 
 
 def make_file(path: Path, count: int) -> None:
@@ -48,7 +48,7 @@ def make_file(path: Path, count: int) -> None:
         left, top = points.min(axis=0).tolist()
         right, bottom = points.max(axis=0).tolist()
         parts = [points.ravel().tolist()]
-        if i % 4 == 0:  # of two parts
+        if i % 4 == 0:  # masks of two parts
             parts = [parts[0][: NUMBERS // 2], parts[0][NUMBERS // 2 :]]
         annotations.append(
             dict(

@@ -1,9 +1,9 @@
-"""What predictors that never look at the image reach on generated shapes: the floor that a probe has to leave.
+"""Evaluate constant predictors on generated shapes: lower bounds for probes.
 
     python benchmarks/constant_baseline.py
 
-For classes, the best single one everywhere. For depth, the mean of the training maps everywhere, and the mean at each
-place. Data and metrics are those of the configs.
+For classes, the best single class for all pixels. For depth, the mean of the training maps, and the mean at each pixel
+position. Data and metrics are those of the configs.
 """
 
 import argparse
@@ -13,7 +13,7 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def evaluate(dataset, metric, field, values):
-    """The metric's numbers for one prediction (1, H, W) for all images."""
+    """Compute the metrics of one prediction (1, H, W) for all images."""
     from mmengine.structures import PixelData
 
     metric.dataset_meta = dataset.metainfo

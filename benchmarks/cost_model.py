@@ -1,7 +1,6 @@
-"""Time and memory of the published recipes on many GPUs, by arithmetic: the tables of docs/scale.md.
+"""Estimate time and memory of the published recipes on many GPUs: the tables of docs/scale.md.
 
-    python benchmarks/cost_model.py --rate 400     # TFLOP/s that a GPU reaches, as benchmarks/tower.py --device cuda
-    tells
+    python benchmarks/cost_model.py --rate 400     # TFLOP/s of a GPU, measured by benchmarks/tower.py --device cuda
 
 Only the tower is counted, which is nearly all of the work of the G-size recipes: heads and data come on top.
 """
@@ -15,9 +14,10 @@ IMAGES = dict(lvis=100_170, coco=118_287, objects365=1_742_289)  # LVIS v1's own
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training run: images in all, their size, and how often the tower's forward pass is paid for an image.
+    """A training run: total number of images, their size, and the cost per image in forward passes of the tower.
 
-    A trained tower with checkpointed blocks costs four (forward, again forward, twice that backward), a frozen one one.
+    A trained tower with activation checkpointing costs four (forward, recomputation, and two for backward), a frozen
+    one costs one.
     """
 
     name: str
@@ -45,7 +45,7 @@ RECIPES = [
 
 
 def forward_flops(recipe: Recipe, width: int = 1536, hidden: int = 8960, global_blocks: int = 4) -> float:
-    """Floating point operations of a G tower's forward pass on one image, matrix products only."""
+    """Count the floating-point operations of a G tower's forward pass on one image, matrix products only."""
     tokens = (recipe.size // recipe.patch) ** 2
     linear = 2 * tokens * (4 * width**2 + 2 * width * hidden)
     everywhere = 4 * tokens**2 * width
@@ -57,12 +57,13 @@ def forward_flops(recipe: Recipe, width: int = 1536, hidden: int = 8960, global_
 
 
 def state_memory(parameters: float, trained: bool, shards: int) -> float:
-    """GiB of float32 weights and, for training, gradients and AdamW's two moments, shared out among some GPUs."""
+    """Compute GiB per GPU of float32 weights and, for training, gradients and AdamW's moments, sharded across GPUs."""
     return parameters * (16 if trained else 4) / shards / GIB
 
 
 def activation_memory(recipe: Recipe, width: int = 1536, hidden: int = 8960) -> float:
-    """GiB of an image's activations with checkpointed blocks in bfloat16: every block's input, one block in full."""
+    """Compute GiB of activations per image with activation checkpointing in bfloat16: all block inputs and one "
+    "block."""
     tokens = (recipe.size // recipe.patch) ** 2
     kept = recipe.layers * tokens * width * 4  # the residual stream is float32 under autocast
     one_block = tokens * (10 * width + 2 * hidden) * 2 + tokens * 4 * width * 4

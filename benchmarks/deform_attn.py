@@ -1,12 +1,12 @@
-"""Deformable attention of DETA's encoder, the largest of its parts beside the tower: time and memory of a layer.
+"""Measure time and memory of deformable attention in a layer of DETA's encoder.
 
     python benchmarks/deform_attn.py                                        # a quarter of the tokens of 1824 px
     python benchmarks/deform_attn.py --size 1824 --device cuda --repeats 20
 
-Every token of five levels looks at 4 points of each level, with 8 heads of 32 channels. Rows: mmcv's formula (what
-mmcv computes where it came without kernels), the same a map at a time and computed again for the backward pass,
-PyTorch's embedding bags, and on a GPU the Triton kernels; the last two are pe_dense's. Memory is what a forward and
-backward pass takes beyond its input; of it 71 MB in float32 at 1824 px are the output.
+Every token of five levels samples 4 points on each level, with 8 heads of 32 channels. Rows: mmcv's PyTorch
+implementation (used without compiled kernels), the same one map at a time with recomputation in the backward pass,
+PyTorch's embedding bags, and on a GPU the Triton kernels; the last two are those of pe_dense. Memory is that of a
+forward and backward pass beyond its input, including the output of 71 MB in float32 at 1824 px.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main():
 
 
 def make_run(name: str, train: bool, size: int, dtype: str, device: str, threads: int) -> Callable[[], None]:
-    """A pass through one layer's sampling; all ways get the same tensors."""
+    """Return a function that runs the sampling of one layer; all rows use the same tensors."""
     import torch
 
     torch.set_num_threads(threads)
@@ -69,7 +69,7 @@ def make_run(name: str, train: bool, size: int, dtype: str, device: str, threads
 
 
 def encoder_inputs(size: int) -> tuple:
-    """Value, shapes, starts, locations, weights and the output's gradient of an encoder layer for one image."""
+    """Create value, shapes, starts, locations, weights and the output's gradient of an encoder layer for one image."""
     import torch
 
     middle = size // 16
@@ -93,7 +93,7 @@ def encoder_inputs(size: int) -> tuple:
 
 
 def way(name: str) -> Callable:
-    """Function of value, shapes, starts, locations and weights."""
+    """Return the function of value, shapes, starts, locations and weights of a row."""
     import pe_dense  # noqa: F401
 
     if name in ("mmcv", "by_map"):

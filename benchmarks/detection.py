@@ -1,11 +1,11 @@
-"""Time and peak memory of Mask R-CNN on a detection tower: what checkpointing, window order and compiling do.
+"""Measure time and peak memory of Mask R-CNN: activation checkpointing, window partition and torch.compile.
 
     python benchmarks/detection.py --arch PE-Spatial-T16-512 --size 512
     python benchmarks/detection.py --arch PE-Spatial-G14-448 --size 1024 --device cuda --dtype bfloat16
 
-Every row runs in a process of its own for the memory (beyond that of the built model); for the time all rows of a kind
-run in turns in one process, so that a busy machine disturbs them alike. `times_faster` is against the first row of
-the kind.
+Memory (beyond that of the built model) is measured in a separate process per row; for time, all rows of a kind run
+alternately in one process, so that other load affects them equally. `times_faster` is relative to the first row of the
+kind.
 """
 
 import argparse
@@ -29,7 +29,7 @@ ROWS = [
 
 @contextmanager
 def partition_everywhere(active: bool):
-    """Let windows never fit, which makes every block split and merge its own."""
+    """Make every block partition and unpartition its own windows."""
     from pe_dense.backbones.attention import Windows
 
     fits = Windows.fits
@@ -42,7 +42,7 @@ def partition_everywhere(active: bool):
 
 
 def make_run(kind: str, options: dict, compiled: bool, args):
-    """A function that runs a row once."""
+    """Return a function that runs a row once."""
     import torch
     from mmengine.config import Config
     from mmengine.registry import MODELS, init_default_scope
@@ -89,7 +89,7 @@ def make_run(kind: str, options: dict, compiled: bool, args):
 
 
 def samples(images, objects: int = 0):
-    """Data samples of square images with some boxes and masks."""
+    """Create data samples of square images with some boxes and masks."""
     import numpy as np
     import torch
     from mmdet.structures import DetDataSample
@@ -129,7 +129,7 @@ def training_step(model, images, autocast):
 
 
 def make_row(index: int, args):
-    """A function that runs a row of ROWS once."""
+    """Return a function that runs a row of ROWS once."""
     kind, _, options, everywhere, compiled = ROWS[index]
     with partition_everywhere(everywhere):
         run = make_run(kind, options, compiled, args)
@@ -149,8 +149,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--repeats", type=int, default=5, help="medians are of so many runs (5)")
-    parser.add_argument("--no-compile", dest="compile", action="store_false", help="leave out what torch.compile does")
+    parser.add_argument("--repeats", type=int, default=5, help="number of runs (5)")
+    parser.add_argument("--no-compile", dest="compile", action="store_false", help="skip torch.compile")
     parser.add_argument("--output", type=Path, default=Path("work_dirs/benchmarks/detection.json"))
     args = parser.parse_args()
 

@@ -1,9 +1,9 @@
-"""Times of the LVIS and COCO metrics beside the packages they replace, on made-up data.
+"""Compare the time of the LVIS and COCO metrics with the packages they replace, on generated data.
 
     python benchmarks/metrics.py --images 500
 
-Both sides read the same file and get the same detections, 300 an image for LVIS and 100 for COCO, on 640 x 480 pixels
-and with masks encoded; each time runs from the file's path to the values. The packages' result dicts are made before.
+Both read the same file and the same detections, 300 per image for LVIS and 100 for COCO, on 640 x 480 pixels with
+encoded masks; times are from reading the file to the values. The result dicts of the packages are created before.
 Prints a table with the largest difference between the values, and writes it as JSON.
 """
 
@@ -26,7 +26,7 @@ from helpers.metric_data import as_results, make_ground_truth, make_predictions
 from pe_dense.registry import METRICS
 from pe_dense.utils.atomic_write import write_json
 
-np.float = float  # gone from NumPy, not from `lvis`
+np.float = float  # removed from NumPy, but used by `lvis`
 from lvis import LVIS, LVISEval, LVISResults
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -74,7 +74,7 @@ def compare(name: str, package: Callable, images: int, repeats: int, **data) -> 
             runs = []
             for _ in range(repeats):
                 new = timed(ours, name, path, content, samples, iou_type)
-                # Made anew, since the packages write into them.
+                # Created again, since the packages modify them.
                 old = timed(package, path, as_results(content, samples, iou_type), iou_type)
                 runs.append((new[0], old[0], float(np.abs(np.subtract(new[1], old[1])).max())))
             seconds, reference, difference = np.array(runs).min(0)[:2].tolist() + [max(run[2] for run in runs)]

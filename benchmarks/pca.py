@@ -1,9 +1,9 @@
-"""Principal components of features: time and memory beside PyTorch's, and how far each is from the exact ones.
+"""Compare time, memory and accuracy of principal components with PyTorch's and the exact ones.
 
     python benchmarks/pca.py
 
 Features are 16 maps of 64 x 64 tokens with 1536 channels, correlated in space, with a mean far from zero and variances
-that fall as 1 / rank^1.4. All are given the same maps and find three components of their low-pass:
+that decrease as 1 / rank^1.4. All rows compute three components of the same low-pass filtered maps:
 
   here         fit_basis: block Lanczos iteration, smoothing what was projected
   pca_lowrank  low_pass of the maps, then torch.pca_lowrank of the tokens (randomized, as called by default)
@@ -23,7 +23,7 @@ WAYS = ("here", "pca_lowrank", "covariance", "colors")
 
 
 def make_run(way: str, sizes: tuple[int, int, int], threads: int):
-    """A function that finds components (3, C), or colors, of maps that are made here."""
+    """Return a function that computes components (3, C), or colors, of generated maps."""
     import torch
 
     torch.set_num_threads(threads)
@@ -51,14 +51,14 @@ def way_of(way: str, features):
 
 
 def covariance(maps):
-    """(N, C, H, W) -> (C, C), not divided by the number of tokens."""
+    """Compute the covariance (C, C) of maps (N, C, H, W), not divided by the number of tokens."""
     tokens = maps.movedim(1, -1).flatten(0, 2)
     centerd = tokens - tokens.mean(dim=0)
     return centerd.T @ centerd
 
 
 def top(matrix):
-    """Eigenvectors (3, C) of the largest eigenvalues."""
+    """Compute the eigenvectors (3, C) of the largest eigenvalues."""
     import torch
     from scipy.linalg import eigh
 
@@ -99,7 +99,7 @@ def main():
 
 
 def make_features(images, channels, side):
-    """Maps (N, C, H, W) in the order of memory that a tower gives them: channels of a token lie together."""
+    """Generate maps (N, C, H, W) with the memory format of a tower's output: channels of a token are contiguous."""
     import torch
     import torch.nn.functional as F
 

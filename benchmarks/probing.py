@@ -1,10 +1,10 @@
-"""Time of a training step of linear probes: one layer, all layers at once, and what the loss is made of.
+"""Measure a training step of linear probes: one layer, all layers at once, and the upsampled loss.
 
     python benchmarks/probing.py --arch PE-Spatial-B16-512 --size 512 --batch 2
     python benchmarks/probing.py --arch PE-Spatial-G14-448 --size 448 --batch 16 --device cuda --dtype bfloat16
 
-Rows run in turns in one process, so that a busy machine disturbs them alike; times are medians, ratios those of the
-same turn. Weights and images are random. `mmseg's loss` upsamples all logits, then takes their cross-entropy.
+Rows run alternately in one process, so that other load affects them equally; times are medians, ratios are within a
+round. Weights and images are random. `mmseg's loss` upsamples all logits, then computes their cross-entropy.
 """
 
 import argparse
@@ -20,9 +20,9 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", default="PE-Spatial-B16-512")
     parser.add_argument("--size", type=int, default=512, help="side of the images in pixels (512)")
-    parser.add_argument("--batch", type=int, default=2, help="images of a step (2)")
+    parser.add_argument("--batch", type=int, default=2, help="images per step (2)")
     parser.add_argument("--classes", type=int, default=150, help="classes (150, ADE20k's)")
-    parser.add_argument("--repeats", type=int, default=3, help="turns, after one to warm up (3)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds, after one for warm-up (3)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", help="of the tower")
@@ -31,7 +31,7 @@ def parse_args():
 
 
 def make_step(kind: str, taps, mmsegs_loss: bool, args):
-    """A function that trains one step."""
+    """Return a function that trains one step."""
     from mmengine.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 
@@ -59,7 +59,7 @@ def make_step(kind: str, taps, mmsegs_loss: bool, args):
 
 
 def make_tower(args):
-    """A function that runs the tower alone."""
+    """Return a function that runs the tower alone."""
     import torch
 
     from pe_dense.backbones import FrozenTower

@@ -1,4 +1,4 @@
-"""Label propagation of one frame: here, with all pairs of patches at once, and patch by patch.
+"""Measure label propagation of one frame: in tiles, with all pairs of patches at once, and patch by patch.
 
     python benchmarks/propagation.py [--device cuda]
 

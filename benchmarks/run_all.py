@@ -1,4 +1,4 @@
-"""All benchmarks, small, one after the other, into one report.
+"""Run all benchmarks at a small size and write one report.
 
 python benchmarks/run_all.py                    # minutes on two cores: work_dirs/benchmarks/report.md
 python benchmarks/run_all.py tower detection    # only some
@@ -16,7 +16,7 @@ from pe_dense.utils.atomic_write import write_text
 
 HERE = Path(__file__).parent
 
-# What each one is called with, for a machine of two cores.
+# Arguments of each benchmark, for a machine with two cores.
 SMALL = dict(
     tower=["--arch", "PE-Spatial-T16-512", "--batch", "4", "--repeats", "5"],
     detection=["--size", "256", "--window", "8", "--repeats", "3", "--no-compile"],
@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("work_dirs/benchmarks/report.md"))
     args = parser.parse_args()
     if unknown := set(args.names) - set(SMALL):
-        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(SMALL)}")
+        parser.error(f"unknown benchmarks {', '.join(sorted(unknown))}; available: {', '.join(SMALL)}")
 
     names = args.names or list(SMALL)
     sections, failed, begin = [], [], time.perf_counter()
@@ -54,7 +54,7 @@ def main() -> int:
         text = done.stdout if not done.returncode else f"{done.stdout}\nfailed:\n{done.stderr[-2000:]}"
         print(f"{text}\n({seconds:.0f} s)\n", flush=True)
         sections.append(f"## {name}\n\n`{shown}` ({seconds:.0f} s)\n\n```\n{text.strip()}\n```\n")
-        # Written after each one: what an interrupted report has measured stays.
+        # Written after each benchmark, so that an interrupted report keeps its results.
         args.output.parent.mkdir(parents=True, exist_ok=True)
         write_text(args.output, "\n".join([heading(), *sections]))
     print(f"Written: {args.output} ({(time.perf_counter() - begin) / 60:.1f} minutes)")

@@ -1,4 +1,4 @@
-"""Soft-NMS against a plain loop over the best remaining box: time side by side, and whether they agree.
+"""Compare soft-NMS with a plain loop over the best remaining box: time and agreement.
 
     python benchmarks/soft_nms.py
 

@@ -1,11 +1,11 @@
-"""PETower beside timm's tower with the same weights: time and memory, forward and training, eager and compiled.
+"""Compare PETower with timm's tower with the same weights: time and memory, forward and training, eager and compiled.
 
     python benchmarks/tower.py --arch PE-Spatial-T16-512 --batch 4
     python benchmarks/tower.py --arch PE-Spatial-G14-448 --device cuda --dtype bfloat16
 
-Where the environment variable PERCEPTION_MODELS names a checkout of facebookresearch/perception_models, its tower runs
-in the same turns. `times faster` is the peer's time by ours, the median over turns; the peer is timm's. On a GPU the
-share of a matrix product's rate, measured in the same run, is told, too.
+If the environment variable PERCEPTION_MODELS names a checkout of facebookresearch/perception_models, its tower runs in
+the same rounds. `times faster` is timm's time divided by ours, the median over rounds. On a GPU, the fraction of the
+throughput of a matrix product, measured in the same run, is printed, too.
 """
 
 import argparse
@@ -20,7 +20,7 @@ SIZES = {"T16": "tiny", "S16": "small", "B16": "base", "L14": "large", "G14": "g
 
 
 def make_tower(kind: str, arch: str):
-    """A tower with random weights that are the same for every kind."""
+    """Build a tower of a kind with the same random weights for every kind."""
     import torch
 
     from pe_dense.backbones import PETower
@@ -48,7 +48,7 @@ def make_tower(kind: str, arch: str):
 
 
 def make_run(kind: str, task: str, compiled: bool, options: dict):
-    """A function that runs a tower once."""
+    """Return a function that runs a tower once."""
     import torch
 
     torch.set_num_threads(options["threads"])
@@ -80,7 +80,7 @@ def make_run(kind: str, task: str, compiled: bool, options: dict):
 
 
 def flops(arch: str, size: int, batch: int) -> float:
-    """Floating point operations of a forward pass, matrix products only."""
+    """Count the floating-point operations of a forward pass, matrix products only."""
     from pe_dense.backbones import get_pe_config
 
     variant = get_pe_config(arch)
@@ -91,7 +91,7 @@ def flops(arch: str, size: int, batch: int) -> float:
 
 
 def matmul_rate(dtype: str, device: str) -> float:
-    """TFLOP/s of a large matrix product."""
+    """Measure the TFLOP/s of a large matrix product."""
     import time
 
     import torch
@@ -110,12 +110,12 @@ def matmul_rate(dtype: str, device: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arch", nargs="+", default=["PE-Spatial-T16-512"])
-    parser.add_argument("--size", type=int, help="side of the images in px (as the tower was trained)")
+    parser.add_argument("--size", type=int, help="side of the images in px (native size of the tower)")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--compile", action="store_true", help="compiled towers, too")
+    parser.add_argument("--compile", action="store_true", help="measure compiled towers, too")
     parser.add_argument("--no-memory", dest="memory", action="store_false", help="only times")
     parser.add_argument("--repeats", type=int, default=7, help="turns (7)")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

@@ -1,7 +1,7 @@
-"""What the benchmarks share: functions that run in turns, memory in a process of its own, tables.
+"""Utilities of the benchmarks: alternating timing, memory in a separate process, tables.
 
-Machines are shared and their clocks move, so nothing is measured alone: all rows of a comparison run in turns, and the
-ratio that is reported is the median of the ratios within each turn.
+Machines are shared and clock rates vary, so all rows of a comparison run alternately, and the reported ratio is the
+median of the ratios within each round.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pe_dense.utils.atomic_write import write_json
 
 
 def in_turns(runs: dict[str, Callable[[], object]], repeats: int, device: str = "cpu") -> dict[str, list[float]]:
-    """Seconds of each function, run one after the other, again and again, after one run each that does not count."""
+    """Measure the seconds of each function in alternating rounds, after one warm-up run each."""
     for run in runs.values():
-        run()  # compiles, and chooses algorithms
+        run()  # compilation and selection of algorithms
     seconds = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
@@ -31,7 +31,7 @@ def in_turns(runs: dict[str, Callable[[], object]], repeats: int, device: str = 
 
 
 def summary(seconds: dict[str, list[float]], peer: str) -> dict[str, dict[str, float]]:
-    """Median and quartiles in ms of each row, and how many times faster than the peer it is, turn by turn."""
+    """Compute median and quartiles in ms of each row, and how many times faster than the peer it is, per round."""
     result = {}
     for name, values in seconds.items():
         ratios = [theirs / ours for theirs, ours in zip(seconds[peer], values, strict=True)]
@@ -52,10 +52,10 @@ def quartiles(values: list[float]) -> tuple[float, float, float]:
 
 
 def peak_memory(make_run: Callable, *arguments, device: str = "cpu") -> float:
-    """MB that a run takes beyond what is there before it, in a process of its own.
+    """Measure the additional MB of a run in a separate process.
 
     Args:
-        make_run: called with the arguments there, gives the function that runs; both must be importable.
+        make_run: called with the arguments in that process, returns the function to run; must be importable.
     """
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
@@ -75,15 +75,15 @@ def peak_memory(make_run: Callable, *arguments, device: str = "cpu") -> float:
 def _measure_memory(make_run: Callable, arguments: tuple, device: str, queue) -> None:
     run = make_run(*arguments)
     if device == "cpu":
-        # Not `getrusage`: its peak comes from the process that started this one.
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        # Not `getrusage`, whose peak includes that of the parent process.
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
         before = _resident("VmRSS")
         run()
         peak = _resident("VmHWM")
     else:
         import torch
 
-        run()  # compiling and choosing algorithms takes memory of its own
+        run()  # compilation and selection of algorithms use additional memory
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
@@ -92,7 +92,7 @@ def _measure_memory(make_run: Callable, arguments: tuple, device: str, queue) ->
 
 
 def _resident(entry: str) -> int:
-    """Bytes that Linux tells of this process."""
+    """Read the memory of this process in bytes (Linux)."""
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{entry}:")]
     return int(line.split()[1]) * 1024
 
@@ -105,7 +105,7 @@ def synchronize(device: str) -> None:
 
 
 def write_table(rows: list[dict], path: Path, **facts) -> None:
-    """Print rows as a table and write them, with the facts of the run, as JSON."""
+    """Print rows as a table, and write them with information about the run as JSON."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     cells = [columns, *([_text(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]

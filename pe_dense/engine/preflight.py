@@ -129,7 +129,7 @@ def is_empty(dataset: dict) -> bool:
 
 
 def check_images(dataset) -> None:
-    """Check that all images of a data set, and their label or depth maps, exist.
+    """Preflight check of a data set: all images and their label or depth maps must exist.
 
     Each folder is listed only once, so that 100,000 images take seconds. A few maps are also read and checked.
 

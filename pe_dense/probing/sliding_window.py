@@ -1,4 +1,4 @@
-"""Sliding-window inference."""
+"""Sliding window inference: window positions, cutting of images and merging of outputs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class SlidingWindows:
 
 
 def windows_of(images: Tensor, test_cfg: dict) -> SlidingWindows:
-    """Create the windows of images (B, C, H, W) from mmseg's ``test_cfg`` (``mode``, ``crop_size``, ``stride``)."""
+    """Create the sliding windows of images (B, C, H, W) from mmseg's ``test_cfg`` (``mode``, ``crop_size``, "
+    "``stride``)."""
     height, width = images.shape[-2:]
     if test_cfg["mode"] == "whole":
         return SlidingWindows(height, width)
