@@ -1,8 +1,8 @@
-"""DETA with PE Spatial B on COCO at 1024 px, 24 epochs, straight from the tower's weights.
+"""DETA with PE Spatial B on COCO at 1024 px, 24 epochs, starting from the weights of the tower.
 
     tools/train.py configs/coco_deta_pe_b16.py --launcher pytorch
 
-Recipe: not published for this size: as `_l14`, with ViTDet-B's stochastic depth and decay.
+The recipe is not published for this size; it is that of `_l14` with ViTDet-B's stochastic depth and decay.
 """
 
 from mmengine.config import read_base

@@ -2,8 +2,8 @@
 
     tools/train.py configs/coco_deta_pe_g14_1728.py --launcher pytorch
 
-Source: Perception Encoder, section 5.3 and its detection code's recipe (64 images a step in all; the tower trains in
-bfloat16 and is tested in float32: `model.test_tower_dtype=bfloat16` is faster and less exact, see docs/deta.md).
+Source: Perception Encoder, section 5.3 and its detection code's recipe (64 images per step in total; the tower trains
+in bfloat16 and is tested in float32: `model.test_tower_dtype=bfloat16` is faster and less exact, see docs/deta.md).
 """
 
 from mmengine.config import read_base

@@ -6,8 +6,8 @@
 The classifier of the released file, 91 outputs counted by COCO's ids, is cut to the 80 classes;
 `model.bbox_head.class_ids` (pe_dense.detection.deta.COCO_IDS) would keep it whole.
 
-Source: Perception Encoder, section 5.3 and its detection code's recipe (64 images a step in all; the tower trains in
-bfloat16 and is tested in float32: `model.test_tower_dtype=bfloat16` is faster and less exact, see docs/deta.md).
+Source: Perception Encoder, section 5.3 and its detection code's recipe (64 images per step in total; the tower trains
+in bfloat16 and is tested in float32: `model.test_tower_dtype=bfloat16` is faster and less exact, see docs/deta.md).
 """
 
 from mmengine.config import read_base

@@ -1,8 +1,9 @@
-"""DETA with PE Spatial L on COCO at 1024 px, 24 epochs, straight from the tower's weights.
+"""DETA with PE Spatial L on COCO at 1024 px, 24 epochs, starting from the weights of the tower.
 
     tools/train.py configs/coco_deta_pe_l14.py --launcher pytorch
 
-Recipe: not published for this size: the first stage of G's with the tower of the paper's L-size recipe (Tab. 24).
+The recipe is not published for this size; it is the first stage of G with the tower of the paper's recipe for size L
+(Tab. 24).
 """
 
 from mmengine.config import read_base

@@ -1,8 +1,8 @@
-"""DETA with PE Spatial T on COCO at 1024 px, 24 epochs, straight from the tower's weights.
+"""DETA with PE Spatial T on COCO at 1024 px, 24 epochs, starting from the weights of the tower.
 
     tools/train.py configs/coco_deta_pe_t16.py --launcher pytorch
 
-Recipe: not published for this size: as `_b16`.
+The recipe is not published for this size; it is that of `_b16`.
 """
 
 from mmengine.config import read_base

@@ -1,4 +1,4 @@
-"""Mask R-CNN on a frozen PE Spatial G, COCO, 15 epochs: how good the features are as they come.
+"""Mask R-CNN on a frozen PE Spatial G, COCO, 15 epochs, to evaluate the features themselves.
 
     tools/train.py configs/coco_maskrcnn_pe_frozen_g14.py --launcher pytorch
 

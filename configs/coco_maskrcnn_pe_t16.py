@@ -2,7 +2,7 @@
 
     tools/train.py configs/coco_maskrcnn_pe_t16.py --launcher pytorch
 
-Recipe: not published for this size: as `_b16`.
+The recipe is not published for this size; it is that of `_b16`.
 """
 
 from mmengine.config import read_base

@@ -1,4 +1,4 @@
-"""Label propagation with PE Spatial B on DAVIS 2017: published J&F 58.9. Nothing is trained.
+"""Label propagation with PE Spatial B on DAVIS 2017: published J&F 58.9. It needs no training.
 
     tools/test.py configs/davis_propagation_pe_b16.py
 

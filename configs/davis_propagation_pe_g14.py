@@ -1,4 +1,4 @@
-"""Label propagation with PE Spatial G on DAVIS 2017: published J&F 61.5. Nothing is trained.
+"""Label propagation with PE Spatial G on DAVIS 2017: published J&F 61.5. It needs no training.
 
     tools/test.py configs/davis_propagation_pe_g14.py
 

@@ -1,4 +1,4 @@
-"""Label propagation with PE Spatial L on DAVIS 2017: published J&F 60.6. Nothing is trained.
+"""Label propagation with PE Spatial L on DAVIS 2017: published J&F 60.6. It needs no training.
 
     tools/test.py configs/davis_propagation_pe_l14.py
 

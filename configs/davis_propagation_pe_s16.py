@@ -1,4 +1,4 @@
-"""Label propagation with PE Spatial S on DAVIS 2017: published J&F 57.5. Nothing is trained.
+"""Label propagation with PE Spatial S on DAVIS 2017: published J&F 57.5. It needs no training.
 
     tools/test.py configs/davis_propagation_pe_s16.py
 

@@ -1,4 +1,4 @@
-"""Label propagation with PE Spatial T on DAVIS 2017: published J&F 55.0. Nothing is trained.
+"""Label propagation with PE Spatial T on DAVIS 2017: published J&F 55.0. It needs no training.
 
     tools/test.py configs/davis_propagation_pe_t16.py
 

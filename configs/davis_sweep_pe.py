@@ -1,8 +1,8 @@
-"""Label propagation on DAVIS 2017, on all layers of a tower at once: which one is best?
+"""Layer sweep: label propagation on DAVIS 2017 for all layers of a tower.
 
     tools/test.py configs/davis_sweep_pe.py --cfg-options tower=PE-Spatial-B16-512
 
-leaves a table and a plot of J&F by layer in the log folder, from one pass of the tower over each frame.
+The run writes a table and a plot of J&F by layer to the log folder, from one pass of the tower over each frame.
 `tower` is any published tower or one of timm (`tower=timm/vit_small_patch16_dinov3`), PE-Spatial-G14-448 by default; it
 sets the sizes of images, too, and its name is part of that of the default work dir.
 Some layers only: --cfg-options model.backbone.out_indices=[3,7,11]

@@ -1,8 +1,8 @@
-"""PE Core B aligned as G is. The published Spatial B was distilled from G: images_distill_pe_b16.py.
+"""Spatial alignment of PE Core B by the recipe of G. Published Spatial B was distilled: images_distill_pe_b16.py.
 
     torchrun --nproc_per_node=8 tools/train.py configs/images_align_pe_b16.py --launcher pytorch
 
-LayerScale folds away as in images_align_pe_l14.py.
+Fold LayerScale on export as in images_align_pe_l14.py.
 """
 
 from mmengine.config import read_base

@@ -1,8 +1,8 @@
-"""PE Core L aligned as G is. The published Spatial L was distilled from G: images_distill_pe_l14.py.
+"""Spatial alignment of PE Core L by the recipe of G. Published Spatial L was distilled: images_distill_pe_l14.py.
 
     torchrun --nproc_per_node=8 tools/train.py configs/images_align_pe_l14.py --launcher pytorch
 
-LayerScale, which the published Spatial towers of this size lack, folds away:
+The published Spatial towers of this size have no LayerScale; to fold it into the weights:
 
     tools/export_tower.py work_dirs/images_align_pe_l14 OUT.pt --fold-layer-scale
 """

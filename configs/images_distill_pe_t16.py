@@ -8,7 +8,7 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.images_distill import *
 
-image_size = 512  # of patches of 16: the teacher's grid
+image_size = 512  # with patches of 16 px, the grid of the teacher
 
 model.merge(
     dict(

@@ -2,7 +2,8 @@
 
     tools/train.py configs/lvis_maskrcnn_pe_b16.py --launcher pytorch
 
-Recipe: not published for this size: ViTDet-B's stochastic depth and decay in the paper's L-size recipe.
+The recipe is not published for this size; it is the paper's recipe for size L with stochastic depth and decay of
+ViTDet-B.
 """
 
 from mmengine.config import read_base

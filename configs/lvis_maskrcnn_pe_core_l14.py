@@ -2,7 +2,7 @@
 
     tools/train.py configs/lvis_maskrcnn_pe_core_l14.py --launcher pytorch
 
-Recipe: not published for this tower: that of the Spatial tower of its size.
+The recipe is not published for this tower; it is that of the Spatial tower of this size.
 """
 
 from mmengine.config import read_base

@@ -2,7 +2,7 @@
 
     tools/train.py configs/lvis_maskrcnn_pe_g14.py --launcher pytorch
 
-Source: Perception Encoder, section 5.3 and its detection code's recipe (1024 px, windows of 32, 64 images a step).
+Source: Perception Encoder, section 5.3 and its detection code's recipe (1024 px, windows of 32, 64 images per step).
 """
 
 from mmengine.config import read_base

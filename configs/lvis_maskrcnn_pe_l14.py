@@ -2,7 +2,7 @@
 
     tools/train.py configs/lvis_maskrcnn_pe_l14.py --launcher pytorch
 
-Recipe: the paper's L-size recipe (Tab. 24): 100 epochs, windows as wide as the learned grid.
+Source: the paper's recipe for size L (Tab. 24): 100 epochs, windows of the size of the learned grid.
 """
 
 from mmengine.config import read_base

@@ -2,7 +2,7 @@
 
     tools/train.py configs/objects365_deta_pe_g14_1536.py --launcher pytorch
 
-Source: Perception Encoder, section 5.3 and its detection code's recipe (128 images a step in all).
+Source: Perception Encoder, section 5.3 and its detection code's recipe (128 images per step in total).
 """
 
 from mmengine.config import read_base

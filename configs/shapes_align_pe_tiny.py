@@ -1,8 +1,8 @@
-"""Spatial alignment in small, on a CPU in minutes: the demo's tower learns from itself and from a tiny, random SAM.
+"""Small-scale Spatial alignment, minutes on a CPU: the teachers are the demo's tower and a tiny random SAM.
 
 tools/train.py configs/shapes_align_pe_tiny.py
 
-A random SAM knows nothing of objects: the run shows that all parts work together.
+A random SAM does not separate objects; the run only tests the code.
 """
 
 from mmengine.config import read_base

@@ -2,7 +2,7 @@
 
     tools/train.py configs/shapes_depth_sweep_pe_tiny.py
 
-leaves a table and a plot of RMSE by layer in the log folder.
+The run writes a table and a plot of RMSE by layer to the log folder.
 """
 
 from mmengine.config import read_base

@@ -2,7 +2,7 @@
 
 tools/train.py configs/shapes_deta_pe_tiny.py
 
-A detection transformer learns slowly from nothing; from a trained tower, as at full size, it does not.
+Detection transformers train slowly from scratch, so a trained tower is used, as at full size.
 """
 
 from mmengine.config import read_base
@@ -45,7 +45,9 @@ optim_wrapper.merge(
     dict(
         optimizer=dict(lr=6e-4),
         constructor="pe_dense.DETAOptimWrapperConstructor",
-        paramwise_cfg=dict(decay_rate=0.9, offsets_rate=1.0),  # at a tenth the offsets would stay where they begin
+        paramwise_cfg=dict(
+            decay_rate=0.9, offsets_rate=1.0
+        ),  # with a factor of 0.1 the offsets would hardly change in a short run
     )
 )
 default_hooks.merge(

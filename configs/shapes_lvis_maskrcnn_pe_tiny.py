@@ -1,4 +1,4 @@
-"""The LVIS recipe in small, on generated shapes in LVIS format: federated loss, repeat-factor sampling, large-scale
+"""Small-scale LVIS recipe on generated shapes in LVIS format: federated loss, repeat-factor sampling, large-scale
 jitter, layer decay and EMA, on a CPU in minutes; from the tower that `make demo` trains, as at full size from PE's.
 
     tools/train.py configs/shapes_lvis_maskrcnn_pe_tiny.py
@@ -28,7 +28,7 @@ model.merge(
 
 train_dataloader.merge(
     dict(
-        # 0.4 of a few hundred images; 1e-3 of LVIS' hundred thousand
+        # 0.4 for a few hundred images; 1e-3 for the 100,000 of LVIS
         sampler=dict(_delete_=True, type="pe_dense.RepeatFactorSampler", threshold=0.4),
         dataset=dict(
             type="pe_dense.ShapesLVISDataset",

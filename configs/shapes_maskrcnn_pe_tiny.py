@@ -1,4 +1,4 @@
-"""Mask R-CNN with a tiny PE tower on generated shapes: learns from nothing on a CPU in minutes.
+"""Mask R-CNN with a tiny PE tower on generated shapes, trained from scratch in minutes on a CPU.
 
 tools/train.py configs/shapes_maskrcnn_pe_tiny.py
 """

@@ -1,4 +1,4 @@
-"""Label propagation on moving shapes with the tower of the Mask R-CNN demo, on a CPU in minutes. Nothing is trained.
+"""Label propagation on moving shapes with the tower of the Mask R-CNN demo, on a CPU in minutes. It needs no training.
 
     tools/test.py configs/shapes_propagation_pe_tiny.py
 

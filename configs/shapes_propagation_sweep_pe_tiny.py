@@ -1,8 +1,8 @@
-"""Which block of the demo's tower tracks moving shapes best: all four from one pass over each frame.
+"""Layer sweep: label propagation on moving shapes for all four blocks of the demo's tower.
 
     tools/test.py configs/shapes_propagation_sweep_pe_tiny.py
 
-A table and a plot of J&F by layer lie in the log folder.
+The run writes a table and a plot of J&F by layer to the log folder.
 """
 
 from mmengine.config import read_base

@@ -2,7 +2,7 @@
 
     tools/train.py configs/shapes_sweep_pe_tiny.py
 
-leaves a table and a plot of mIoU by layer in the log folder, and the best probe for shapes_linear_pe_tiny.py.
+The run writes a table and a plot of mIoU by layer to the log folder, and the best probe for shapes_linear_pe_tiny.py.
 """
 
 from mmengine.config import read_base

@@ -18,7 +18,7 @@ test_evaluator = val_evaluator
 
 
 def probe_of(tower, image_size):
-    """Changes of the model for another tower and image size."""
+    """Return changes of the model for another tower and image size."""
     return dict(
         data_preprocessor=dict(size=(image_size, image_size)),
         backbone=dict(arch=tower, init_cfg=dict(checkpoint=f"hf://facebook/{tower}")),
@@ -27,7 +27,7 @@ def probe_of(tower, image_size):
 
 
 def ade20k_data(image_size):
-    """Data loaders of training and validation, and the pipeline of `--tta` with DINOv2's five sizes and flips.
+    """Create data loaders of training and validation, and the pipeline of `--tta` with DINOv2's five sizes and flips.
 
     Args:
         image_size: pixels of the short side, of a training crop and of a window in testing; a multiple of the patch.

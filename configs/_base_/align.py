@@ -1,4 +1,4 @@
-"""Spatial alignment: a Core tower learns from what it was and from SAM 2.1-L. Sizes of towers are the configs'."""
+"""Spatial alignment: the teachers of a Core tower are its initial weights and SAM 2.1-L. Configs set the size."""
 
 image_size = 448
 

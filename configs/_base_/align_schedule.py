@@ -19,11 +19,11 @@ optim_wrapper = dict(
 param_scheduler = [dict(type="CosineAnnealingLR", by_epoch=False, begin=0, end=max_iters, eta_min=0.0)]
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters)
 
-# A checkpoint between two updates would lose the gradients so far.
+# A checkpoint between two updates would lose the accumulated gradients.
 checkpoint_interval = 200 * accumulative_counts
 custom_hooks = [
     dict(type="pe_dense.SkippedImagesHook"),
-    # A few photos, to look at their features during training.
+    # Draw the features of a few images during training.
     dict(type="pe_dense.FeaturePictureHook", images="data/pictures", interval=checkpoint_interval),
 ]
 default_scope = "mmengine"

@@ -5,7 +5,7 @@ Towers below G have LayerScale during alignment, which the published ones lack.
 
 
 def student(size, image_size, core_size, depth, layer_scale=True):
-    """Changes of the model for a tower of `depth` blocks: images of `image_size` px, PE Core of `core_size` px."""
+    """Return changes for a tower of `depth` blocks, images of `image_size` px and PE Core of `core_size` px."""
     spatial, core = f"PE-Spatial-{size}-{image_size}", f"PE-Core-{size}-{core_size}"
     return dict(
         image_size=image_size,

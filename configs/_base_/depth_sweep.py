@@ -1,4 +1,4 @@
-"""What makes a depth probe of one layer a sweep over all."""
+"""Settings that turn a depth probe of one layer into a layer sweep."""
 
 sweep = dict(type="pe_dense.DepthSweep", backbone=dict(out_indices=None))
 sweep_constructor = "pe_dense.SweepOptimWrapperConstructor"

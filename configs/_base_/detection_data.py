@@ -5,7 +5,7 @@ MMEngine keeps functions that a config imports: delete them there once they have
 
 
 def loaders(train_dataset, train_pipeline, val_dataset, test_pipeline):
-    """Data loaders of training, validation and testing with one image at a time on each GPU."""
+    """Create data loaders of training, validation and testing with one image per GPU."""
     workers = dict(batch_size=1, num_workers=4, persistent_workers=True)
     train = dict(
         workers,
@@ -22,12 +22,12 @@ def loaders(train_dataset, train_pipeline, val_dataset, test_pipeline):
 
 
 def pack_to_test():
-    """Last step of the pipelines of validation and testing."""
+    """Create the last step of the pipelines of validation and testing."""
     return dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor"))
 
 
 def augmented_views(resizes):
-    """Step of the pipelines of `--tta`: the image resized in each of several ways, with and without a flip."""
+    """Create the step of `--tta` pipelines that resizes the image in several ways, with and without a flip."""
     meta_keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale", "scale_factor", "flip", "flip_direction")
     return dict(
         type="TestTimeAug",
@@ -40,7 +40,7 @@ def augmented_views(resizes):
 
 
 def large_scale_jitter(image_size):
-    """Pipelines of training, of testing with a longer side of `image_size` px, and of `--tta` with two sizes."""
+    """Create pipelines of training, of testing with a longer side of `image_size` px, and of `--tta` with two sizes."""
     load = dict(type="pe_dense.LoadImage")
     # Pillow averages over pixels where an image is reduced, as the published code does; OpenCV skips pixels.
     size = dict(scale=(image_size, image_size), keep_ratio=True, backend="pillow")
@@ -91,7 +91,7 @@ def deta_pipelines(image_size, ratios=(1.0, 18 / 19, 16 / 19, 14 / 19)):
 
 
 def shapes_pipelines(image_size, with_mask=True):
-    """Pipelines of training, testing and `--tta` for generated shapes, which have the right size as they are."""
+    """Create pipelines of training, testing and `--tta` for generated shapes, which already have the right size."""
     load = dict(type="pe_dense.LoadImage")
     annotations = dict(type="LoadAnnotations", with_bbox=True, with_mask=with_mask)
     size = dict(scale=(image_size, image_size), keep_ratio=True)

@@ -26,7 +26,7 @@ core_b16 = tower("PE-Core-B16-224", 768, b_size, grid_size=32)
 core_s16 = tower("PE-Core-S16-384", 384, b_size, grid_size=32)
 core_t16 = tower("PE-Core-T16-384", 192, b_size, grid_size=32)
 
-# Features as they come, with attention in windows only (appendix B.3.3).
+# Unmodified features, with window attention only (appendix B.3.3).
 frozen = dict(backbone=dict(global_blocks=(), drop_path_rate=0.0, with_cp=False, frozen=True))
 
 # For DETA: windows as wide as the grid of the learned positions.

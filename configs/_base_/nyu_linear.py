@@ -1,4 +1,4 @@
-"""Linear depth head on PE Spatial G, 20 epochs of NYU depth v2 with 16 images a step in all; the best epoch is kept."""
+"""Linear depth head on PE Spatial G: 20 epochs of NYU depth v2, 16 images per step; the best epoch is kept."""
 
 from mmengine.config import read_base
 

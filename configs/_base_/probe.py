@@ -1,4 +1,4 @@
-"""Frozen towers under a head: the tower and its precision, for mmseg's data sets."""
+"""Frozen backbone of heads: the tower and its dtype, for mmseg's data sets."""
 
 default_scope = "mmseg"
 visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")

@@ -1,4 +1,4 @@
-"""DINOv2's schedule for linear segmentation probes: 40,000 steps of 16 images in all."""
+"""DINOv2's schedule for linear segmentation probes: 40,000 steps of 16 images in total."""
 
 max_iters = 40_000
 

@@ -1,4 +1,4 @@
-"""What makes a linear probe of one layer a sweep over all."""
+"""Settings that turn a linear probe of one layer into a layer sweep."""
 
 sweep = dict(type="pe_dense.SegmentationSweep", backbone=dict(out_indices=None))
 sweep_constructor = "pe_dense.SweepOptimWrapperConstructor"

@@ -1,4 +1,4 @@
-"""Generated shapes, made in `data_root` on first use. All paths start from `data_root`.
+"""Generated shapes, created in `data_root` on first use. All paths start from `data_root`.
 
 MMEngine keeps functions that a config imports: delete them there once they have been called.
 """
@@ -9,7 +9,7 @@ generator = dict(num_train=1000, num_val=80)
 
 
 def shapes_loader(type, pipeline, train=False, **dataset):
-    """Data loader of a data set of shapes, in mmdet's or mmseg's format."""
+    """Create the data loader of a data set of shapes, in mmdet's or mmseg's format."""
     loader = dict(
         batch_size=8,
         num_workers=1,
@@ -23,7 +23,7 @@ def shapes_loader(type, pipeline, train=False, **dataset):
 
 
 def instance_loaders(train_pipeline, test_pipeline):
-    """Data loaders of training and validation with instances in COCO's format."""
+    """Create data loaders of training and validation with instances in COCO's format."""
     train, val = (
         shapes_loader(
             "pe_dense.ShapesDataset",

@@ -1,4 +1,4 @@
-"""Schedule, of minutes on a CPU, and tower of heads on the tower that `make demo` trains.
+"""Schedule (minutes on a CPU) and frozen tower of heads on the tower that `make demo` trains.
 
 MMEngine keeps functions that a config imports: delete them there once they have been called.
 """
@@ -15,7 +15,7 @@ train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=ma
 
 
 def map_loaders(shapes_loader, image_size, dataset, load_map, flip, **maps):
-    """Data loaders of training and validation of a data set of maps.
+    """Create data loaders of training and validation of a data set of maps.
 
     Args:
         shapes_loader, image_size: of `shapes.py`.
@@ -35,7 +35,7 @@ def map_loaders(shapes_loader, image_size, dataset, load_map, flip, **maps):
 
 
 def demo_tower(tiny_tower):
-    """The frozen tower of the demo's detector, in place of a published one."""
+    """Return the config of the frozen tower of the demo's detector."""
     return dict(
         tiny_tower,
         _delete_=True,

@@ -1,4 +1,4 @@
-"""Schedule of runs on generated shapes: warm up, then a cosine to nothing."""
+"""Schedule of runs on generated shapes: warm-up, then cosine decay."""
 
 max_iters = 1200
 

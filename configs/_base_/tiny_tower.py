@@ -1,4 +1,4 @@
-"""A PE tower that two CPU cores train in minutes: 4 blocks, 128 wide, 0.8 M parameters; it starts from nothing."""
+"""A PE tower that two CPU cores train in minutes: 4 blocks, 128 wide, 0.8 M parameters; it is trained from scratch."""
 
 tiny_tower = dict(
     type="pe_dense.PETower",
