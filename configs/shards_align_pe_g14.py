@@ -1,4 +1,4 @@
-"""As images_align_pe_g14.py, on webdataset shards: `data_root` names them. Other configs change in the same way.
+"""Same as images_align_pe_g14.py on webdataset shards, given by `data_root`. Other configs can be changed likewise.
 
 torchrun --nproc_per_node=8 tools/train.py configs/shards_align_pe_g14.py --launcher pytorch --fsdp
 """

@@ -38,7 +38,7 @@ class WebImages(Dataset):
     ``$TMPDIR``) for the time of their visits; a process has up to 48 of them at a time.
 
     Args:
-        urls: shards, in webdataset's notation: ``data/shard-{000000..000999}.tar``, several separated by ``::``.
+        urls: shards in webdataset's notation: ``data/shard-{000000..000999}.tar``, several separated by ``::``.
         pipeline, min_side: see :class:`~pe_dense.datasets.image_folder.ImageReader`.
         visit: images that are drawn from a shard before the next one is opened. Larger numbers read shards that are not
             local less often, smaller numbers mix shards better.
@@ -215,7 +215,7 @@ def _images(shard: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             which would take hours for 1 TB.
     """
     while (info := shard.next()) is not None:
-        shard.members.clear()  # tarfile keeps the headers of all members
+        shard.members.clear()  # tarfile stores the headers of all members
         if info.isreg() and info.size > MAX_MEMBER_BYTES:
             raise InputError(
                 f"{info.name} has {info.size:,} bytes, more than the {MAX_MEMBER_BYTES:,} that are allowed"

@@ -28,14 +28,14 @@ from pe_dense.utils.signals import STOP
 
 TIMEOUT = 600  # seconds to wait for a batch if the config has no `timeout`
 _SECONDS_TO_END = 2.0  # grace period of workers that were asked to exit
-_NOT_HANDED_OVER = 74  # exit status of a worker whose batch does not fit into shared memory
+_NOT_HANDED_OVER = 74  # exit status of a worker whose batch did not fit into shared memory
 _NO_FILES = 75  # exit status of a worker that cannot open one more file for a tensor
 _SHARED_MEMORY = "/dev/shm"
 _PR_SET_PDEATHSIG = 1
 
 
 class DataWorkerError(ConfigError):
-    """A data worker was killed, could not hand over a batch, or does not answer."""
+    """A data worker was killed, failed to send a batch, or does not respond."""
 
 
 class DataLoader(_DataLoader):
@@ -265,8 +265,8 @@ def _megabytes(count: int | None) -> str:
 def _start_worker(initialize: Callable[[int], None] | None, worker_id: int) -> None:
     """Initialize a data worker.
 
-    The main process decides when workers end: a signal to the whole process group must not take away the data of an
-    iteration that is still to be finished. If the main process itself dies, the kernel ends its workers.
+    Workers ignore signals to the process group, because the current iteration still needs their data; the main process
+    shuts them down. If the main process itself dies, the kernel kills its workers.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -277,13 +277,13 @@ def _start_worker(initialize: Callable[[int], None] | None, worker_id: int) -> N
 
 
 def end_with_parent() -> None:
-    """Have this process killed when its parent exits for any reason (Linux)."""
+    """Ask the kernel to kill this process when its parent exits for any reason (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _not_handed_over(error: Exception, item) -> None:
-    """Exit a worker that fails to send a batch; Python's queues would drop it and the main process wait forever."""
+    """Exit a worker that failed to send a batch, which Python's queue would drop while the main process waits."""
     if isinstance(error, RuntimeError | OSError):
         os.write(2, f"data worker {os.getpid()}: {error}\n".encode())
         os._exit(_NO_FILES if "Too many open files" in str(error) else _NOT_HANDED_OVER)
@@ -294,7 +294,7 @@ def _not_handed_over(error: Exception, item) -> None:
 def _take_over_sigchld() -> None:
     """Check for dead workers only while waiting for their data.
 
-    PyTorch raises from its signal handler wherever the main process is, as in the middle of writing a checkpoint.
+    PyTorch's SIGCHLD handler would raise at any point of the main process, for example while writing a checkpoint.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, _on_child_end)

@@ -29,7 +29,7 @@ def lock_work_dir(work_dir: str | Path) -> None:
         work_dir: folder, created if missing.
 
     Raises:
-        ConfigError: if another process has the lock, or the folder can't be written to.
+        ConfigError: if another process has the lock, or the folder is not writable.
         WriteError: if the disk is full.
     """
     folder = Path(work_dir)
@@ -43,7 +43,7 @@ def lock_work_dir(work_dir: str | Path) -> None:
         raise ConfigError(f"work dir {folder} is not a folder: choose another one by --work-dir FOLDER") from None
     except OSError as error:
         raise ConfigError(
-            f"work dir {folder} can't be written to ({error.strerror}): choose another one by --work-dir FOLDER"
+            f"work dir {folder} cannot be written to ({error.strerror}): choose another one by --work-dir FOLDER"
         ) from error
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,13 +1,13 @@
-"""Atomic writes: a file appears under its name complete, or not at all.
+"""Atomic writes: a file is either written completely or not at all.
 
 Every file that this project writes goes through this module. The new content is written to a temporary file in the same
 folder, flushed to the disk and moved to its final name. The old file is never opened for writing, so a process that has
-it mapped into memory keeps reading the old content.
+memory-mapped it keeps reading the old content.
 
 On Linux the temporary file has no name (``O_TMPFILE``): the kernel removes it even if the process is killed. On file
 systems without that option it is a hidden file ``.pe_dense-<random>.part``, which is removed on any exception. If a
-killed process leaves one behind, a later write to the same folder removes it, an hour after its last change and only
-if no process has it locked.
+killed process leaves such a file, a later write to the same folder removes it if it has not been changed for an hour
+and no process has it locked.
 
 Logs are the exception, since a file that grows by a line cannot be replaced for each of them: see :func:`append_line`.
 """
@@ -36,9 +36,9 @@ except ImportError:  # Windows
 
 STALE_SECONDS = 3600.0
 _PREFIX, _SUFFIX = ".pe_dense-", ".part"
-_last_cleaned: dict[str, float] = {}  # folder: when it was last searched for stale temporary files
+_last_cleaned: dict[str, float] = {}  # time of the last search for stale temporary files, by folder
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# What the system says about a path, for the errors that a user can fix.
+# Descriptions of system errors that a user can fix.
 _REASONS = {
     errno.ENOSPC: "no space left on the disk",
     errno.EDQUOT: "the disk quota is used up on the disk",
@@ -58,23 +58,24 @@ class WriteError(UserError, OSError):
 def atomic_write(
     path: str | Path, mode: str = "wb", *, overwrite: bool = True, newline: str | None = None
 ) -> Iterator[IO]:
-    """Open a file that appears under its name when the block ends, and not at all if the block raises.
+    """Open a file for atomic writing: it is renamed to ``path`` when the block ends, and discarded if the block raises.
 
-    Missing parent folders are made. The file gets the usual permissions (0666 without the bits of the umask). Symbolic
-    links are followed, so that the file they point to is replaced.
+    Missing parent folders are created. The file has the usual permissions (0666 without the bits of the umask).
+    Symbolic links are followed, so that their target is replaced.
 
     Args:
         path: the file to write.
         mode: ``"wb"``, or ``"w"`` for UTF-8 text.
-        overwrite: replace a file that exists.
+        overwrite: replace an existing file.
         newline: as in :func:`open`, for text.
 
     Yields:
         the open file.
 
     Raises:
-        FileExistsError: if the file exists and ``overwrite`` is False, also if another process wrote it meanwhile.
-        WriteError: if the system refuses to write; names the disk and the path. The old file is unchanged.
+        FileExistsError: if the file exists and ``overwrite`` is False, even if another process created it in the
+            meantime.
+        WriteError: if writing fails; the message names the disk and the path. The old file is unchanged.
         ValueError: for another mode.
     """
     if mode not in ("wb", "w"):
@@ -93,7 +94,7 @@ def atomic_write(
         try:
             yield file
         except Exception as error:
-            # Native libraries (PyTorch, FFmpeg) raise errors of their own where a write failed.
+            # Native libraries (PyTorch, FFmpeg) raise their own errors if a write failed.
             if raw.error is not None and not isinstance(error, WriteError):
                 raise _write_error(raw.error, path) from error
             raise
@@ -111,16 +112,16 @@ def atomic_write(
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Make a folder that appears under its name with all of its files when the block ends, and not at all if it raises.
+    """Create a folder atomically: it is renamed to ``path`` when the block ends, and discarded if the block raises.
 
     Args:
-        path: the folder; missing, or empty.
+        path: path of the folder, which must be missing or empty.
 
     Yields:
-        an empty temporary folder beside it, to write into by any means.
+        an empty temporary folder in the same parent folder, to write to.
 
     Raises:
-        WriteError: if the system refuses to write, or there is a folder with files by then.
+        WriteError: if writing fails, or ``path`` is no longer missing or empty.
     """
     target = os.path.realpath(path)
     parent = os.path.dirname(target)
@@ -194,23 +195,23 @@ def cut_part_of_line(path: str | Path) -> None:
 
 @contextlib.contextmanager
 def report_write_errors(path: str | Path) -> Iterator[None]:
-    """Turn errors of the system inside the block into a :class:`WriteError` about ``path``.
+    """Convert system errors inside the block to a :class:`WriteError` about ``path``.
 
-    For calls that only write, as within a temporary folder that is removed on failure.
+    Use it for calls that only write, for example to a temporary folder that is removed on failure.
     """
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # has a message of its own
+        if error.errno is None:  # already has a message
             raise
         raise _write_error(error, path) from error
 
 
 def _check_target(target: str, path: str | Path, overwrite: bool) -> None:
-    """Refuse targets that cannot be replaced."""
+    """Raise an error for targets that cannot be replaced."""
     try:
         mode = os.stat(target).st_mode
-    except OSError:  # not there; what else may be wrong is reported when the file is opened
+    except OSError:  # missing; other errors are reported when the file is opened
         return
     if stat.S_ISDIR(mode):
         raise WriteError(f"Cannot write {path}: it is a folder. Name a file.")
@@ -225,7 +226,7 @@ def _exists(path: str | Path) -> FileExistsError:
 
 
 class _RawFile(io.FileIO):
-    """A file that remembers the first error of a write."""
+    """File that stores the first error of a write."""
 
     error: OSError | None = None
 
@@ -240,19 +241,19 @@ class _RawFile(io.FileIO):
 def _open_temporary(folder: str) -> tuple[_RawFile, str | None]:
     """Open a temporary file; its path is None if it has no name."""
     if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # not supported here; any other reason comes up again below
+        with contextlib.suppress(OSError):  # not supported here; any other error occurs again below
             return _RawFile(os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, 0o666), "wb"), None
     temporary = _temporary_name(folder)
     raw = _RawFile(temporary, "wb", opener=lambda name, flags: os.open(name, flags | os.O_EXCL, 0o666))
     if fcntl is not None:
-        with contextlib.suppress(OSError):  # some network file systems have no locks; there the age alone counts
+        with contextlib.suppress(OSError):  # some network file systems have no locks; only the age is checked there
             fcntl.flock(raw.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     return raw, temporary
 
 
 @contextlib.contextmanager
 def _folder_lock(folder: str) -> Iterator[None]:
-    """Lock a folder, where the system can."""
+    """Lock a folder, if the file system supports it."""
     if fcntl is None:
         yield
         return
@@ -297,7 +298,7 @@ def _temporary_name(folder: str) -> str:
 
 
 def _publish(fileno: int, temporary: str | None, target: str, path: str | Path, overwrite: bool) -> str | None:
-    """Give a complete temporary file its final name; returns what is left to remove."""
+    """Move a complete temporary file to its final name; return the path that remains to be removed."""
     folder = os.path.dirname(target)
     if temporary is None:
         temporary = _temporary_name(folder)
@@ -320,7 +321,7 @@ def _publish(fileno: int, temporary: str | None, target: str, path: str | Path, 
 
 
 def _rename_new(temporary: str, target: str, path: str | Path) -> None:
-    """Rename a file to a name that must be free."""
+    """Rename a file to a path that must not exist."""
     try:
         os.link(temporary, target)
     except FileExistsError:
@@ -334,7 +335,7 @@ def _rename_new(temporary: str, target: str, path: str | Path) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    """Make a new name survive a loss of power, where the system can."""
+    """Flush a folder, so that a new name survives a power loss, if the file system supports it."""
     with contextlib.suppress(OSError):
         fileno = os.open(folder, os.O_RDONLY)
         try:
@@ -369,7 +370,7 @@ def _is_locked(path: str) -> bool:
         fcntl.flock(fileno, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:  # no locks on this file system: the age alone counts
+    except OSError:  # no locks on this file system: only the age is checked
         return False
     finally:
         os.close(fileno)
@@ -377,7 +378,7 @@ def _is_locked(path: str) -> bool:
 
 
 def _write_error(error: OSError, path: str | Path) -> WriteError:
-    """One line about a failed write."""
+    """Create the one-line error for a failed write."""
     reason = _REASONS.get(error.errno)
     if reason is None:
         reason = error.strerror or str(error)
@@ -393,7 +394,7 @@ def _write_error(error: OSError, path: str | Path) -> WriteError:
 
 
 def _mount_point(folder: str) -> str:
-    """The mount point of the disk of a folder, which need not exist."""
+    """Return the mount point of the disk of a folder, which need not exist."""
     while not os.path.ismount(folder) and folder != os.path.dirname(folder):
         folder = os.path.dirname(folder)
     return folder

@@ -1,4 +1,4 @@
-"""Reading and writing video files."""
+"""Read and write video files."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from pe_dense.utils.errors import InputError
 
 EXTENSIONS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 _SHORT = 0.9  # share of the declared duration; sound may be longer than the picture
-_CODECS = ("libx264", "mpeg4")  # the first that FFmpeg was built with
+_CODECS = ("libx264", "mpeg4")  # the first one that FFmpeg was built with is used
 
 
 def read_video(path: str | Path) -> Iterator[np.ndarray]:
-    """Give a video's frames, RGB (H, W, 3) uint8, the way a player shows them.
+    """Yield the frames of a video, RGB (H, W, 3) uint8, as a player shows them.
 
     A file that ends before the frames or seconds that it declares is logged, with both numbers.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it can't be read to its end, or holds no frame.
+        ValueError: if it cannot be read to its end, or contains no frame.
     """
     import av
 
@@ -36,7 +36,7 @@ def read_video(path: str | Path) -> Iterator[np.ndarray]:
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise InputError(f"{path} holds no video")
+                raise InputError(f"{path} contains no video stream")
             declared = container.streams.video[0].frames or None  # some formats declare a duration alone
             duration = None if container.duration is None else container.duration / av.time_base
             for count, frame in enumerate(container.decode(video=0), start=1):  # noqa: B007 - counted for the end
@@ -52,7 +52,7 @@ def read_video(path: str | Path) -> Iterator[np.ndarray]:
             "readable part with `ffmpeg -i FILE OUT.mp4`"
         ) from error
     if not count:
-        raise InputError(f"{path} holds no frame")
+        raise InputError(f"{path} contains no frame")
     if declared and count < declared:
         _warn_short(str(path), f"{count} of {declared} declared frames")
     elif not declared and duration and last is not None and last < _SHORT * duration - 1:
@@ -71,7 +71,7 @@ def _warn_short(path: str, read: str) -> None:
 
 
 def frame_rate(path: str | Path) -> float:
-    """Frames per second of a readable video; 25 where the file does not tell."""
+    """Return the frames per second of a readable video; 25 if the file does not state it."""
     import av
 
     with av.open(str(path)) as container:
@@ -79,19 +79,19 @@ def frame_rate(path: str | Path) -> float:
 
 
 def write_video(path: str | Path, pictures: Iterable[np.ndarray], fps: float, *, overwrite: bool = False) -> None:
-    """Write RGB pictures (H, W, 3) uint8 of one size as MP4, in H.264 where FFmpeg has it.
+    """Write RGB images (H, W, 3) uint8 of one size as MP4, in H.264 if FFmpeg supports it.
 
-    The file appears when it is complete.
+    The file is written atomically.
 
     Args:
-        path: ends in ``.mp4``.
-        pictures: one per frame.
+        path: path of the file, ending in ``.mp4``.
+        pictures: one image per frame.
         fps: frames per second.
-        overwrite: replace a file that exists.
+        overwrite: replace an existing file.
 
     Raises:
         FileExistsError: if the file exists and ``overwrite`` is not set.
-        ValueError: if there is no picture.
+        ValueError: if there are no images.
     """
     import av
 

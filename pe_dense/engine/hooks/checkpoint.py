@@ -20,7 +20,7 @@ from pe_dense.utils.signals import STOP, StopRun
 
 
 class CheckpointHook(_CheckpointHook):
-    """MMEngine's ``CheckpointHook`` that always keeps a complete checkpoint, named by ``last_checkpoint``.
+    """MMEngine's ``CheckpointHook``, which here always keeps a complete checkpoint, named in ``last_checkpoint``.
 
     MMEngine's removes the oldest before it writes the newest (all there is, with ``max_keep_ckpts=1``), and the best so
     far before it writes a better one. A kill while it rewrites ``last_checkpoint`` leaves that empty.
@@ -90,17 +90,17 @@ class CheckpointHook(_CheckpointHook):
 
 
 class StopHook(Hook):
-    """Raise :class:`~pe_dense.utils.signals.StopRun` where a checkpoint can be written.
+    """After a signal, raise :class:`~pe_dense.utils.signals.StopRun` at a point where a checkpoint can be written.
 
-    That is before an iteration that follows an update of the weights, and before, during and after validation. All
+    These points are before an iteration that follows a weight update, and before, during and after validation. All
     processes of a run stop before the same iteration; during validation they need not agree, unless the model is
-    sharded, since then its weights are collected from all of them.
+    sharded, since its weights are then gathered from all processes.
     """
 
     priority = "HIGHEST"
 
     def __init__(self) -> None:
-        self.began = False  # before, nothing is worth a checkpoint, and what is resumed from may be loaded in part
+        self.began = False  # before that, there is nothing to save, and a resumed state may be partly loaded
 
     def before_train(self, runner: Runner) -> None:
         """Defer signals until the training state is consistent."""
@@ -137,5 +137,5 @@ class StopHook(Hook):
 
 
 def after_update(runner: Runner) -> bool:
-    """Whether the last iteration ended with an update of the weights, or none was run (no gradient is pending)."""
+    """Return whether no gradient is pending: the last iteration ended with a weight update, or none was run."""
     return runner.iter % getattr(runner.optim_wrapper, "_accumulative_counts", 1) == 0
