@@ -360,8 +360,8 @@ def _attention_from_token(
     weights = (query @ keys[:, group].transpose(2, 3) * query.shape[-1] ** -0.5).softmax(dim=-1)
     spread = weights.new_zeros(batch, order.shape[1], order.shape[2], weights.shape[1])  # (B, G, N, heads)
     spread[:, group] = weights[:, :, 0].transpose(1, 2)
-    whole = spread if windows is None else windows.window_unpartition(spread)  # (B, 1, tokens, heads)
-    return whole[:, 0, first:].transpose(1, 2).unflatten(2, grid)
+    weights = spread if windows is None else windows.window_unpartition(spread)  # (B, 1, tokens, heads)
+    return weights[:, 0, first:].transpose(1, 2).unflatten(2, grid)
 
 
 def _weights_arrived(tower: PETower, _incompatible) -> None:

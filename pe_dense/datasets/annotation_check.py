@@ -125,13 +125,13 @@ def _check_federated(findings: Findings, content: dict) -> None:
             try:
                 if type(ids) is not list:
                     raise FieldError(kind(ids))
-                whole = [read_integer(value) for value in ids]
+                integers = [read_integer(value) for value in ids]
             except FieldError as error:
                 faults.setdefault(f"'{field}' is or has {error}", []).append(row)
                 continue
             repaired += any(type(value) is not int for value in ids)
-            images[row][field] = [value for value in whole if value in known]
-            dangling += len(images[row][field]) < len(whole)
+            images[row][field] = [value for value in integers if value in known]
+            dangling += len(images[row][field]) < len(integers)
         for fault, rows in faults.items():
             findings.problem("images", images, rows, fault, "a list of category ids")
         findings.repair("images", repaired, f"'{field}' with ids as text or with a decimal point, read as integers")

@@ -67,11 +67,11 @@ def full_state_dict(state, keep: bool):
         the same structure with full tensors, or None in place of tensors if not ``keep``.
     """
 
-    def whole(tensor: Tensor) -> Tensor | None:
+    def full_tensor(tensor: Tensor) -> Tensor | None:
         tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
         return tensor.cpu() if keep else None
 
-    return apply_to(state, torch.is_tensor, whole)
+    return apply_to(state, torch.is_tensor, full_tensor)
 
 
 def distribute_state_dict(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

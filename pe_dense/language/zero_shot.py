@@ -105,8 +105,8 @@ def class_embeddings(model: CLIP, names: Sequence[str], templates: str | Sequenc
     if not names:
         raise InputError("no class names: give at least one")
     prompts = [template.replace("{}", name) for name in names for template in templates]
-    told = [name for name in names for _ in templates]
-    embeddings = encode_texts(model, prompts, told).unflatten(0, (len(names), len(templates)))
+    sources = [name for name in names for _ in templates]
+    embeddings = encode_texts(model, prompts, sources).unflatten(0, (len(names), len(templates)))
     return F.normalize(embeddings.mean(dim=1), dim=-1)
 
 

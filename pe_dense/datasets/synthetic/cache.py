@@ -37,20 +37,20 @@ def write_once(root: str | os.PathLike, spec: dict, *, kind: str, write: Callabl
         WriteError: if writing fails, such as on a full disk or in a read-only folder.
     """
     root = Path(root).resolve()
-    if _holds(root, spec, kind):
+    if _is_generated(root, spec, kind):
         return root
     try:
         with atomic_folder(root) as draft:
             write(draft, spec)
             (draft / f"{kind}.json").write_text(json.dumps(spec, indent=2) + "\n")
     except OSError:
-        if not _holds(root, spec, kind):
+        if not _is_generated(root, spec, kind):
             raise
         print_log(f"{kind}: another process made {root}, using that", logger="current")
     return root
 
 
-def _holds(root: Path, spec: dict, kind: str) -> bool:
+def _is_generated(root: Path, spec: dict, kind: str) -> bool:
     """Return whether ``root`` contains the data; raise FileExistsError if it contains anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False

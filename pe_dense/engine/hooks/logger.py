@@ -1,7 +1,7 @@
-"""What a run logs: text, scalars, images, results of tests, and the images that could not be used.
+"""Logs of a run: text, scalars, images, test results and skipped images.
 
-Logs grow line by line. A line is written whole or not at all; the part of a line that a killed process leaves at the
-end of a log is removed when the run is resumed.
+Logs are appended line by line. A line is written completely or not at all; an incomplete line that a killed process
+left at the end of a log is removed when the run is resumed.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _LOGS = ("*/*.log", "*/vis_data/*.json")  # in a work dir
 
 
 def heal_logs(work_dir: str | Path) -> None:
-    """Remove the parts of lines that killed runs have left at the ends of their logs.
+    """Remove incomplete lines that killed runs left at the ends of their logs.
 
     Args:
-        work_dir: folder of the runs; logs in it that are read-only stay as they are.
+        work_dir: folder of the runs; read-only logs are not changed.
     """
     for pattern in _LOGS:
         for path in Path(work_dir).glob(pattern):
@@ -40,7 +40,7 @@ def heal_logs(work_dir: str | Path) -> None:
 
 
 class LogFileHandler(logging.Handler):
-    """Write log messages to a file, each whole or not at all.
+    """Write log messages to a file, each completely or not at all.
 
     ``logging.FileHandler`` prints a traceback for each message while the disk is full and leaves parts of them.
 
@@ -130,7 +130,7 @@ class _AtomicBackend(LocalBackend):
 class SkippedImagesHook(Hook):
     """Log and count the images that a data set skipped, each once, over all processes.
 
-    Data sets report them with the next good image, under ``skipped``: see
+    Data sets return them with the next usable image, under ``skipped``: see
     :class:`~pe_dense.datasets.image_folder.ImageFolder`.
 
     Args:
@@ -148,7 +148,7 @@ class SkippedImagesHook(Hook):
             self._new.update(reasons.splitlines())
         if not self.every_n_train_iters(runner, self.interval) and not self.is_last_train_iter(runner):
             return
-        # All processes come here at the same step.
+        # All processes reach this point in the same step.
         gathered = set().union(*all_gather_object(sorted(self._new)))
         self._new.clear()
         for reason in sorted(gathered - self._known):
