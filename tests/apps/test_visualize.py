@@ -195,7 +195,7 @@ def test_frames_for_the_basis_are_spread():
     assert sample_numbers(1) == {0}
 
 
-def test_photos_of_all_sizes(folder, tmp_path):
+def test_images_of_all_sizes(folder, tmp_path):
     for name, size in (("panorama", (501, 7)), ("dot", (2, 1))):
         Image.effect_noise(size, 100).save(tmp_path / f"{name}.png")
         assert run(tmp_path, tmp_path / name, f"{name}.png", weights=str(folder / "run.pth")) == [f"{name}.png"]
@@ -251,7 +251,7 @@ def test_nothing_is_overwritten_unasked(folder, tmp_path):
         (["film.mp4"], dict(mode="words", words="a"), "film.mp4 is a video: videos support only --mode pca"),
     ],
 )
-def test_mistakes_are_told(folder, tmp_path, names, options, message):
+def test_mistakes_are_reported(folder, tmp_path, names, options, message):
     if isinstance(options.get("mask"), list) and options["mask"] != ["auto"]:
         options = options | dict(mask=[str(folder / name) for name in options["mask"]])
     with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -312,7 +312,7 @@ def test_layers():
     assert parse_layers("1,-1,1", 3) == [1, 2]
 
 
-def test_pictures_are_neither_read_again_nor_written_over_photos(folder, tmp_path):
+def test_outputs_are_neither_read_again_nor_written_over_images(folder, tmp_path):
     (tmp_path / "in").mkdir()
     photo = (folder / "a.png").read_bytes()
     (tmp_path / "in" / "a.png").write_bytes(photo)

@@ -37,7 +37,7 @@ def test_gelu_linear(frozen):
 
 
 @pytest.mark.parametrize("frozen", [None, 0, 1, 2])
-def test_project_and_turn(frozen):
+def test_qkv_with_rope(frozen):
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((2, 5, 8), (24, 8), (24,))]
     for index, tensor in enumerate(inputs):

@@ -48,7 +48,7 @@ def test_every_argument_changes_the_maps():
 
 
 @torch.no_grad()
-def test_taps_are_the_blocks_outputs_in_the_asked_order():
+def test_maps_are_block_outputs_in_the_requested_order():
     tower = tiny(out_indices=(-1, 0, 2))
     image = images(2, 3, 64, 48)
     maps = tower(image)
@@ -58,7 +58,7 @@ def test_taps_are_the_blocks_outputs_in_the_asked_order():
         assert torch.equal(tap.flatten(2).transpose(1, 2), tokens)
 
 
-def test_blocks_after_the_last_tap_do_not_run():
+def test_blocks_after_the_last_index_do_not_run():
     tower = tiny(out_indices=(1,))
     tower.transformer.resblocks[2].register_forward_hook(lambda *_: pytest.fail("block 2 ran"))
     tower(images(1, 3, 64, 64))

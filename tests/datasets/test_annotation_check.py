@@ -232,7 +232,7 @@ def test_counts_of_run_length_codes_equal_pycocotools():
         assert np.isnan(extent[~some]).all()
 
 
-def test_spoiled_codes_do_not_spoil_their_neighbors():
+def test_malformed_codes_do_not_affect_their_neighbors():
     good = mask_api.encode(np.asfortranarray(np.eye(9), np.uint8))["counts"].decode()
     counts, sizes, fine = decode_counts([good, "", "o" * 9 + "0", "é", "0P", good])
     assert fine.tolist() == [True, False, False, False, False, True]

@@ -63,7 +63,7 @@ def changed(**parts):
         ),
     ],
 )
-def test_bad_files_are_told(tmp_path, annotations, message):
+def test_bad_files_are_reported(tmp_path, annotations, message):
     with pytest.raises(ValueError, match=message):
         read(tmp_path, annotations)
 

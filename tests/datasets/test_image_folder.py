@@ -52,7 +52,7 @@ def build(folder, **options):
     return DATASETS.build(dict(type="pe_dense.ImageFolder", data_root=str(folder), pipeline=PIPELINE, **options))
 
 
-def test_folder_skips_and_tells(folder):
+def test_folder_skips_and_reports(folder):
     data = build(folder)
     assert len(data) == 5  # not the text file
     assert torch.equal(data[0]["image"][:, 0, 0], torch.tensor([10, 20, 30], dtype=torch.uint8))
@@ -67,7 +67,7 @@ def test_folder_skips_and_tells(folder):
     assert len(build(folder, min_side=8)[1]["skipped"].splitlines()) == 2
 
 
-def test_whatever_a_damaged_file_does_to_its_decoder_is_told(tmp_path):
+def test_whatever_a_damaged_file_does_to_its_decoder_is_reported(tmp_path):
     """Formats are known by content: the first is a PPM with a width of 'abc'; a worker must survive all."""
     (tmp_path / "0.png").write_bytes(b"P6 abc 40 255 ")
     (tmp_path / "1.png").write_bytes(encoded((0, 0, 0))[:-30])

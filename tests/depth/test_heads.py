@@ -139,7 +139,7 @@ def test_probe_passes_the_class_token_where_there_is_one():
 
 
 @torch.no_grad()
-def test_predictions_are_averaged_with_the_mirrored_image():
+def test_predictions_are_averaged_with_the_flipped_image():
     torch.manual_seed(0)
     model = probe(dict(ARCH, use_cls_token=True))
     images = torch.randn(1, 3, 56, 70)

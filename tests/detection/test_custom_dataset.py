@@ -196,7 +196,7 @@ GOOD = content(PARTS, ["0.png", "1.png"])
         ),
     ],
 )
-def test_mistakes_are_told(tmp_path, files, messages):
+def test_mistakes_are_reported(tmp_path, files, messages):
     with pytest.raises(ConfigError) as error:
         use_data(config_of(), write(tmp_path, **files))
     for message in messages:

@@ -65,7 +65,7 @@ def test_one_plain_view_changes_nothing(config, checkpoint, image):
     assert (plain.masks != augmented.masks).float().mean() < 1e-3
 
 
-def test_mirrored_view_sees_the_mirrored_image(config, checkpoint, image):
+def test_flipped_view_equals_the_flipped_image(config, checkpoint, image):
     """Its detections are those of the flipped image, flipped back."""
     mirrored = found(config, checkpoint, image[:, ::-1].copy(), tta=False)
     augmented = found(views(config, 1.0), checkpoint, image, tta=True)
@@ -75,7 +75,7 @@ def test_mirrored_view_sees_the_mirrored_image(config, checkpoint, image):
     assert (mirrored.masks.flip(-1) != augmented.masks).float().mean() < 1e-3
 
 
-def test_the_image_and_its_mirror_agree(config, checkpoint, image):
+def test_the_image_and_its_flip_agree(config, checkpoint, image):
     """With both views, the image and its flipped copy have the same detections."""
     both = views(config, 0.0, 1.0)
     one, other = found(both, checkpoint, image, tta=True), found(both, checkpoint, image[:, ::-1].copy(), tta=True)

@@ -42,7 +42,7 @@ def flip_a_bit(path):
     ],
     ids=["bit", "empty", "text", "key", "shape", "type", "NaN", "digest"],
 )
-def test_spoiled_files_are_computed_again(tmp_path, file, spoil):
+def test_corrupted_files_are_computed_again(tmp_path, file, spoil):
     good = file.read_bytes()
     spoil(file)
     assert torch.equal(FeatureCache(tmp_path).get(IMAGES, "mean", mean), mean(IMAGES))

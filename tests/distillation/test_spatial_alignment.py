@@ -181,7 +181,7 @@ def test_bad_settings(core, change, message):
         MODELS.build(aligner_config(core, **change))
 
 
-def test_a_teacher_of_another_grid_is_told_before_training(core):
+def test_a_teacher_of_another_grid_is_reported_before_training(core):
     arch = dict(CORE, patch_size=8, image_size=32)
     tower = dict(type="pe_dense.PETower", arch=arch, with_head=False)
     model = MODELS.build(aligner_config(core, core=dict(tower=tower, layer=2)))

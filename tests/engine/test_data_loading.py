@@ -90,13 +90,13 @@ def test_a_pass_that_ended_is_resumed(monkeypatch):
     assert not torch.equal(whole[0], whole[4])
 
 
-def test_validation_begins_anew_with_each_pass():
+def test_validation_restarts_with_each_pass():
     built = loader(sampler=dict(type="DefaultSampler", shuffle=False), continues=False)
     first, second = ([torch.stack(batch["x"]) for batch in built] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-def test_processes_take_turns_in_one_order(monkeypatch):
+def test_processes_share_one_order_of_samples(monkeypatch):
     """Two processes together load the samples of one process, with the same augmentation."""
     alone = torch.cat(batches(loader(), 4))
     for rank in (0, 1):

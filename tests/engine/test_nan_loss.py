@@ -49,7 +49,7 @@ def spoiled(tmp_path, change, **options):
     ],
 )
 @pytest.mark.parametrize("counts", [1, 2])
-def test_the_run_ends_before_weights_and_checkpoints_are_spoiled(tmp_path, change, message, counts):
+def test_the_run_ends_before_weights_and_checkpoints_are_corrupted(tmp_path, change, message, counts):
     wrapper = dict(type="OptimWrapper", accumulative_counts=counts, optimizer=dict(type="SGD", lr=0.1))
     runner = spoiled(tmp_path, change, optim_wrapper=wrapper)
     with pytest.raises(NonFiniteLossError, match=f"{message}.*before a checkpoint is written.*--resume"):

@@ -41,7 +41,7 @@ def write_coco(root, images=2, annotations=1, category="cat", files=None):
     (root / "ann.json").write_text(json.dumps(content))
 
 
-def test_missing_annotations_are_told_with_path_source_and_layout(tmp_path):
+def test_missing_annotations_are_reported_with_path_source_and_layout(tmp_path):
     with pytest.raises(ConfigError) as error:
         check_files(config(tmp_path), ("train",))
     message = str(error.value)
@@ -56,7 +56,7 @@ def test_missing_annotations_are_told_with_path_source_and_layout(tmp_path):
     assert "\n" not in message
 
 
-def test_missing_folder_of_images_and_photos_to_look_at(tmp_path):
+def test_missing_folder_of_images_and_images_to_visualize(tmp_path):
     dataset = dict(type="pe_dense.ImageFolder", data_root=str(tmp_path / "absent"))
     hooks = [dict(type="A"), dict(type="B", images=[str(tmp_path), str(tmp_path / "photo.jpg")])]
     content = Config(dict(data_root="absent", train_dataloader=dict(dataset=dataset), custom_hooks=hooks))
@@ -139,7 +139,7 @@ def test_images_of_another_size_than_annotated(tmp_path, size, orientation, fits
         check_images(dataset)
 
 
-def test_broken_images_are_told(tmp_path):
+def test_broken_images_are_reported(tmp_path):
     write_coco(tmp_path, annotations=2)
     (tmp_path / "images" / "0.png").write_bytes(b"no image")
     with pytest.raises(ConfigError, match=r"0\.png is not a readable image"):

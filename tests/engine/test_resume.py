@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_names_the_one_before(tmp_path, run, resume):
         (lambda c: c.update(ema_state_dict=3), "ema"),
     ],
 )
-def test_spoiled_training_state(tmp_path, run, change, reason):
+def test_corrupted_training_state(tmp_path, run, change, reason):
     spoil(run / "iter_4.pth", change)
     with pytest.raises((CheckpointError, ConfigError), match=reason) as error:
         make_runner(tmp_path, max_iters=6, resume="auto").train()

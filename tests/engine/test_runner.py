@@ -28,7 +28,7 @@ def test_resuming_goes_on_from_the_last_checkpoint(tmp_path, resume):
     assert torch.equal(saved["linear.weight"], runner.model.linear.weight)
 
 
-def test_resume_without_a_run_starts_anew(tmp_path):
+def test_resume_without_a_run_starts_from_scratch(tmp_path):
     runner = make_runner(tmp_path, resume="auto")
     runner.train()
     assert runner.iter == 4

@@ -3,7 +3,7 @@
 from fuzz.annotations import run
 
 
-def test_spoiled_files_are_repaired_or_refused_in_one_line(tmp_path):
+def test_corrupted_files_are_repaired_or_refused_in_one_line(tmp_path):
     outcomes, failures = run(80, 0, tmp_path)
     assert failures == []
     assert outcomes["refused"] > 40

@@ -109,7 +109,7 @@ def test_low_precision(dtype):
         torch.testing.assert_close(leaf.grad, reference.grad.to(dtype), rtol=1e-2, atol=1e-3)
 
 
-def test_locations_that_are_not_finite_spoil_their_own_query_only():
+def test_non_finite_locations_only_affect_their_own_query():
     value, shapes, starts, locations, weights = make_inputs(torch.float32)
     expected = ms_deform_attn_forward(value, shapes, starts, locations, weights, 64)
     leaves = [tensor.clone().requires_grad_() for tensor in (value, locations, weights)]

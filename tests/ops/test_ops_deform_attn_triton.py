@@ -98,7 +98,7 @@ class TestChoice:
         monkeypatch.setenv("PE_DENSE_TRITON", "0")
         assert deform_attn._implementation(self.gpu) is deform_attn_torch
 
-    def test_what_fails_is_told_once(self, monkeypatch, caplog):
+    def test_what_fails_is_reported_once(self, monkeypatch, caplog):
         def fail(device):
             raise RuntimeError("Failed to find C compiler")
 
@@ -109,7 +109,7 @@ class TestChoice:
         (record,) = caplog.records
         assert "PyTorch operators" in record.getMessage() and "Failed to find C compiler" in record.getMessage()
 
-    def test_check_tells_kernels_that_are_off(self, monkeypatch):
+    def test_check_detects_wrong_kernels(self, monkeypatch):
         wrong = {name: getattr(deform_attn_torch, name) for name in ("forward", "backward")}
         monkeypatch.setattr(deform_attn_triton, "forward", wrong["forward"])
         monkeypatch.setattr(deform_attn_triton, "backward", wrong["backward"])

@@ -84,7 +84,7 @@ def test_forward_by_hand():
     assert roi_align(maps, roi, (1, 1), 1.0, 2, "avg", False).item() == 1 + 2 * 0.75 + 0.75
 
 
-def test_max_mode_tells_its_points():
+def test_max_mode_returns_its_points():
     maps = torch.tensor([[[[1.0, 2], [9, 4]]]])
     output, y, x = torch.zeros(3, 1, 1, 1, 1)
     roi_align_forward(maps, torch.tensor([[0.0, 0, 0, 2, 2]]), output, y, x, 1, 1, 1.0, 2, 0, True)

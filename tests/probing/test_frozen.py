@@ -93,7 +93,7 @@ def test_loading_a_probe_brings_its_tower_in(weights):
     tower(torch.randn(1, 3, 16, 16))
 
 
-def test_other_taps_are_refused(weights):
+def test_other_layers_are_refused(weights):
     state = frozen(weights, out_indices=(1,)).state_dict()
     with pytest.raises(
         CheckpointError, match=r"trained on blocks \[1\], the config has \[2\]: set model\.backbone\.out_indices"

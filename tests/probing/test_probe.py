@@ -8,7 +8,7 @@ from mmseg.models.segmentors import EncoderDecoder
 
 
 @pytest.mark.parametrize("task", ["segmentation", "depth"])
-def test_several_taps_together(task):
+def test_several_layers_together(task):
     model = build(task, "Probe", (0, 1, 2)).train()
     assert model.decode_head.conv_seg.in_channels == 3 * 16
     losses = model(**model.data_preprocessor(batch(task), True), mode="loss")
@@ -17,7 +17,7 @@ def test_several_taps_together(task):
     assert all(part.any() for part in grad.split(16, dim=1))
 
 
-def test_dpt_takes_one_tap_or_four():
+def test_dpt_accepts_one_map_or_four():
     arch = dict(ARCH, layers=4)
     four = build("dpt", "Probe", (0, 1, 2, 3), backbone=dict(arch=arch)).eval()
     one = build("dpt", "Probe", (3,), backbone=dict(arch=arch)).eval()

@@ -75,7 +75,7 @@ def test_sweeps_over_nothing_or_twice_the_same(taps, options, message):
         build("segmentation", "Sweep", taps, **options)
 
 
-def test_no_tap_outlives_its_probes(weights, monkeypatch):
+def test_maps_are_released_after_their_probes(weights, monkeypatch):
     sweep = build("segmentation", "Sweep", None, weights).train()
     original, maps, alive = sweep.backbone.iter_intermediates, [], []
 

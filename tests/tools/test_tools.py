@@ -88,7 +88,7 @@ def test_predicting_draws_and_writes(trained):
         ("predict", [CONFIG, "absent.pth", "pe_dense", "--out", "x"], "folder pe_dense contains no image"),
     ],
 )
-def test_mistakes_are_told_in_one_line(tool, arguments, message, tmp_path):
+def test_mistakes_are_reported_in_one_line(tool, arguments, message, tmp_path):
     extra = ["--work-dir", tmp_path / "run"] if tool != "predict" else []
     if "data/lvis" in message and (ROOT / "data" / "lvis").exists():
         pytest.skip("LVIS is here")

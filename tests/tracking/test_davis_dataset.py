@@ -137,7 +137,7 @@ SPOILT = {
 
 
 @pytest.mark.parametrize("kind", SPOILT)
-def test_spoilt_videos_are_refused_at_once(tmp_path, kind):
+def test_invalid_videos_are_refused_at_once(tmp_path, kind):
     spoil, message = SPOILT[kind]
     spoil(write_videos(tmp_path))
     with pytest.raises(ValueError, match=message):

@@ -57,7 +57,7 @@ def test_first_and_last_frame_do_not_count(root):
     assert evaluate(sample(root, {0: wrong}))[0]["davis/J&F"] == pytest.approx(3 / 4)
 
 
-def test_best_tap_and_all_of_them(root):
+def test_best_layer_and_all_layers(root):
     values, metric = evaluate(sample(root, {2: COPY, 5: TRUTH, 7: COPY}))
     assert values["davis/layer"] == 5
     assert values["davis/J&F"] == values["davis/layer_5_J&F"] == 1.0

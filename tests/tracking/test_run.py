@@ -119,7 +119,7 @@ def test_masks_without_truth(folder, tmp_path):
     assert len(masks(next((tmp_path / "run").glob("2*")))) == 8
 
 
-def test_missing_data_is_told(tmp_path):
+def test_missing_data_is_reported(tmp_path):
     config = load_config(ROOT / "configs/davis_propagation_pe_b16.py", dict(data_root=str(tmp_path)))
     with pytest.raises(ConfigError, match=r"DAVIS 2017 \(test\) not found: .*val.txt does not exist.*davisch"):
         build_runner.testing_runner(config, "tower.pth", work_dir=str(tmp_path), launcher="none")
@@ -145,7 +145,7 @@ def test_missing_data_is_told(tmp_path):
         ),
     ],
 )
-def test_missing_weights_are_told(name, change, message, tmp_path):
+def test_missing_weights_are_reported(name, change, message, tmp_path):
     config = load_config(ROOT / f"configs/{name}.py", change)
     with pytest.raises(ConfigError, match=message):
         build_runner.testing_runner(config, None, work_dir=str(tmp_path), launcher="none")

@@ -46,7 +46,7 @@ def test_frame_by_frame_with_the_towers_own_maps(video, use_cls_token):
     np.testing.assert_array_equal(model.track(*video)[1][1:], expected)
 
 
-def test_taps_from_one_pass_are_those_of_single_runs(video):
+def test_layers_of_one_pass_equal_single_runs(video):
     together = build(out_indices=None).track(*video)
     assert list(together) == [0, 1, 2]
     for layer, labels in together.items():

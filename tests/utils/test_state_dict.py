@@ -71,7 +71,7 @@ def test_many_problems_are_one_line():
         ("ln_pre.bias", torch.full((32,), torch.inf)),
     ],
 )
-def test_spoiled_towers(tmp_path, key, value):
+def test_corrupted_towers(tmp_path, key, value):
     torch.save({**PETower(TINY).state_dict(), key: value}, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match=rf"w\.pt.*({key}|position embedding)"):
         load_weights(PETower(TINY), tmp_path / "w.pt")
@@ -111,7 +111,7 @@ def test_classes_of_a_checkpoint():
         ),
     ],
 )
-def test_spoiled_towers_are_not_exported(tmp_path, key, value, reason):
+def test_corrupted_towers_are_not_exported(tmp_path, key, value, reason):
     torch.save({**PETower(TINY).state_dict(), key: value}, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match=rf"w\.pt.*{reason}"):
         export_tower(tmp_path / "w.pt", tmp_path / "out.pt")

@@ -24,7 +24,7 @@ def blank(width, height, color):
     return Image.new("RGB", (width, height), color)
 
 
-def test_a_sheet_holds_all_pictures():
+def test_a_sheet_contains_all_images():
     rows = [[("one", blank(100, 60, "red")), ("two", blank(80, 40, "lime"))], [("", blank(90, 30, "blue"))]]
     sheet = draw_sheet(rows, "heading")
     pixels = np.asarray(sheet)

@@ -64,7 +64,7 @@ def test_bad_masks(tmp_path, left):
 
 
 @pytest.mark.parametrize("sign", [-1, 1])
-def test_foreground_is_what_stands_in_the_middle(sign):
+def test_foreground_is_in_the_center(sign):
     """Two images with an object each; which way the component points must not matter."""
     generator = torch.Generator().manual_seed(0)
     direction = sign * torch.randn(16, 1, 1, generator=generator)

@@ -28,7 +28,7 @@ def detector(tmp_path):
     return tower, write_run(tmp_path / "iter_1.pth", backbone, dict(state, **{"head.weight": torch.zeros(3)}))
 
 
-def test_a_run_tells_its_tower(detector):
+def test_tower_of_a_run_is_detected(detector):
     tower, path = detector
     found = open_tower(None, path)
     assert isinstance(found, PETower)
