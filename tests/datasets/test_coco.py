@@ -14,9 +14,9 @@ from pe_dense.datasets.synthetic import CLASSES
 
 @pytest.fixture
 def warnings(monkeypatch):
-    told = []
-    monkeypatch.setattr(coco, "print_log", lambda message, *_: told.append(message))
-    return told
+    messages = []
+    monkeypatch.setattr(coco, "print_log", lambda message, *_: messages.append(message))
+    return messages
 
 
 def write(root, annotations):

@@ -1,4 +1,4 @@
-"""Images without labels: what can't be used is left out and told."""
+"""Unlabeled images: unusable files are skipped and reported."""
 
 import errno
 import gc

@@ -151,11 +151,11 @@ def test_depth_probe_keeps_the_best_epoch(folder, depth_sweep):
     predictor = load_predictor(small_config("shapes_depth_pe_tiny", folder), str(best), device="cpu")
     image = folder / "shapes" / "val" / "000001.png"
     assert list(predictor.predict_files([image], folder / "drawn")) == [folder / "drawn" / "000001.png"]
-    told = json.loads((folder / "drawn" / "000001.json").read_text())
+    written = json.loads((folder / "drawn" / "000001.json").read_text())
     millimeters = np.asarray(Image.open(folder / "drawn" / "000001_depth.png"))
     assert millimeters.shape == (64, 64)
     assert millimeters.dtype == np.uint16
-    assert millimeters.max() == pytest.approx(1000 * told["depth"]["max"], abs=0.51)
+    assert millimeters.max() == pytest.approx(1000 * written["depth"]["max"], abs=0.51)
     # enlarged by 8 to 512 px, twice beside each other with a margin of 6, a bar of 34 below
     assert Image.open(folder / "drawn" / "000001.png").size == (1030, 546)
 
@@ -168,10 +168,10 @@ def test_drawing_classes_of_images_of_any_size(sweep, folder):
     single = list(predictor.predict_files(images, folder / "one"))
     list(predictor.predict_files(images, folder / "two", batch_size=2))
     for picture, size in zip(single, ((64, 64), (90, 50)), strict=True):
-        told = json.loads(picture.with_suffix(".json").read_text())
-        assert (told["width"], told["height"]) == size
-        assert sum(item["share"] for item in told["classes"]) == pytest.approx(1)
-        assert {item["name"] for item in told["classes"]} <= set(predictor.metainfo["classes"])
+        written = json.loads(picture.with_suffix(".json").read_text())
+        assert (written["width"], written["height"]) == size
+        assert sum(item["share"] for item in written["classes"]) == pytest.approx(1)
+        assert {item["name"] for item in written["classes"]} <= set(predictor.metainfo["classes"])
         labels = Image.open(picture.with_name(f"{picture.stem}_labels.png"))
         assert labels.size == size
         assert labels.tobytes() == Image.open(folder / "two" / f"{picture.stem}_labels.png").tobytes()

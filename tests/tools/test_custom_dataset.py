@@ -37,7 +37,7 @@ def test_train_test_and_predict(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads((tmp_path / "out" / "val_0.json").read_text())["objects"]
     assert {item["category"] for item in found} <= set(CLASSES)
-    # The config that the run leaves beside its checkpoints knows the data without being told.
+    # The config in the work dir already contains the data.
     detector = load_detector(run / CONFIG.name, run, device="cpu")
     assert detector.classes == CLASSES
     assert len(detector(picture)[0].pred_instances) == len(found) > 0

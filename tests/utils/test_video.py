@@ -93,14 +93,14 @@ def write_noise(path, codec, count=40, options=None):
 )
 def test_files_that_are_cut_short_are_named_once(tmp_path, monkeypatch, name, message):
     """FFmpeg's decoder of MPEG-4 ends such a file as if it were whole."""
-    told = []
-    monkeypatch.setattr("pe_dense.utils.video.print_log", lambda text, *args: told.append(text))
+    messages = []
+    monkeypatch.setattr("pe_dense.utils.video.print_log", lambda text, *args: messages.append(text))
     path = write_noise(tmp_path / name, "mpeg4", options=dict(movflags="faststart") if name == "a.mp4" else None)
-    assert len(list(read_video(path))) == 40 and not told
+    assert len(list(read_video(path))) == 40 and not messages
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
     count = len(list(read_video(path)))
     assert 10 < count < 30 and count == len(list(read_video(path)))
-    assert len(told) == 1 and int(re.match(message, told[0])[1]) == count
+    assert len(messages) == 1 and int(re.match(message, messages[0])[1]) == count
     next(read_video(path))  # a reader that wants no more frames
 
 
