@@ -1,4 +1,4 @@
-"""Open-vocabulary segmentation without training: patches of PE Core compared with words."""
+"""Training-free open-vocabulary segmentation: compare patches of PE Core with words."""
 
 from __future__ import annotations
 
@@ -264,11 +264,11 @@ class OpenVocabularySegmenter(BaseSegmentor):
         return {f"clip.{key}": value for key, value in state.items()} | kept
 
     def train(self, mode: bool = True) -> OpenVocabularySegmenter:
-        """Nothing is trained: the model stays in evaluation mode."""
+        """Keep the model in evaluation mode: nothing is trained."""
         return super().train(False)
 
     def patch_embeddings(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Embeddings (N, h * w, D) of patches, of unit length, and the grid h, w.
+        """Compute embeddings (N, h * w, D) of patches, of unit length, and the grid h, w.
 
         Args:
             images: (N, 3, H, W), normalized for PE; sides are multiples of the patch size.
@@ -302,7 +302,7 @@ class OpenVocabularySegmenter(BaseSegmentor):
         return F.normalize(embeddings, dim=-1), grid
 
     def _proxy_features(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Normalized maps (N, C, h, w) of the proxy, which sees the same images on the same grid."""
+        """Compute normalized maps (N, C, h, w) of the proxy for the same images on the same grid."""
         size = tuple(side * self.proxy.patch_size for side in grid)
         if size != tuple(images.shape[-2:]):
             images = F.interpolate(images, size, mode="bilinear", align_corners=False)
@@ -311,7 +311,7 @@ class OpenVocabularySegmenter(BaseSegmentor):
         return features
 
     def similarities(self, images: Tensor) -> Tensor:
-        """Cosine similarities of pixels and words.
+        """Compute cosine similarities of pixels and words.
 
         Args:
             images: (N, 3, H, W), normalized for PE, of any size.
@@ -335,7 +335,7 @@ class OpenVocabularySegmenter(BaseSegmentor):
     def predict(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = None
     ) -> list[SegDataSample]:
-        """Label maps and scores of the classes.
+        """Predict label maps and class scores.
 
         Args:
             inputs: (N, 3, H, W), or a list of (1, 3, H, W) of several sizes.
@@ -362,7 +362,7 @@ class OpenVocabularySegmenter(BaseSegmentor):
         return samples
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict:
-        """Not available.
+        """Raise an error, since the model is not trained.
 
         Raises:
             ConfigError: always.
@@ -370,12 +370,12 @@ class OpenVocabularySegmenter(BaseSegmentor):
         raise ConfigError("OpenVocabularySegmenter is not trained: evaluate it by tools/test.py")
 
     def extract_feat(self, inputs: Tensor) -> Tensor:
-        """Patch embeddings as maps (N, D, h, w)."""
+        """Return patch embeddings as maps (N, D, h, w)."""
         embeddings, grid = self.patch_embeddings(inputs)
         return embeddings.transpose(1, 2).unflatten(2, grid)
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Sequence | None = None) -> Tensor:
-        """As :meth:`similarities`."""
+        """Return :meth:`similarities`."""
         return self.similarities(inputs)
 
     def _forward(self, inputs: Tensor, data_samples: Sequence | None = None) -> Tensor:

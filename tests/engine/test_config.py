@@ -12,9 +12,11 @@ from mmengine.runner._flexible_runner import FlexibleRunner
 
 from pe_dense.backbones import FrozenTower
 from pe_dense.engine.arguments import OptionText
-from pe_dense.engine.config import check_read, load_config
+from pe_dense.engine.build_runner import _work_dir
+from pe_dense.engine.config import load_config
 from pe_dense.engine.config_check import FLEXIBLE_KEYS, OWN_KEYS, RUNNER_ARGUMENTS, RUNNER_READS
 from pe_dense.engine.inferencer import drop_pretrained
+from pe_dense.engine.preflight import check_read
 from pe_dense.utils.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -171,6 +173,17 @@ def test_tower_sets_the_sizes_of_images(tower, size):
         scales = [step.scale for step in loader.dataset.pipeline if "scale" in step]
         assert scales == [(100_000, size)]
     assert config.model.backbone.out_indices is None
+
+
+@pytest.mark.parametrize(
+    ("options", "suffix"),
+    [({}, ""), (dict(tower="PE-Spatial-B16-512"), "_PE-Spatial-B16-512"), (dict(tower=TIMM), "_test_vit")],
+)
+def test_default_work_dir_has_the_name_of_another_tower(options, suffix, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_config(CONFIGS / "ade20k_sweep_pe.py", options)
+    assert _work_dir(config, None) == f"work_dirs/ade20k_sweep_pe{suffix}"
+    assert _work_dir(config, "other") == "other"
 
 
 def test_tower_sets_the_sizes_of_video_frames():
