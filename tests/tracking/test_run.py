@@ -131,7 +131,7 @@ def test_missing_data_is_reported(tmp_path):
         (
             "shapes_maskrcnn_pe_tiny",
             {},
-            "the model of shapes_maskrcnn_pe_tiny.py needs training: name the CHECKPOINT",
+            "shapes_maskrcnn_pe_tiny.py needs training: name the CHECKPOINT",
         ),
         (
             "shapes_propagation_pe_tiny",
