@@ -81,8 +81,9 @@ def words_predictor(args):
     if unused := [name for name, value in given.items() if value]:
         raise ConfigError(f"--words does not go with --{unused[0].replace('_', '-')}")
     from pe_dense.engine.build_runner import own_weights
-    from pe_dense.engine.config import check_read, load_config
+    from pe_dense.engine.config import load_config
     from pe_dense.engine.inferencer import load_predictor
+    from pe_dense.engine.preflight import check_read
     from pe_dense.language.open_vocabulary import parse_synonyms
 
     parse_synonyms(args.words)  # before weights are read
