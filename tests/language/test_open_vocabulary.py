@@ -351,7 +351,7 @@ def test_tool_with_a_config(folder):
         (["PE-Core-B16-224", "last.pth", "--words", "cat"], "the second one is 'words', got 'last.pth'"),
         (["PE-Spatial-B16-512", "words", "--words", "cat"], "PE-Spatial-B16-512 has no text tower"),
         (["shapes_words_pe_tiny", "words", "--words", "cat"], "has no pretrained weights: name a CHECKPOINT"),
-        (["ade20k_linear_pe_l14", "words", "--words", "cat"], "is of a model that is trained: name the CHECKPOINT"),
+        (["ade20k_linear_pe_l14", "words", "--words", "cat"], "needs training: name the CHECKPOINT"),
         (
             ["ade20k_linear_pe_l14", "a.pth", "--words", "cat"],
             "is drawn by pe_dense.SegmentationPredictor, which has no wo",
