@@ -16,9 +16,9 @@ from pe_dense.utils.image import ImageError, decode
 
 
 class MapError(InputError):
-    """A map that does not fit its image or its data set.
+    """A label or depth map does not match its image or its data set.
 
-    A data worker hands an error on with its traceback before the message; what counts is the last line.
+    PyTorch prepends the traceback of a data worker to the message; only the last line is kept.
     """
 
     def __init__(self, message: str):
@@ -30,14 +30,13 @@ class LoadLabelMap(LoadAnnotations):
     """mmseg's ``LoadAnnotations``, with checks of the map's size and of its labels.
 
     Args:
-        num_classes: of the data set, after its label map and without a zero label that is left out.
+        num_classes: number of classes of the data set, after its label map and without a reduced zero label.
         ignore_index: label of pixels without a class.
-        value_map: what the values of pixels in the files mean, where they are not the labels themselves:
-            ``{0: 0, 255: 1}`` for binary masks of 0 and 255. All values that occur must be listed; ``ignore_index`` may
-            be among the labels.
+        value_map: labels of pixel values, if pixel values are not the labels themselves: ``{0: 0, 255: 1}`` for binary
+            masks of 0 and 255. All values that occur must be listed; ``ignore_index`` is allowed as a label.
 
     Raises:
-        InputError: for a ``value_map`` with other values than 0 to 65535, or labels that are no class.
+        InputError: if ``value_map`` has values outside of 0..65535, or labels that are not classes.
         MapError: with file, sizes or labels.
     """
 
@@ -98,7 +97,7 @@ class LoadLabelMap(LoadAnnotations):
         return labels[np.searchsorted(present, values)]
 
     def _reduce(self, labels: np.ndarray, results: dict) -> np.ndarray:
-        """Leave out the zero label and select classes, as mmseg does."""
+        """Reduce the zero label and select classes, as mmseg does."""
         if results["reduce_zero_label"]:
             labels = np.where((labels == 0) | (labels == 255), 255, labels - 1).astype(np.uint8)
         if results.get("label_map"):
@@ -111,16 +110,16 @@ class LoadLabelMap(LoadAnnotations):
 
 def _checked_value_map(value_map: dict) -> dict[int, int]:
     try:
-        numbers = {int(value): int(label) for value, label in value_map.items()}  # keys of JSON are text
+        numbers = {int(value): int(label) for value, label in value_map.items()}  # JSON has text keys only
     except (TypeError, ValueError, AttributeError):
         numbers = None
     if not numbers or not all(0 <= value <= 65535 and 0 <= label <= 255 for value, label in numbers.items()):
-        raise InputError(f"value_map is {value_map!r}: it maps values of pixels (0..65535) to labels (0..255)")
+        raise InputError(f"value_map is {value_map!r}: must map pixel values (0..65535) to labels (0..255)")
     return numbers
 
 
 def _read_map(path: str) -> np.ndarray:
-    """Values of a map's pixels as stored; (H, W), or with channels."""
+    """Read the stored pixel values of a map, (H, W) or with channels."""
     file = io.BytesIO(fileio.get(path)) if "://" in path else path
     try:
         return np.array(decode(file, path, ignore_orientation=True))
@@ -131,13 +130,13 @@ def _read_map(path: str) -> np.ndarray:
 def check_label_values(dataset) -> None:
     """Check that a training set's label maps contain at least two classes.
 
-    A few maps are enough for most data sets; all maps are read only if they are not.
+    Reading stops once two classes are found, after a few maps in most data sets.
 
     Args:
         dataset: mmseg data set, with :class:`LoadLabelMap` in its pipeline.
 
     Raises:
-        MapError: with the values found and their counts.
+        MapError: listing the values found and their counts.
     """
     reader = _reader(dataset, LoadLabelMap)
     if reader is None or reader.num_classes < 2:
@@ -159,7 +158,9 @@ def check_label_values(dataset) -> None:
         if (set(values) <= {0, 255} and 255 in values)
         else " If the values mean something else, set value_map of pe_dense.LoadLabelMap."
     )
-    raise MapError(f"All {len(dataset)} label maps have the values {found}: that is {what}, nothing to learn.{binary}")
+    raise MapError(
+        f"All {len(dataset)} label maps have the values {found}: {what}, so there is nothing to learn.{binary}"
+    )
 
 
 def check_depths(dataset) -> None:
@@ -205,21 +206,21 @@ class LoadDepthMap(LoadDepthAnnotation):
     """mmseg's ``LoadDepthAnnotation``, with checks of the map's size and for NaN and negative depth.
 
     Args:
-        depth_rescale_factor: meters of the file's unit: 1e-3 for millimeters.
+        depth_rescale_factor: factor from the file's unit to meters: 1e-3 for millimeters.
         decode_backend: 'cv2' for images, 'numpy' for arrays.
 
     Raises:
-        InputError: for another backend.
-        MapError: with file, sizes or values.
+        InputError: if the backend is unknown.
+        MapError: naming the file and its size or values.
     """
 
     def __init__(self, depth_rescale_factor: float, decode_backend: str = "cv2"):
-        if decode_backend not in ("cv2", "numpy"):  # mmseg has 'pickle', too, which would run code of the file
+        if decode_backend not in ("cv2", "numpy"):  # mmseg also has 'pickle', which would run code from the file
             raise InputError(f"decode_backend is {decode_backend!r}, must be 'cv2' or 'numpy'")
         super().__init__(decode_backend=decode_backend, depth_rescale_factor=depth_rescale_factor)
 
     def transform(self, results: dict) -> dict:
-        """Read the map to ``gt_depth_map`` (H, W), float32, in meters; 0 where depth is unknown."""
+        """Load the map into ``gt_depth_map`` (H, W), float32, in meters; 0 where depth is unknown."""
         results["gt_depth_map"] = depth = self.read(results["depth_map_path"])
         results["seg_fields"].append("gt_depth_map")
         results["depth_rescale_factor"] = self.depth_rescale_factor
@@ -241,7 +242,9 @@ class LoadDepthMap(LoadDepthAnnotation):
             depth = super().transform(dict(depth_map_path=path, seg_fields=[]))["gt_depth_map"]
         finite = np.isfinite(depth)
         if not finite.all():
-            raise MapError(f"depth map {path} has {np.count_nonzero(~finite)} pixels of NaN or infinity: 0 is unknown")
+            raise MapError(
+                f"depth map {path} has {np.count_nonzero(~finite)} pixels that are NaN or infinite: use 0 for unknown depth"
+            )
         if depth.min() < 0:
             raise MapError(f"depth map {path} has negative depths, down to {depth.min():g} m")
         return depth
@@ -250,4 +253,4 @@ class LoadDepthMap(LoadDepthAnnotation):
 def _check_size(values: np.ndarray, results: dict, what: str, path: str) -> None:
     if values.shape != tuple(results["ori_shape"][:2]):
         sides, image = " x ".join(map(str, values.shape)), " x ".join(map(str, results["ori_shape"][:2]))
-        raise MapError(f"{what} {path} is of {sides} px, but its image {results['img_path']} of {image}")
+        raise MapError(f"{what} {path} has {sides} px, but its image {results['img_path']} has {image}")

@@ -115,65 +115,6 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     return config
 
 
-# Parts of a config that only training reads, and keys that arguments of the tools set.
-_TRAINING_ONLY = (
-    "activation_checkpointing", "auto_scale_lr", "default_hooks.checkpoint", "default_hooks.param_scheduler",
-    "model.train_cfg", "optim_wrapper", "param_scheduler", "train_cfg", "train_dataloader", "val_cfg",
-    "val_dataloader", "val_evaluator",
-)  # fmt: skip
-_ARGUMENTS = {
-    "train": dict(launcher="--launcher", resume="--resume"),
-    "test": dict(launcher="--launcher", load_from="CHECKPOINT", resume="CHECKPOINT"),
-    "predict": dict(launcher="--device", load_from="CHECKPOINT", resume="CHECKPOINT", work_dir="--out"),
-}
-# What predictions on image files read.
-_PREDICT_READS = (
-    "data_root", "default_scope", "image_size", "inferencer", "model", "test_dataloader.dataset", "tower", "tta_model",
-    "tta_pipeline",
-)  # fmt: skip
-
-
-def check_read(config: Config, tool: str, arguments: dict) -> None:
-    """Refuse options that a tool does not read, which would change nothing.
-
-    Args:
-        config: with the options applied.
-        tool: 'train', 'test' or 'predict'.
-        arguments: all of the tool's, of which ``cfg_options`` are checked.
-
-    Raises:
-        ConfigError: with the first such option and what is read instead.
-    """
-    taken = dict(_ARGUMENTS[tool])
-    if arguments.get("work_dir"):
-        taken["work_dir"] = "--work-dir"
-    if arguments.get("resume"):
-        taken["load_from"] = "--resume"
-    backbone = config.get("model", {}).get("backbone")
-    # Weights of frozen towers are in no checkpoint; methods without training need none.
-    frozen = isinstance(backbone, dict) and backbone_class(backbone) is FrozenTower
-    own = frozen or ("train_dataloader" not in config and arguments.get("checkpoint") is None)
-    for name in arguments["cfg_options"] or ():
-        if name in taken:
-            raise ConfigError(f"--cfg-options {name} is not read by {tool}: {taken[name]} sets it")
-        if tool == "train":
-            continue
-        if any(_is_part(name, part) for part in _TRAINING_ONLY):
-            raise ConfigError(f"--cfg-options {name} is read by training only, not by {tool}: leave it out")
-        if _is_part(name, "model.init_cfg") or (not own and _is_part(name, "model.backbone.init_cfg")):
-            raise ConfigError(f"--cfg-options {name} is not read by {tool}: all weights are those of CHECKPOINT")
-        if not arguments["tta"] and any(_is_part(name, part) for part in ("tta_model", "tta_pipeline")):
-            raise ConfigError(f"--cfg-options {name} is read with --tta only: add it, or leave the option out")
-        if tool == "predict" and not any(_is_part(name, part) for part in _PREDICT_READS):
-            raise ConfigError(
-                f"--cfg-options {name} is not read by predict, which reads {', '.join(_PREDICT_READS)}: leave it out"
-            )
-
-
-def _is_part(name: str, key: str) -> bool:
-    return f"{name}.".startswith(f"{key}.")
-
-
 def _set(config: Config, name: str, value) -> None:
     item = config
     *parents, last = name.split(".")

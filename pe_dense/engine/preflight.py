@@ -280,8 +280,9 @@ def check_read(config: Config, tool: str, arguments: dict) -> None:
     if arguments.get("resume"):
         taken["load_from"] = "--resume"
     backbone = config.get("model", {}).get("backbone")
-    # Weights of frozen backbones and training-free methods are loaded; all others are those of the checkpoint.
-    own = "train_dataloader" not in config or (isinstance(backbone, dict) and backbone_class(backbone) is FrozenTower)
+    # Weights of frozen towers are in no checkpoint; methods without training need none.
+    frozen = isinstance(backbone, dict) and backbone_class(backbone) is FrozenTower
+    own = frozen or ("train_dataloader" not in config and arguments.get("checkpoint") is None)
     for name in arguments["cfg_options"] or ():
         if name in taken:
             raise ConfigError(f"--cfg-options {name} is not read by {tool}: {taken[name]} sets it")
@@ -289,10 +290,8 @@ def check_read(config: Config, tool: str, arguments: dict) -> None:
             continue
         if any(_is_part(name, part) for part in _TRAINING_ONLY):
             raise ConfigError(f"--cfg-options {name} is read by training only, not by {tool}: leave it out")
-        if not own and any(_is_part(name, part) for part in ("model.init_cfg", "model.backbone.init_cfg")):
-            raise ConfigError(
-                f"--cfg-options {name} is read by training only, not by {tool}: all weights are those of CHECKPOINT"
-            )
+        if _is_part(name, "model.init_cfg") or (not own and _is_part(name, "model.backbone.init_cfg")):
+            raise ConfigError(f"--cfg-options {name} is not read by {tool}: all weights are those of CHECKPOINT")
         if not arguments["tta"] and any(_is_part(name, part) for part in ("tta_model", "tta_pipeline")):
             raise ConfigError(f"--cfg-options {name} is read with --tta only: add it, or leave the option out")
         if tool == "predict" and not any(_is_part(name, part) for part in _PREDICT_READS):
