@@ -243,7 +243,8 @@ class LoadDepthMap(LoadDepthAnnotation):
         finite = np.isfinite(depth)
         if not finite.all():
             raise MapError(
-                f"depth map {path} has {np.count_nonzero(~finite)} pixels that are NaN or infinite: use 0 for unknown depth"
+                f"depth map {path} has {np.count_nonzero(~finite)} pixels that are NaN or infinite: use 0 for unknown "
+                "depth"
             )
         if depth.min() < 0:
             raise MapError(f"depth map {path} has negative depths, down to {depth.min():g} m")
