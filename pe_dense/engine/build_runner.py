@@ -50,8 +50,8 @@ def training_runner(
         the runner; call its ``train``.
 
     Raises:
-        ConfigError: for missing data, a work dir that already contains a run, mixed precision without a GPU, settings
-            that exclude each other, or a method without training.
+        ConfigError: for missing data, a work dir that already contains a run, mixed precision without a GPU,
+            conflicting settings, or a method without training.
     """
     if "train_dataloader" not in config:
         raise ConfigError(f"{config.filename} has nothing to train: run it by tools/test.py")
@@ -70,7 +70,7 @@ def training_runner(
         heal_logs(config.work_dir)
     set_resume(config, resume)
     _set_precision(config, amp)
-    with library_errors(f"{config.filename}: the run can't be set up with these values"):
+    with library_errors(f"{config.filename}: the run cannot be set up with these values"):
         return RUNNERS.build(config)
 
 
@@ -106,7 +106,7 @@ def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | No
         config.pop(name, None)
     config.load_from = checkpoint
     config.resume = False
-    with library_errors(f"{config.filename}: the test can't be set up with these values"):
+    with library_errors(f"{config.filename}: the test cannot be set up with these values"):
         return RUNNERS.build(config)
 
 
@@ -120,14 +120,14 @@ def own_weights(config: Config) -> str | None:
         ConfigError: if it names none, they do not exist, or the method is trained.
     """
     if "train_dataloader" in config:
-        raise ConfigError(f"{config.filename} is of a model that is trained: name the CHECKPOINT to test")
+        raise ConfigError(f"the model of {config.filename} needs training: name the CHECKPOINT to test")
     if isinstance(config.model.get("clip"), str):
         return None
     owners = (config.model, config.model.get("backbone") or {})
     named = [(owner.get("init_cfg") or {}).get("checkpoint") for owner in owners]
     weights = next((source for source in named if source is not None), None)
     if weights is None:
-        raise ConfigError(f"the tower of {config.filename} starts from no weights: name a CHECKPOINT with a tower")
+        raise ConfigError(f"the tower of {config.filename} has no pretrained weights: name a CHECKPOINT with a tower")
     check_weights(config)
     return weights
 
