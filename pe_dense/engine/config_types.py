@@ -19,6 +19,9 @@ from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from torch import nn
 
+from pe_dense.backbones.base import backbone_config
+from pe_dense.backbones.build import backbone_class
+from pe_dense.backbones.frozen import FrozenTower
 from pe_dense.backbones.pe_configs import PEConfig
 from pe_dense.registry import INFERENCERS, RUNNERS
 from pe_dense.utils.errors import ConfigError
@@ -97,6 +100,9 @@ def arguments_of(config: Config, path: tuple[str, ...], item: Mapping) -> Argume
     built = _find(config, names, ".".join(path), kind)
     taken = set(chain.from_iterable(_TAKEN.get(name, ()) for name in _groups(names)))
     found = _signature(built)
+    if built is FrozenTower and isinstance(item.get("arch"), str | Mapping):  # passes the rest on to the backbone
+        tower = _signature(backbone_class(backbone_config(item["arch"])))
+        found = Arguments(found.owner, {**tower.annotations, **found.annotations}, tower.is_open)
     return Arguments(
         found.owner, {**dict.fromkeys(taken), **found.annotations, "type": None, "_scope_": None}, found.is_open
     )

@@ -149,6 +149,15 @@ def test_tower_of_a_probe():
         with_option("tower=PE-Foo", CONFIGS / "ade20k_linear_pe_b16.py")
 
 
+@pytest.mark.parametrize("tower", [None, "timm/vit_tiny_patch16_224"])
+def test_options_of_a_frozen_tower_are_those_of_its_backbone(tower):
+    linear = CONFIGS / "ade20k_linear_pe_b16.py"
+    options = {"tower": OptionText(tower)} if tower else {}
+    load_config(linear, {**options, "model.backbone.frozen": OptionText("True")})
+    with pytest.raises(ConfigError, match=r"model.backbone .*has no 'grid_sizes'"):
+        load_config(linear, {**options, "model.backbone.grid_sizes": OptionText("3")})
+
+
 def test_a_users_own_config(tmp_path):
     config = load_config(SHAPES)
     config.model.rpn_head.num_conv = 2
