@@ -25,7 +25,8 @@ def test_layout(small_shapes):
     names = [f"train/{index:06d}.png" for index in range(24)] + [f"val/{index:06d}.png" for index in range(8)]
     maps = [folder + name for folder in ("", "semantic/", "depth/") for name in names]
     annotations = [f"annotations/{kind}_{split}.json" for kind in ("instances", "lvis") for split in ("train", "val")]
-    assert files == {"shapes.json", *annotations, *maps}
+    captions = [f"annotations/captions_{split}.jsonl" for split in ("train", "val")]
+    assert files == {"shapes.json", *annotations, *captions, *maps}
 
 
 def test_files_are_those_of_the_scene(small_shapes):

@@ -6,6 +6,7 @@ Layout of a root::
     train/000000.png                         RGB images; `val` likewise, here and below
     annotations/instances_train.json         COCO
     annotations/lvis_train.json              LVIS v1, federated
+    annotations/captions_train.jsonl         per image: file (from the root) and captions
     semantic/train/000000.png                uint8: 0 background, class index + 1
     depth/train/000000.png                   uint16: millimeters
 """
@@ -19,14 +20,23 @@ import numpy as np
 from pycocotools import mask as mask_api
 
 from pe_dense.datasets.synthetic.cache import Progress, check_lowest, write_once, write_png
-from pe_dense.datasets.synthetic.scene import MIN_IMAGE_SIZE, Scene, draw_scene
+from pe_dense.datasets.synthetic.scene import (
+    CAPTIONS,
+    MIN_IMAGE_SIZE,
+    Scene,
+    check_difficulty,
+    draw_caption,
+    draw_scene,
+    name_shapes,
+)
 from pe_dense.datasets.synthetic.shapes import CLASSES
 
 # Increment it whenever the same arguments would generate different data.
-VERSION = 2
+VERSION = 3
 
-# Both differ from 0: NumPy's seed sequence does not tell trailing zeros apart.
+# All differ from 0: NumPy's seed sequence does not tell trailing zeros apart.
 _SPLIT_SEEDS = dict(train=1, val=2)
+_FORMS_SEED = 3
 
 CATEGORY_IDS = tuple(range(1, len(CLASSES) + 1))
 
@@ -47,6 +57,7 @@ def write_shapes(
     num_val: int = 80,
     image_size: int = 128,
     seed: int = 0,
+    difficulty: str = "hard",
 ) -> Path:
     """Generate the data set in ``root``, or reuse it if it exists.
 
@@ -59,6 +70,7 @@ def write_shapes(
         num_val: number of validation images.
         image_size: side of the square images, in pixels.
         seed: random seed, 0 or more.
+        difficulty: of the scenes, see :func:`~pe_dense.datasets.synthetic.scene.draw_scene`.
 
     Returns:
         The resolved root.
@@ -69,7 +81,8 @@ def write_shapes(
     """
     spec = dict(num_train=num_train, num_val=num_val, image_size=image_size, seed=seed)
     check_lowest(spec, dict(num_train=1, num_val=1, image_size=MIN_IMAGE_SIZE, seed=0))
-    return write_once(root, dict(version=VERSION, **spec), kind="shapes", write=_write)
+    check_difficulty(difficulty)
+    return write_once(root, dict(version=VERSION, **spec, difficulty=difficulty), kind="shapes", write=_write)
 
 
 def _write(draft: Path, spec: dict) -> None:
@@ -82,9 +95,10 @@ def _write(draft: Path, spec: dict) -> None:
     progress = Progress(sum(splits.values()), kind="shapes", unit="images")
     for split, num_images in splits.items():
         coco_images, coco_annotations, lvis_images, lvis_annotations = [], [], [], []
+        captions = []
         for index in range(num_images):
             rng = np.random.default_rng((spec["seed"], _SPLIT_SEEDS[split], index))
-            scene = draw_scene(rng, spec["image_size"])
+            scene = draw_scene(rng, spec["image_size"], spec["difficulty"])
             name = f"{index:06d}.png"
             _write_maps(draft, split, name, scene)
             annotations = annotate(scene, image_id=index)
@@ -95,6 +109,7 @@ def _write(draft: Path, spec: dict) -> None:
             # LVIS names an image by split and file.
             lvis_images.append(dict(image, coco_url=f"{split}/{name}", **verification))
             lvis_annotations += kept
+            captions.append(dict(file=f"{split}/{name}", captions=_captions(scene, (spec["seed"], split, index))))
             progress.advance()
         if split == "train":
             class_frequencies = frequencies(num_images, lvis_annotations)
@@ -102,6 +117,57 @@ def _write(draft: Path, spec: dict) -> None:
         coco = coco_file(coco_images, coco_annotations)
         (draft / f"annotations/instances_{split}.json").write_text(json.dumps(coco))
         (draft / f"annotations/lvis_{split}.json").write_text(json.dumps(lvis))
+        lines = "".join(f"{json.dumps(line)}\n" for line in captions)
+        (draft / f"annotations/captions_{split}.jsonl").write_text(lines)
+
+
+def _captions(scene: Scene, place: tuple[int, str, int]) -> list[str]:
+    """Captions of a whole scene, from random numbers of their own: the images do not depend on them."""
+    seed, split, index = place
+    rng = np.random.default_rng((seed, _SPLIT_SEEDS[split], index, 1))
+    shapes = name_shapes(scene.image, scene.masks, scene.labels)
+    return list(dict.fromkeys(draw_caption(rng, shapes) for _ in range(CAPTIONS)))
+
+
+# Increment it whenever the same arguments would generate different data.
+FORMS_VERSION = 1
+
+
+def write_forms(root: str | os.PathLike, *, num_images: int = 400, image_size: int = 128, seed: int = 0) -> Path:
+    """Generate images of one shape each in ``root``, or reuse them if they exist: a test of zero-shot classification.
+
+    Form is the only cue to the class; the eight classes are equally frequent. Scenes are as the easy ones of
+    :func:`write_shapes`. The layout is ``images/000000.png`` and ``labels.csv`` with the columns ``file`` and
+    ``label``, as `pe-dense zeroshot --labels` reads it.
+
+    Args:
+        root, image_size, seed: see :func:`write_shapes`.
+        num_images: number of images.
+
+    Returns:
+        The resolved root.
+
+    Raises:
+        ValueError, FileExistsError: see :func:`write_shapes`.
+    """
+    spec = dict(num_images=num_images, image_size=image_size, seed=seed)
+    check_lowest(spec, dict(num_images=1, image_size=MIN_IMAGE_SIZE, seed=0))
+    return write_once(root, dict(version=FORMS_VERSION, **spec), kind="shapes_forms", write=_write_forms)
+
+
+def _write_forms(draft: Path, spec: dict) -> None:
+    (draft / "images").mkdir()
+    progress = Progress(spec["num_images"], kind="shapes_forms", unit="images")
+    lines = ["file,label\n"]
+    for index in range(spec["num_images"]):
+        label = index % len(CLASSES)
+        rng = np.random.default_rng((spec["seed"], _FORMS_SEED, index))
+        scene = draw_scene(rng, spec["image_size"], "easy", labels=[label])
+        name = f"images/{index:06d}.png"
+        write_png(draft / name, scene.image[..., ::-1])
+        lines.append(f"{name},{CLASSES[label]}\n")
+        progress.advance()
+    (draft / "labels.csv").write_text("".join(lines))
 
 
 def _write_maps(draft: Path, split: str, name: str, scene: Scene) -> None:
