@@ -1,5 +1,6 @@
 """Data sets, transforms and samplers that the MM libraries do not have, and generated data."""
 
+from pe_dense.datasets.captions import CaptionFolder, CaptionTable, LabeledImages, WebCaptions
 from pe_dense.datasets.coco import CocoDataset, Objects365Dataset
 from pe_dense.datasets.davis import DavisDataset
 from pe_dense.datasets.image_folder import TORCHVISION_TRANSFORMS, ImageFolder
@@ -10,10 +11,13 @@ from pe_dense.datasets.samplers import RepeatFactorSampler, ShardSampler
 from pe_dense.datasets.webdataset import WebImages
 
 __all__ = [
+    "CaptionFolder",
+    "CaptionTable",
     "CocoDataset",
     "DavisDataset",
     "ImageFolder",
     "LVISDataset",
+    "LabeledImages",
     "LoadDepthMap",
     "LoadImage",
     "LoadLabelMap",
@@ -21,5 +25,6 @@ __all__ = [
     "RepeatFactorSampler",
     "ShardSampler",
     "TORCHVISION_TRANSFORMS",
+    "WebCaptions",
     "WebImages",
 ]

@@ -49,6 +49,7 @@ class WebImages(Dataset):
     """
 
     metainfo: dict = {}
+    endings: Sequence[str] = EXTENSIONS  # of the members that are used
 
     def __init__(self, urls: str, pipeline: Sequence[dict], min_side: int = 32, visit: int = 1000):
         try:
@@ -98,8 +99,10 @@ class WebImages(Dataset):
             drawn = rng.choice(len(shard.offsets), min(self.visit, len(shard.offsets)), replace=False)
             for step in range(len(drawn)):
                 try:
-                    path, content = shard.read(drawn[(place + step) % len(drawn)])
-                    return dict(self._read(content, path), path=path, skipped="\n".join(skipped))
+                    image = drawn[(place + step) % len(drawn)]
+                    path, content = shard.read(shard.offsets[image])
+                    about = self.describe(shard, image, path)
+                    return dict(self._read(content, path), **about, path=path, skipped="\n".join(skipped))
                 except UnusableImageError as error:
                     skipped.append(str(error))
                 if len(skipped) >= PATIENCE:
@@ -108,6 +111,14 @@ class WebImages(Dataset):
             f"None of {len(self._names)} shards has an image ({', '.join(EXTENSIONS)}) that can be read, from "
             f"{self._names[0]} to {self._names[-1]}" + (f": {skipped[0]}, ..." if skipped else "")
         )
+
+    def describe(self, shard: _Shard, number: int, path: str) -> dict:
+        """Return further entries of an image's sample; none by default.
+
+        Raises:
+            UnusableImageError: if it has none although it should.
+        """
+        return {}
 
     def __getstate__(self) -> dict:
         return self.__dict__ | dict(_shards=OrderedDict())
@@ -119,7 +130,7 @@ class WebImages(Dataset):
         if name in self._shards:
             self._shards.move_to_end(name)
         else:
-            self._shards[name] = _Shard(name)
+            self._shards[name] = _Shard(name, self.endings)
             if len(self._shards) > _OPEN_SHARDS:
                 self._shards.popitem(last=False)[1].close()
         return self._shards[name]
@@ -131,33 +142,46 @@ class _Shard:
     A shard that can't be opened, is cut short, or has a member that is too large, is logged; what comes after that is
     left out.
 
+    Args:
+        name: path or address.
+        endings: of the members that are used; those that are not images are texts of the images with the same name.
+
     Attributes:
         offsets: where the members that are images begin; eight bytes for each one, whatever their number.
+        texts: where their texts begin, as webdataset stores them next to the image; -1 for none.
     """
 
-    def __init__(self, name: str):
-        self.name = name
-        self.offsets = array("q")
+    def __init__(self, name: str, endings: Sequence[str] = EXTENSIONS):
+        self.name, self.endings = name, endings
+        self.offsets, self.texts = array("q"), array("q")
         self._file = None
         try:
             self._file = self._open()
             size = os.fstat(self._file.fileno()).st_size
+            key, first, text = None, 0, -1  # of the current sample, whose members follow each other
             with tarfile.open(fileobj=self._file, mode="r:") as shard:
-                for info in _images(shard):
+                for info in _members(shard, endings):
                     if info.offset_data + info.size > size:
                         raise InputError(f"{info.name} is cut short: {info.size:,} bytes are declared")
-                    self.offsets.append(info.offset)
+                    if key != (key := _key(info.name)):
+                        first, text = len(self.offsets), -1
+                    if _ending(info.name) in EXTENSIONS:
+                        self.offsets.append(info.offset)
+                        self.texts.append(text)
+                    else:
+                        text = info.offset
+                        self.texts[first:] = array("q", [text] * (len(self.offsets) - first))
         except Exception as error:  # tarfile.ReadError, zlib.error, errors of the network, ...
             self._skip(error)
 
-    def read(self, number: int) -> tuple[str, io.BytesIO]:
-        """Read an image; return its path and its content.
+    def read(self, offset: int) -> tuple[str, io.BytesIO]:
+        """Read the member that begins there; return its path and its content.
 
         Raises:
             UnusableImageError: if the file has changed meanwhile.
         """
         try:
-            self._file.seek(self.offsets[number])
+            self._file.seek(offset)
             with tarfile.open(fileobj=self._file, mode="r:") as shard:
                 info = shard.firstmember
                 return f"{self.name}/{info.name}", io.BytesIO(shard.extractfile(info).read())
@@ -199,7 +223,7 @@ class _Shard:
         with tarfile.open(fileobj=copy, mode="w:") as target:
             try:
                 with gopen(self.name) as stream, tarfile.open(fileobj=stream, mode="r|*") as shard:
-                    for info in _images(shard):
+                    for info in _members(shard, self.endings):
                         target.addfile(info, shard.extractfile(info))
             except Exception as error:
                 self._skip(error)
@@ -207,8 +231,8 @@ class _Shard:
         return copy
 
 
-def _images(shard: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Members of a shard that are images.
+def _members(shard: tarfile.TarFile, endings: Sequence[str]) -> Iterator[tarfile.TarInfo]:
+    """Members of a shard with one of these endings.
 
     Raises:
         InputError: for a member of more than 256 MB. In a stream, the rest of it must be read to reach the next one,
@@ -220,8 +244,18 @@ def _images(shard: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             raise InputError(
                 f"{info.name} has {info.size:,} bytes, more than the {MAX_MEMBER_BYTES:,} that are allowed"
             )
-        if info.isreg() and not info.issparse() and os.path.splitext(info.name)[1].lower() in EXTENSIONS:
+        if info.isreg() and not info.issparse() and _ending(info.name) in endings:
             yield info
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _key(name: str) -> str:
+    """What members of one sample have in common, as webdataset groups them: the path up to the name's first dot."""
+    folder, _, file = name.rpartition("/")
+    return f"{folder}/{file.partition('.')[0]}"
 
 
 def _is_local(name: str) -> bool:

@@ -59,7 +59,10 @@ _KNOWN = {
         "assigner", "sampler", "mask_size", "pos_weight", "debug", "score_thr", "nms", "max_per_img", "mask_thr_binary",
     },
     "nms": {"type", "iou_threshold", "class_agnostic", "split_thr", "max_num", "sigma", "min_score", "method"},
-    "generator": {"num_train", "num_val", "image_size", "seed", "num_videos", "num_frames", "max_shapes"},
+    "generator": {
+        "num_train", "num_val", "image_size", "seed", "num_videos", "num_frames", "max_shapes", "difficulty",
+        "num_images",
+    },
     "filter_cfg": {"filter_empty_gt", "min_size"},
     "data_prefix": {"img", "img_path", "seg", "seg_map_path", "depth_map_path", "mask"},
     "init_cfg": {"type", "checkpoint", "prefix", "map_location", "layer", "bias", "std", "mean", "override"},

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from torch import Tensor
 
 from pe_dense.language.clip import CLIP
@@ -259,43 +257,22 @@ def classification_accuracy(logits: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def read_labels(path: str | Path, column: str) -> tuple[list[Path], list[str]]:
-    """Read a CSV file with the columns ``file`` and ``label`` or ``caption``.
+    """Read a CSV or JSON lines file with ``file`` and ``label`` or ``caption``.
 
     Args:
-        path: the CSV file; files are relative to its folder.
+        path: the table; files are relative to its folder.
         column: 'label' or 'caption'.
 
     Returns:
-        files and their labels. Rows without one are left out with one warning that counts them and names the first.
+        files and their labels; see :func:`~pe_dense.datasets.captions.read_table`.
 
     Raises:
-        ConfigError: if a column is missing or no row is left.
-        FileNotFoundError: if the CSV file or a file that it names does not exist.
+        ConfigError, FileNotFoundError: as that function.
     """
-    import csv
+    from pe_dense.datasets.captions import read_table
 
-    path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as content:
-            reader = csv.DictReader(content)
-            rows = list(reader)
-            columns = reader.fieldnames or []
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    if missing := [name for name in ("file", column) if name not in columns]:
-        found = ", ".join(columns) or "none"
-        raise ConfigError(f"{path} lacks the column {', '.join(missing)}; found: {found}")
-    empty = [row["file"] for row in rows if not (row[column] or "").strip()]
-    if empty:
-        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-        print_log(f"{path}: no {column} for {empty[0]}{more}, left out", logger="current", level=logging.WARNING)
-    kept = [(path.parent / (row["file"] or ""), row[column].strip()) for row in rows if (row[column] or "").strip()]
-    if not kept:
-        raise ConfigError(f"{path} contains no row with a {column}")
-    absent = [file for file, _ in kept if not file.is_file()]
-    if absent:
-        raise FileNotFoundError(f"{len(absent)} of {len(kept)} files of {path} do not exist, such as {absent[0]}")
-    return [file for file, _ in kept], [label for _, label in kept]
+    rows = read_table(path, column)
+    return [file for file, _ in rows], [label for _, label in rows]
 
 
 def embed_all(model: CLIP, files: Sequence[Path], left_out: list | None = None, **options) -> tuple[list[Path], Tensor]:

@@ -154,9 +154,9 @@ def test_evaluation_leaves_out_files_that_cannot_be_read(model, folder, tmp_path
 
 def test_labels_files_that_are_not_usable(tmp_path, folder, monkeypatch):
     lines = []
-    monkeypatch.setattr("pe_dense.language.zero_shot.print_log", lambda line, **_: lines.append(line))
+    monkeypatch.setattr("pe_dense.datasets.captions.print_log", lambda line, **_: lines.append(line))
     assert read_labels(folder / "labels.csv", "label")[1] == ["dog", "cat", "dog"]
-    assert lines == [f"{folder}/labels.csv: no label for 2.png, left out"]
+    assert lines == [f"{folder}/labels.csv: 1 images without a label are left out: 2.png"]
     for content, message in (
         ("file,caption\na.png,x\n", "lacks the column label; found: file, caption"),
         ("", "lacks the column file, label; found: none"),

@@ -1,9 +1,11 @@
 """Generated data sets (`shapes`), on which every recipe runs without a download."""
 
-from pe_dense.datasets.synthetic.build import write_shapes
+from pe_dense.datasets.synthetic.build import write_forms, write_shapes
 from pe_dense.datasets.synthetic.datasets import (
+    ShapesCaptionDataset,
     ShapesDataset,
     ShapesDepthDataset,
+    ShapesFormDataset,
     ShapesLVISDataset,
     ShapesSegmentationDataset,
     ShapesVideoDataset,
@@ -15,12 +17,15 @@ from pe_dense.datasets.synthetic.shapes import CLASSES
 __all__ = [
     "CLASSES",
     "Scene",
+    "ShapesCaptionDataset",
     "ShapesDataset",
     "ShapesDepthDataset",
+    "ShapesFormDataset",
     "ShapesLVISDataset",
     "ShapesSegmentationDataset",
     "ShapesVideoDataset",
     "draw_scene",
+    "write_forms",
     "write_shapes",
     "write_shapes_video",
 ]

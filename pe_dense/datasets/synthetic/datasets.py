@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.dataset import Compose
 from mmseg.datasets import BaseSegDataset, NYUDataset
+from PIL import Image
+from pycocotools import mask as mask_api
+from torch.utils.data import Dataset
 
+from pe_dense.datasets.captions import LabeledImages
 from pe_dense.datasets.coco import CocoDataset
 from pe_dense.datasets.davis import DavisDataset, write_mask
 from pe_dense.datasets.lvis import LVISDataset
-from pe_dense.datasets.synthetic.build import write_shapes
+from pe_dense.datasets.synthetic.build import write_forms, write_shapes
 from pe_dense.datasets.synthetic.cache import Progress, check_lowest, write_once
-from pe_dense.datasets.synthetic.scene import MIN_IMAGE_SIZE
+from pe_dense.datasets.synthetic.scene import MIN_IMAGE_SIZE, TOLD, draw_caption, name_shapes
 from pe_dense.datasets.synthetic.shapes import CLASSES
 from pe_dense.datasets.synthetic.video import draw_video
 from pe_dense.registry import DATASETS
-from pe_dense.utils.image import write_picture
+from pe_dense.utils.errors import InputError
+from pe_dense.utils.image import read_image, write_picture
 
 _PALETTE = [
     (31, 119, 180),
@@ -181,3 +190,130 @@ class ShapesVideoDataset(DavisDataset):
     def load_data_list(self) -> list[dict]:
         write_shapes_video(self.data_root, **self.generator)
         return super().load_data_list()
+
+
+@DATASETS.register_module()
+class ShapesCaptionDataset(Dataset):
+    """Crops of the `shapes` scenes, each with a caption of what the crop shows.
+
+    The crop, whether it is mirrored, and the caption are drawn each time, by generators that are seeded for each
+    sample; images are kept in memory once they are read. Captions of whole scenes are in
+    ``annotations/captions_train.jsonl``, see :class:`~pe_dense.datasets.captions.CaptionTable`.
+
+    Args:
+        pipeline: transforms of a dict with ``image``, a Pillow image in RGB; the last makes a tensor of it.
+        data_root: folder of the data; made if missing.
+        split: 'train' or 'val'.
+        generator: arguments of :func:`~pe_dense.datasets.synthetic.write_shapes` other than the root.
+        crop_area: smallest share of the scene that a crop covers; 1 for whole scenes.
+        focus: share of the crops that are placed around a random shape.
+        context: longest side of such a crop, in sides of the shape.
+        flip: probability of mirroring.
+        told: probabilities of what captions tell besides forms, see
+            :func:`~pe_dense.datasets.synthetic.scene.draw_caption`.
+
+    Raises:
+        ValueError: if ``crop_area`` is not in (0, 1], ``focus`` or ``flip`` not in [0, 1], ``context`` below 1, for
+            another split, or other names in ``told``.
+        FileExistsError: if ``data_root`` contains anything else, such as data generated with other arguments.
+    """
+
+    metainfo: dict = {}
+
+    def __init__(
+        self,
+        pipeline: Sequence[dict],
+        data_root: str = "data/shapes",
+        split: str = "train",
+        generator: dict | None = None,
+        crop_area: float = 0.08,
+        focus: float = 0.5,
+        context: float = 3.0,
+        flip: float = 0.5,
+        told: Mapping[str, float] = TOLD,
+    ):
+        if set(told) != set(TOLD):
+            raise InputError(f"told has the names {', '.join(TOLD)}, got {', '.join(told)}")
+        if not 0.0 < crop_area <= 1.0 or not 0.0 <= focus <= 1.0 or not 0.0 <= flip <= 1.0 or context < 1.0:
+            raise InputError(
+                "crop_area is in (0, 1], focus and flip are in [0, 1], context is at least 1, got "
+                f"{crop_area}, {focus}, {flip} and {context}"
+            )
+        if split not in ("train", "val"):
+            raise InputError(f"split {split!r} is not 'train' or 'val'")
+        self.root = write_shapes(data_root, **(generator or {}))
+        self.split, self.crop_area, self.focus, self.flip = split, crop_area, focus, flip
+        self.context = context
+        self.told = told
+        self.pipeline = Compose(pipeline)
+        content = json.loads((self.root / f"annotations/instances_{split}.json").read_text())
+        self.files = [image["file_name"] for image in content["images"]]
+        self._images: dict[int, np.ndarray] = {}
+        self.shapes: list[list[dict]] = [[] for _ in self.files]
+        for shape in content["annotations"]:
+            self.shapes[shape["image_id"]].append(shape)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> dict:
+        """What the pipeline makes of ``image``, with ``caption``, ``path`` and an empty ``skipped``."""
+        path = self.root / self.split / self.files[index]
+        if index not in self._images:
+            self._images[index] = np.asarray(read_image(path))
+        image, shapes = self._images[index], self.shapes[index]
+        masks = mask_api.decode([shape["segmentation"] for shape in shapes]).astype(bool).transpose(2, 0, 1)
+        labels, pixels = ([shape[key] for shape in shapes] for key in ("category_id", "area"))
+        if random.random() < self.focus:
+            rows, columns = _crop_around(random.choice(shapes)["bbox"], image.shape[0], self.context)
+        else:
+            rows, columns = _draw_crop(*image.shape[:2], self.crop_area)
+        image, masks = image[rows, columns], masks[:, rows, columns]
+        if random.random() < self.flip:
+            image, masks = image[:, ::-1], masks[:, :, ::-1]
+        named = name_shapes(image, masks, [label - 1 for label in labels], pixels)
+        caption = draw_caption(np.random.default_rng(random.getrandbits(64)), named, self.told)
+        item = self.pipeline(dict(image=Image.fromarray(np.ascontiguousarray(image))))
+        return dict(item, caption=caption, path=str(path), skipped="")
+
+
+def _draw_crop(height: int, width: int, smallest: float) -> tuple[slice, slice]:
+    """Rows and columns of a crop: area uniform between ``smallest`` and all, aspect between 3:4 and 4:3."""
+    area, aspect = random.uniform(smallest, 1), np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+    rows = max(1, min(height, round((area * height * width / aspect) ** 0.5)))
+    columns = max(1, min(width, round((area * height * width * aspect) ** 0.5)))
+    top, left = random.randint(0, height - rows), random.randint(0, width - columns)
+    return slice(top, top + rows), slice(left, left + columns)
+
+
+def _crop_around(box: Sequence[float], size: int, context: float) -> tuple[slice, slice]:
+    """Rows and columns of a square crop that contains a box (x, y, width, height) of a scene of ``size`` pixels, up to
+    ``context`` times as large as its longer side.
+    """
+    left, top, width, height = (int(value) for value in box)
+    longer = max(width, height)
+    side = random.randint(longer, min(int(context * longer), size))
+
+    def place(start: int, length: int) -> slice:
+        first = random.randint(max(0, start + length - side), min(start, size - side))
+        return slice(first, first + side)
+
+    return place(top, height), place(left, width)
+
+
+@DATASETS.register_module()
+class ShapesFormDataset(LabeledImages):
+    """Images of one shape each, equally many of the eight forms: a test of zero-shot classification.
+
+    Args:
+        pipeline: see :class:`ShapesCaptionDataset`.
+        data_root: folder of the data; made if missing.
+        generator: arguments of :func:`~pe_dense.datasets.synthetic.build.write_forms` other than the root.
+
+    Raises:
+        FileExistsError: if ``data_root`` contains anything else, such as data generated with other arguments.
+    """
+
+    def __init__(self, pipeline: Sequence[dict], data_root: str = "data/shapes_forms", generator: dict | None = None):
+        root = write_forms(data_root, **(generator or {}))
+        super().__init__("labels.csv", pipeline, data_root=root)
