@@ -47,6 +47,20 @@ def test_wrapper_options_and_frozen_parameters():
     assert not any(name.startswith("head") for group in wrapper.optimizer.param_groups for name in group["names"])
 
 
+def test_biases_and_norms_without_weight_decay():
+    optimizer = dict(type="AdamW", lr=0.8, weight_decay=0.1)
+    constructor = LayerDecayOptimWrapperConstructor(
+        dict(optimizer=optimizer), dict(decay_rate=0.5, flat_decay_mult=0.0)
+    )
+    groups = constructor(Model()).optimizer.param_groups
+    found = {name: (group["lr"], group["weight_decay"]) for group in groups for name in group["names"]}
+    assert set(found) == {name for name, _ in Model().named_parameters()}
+    assert found["backbone.transformer.resblocks.0.attn.in_proj_weight"] == (0.1, 0.1)
+    assert found["backbone.transformer.resblocks.0.attn.in_proj_bias"] == (0.1, 0.0)
+    assert found["backbone.ln_pre.weight"] == (0.05, 0.0)
+    assert found["head.weight"] == (0.8, 0.1) and found["head.bias"] == (0.8, 0.0)
+
+
 def test_rate_of_one_is_no_decay():
     assert {group["lr"] for group in build(1.0)(Model()).optimizer.param_groups} == {0.8}
 

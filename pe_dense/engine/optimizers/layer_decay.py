@@ -24,11 +24,14 @@ class LayerDecayOptimWrapperConstructor:
 
     Source: the published detectors' recipe (BEiT's rule, arXiv 2106.08254). The layer of a parameter is
     :meth:`~pe_dense.backbones.base.Backbone.layer_id` of the backbone; other parameters come after the last layer and
-    use the full learning rate. Weight decay applies to all parameters, including norms and position embeddings.
+    use the full learning rate. By default weight decay applies to all parameters, including norms and position
+    embeddings.
 
     Args:
         optim_wrapper_cfg: ``dict(optimizer=..., type=...)`` as for MMEngine's default constructor.
-        paramwise_cfg: ``dict(decay_rate=...)``, a rate in (0, 1]; 1 disables the decay.
+        paramwise_cfg: ``dict(decay_rate=...)``, a rate in (0, 1]; 1 disables the decay. As in MMEngine's default
+            constructor, ``flat_decay_mult`` is a factor of the weight decay of parameters with less than two dimensions
+            (biases, norms, scales), 0 for none.
 
     Raises:
         ValueError: for other settings or a rate out of range.
@@ -36,6 +39,7 @@ class LayerDecayOptimWrapperConstructor:
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
         settings = dict(paramwise_cfg or {})
+        self.flat_decay_mult = settings.pop("flat_decay_mult", 1.0)
         if set(settings) != {"decay_rate"}:
             raise InputError(
                 f"LayerDecayOptimWrapperConstructor takes paramwise_cfg=dict(decay_rate=...), got {settings}"
@@ -51,6 +55,9 @@ class LayerDecayOptimWrapperConstructor:
         wrapper.setdefault("type", "OptimWrapper")
         optimizer = dict(wrapper.pop("optimizer"))
         groups = self.parameter_groups(model, optimizer["lr"])
+        for group in groups:
+            if self.flat_decay_mult != 1.0 and group["params"][0].ndim < 2:
+                group["weight_decay"] = optimizer.get("weight_decay", 0.0) * self.flat_decay_mult
         return OPTIM_WRAPPERS.build(
             wrapper, default_args=dict(optimizer=OPTIMIZERS.build(optimizer, default_args=dict(params=groups)))
         )
@@ -63,7 +70,8 @@ class LayerDecayOptimWrapperConstructor:
             lr: learning rate of the last layer.
 
         Returns:
-            one dict per layer in use, with ``params``, ``lr``, ``layer`` (0 for the embedding) and ``names``.
+            one dict per layer in use, with ``params``, ``lr``, ``layer`` (0 for the embedding) and ``names``; two where
+            weight decays differ, for parameters with two or more dimensions and for the others.
 
         Raises:
             ValueError: if the model does not contain exactly one backbone.
@@ -77,16 +85,17 @@ class LayerDecayOptimWrapperConstructor:
         prefix, tower = towers[0]
         prefix = f"{prefix}." if prefix else ""
         last = tower.num_layers + 1
-        groups: dict[int, dict] = {}
+        groups: dict[tuple[int, bool], dict] = {}
         for name, parameter in model.named_parameters():
             if not parameter.requires_grad:
                 continue
             layer = tower.layer_id(name.removeprefix(prefix)) if name.startswith(prefix) else last
             scale = self.decay_rate ** (last - layer)
-            group = groups.setdefault(layer, dict(params=[], names=[], layer=layer, lr=lr * scale))
+            key = layer, self.flat_decay_mult != 1.0 and parameter.ndim < 2
+            group = groups.setdefault(key, dict(params=[], names=[], layer=layer, lr=lr * scale))
             group["params"].append(parameter)
             group["names"].append(name)
-        return [groups[layer] for layer in sorted(groups)]
+        return [groups[key] for key in sorted(groups)]
 
 
 _AMP_ONLY = ("dtype", "loss_scale", "use_fsdp")
