@@ -66,6 +66,7 @@ METRICS = Registry(
         "pe_dense.segmentation",
         "pe_dense.depth",
         "pe_dense.tracking",
+        "pe_dense.language",
     ],
 )
 OPTIMIZERS = Registry(

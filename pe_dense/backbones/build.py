@@ -200,7 +200,15 @@ def title_of(tower: Backbone, weights: str | None) -> str:
 
 
 def trained_backbone(checkpoint) -> dict | None:
-    """Read the backbone config from a checkpoint of a training run; None if it contains none.
+    """Read the backbone config from a checkpoint of a training run; None if it contains none."""
+    model = trained_model(checkpoint)
+    backbone = model.get("backbone") if model is not None else None
+    kind = backbone.get("type") if isinstance(backbone, dict) else None
+    return backbone if isinstance(kind, str) and kind in _KINDS else None
+
+
+def trained_model(checkpoint) -> dict | None:
+    """Read the model config from a checkpoint of a training run; None if it contains none.
 
     The config text is parsed and never executed, because the checkpoint may be untrusted.
     """
@@ -210,11 +218,10 @@ def trained_backbone(checkpoint) -> dict | None:
         return None
     try:
         assigned = {node.targets[0].id: node.value for node in ast.parse(text).body if isinstance(node, ast.Assign)}
-        backbone = _literal(assigned["model"])["backbone"]
+        model = _literal(assigned["model"])
     except (SyntaxError, ValueError, LookupError, AttributeError, TypeError, RecursionError, MemoryError):
         return None
-    kind = backbone.get("type") if isinstance(backbone, dict) else None
-    return backbone if isinstance(kind, str) and kind in _KINDS else None
+    return model if isinstance(model, dict) else None
 
 
 def _literal(node: ast.expr):
@@ -231,7 +238,7 @@ def _literal(node: ast.expr):
 
 def _build(backbone: dict, checkpoint: dict, source: str | Path) -> PETower:
     """Build the tower of a run from an allow-list of options; memory is allocated after its weights are checked."""
-    options = _allowed_options(backbone, source)
+    options = allowed_options(backbone, source)
     if backbone["type"] == "pe_dense.FrozenTower":
         return _build_frozen(backbone, options, checkpoint, source)
     try:
@@ -265,7 +272,7 @@ def _build_frozen(backbone: dict, options: dict, checkpoint: dict, source: str |
     return frozen.tower
 
 
-def _allowed_options(backbone: dict, source: str | Path) -> dict:
+def allowed_options(backbone: dict, source: str | Path) -> dict:
     """Read the options of a tower from a checkpoint config: known names, plain values, limited sizes.
 
     Raises:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pe_dense.backbones import PEConfig, PETower, save_state
+from pe_dense.backbones.build import allowed_options, trained_model
 from pe_dense.backbones.checkpoint import adapt_backbone_state
 from pe_dense.backbones.pe_configs import PE_CONFIGS
 from pe_dense.language.open_clip import LANDMARK, from_open_clip, to_open_clip
@@ -39,6 +40,7 @@ class CLIP(TextTower):
         text: architecture of the text tower, as of :func:`~pe_dense.language.text_tower.get_text_config`. By default
             the one of the published model that ``vision`` names.
         vision_options: further arguments of :class:`~pe_dense.backbones.PETower`.
+        text_with_cp: activation checkpointing of the text tower's blocks in training.
 
     Raises:
         ValueError: for a model without a text tower, or towers whose embeddings differ in size.
@@ -49,6 +51,7 @@ class CLIP(TextTower):
         vision: str | dict | PEConfig,
         text: str | dict | TextConfig | None = None,
         vision_options: dict | None = None,
+        text_with_cp: bool = False,
     ):
         if text is None:
             if not isinstance(vision, str):
@@ -56,7 +59,7 @@ class CLIP(TextTower):
                     "an image tower given by fields needs the fields of its text tower: pass text=dict(...)"
                 )
             text = vision
-        super().__init__(text)
+        super().__init__(text, text_with_cp)
         self.visual = PETower(vision, **(vision_options or {}))
         self.vision_config = config = self.visual.config
         if not self.visual.has_head or config.pool_type == "none":
@@ -185,14 +188,15 @@ def load_clip(
 ) -> CLIP:
     """Load both towers of a PE Core model, strictly.
 
-    The file may have the published layout or open_clip's, may wrap the state dict under ``state_dict``, ``weights`` or
-    ``model``, and may prefix its keys by ``module.``.
+    The file may be a checkpoint of a run of ``pe_dense.ContrastiveCLIP``, or have the published layout or
+    open_clip's; it may wrap the state dict under ``state_dict``, ``weights`` or ``model``, and may prefix its keys by
+    ``module.``.
 
     Args:
         source: name of a published model ('PE-Core-B16-224'), path of a file, or ``hf://`` name
             (``hf://timm/PE-Core-B-16`` for a repository in open_clip's layout).
-        vision, text: as of :class:`CLIP`. By default the configs that :func:`save_clip` wrote into the file, or those
-            of the published model with these shapes.
+        vision, text: as of :class:`CLIP`. By default the configs that :func:`save_clip` or the training run wrote into
+            the file, or those of the published model with these shapes.
         device: where the model goes.
         dtype: of its parameters.
         vision_options: further arguments of the image tower's :class:`~pe_dense.backbones.PETower`.
@@ -213,7 +217,8 @@ def load_clip(
     checkpoint = read_checkpoint(source)
     state = clip_state(checkpoint, source)
     if vision is None:
-        vision, text = _find_configs(checkpoint, state, source)
+        vision, text, options = _find_configs(checkpoint, state, source)
+        vision_options = options | (vision_options or {})
     with torch.device("meta"):
         model = CLIP(vision, text, vision_options)
     state = _fit(model, state, source)
@@ -224,6 +229,16 @@ def load_clip(
 def clip_file(source: str) -> str:
     """Complete the name of a repository in open_clip's layout, ``hf://timm/PE-Core-B-16``, by that of its file."""
     return f"{source}/{_OPEN_CLIP_FILE}" if source.startswith("hf://timm/") and source.count("/") == 3 else source
+
+
+def load_clip_weights(model: CLIP, source: str | Path) -> None:
+    """Load the weights of a file into both towers; names and forms of files as of :func:`load_clip`.
+
+    Raises:
+        CheckpointError, FileNotFoundError: as :func:`load_clip`.
+    """
+    source = str(source)
+    model.load_state_dict(_fit(model, clip_state(read_checkpoint(clip_file(source)), source), source))
 
 
 def clip_state(checkpoint, source: str = "checkpoint") -> dict[str, Tensor]:
@@ -270,10 +285,18 @@ def _fit(model: CLIP, state: Mapping[str, Tensor], source: str) -> dict[str, Ten
 
 
 def _find_configs(checkpoint, state: Mapping[str, Tensor], source: str) -> tuple:
-    """Return the configs of both towers: those in the file, or those of the published model with these shapes."""
+    """Return the configs of both towers and options of the image tower.
+
+    They are those in the file, or those of the published model with these shapes.
+    """
     recorded = checkpoint_meta(checkpoint, source).get(_META)
     if recorded is not None:
-        return _recorded_configs(recorded, source)
+        return *_recorded_configs(recorded, source), {}
+    run = trained_model(checkpoint)
+    if run and run.get("type") == "pe_dense.ContrastiveCLIP" and isinstance(run.get("backbone"), dict):
+        options = allowed_options(run["backbone"], source)
+        arch, text = options.pop("arch"), run.get("text")
+        return arch, None if text is None else _recorded_text(text, source), options
     for name, text in TEXT_CONFIGS.items():
         config = PE_CONFIGS[name]
         conv1, positions = state["visual.conv1.weight"], state.get("positional_embedding")
@@ -284,7 +307,7 @@ def _find_configs(checkpoint, state: Mapping[str, Tensor], source: str) -> tuple
             and positions is not None
             and positions.shape == (text.context_length, text.width)
         ):
-            return name, None
+            return name, None, {}
     raise CheckpointError(
         f"{source} has the shapes of no published model: pass vision=dict(...) and text=dict(...) with the fields of "
         "its towers"
@@ -294,6 +317,25 @@ def _find_configs(checkpoint, state: Mapping[str, Tensor], source: str) -> tuple
 def _recorded_configs(recorded, source: str) -> tuple[PEConfig, TextConfig]:
     """Read configs from an untrusted checkpoint: only known fields with plain, bounded values are accepted."""
     towers = [recorded.get(key) if isinstance(recorded, dict) else None for key in ("vision", "text")]
+    try:
+        _check_plain(*towers)
+        return PEConfig(**towers[0]), get_text_config(towers[1])
+    except (InputError, TypeError) as error:
+        raise CheckpointError(f"{source}: meta.{_META} does not describe two towers: {error}") from error
+
+
+def _recorded_text(text, source: str) -> TextConfig:
+    """Config of the text tower from the config of a run, which may come from anywhere."""
+    try:
+        if not isinstance(text, str):
+            _check_plain(text)
+        return get_text_config(text)
+    except (InputError, TypeError) as error:
+        raise CheckpointError(f"{source}: the config of its run does not describe a text tower: {error}") from error
+
+
+def _check_plain(*towers) -> None:
+    """Raise a user error unless all values are short words or numbers of a limited size."""
     plain = all(
         isinstance(tower, dict)
         and all(
@@ -306,12 +348,8 @@ def _recorded_configs(recorded, source: str) -> tuple[PEConfig, TextConfig]:
         )
         for tower in towers
     )
-    try:
-        if not plain:
-            raise InputError("its values are not plain numbers")
-        return PEConfig(**towers[0]), get_text_config(towers[1])
-    except (InputError, TypeError) as error:
-        raise CheckpointError(f"{source}: meta.{_META} does not describe two towers: {error}") from error
+    if not plain:
+        raise InputError("its values are not plain numbers")
 
 
 def save_clip(model: CLIP, path: str | Path, *, layout: str = "pe", overwrite: bool = False) -> Path:

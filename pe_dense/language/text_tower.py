@@ -11,6 +11,7 @@ from difflib import get_close_matches
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pe_dense.backbones.transformer import LAYER_NORM_EPS, MLP, Attention
 from pe_dense.utils.errors import InputError
@@ -132,14 +133,18 @@ class TextBlock(nn.Module):
 class TextTransformer(nn.Module):
     """Blocks of the text tower, with their published names ``transformer.resblocks``."""
 
-    def __init__(self, config: TextConfig):
+    def __init__(self, config: TextConfig, with_cp: bool = False):
         super().__init__()
+        self.with_cp = with_cp
         self.resblocks = nn.ModuleList(TextBlock(config) for _ in range(config.layers))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, L, C) -> (N, L, C)."""
         for block in self.resblocks:
-            x = block(x)
+            if self.with_cp and self.training and torch.is_grad_enabled():
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
         return x
 
 
@@ -150,18 +155,19 @@ class TextTower(nn.Module):
 
     Args:
         text: as of :func:`get_text_config`.
+        with_cp: activation checkpointing of each block in training.
 
     Raises:
         ValueError: as :func:`get_text_config`.
     """
 
-    def __init__(self, text: str | dict | TextConfig):
+    def __init__(self, text: str | dict | TextConfig, with_cp: bool = False):
         super().__init__()
         self.text_config = config = get_text_config(text)
         self.context_length = config.context_length
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.positional_embedding = nn.Parameter(torch.empty(config.context_length, config.width))
-        self.transformer = TextTransformer(config)
+        self.transformer = TextTransformer(config, with_cp)
         self.ln_final = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.text_projection = nn.Parameter(torch.empty(config.width, config.output_dim))
         self._reset_text_parameters()

@@ -32,7 +32,9 @@ def test_config(path, tmp_path):
     if size in SIZES and path.stem.split("_")[1] not in ("align", "distill"):  # these start from other towers
         kind = "Core" if "_core_" in path.stem else "Spatial"
         assert f"PE-{kind}-{size.upper()}-" in config.model.backbone.arch
-        assert config.model.backbone.init_cfg.checkpoint == f"hf://facebook/{config.model.backbone.arch}"
+        both_towers = config.model.type == "pe_dense.ContrastiveCLIP"
+        owner = config.model if both_towers else config.model.backbone
+        assert owner.init_cfg.checkpoint == f"hf://facebook/{config.model.backbone.arch}"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -91,14 +91,16 @@ def test_only_plain_values_stay(path):
 DATA = "ade20k|coco|davis|images|lvis|nyu|objects365|shapes|shapes_lvis|shards"
 DATA += "|cityscapes|cocoobject|cocostuff|context59|context60|voc20|voc21"
 METHOD = "align|depth|depth_linear|depth_sweep|deta|distill|dpt|linear|maskrcnn|propagation|propagation_sweep|sweep"
-METHOD += "|words"
+METHOD += "|clip|clip_forms|lit|words"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)
 def test_name(path):
-    """Names are <data>_<method>_pe_<size>[_<variant>]; sweeps without a size are for any tower."""
+    """Names are <data>_<method>_pe_<size>[_<variant>]; sweeps without a size are for any tower, training on captions
+    without <data> is for captions of the user's own.
+    """
     size = "" if path.stem in ("ade20k_sweep_pe", "davis_sweep_pe", "nyu_sweep_pe") else "_(g14|l14|b16|s16|t16|tiny)"
-    assert re.fullmatch(rf"({DATA})_({METHOD})_pe(_core|_frozen)?{size}(_\d+)?(_tta)?", path.stem)
+    assert re.fullmatch(rf"(({DATA})_({METHOD})|clip|lit)_pe(_core|_spatial|_frozen)?{size}(_\d+)?(_tta)?", path.stem)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_published_sizes():
         image = sum(parameter.numel() for parameter in model.visual.parameters())
         text = sum(parameter.numel() for parameter in model.parameters()) - image - model.token_embedding.weight.numel()
         counts[name] = image / 1e9, text / 1e9
-        assert _find_configs({}, model.state_dict(), "file") == (name, None)
+        assert _find_configs({}, model.state_dict(), "file") == (name, None, {})
     assert list(counts) == [
         "PE-Core-G14-448",
         "PE-Core-L14-336",

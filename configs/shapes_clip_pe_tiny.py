@@ -1,0 +1,50 @@
+"""Both towers of a tiny PE Core, on generated scenes with captions, on a CPU; starts from the first stage.
+
+tools/train.py configs/shapes_clip_forms_pe_tiny.py
+tools/train.py configs/shapes_clip_pe_tiny.py
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ._base_.runtime import *
+    from ._base_.shapes_captions import *
+
+max_iters = 950
+load_from = "work_dirs/shapes_clip_forms_pe_tiny"
+
+model = dict(
+    type="pe_dense.ContrastiveCLIP",
+    backbone=dict(
+        type="pe_dense.PETower",
+        arch=dict(
+            patch_size=8,
+            width=96,
+            layers=4,
+            heads=3,
+            mlp_ratio=4.0,
+            image_size=64,
+            use_cls_token=True,
+            output_dim=96,
+            attn_pooler_heads=3,
+        ),
+        with_cp=False,
+    ),
+    text=dict(context_length=48, width=96, heads=3, layers=2, output_dim=96),
+    loss="softmax",
+)
+
+optim_wrapper = dict(
+    type="OptimWrapper",
+    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.98), weight_decay=0.1),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, flat_decay_mult=0.0),
+    clip_grad=dict(max_norm=1.0),
+)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=30, end=max_iters, eta_min=1e-5),
+]
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=100)
+val_cfg = dict(type="ValLoop")
+test_cfg = dict(type="TestLoop")
+default_hooks.merge(dict(logger=dict(interval=20), checkpoint=dict(interval=100)))
