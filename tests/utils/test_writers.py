@@ -4,6 +4,7 @@ A log grows by lines instead: the old lines stay. The part of a line that a kill
 """
 
 import errno
+import functools
 import logging
 import os
 import resource
@@ -290,21 +291,12 @@ def test_kill(folder, name, monkeypatch):
     """A process that is killed in the middle of its file leaves the old file and nothing else."""
     old = write_old(name, folder)
     ALL[name](folder.parent / "elsewhere")
-    # A forked process has none of OpenMP's threads, for which a parallel loop of PyTorch would wait forever.
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    child = os.fork()
-    if not child:
-        signal.alarm(120)
-        try:
-            write = os.write
-            monkeypatch.setattr(os, "write", lambda fileno, content: kill_after(write, fileno, content))
-            ALL[name](folder)
-        except BaseException:
-            traceback.print_exc()
-        os._exit(1)
-    torch.set_num_threads(threads)
-    _, status = os.waitpid(child, 0)
+
+    def write_and_die():
+        monkeypatch.setattr(os, "write", functools.partial(kill_after, os.write))
+        ALL[name](folder)
+
+    status = status_of_fork(write_and_die)
     assert os.WIFSIGNALED(status), status
     assert os.WTERMSIG(status) == signal.SIGKILL
     if name in LOGS:
@@ -350,6 +342,24 @@ def kill_after(write, fileno, content):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def status_of_fork(function):
+    """Run a function in a forked process, which may be killed, and return the status of waiting for it."""
+    # A forked process has none of OpenMP's threads, for which a parallel loop of PyTorch would wait forever.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    child = os.fork()
+    if not child:
+        signal.alarm(120)
+        try:
+            function()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    torch.set_num_threads(threads)
+    return os.waitpid(child, 0)[1]
+
+
 def test_a_tower_replaces_the_file_that_it_is_mapped_from(tmp_path):
     """Truncating a mapped file kills the process with SIGBUS and destroys the weights."""
     from pe_dense.backbones import load_tower
@@ -357,7 +367,7 @@ def test_a_tower_replaces_the_file_that_it_is_mapped_from(tmp_path):
     for name in ("a.pt", "a.safetensors"):
         path = save_weights(tower(), tmp_path / name)
         before = path.read_bytes()
-        save_weights(load_tower(TINY, path), path, overwrite=True)
+        assert status_of_fork(lambda: save_weights(load_tower(TINY, path), path, overwrite=True)) == 0  # noqa: B023
         assert path.read_bytes() == before
-        export_tower(path, path, overwrite=True)
+        assert status_of_fork(lambda: export_tower(path, path, overwrite=True)) == 0  # noqa: B023
         assert path.read_bytes() == before
