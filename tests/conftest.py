@@ -1,5 +1,7 @@
 """Install the replacement of mmcv's operators before any test module imports mmdet."""
 
+import signal
+
 import pytest
 from mmengine.registry import init_default_scope
 
@@ -10,3 +12,13 @@ import pe_dense  # noqa: F401
 def scope():
     """Start every test with mmdet's default scope."""
     init_default_scope("mmdet")
+
+
+@pytest.fixture
+def bounded():
+    """A test that would wait for ever, such as for the writer of a FIFO, fails after a minute instead."""
+    previous = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still waiting after a minute"))
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)

@@ -263,7 +263,7 @@ BROKEN = ("broken.png", "broken.mp4", "fifo.png")
 
 
 @pytest.fixture
-def broken(folder, tmp_path):
+def broken(folder, tmp_path, bounded):
     """Return images and a video among files that cannot be read."""
     for name in ("a.png", "b.png", "full.png", "film.mp4"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())

@@ -284,6 +284,7 @@ SPOILT = {
 }
 
 
+@pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("kind", SPOILT)
 def test_shards_without_a_sample_end_with_their_name(tmp_path, kind):
     """They were drawn again and again, for ever."""

@@ -272,6 +272,7 @@ def test_options_that_map_nothing(value_map):
         LoadLabelMap(num_classes=2, value_map=value_map)
 
 
+@pytest.mark.usefixtures("bounded")
 def test_label_maps_are_read_as_stored(tmp_path):
     """Values of palette, grayscale and 1-bit files are read as stored; a FIFO does not block, a broken file is "
     "named."""

@@ -184,7 +184,7 @@ def test_links_are_followed(tmp_path):
     assert (tmp_path / "big_disk" / "a").read_bytes() == b"1"
 
 
-@pytest.mark.usefixtures("kind")
+@pytest.mark.usefixtures("kind", "bounded")
 def test_other_system_errors(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(b"")
     (tmp_path / "folder").mkdir()

@@ -188,6 +188,7 @@ def test_archives_that_grow_without_bound_are_refused(tmp_path):
         read_checkpoint(tmp_path / "a.pth")
 
 
+@pytest.mark.usefixtures("bounded")
 def test_what_is_no_file(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "fifo.pth")
     with pytest.raises(CheckpointError, match="not a regular file"):

@@ -165,6 +165,7 @@ def test_ghostscript_is_never_started(tmp_path, monkeypatch):
             read(path)
 
 
+@pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize("read", [read_image, decode, image_size, loaded])
 def test_only_regular_files_are_opened(tmp_path, read):
     os.mkfifo(tmp_path / "a.png")
