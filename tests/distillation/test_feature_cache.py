@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pe_dense.distillation import feature_cache
@@ -55,8 +56,13 @@ def test_corrupted_files_are_computed_again(tmp_path, file, spoil):
 def test_what_is_no_file_is_named(tmp_path, file, make, monkeypatch):
     file.unlink()
     make(file)
-    # Opening a FIFO waits for ever, and in the library's native code no signal ends that.
-    monkeypatch.setattr(feature_cache, "safe_open", lambda path, framework: pytest.fail(f"{path} was opened"))
+
+    def open_other(path, **options):
+        # Opening a FIFO waits for ever, and in the library's native code no signal ends that.
+        assert path != file
+        return safe_open(path, **options)
+
+    monkeypatch.setattr(feature_cache, "safe_open", open_other)
     with pytest.raises(WriteError, match=rf"^Cannot write {file}: it is (a folder|not a regular file)"):
         FeatureCache(tmp_path).get(IMAGES, "mean", mean)
 
