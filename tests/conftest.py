@@ -16,7 +16,7 @@ def scope():
 
 @pytest.fixture
 def bounded():
-    """A test that would wait for ever, such as for the writer of a FIFO, fails after a minute instead."""
+    """Fail a test that blocks, such as on a FIFO without a writer, after a minute."""
     previous = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("still waiting after a minute"))
     signal.alarm(60)
     yield

@@ -343,7 +343,7 @@ def kill_after(write, fileno, content):
 
 
 def status_of_fork(function):
-    """Run a function in a forked process, which may be killed, and return the status of waiting for it."""
+    """Run a function in a forked process and return its wait status."""
     # A forked process has none of OpenMP's threads, for which a parallel loop of PyTorch would wait forever.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
