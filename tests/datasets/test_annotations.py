@@ -10,6 +10,7 @@ from pe_dense.datasets import annotation_check, annotations
 from pe_dense.datasets.annotations import (
     COCO_NAMES,
     LVIS_NAMES,
+    AnnotationError,
     check_classes,
     class_names,
     image_name,
@@ -71,6 +72,9 @@ def test_bad_files_are_reported(tmp_path, annotations, message):
 def test_no_json(tmp_path):
     (tmp_path / "a.json").write_text("<xml>")
     with pytest.raises(ValueError, match=r"a\.json is not valid JSON: Expecting value"):
+        read_annotations(tmp_path / "a.json")
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(AnnotationError, match=r"a\.json is not a valid annotation file: it is nested too deeply"):
         read_annotations(tmp_path / "a.json")
 
 
