@@ -9,23 +9,57 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from pe_dense.ops.deform_attn import ms_deform_attn_backward, ms_deform_attn_forward
+from pe_dense.ops.deform_conv import (
+    deform_conv_backward_input,
+    deform_conv_backward_parameters,
+    deform_conv_forward,
+    deform_roi_pool_backward,
+    deform_roi_pool_forward,
+    modulated_deform_conv_backward,
+    modulated_deform_conv_forward,
+)
 from pe_dense.ops.focal_loss import (
     sigmoid_focal_loss_backward,
     sigmoid_focal_loss_forward,
     softmax_focal_loss_backward,
     softmax_focal_loss_forward,
 )
+from pe_dense.ops.neighborhood import (
+    carafe_backward,
+    carafe_forward,
+    carafe_naive_backward,
+    carafe_naive_forward,
+    masked_col2im_forward,
+    masked_im2col_forward,
+    psamask_backward,
+    psamask_forward,
+)
 from pe_dense.ops.nms import bbox_overlaps, nms, nms_match, softnms
 from pe_dense.ops.roi_align import roi_align_backward, roi_align_forward, roi_pool_backward, roi_pool_forward
 
 __all__ = [
     "bbox_overlaps",
+    "carafe_backward",
+    "carafe_forward",
+    "carafe_naive_backward",
+    "carafe_naive_forward",
+    "deform_conv_backward_input",
+    "deform_conv_backward_parameters",
+    "deform_conv_forward",
+    "deform_roi_pool_backward",
+    "deform_roi_pool_forward",
     "get_compiler_version",
     "get_compiling_cuda_version",
+    "masked_col2im_forward",
+    "masked_im2col_forward",
+    "modulated_deform_conv_backward",
+    "modulated_deform_conv_forward",
     "ms_deform_attn_backward",
     "ms_deform_attn_forward",
     "nms",
     "nms_match",
+    "psamask_backward",
+    "psamask_forward",
     "roi_align_backward",
     "roi_align_forward",
     "roi_pool_backward",

@@ -179,9 +179,9 @@ def _max_align(
     best_y, best_x = maps.new_full(shape, -2), maps.new_full(shape, -2)
     rows, columns = samples.amax(0).long().tolist() if len(rois) else (0, 0)
     for row in range(rows):
-        y = _positions(start[:, 0], step[:, 0], samples[:, 0], row, bins[0])[:, :, None]
+        y = sample_positions(start[:, 0], step[:, 0], samples[:, 0], row, bins[0])[:, :, None]
         for column in range(columns):
-            x = _positions(start[:, 1], step[:, 1], samples[:, 1], column, bins[1])[:, None, :]
+            x = sample_positions(start[:, 1], step[:, 1], samples[:, 1], column, bins[1])[:, None, :]
             y_here, x_here = torch.broadcast_tensors(y, x)  # (K, *bins)
             values = gather(maps, batch, *corners(y_here, x_here, *maps.shape[2:]))
             exists = (samples[:, 0] > row) & (samples[:, 1] > column)
@@ -192,7 +192,7 @@ def _max_align(
     return best.where(best > -torch.inf, torch.zeros_like(best)), best_y, best_x
 
 
-def _positions(start: Tensor, step: Tensor, samples: Tensor, index: int, bins: int) -> Tensor:
+def sample_positions(start: Tensor, step: Tensor, samples: Tensor, index: int, bins: int) -> Tensor:
     """Compute coordinates (K, bins) in px of sample ``index`` of each bin, for regions with starts and steps (K,)."""
     bin_starts = torch.arange(bins, dtype=start.dtype, device=start.device) * step[:, None]
     return start[:, None] + bin_starts + ((index + 0.5) * step / samples.clamp(min=1))[:, None]
