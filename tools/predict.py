@@ -22,6 +22,13 @@ def parse_args():
     )
     parser.add_argument("images", nargs="+", type=text, metavar="IMAGE", help="image files or folders")
     parser.add_argument("--out", type=path, required=True, help="output folder for visualizations and JSON files")
+    parser.add_argument(
+        "--tower",
+        type=text,
+        metavar="NAME",
+        help="backbone to put under the config, as in training: a PE tower or timm/<model name>; the config may be any "
+        "of mmdet's and mmseg's: a path, mmdet::<folder>/<name> or mmseg::<folder>/<name>",
+    )
     parser.add_argument("--overwrite", action="store_true", help="overwrite existing files in the output folder")
     parser.add_argument(
         "--score-thr", type=number(0, 1), help="detectors only: minimum score of the objects to draw (0.3)"
@@ -61,7 +68,7 @@ def config_predictor(args):
     from pe_dense.engine.inferencer import load_predictor
     from pe_dense.engine.preflight import check_read
 
-    config = load_config(args.config, args.cfg_options)
+    config = load_config(args.config, args.cfg_options, tower=args.tower)
     check_read(config, "predict", vars(args))
     if args.data or args.val_ann:
         from pe_dense.detection.custom_dataset import use_data
@@ -77,7 +84,7 @@ def words_predictor(args):
     """Build the open-vocabulary segmentation inferencer for ``--words``."""
     from pe_dense.utils.errors import ConfigError
 
-    given = dict(tta=args.tta, score_thr=args.score_thr, data=args.data, val_ann=args.val_ann)
+    given = dict(tta=args.tta, score_thr=args.score_thr, data=args.data, val_ann=args.val_ann, tower=args.tower)
     if unused := [name for name, value in given.items() if value]:
         raise ConfigError(f"--words does not go with --{unused[0].replace('_', '-')}")
     from pe_dense.engine.build_runner import own_weights

@@ -17,6 +17,13 @@ def parse_args():
         "any checkpoint with a backbone (default: the config's)",
     )
     parser.add_argument("--work-dir", type=text, help="output folder (work_dirs/<config name>[_<tower>])")
+    parser.add_argument(
+        "--tower",
+        type=text,
+        metavar="NAME",
+        help="backbone to put under the config, as in training: a PE tower or timm/<model name>; the config may be any "
+        "of mmdet's and mmseg's: a path, mmdet::<folder>/<name> or mmseg::<folder>/<name>",
+    )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation: multi-scale and horizontal flip")
     parser.add_argument(
@@ -45,7 +52,7 @@ def main():
         from pe_dense.engine.distributed import destroy_distributed
         from pe_dense.engine.preflight import check_read
 
-        config = load_config(args.config, args.cfg_options)
+        config = load_config(args.config, args.cfg_options, tower=args.tower, distributed=args.launcher != "none")
         check_read(config, "test", vars(args))
         if args.data or args.val_ann or args.images:
             from pe_dense.detection.custom_dataset import use_data

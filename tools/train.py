@@ -4,6 +4,7 @@
 tools/train.py configs/lvis_maskrcnn_pe_g14.py                            single GPU
 torchrun --nproc_per_node=8 tools/train.py CONFIG --launcher pytorch      multiple GPUs
 torchrun ... tools/train.py CONFIG --launcher pytorch --fsdp              multiple GPUs, fully sharded (FSDP)
+tools/train.py mmdet::dino/dino-4scale_r50_8xb2-12e_coco --tower PE-Spatial-L14-448    any config of mmdet or mmseg
 """
 
 import argparse
@@ -24,6 +25,18 @@ def parse_args():
         const="auto",
         metavar="CHECKPOINT",
         help="resume from a checkpoint (default: the last one in the work dir)",
+    )
+    parser.add_argument(
+        "--tower",
+        type=text,
+        metavar="NAME",
+        help="backbone to put under the config: a PE tower (PE-Spatial-L14-448) or timm/<model name>; the config may "
+        "be any of mmdet's and mmseg's: a path, mmdet::<folder>/<name> or mmseg::<folder>/<name>",
+    )
+    parser.add_argument(
+        "--keep-optimizer",
+        action="store_true",
+        help="with --tower: keep the config's optimizer instead of AdamW with layer-wise learning-rate decay",
     )
     parser.add_argument("--amp", action="store_true", help="enable bfloat16 mixed precision")
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
@@ -75,7 +88,13 @@ def main():
         from pe_dense.engine.distributed import destroy_distributed
         from pe_dense.engine.preflight import check_read
 
-        config = load_config(args.config, args.cfg_options)
+        config = load_config(
+            args.config,
+            args.cfg_options,
+            tower=args.tower,
+            keep_optimizer=args.keep_optimizer,
+            distributed=args.launcher != "none",
+        )
         check_read(config, "train", vars(args))
         if args.data or args.train_ann or args.val_ann or args.images:
             from pe_dense.detection.custom_dataset import use_data

@@ -17,7 +17,14 @@ from pe_dense.backbones.base import TIMM_PREFIX, Backbone
 from pe_dense.backbones.checkpoint import check_tower_state, extract_backbone_state, load_weights, save_state
 from pe_dense.backbones.frozen import FrozenTower
 from pe_dense.backbones.pe import PETower
-from pe_dense.backbones.pe_configs import PE_CONFIGS, PEConfig
+from pe_dense.backbones.pe_configs import (
+    PE_CONFIGS,
+    PEConfig,
+    detector_rates,
+    detector_windows,
+    get_pe_config,
+    last_blocks,
+)
 from pe_dense.backbones.timm import TIMM_HUB, TimmTower
 from pe_dense.registry import MODELS
 from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
@@ -172,6 +179,41 @@ def backbone_class(config: dict) -> type | None:
     """Return the class of a backbone config, given by class or by registered name; None if it is not registered."""
     kind = config.get("type")
     return MODELS.get(kind) if isinstance(kind, str) else kind
+
+
+def dense_backbone(name: str, patch_size: int, *, windows: bool, num_maps: int = 1) -> dict:
+    """Build the config of a pretrained backbone for heads that train it on images of any size.
+
+    Args:
+        name: name of a published tower, or ``timm/<model name>``.
+        patch_size: side of a patch in pixels; weights of other patches are resampled on load.
+        windows: window attention as in the published detectors, for large images; PE towers only.
+        num_maps: number of maps, from the last blocks of equal parts of the backbone.
+
+    Raises:
+        ValueError: for an unknown name, or a model that accepts only images of one size.
+    """
+    if name.startswith(TIMM_PREFIX):
+        with torch.device("meta"):
+            tower = TimmTower(name)
+        if not tower.dynamic:
+            raise InputError(f"{name} only accepts images of {tower.image_size} x {tower.image_size} px")
+        layers, checkpoint = tower.num_layers, TIMM_HUB
+        options = dict(type="pe_dense.TimmTower", name=name.removeprefix(TIMM_PREFIX))
+        if tower.patch_size != patch_size:
+            options["model_args"] = dict(patch_size=patch_size)
+    else:
+        layers, checkpoint = get_pe_config(name).layers, f"hf://facebook/{name}"
+        options = dict(type="pe_dense.PETower", arch=name, patch_size=patch_size)
+        options |= detector_windows(layers) if windows else dict(with_head=False)
+    if num_maps > 1:
+        options["out_indices"] = last_blocks(layers, num_maps)
+    return options | dict(
+        drop_path_rate=detector_rates(layers)[0],
+        with_cp=layers >= 20,
+        pad_to_patch=True,
+        init_cfg=dict(type="Pretrained", checkpoint=checkpoint),
+    )
 
 
 def embed_dim_of(config: dict) -> int:

@@ -151,3 +151,32 @@ def get_pe_config(arch: str | dict | PEConfig) -> PEConfig:
     if missing := [name for name in required if name not in given]:
         raise InputError(f"A tower given by fields lacks {', '.join(missing)}; got {', '.join(sorted(given))}")
     return PEConfig(**given)
+
+
+def detector_rates(layers: int) -> tuple[float, float]:
+    """Return the stochastic depth rate and the layer decay of detectors for a tower's depth.
+
+    Source: the published detector for G, the paper's L-size recipe (Tab. 24) for L, ViTDet-B's for smaller towers.
+    """
+    return (0.5, 0.9) if layers >= 40 else (0.4, 0.8) if layers >= 20 else (0.1, 0.7)
+
+
+def detector_windows(layers: int) -> dict:
+    """Return the options of a tower with the published detectors' window attention, for images of 1024 px.
+
+    Blocks with global attention are the last ones of four equal parts, such as 12, 24, 36 and 49 of 50.
+    """
+    return dict(
+        img_size=1024,
+        grid_size=32,
+        window_size=32,
+        global_blocks=last_blocks(layers, 4),
+        pos_embed="tile",
+        rope_reference_grid=32,
+        drop_path_schedule="linear",
+    )
+
+
+def last_blocks(layers: int, parts: int) -> tuple[int, ...]:
+    """Return the last blocks of equal parts of a tower, numbered from 0."""
+    return tuple(round((part + 1) * layers / parts - 1) for part in range(parts))

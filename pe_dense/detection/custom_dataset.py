@@ -222,6 +222,7 @@ def use_data(
         raise ConfigError(f"the data folder {root} does not exist ({root.absolute()})")
     if "metric" not in (config.get("val_evaluator") or {}):
         raise ConfigError(f"{config.filename} is not a detector's config: its val_evaluator has no 'metric'")
+    _refuse_maps(config, splits)
     metrics = config.val_evaluator["metric"]
     files = _choose_files(root, splits, dict(train=train_ann, val=val_ann))
     found = {
@@ -230,7 +231,7 @@ def use_data(
     }
     classes = _common_classes(found)
 
-    if not _set_below(config.model, "num_classes", len(classes)):
+    if not _set_classes(config.model, len(classes)):
         raise ConfigError(f"{config.filename} is not a detector's config: its model has no 'num_classes'")
     if "train" in found:
         _set_below(config.model, "ann_file", str(found["train"].path))
@@ -243,6 +244,48 @@ def use_data(
     config.data_root = str(root)
     config.pop("data_source", None)
     return config
+
+
+def _refuse_maps(config: Config, splits: tuple[str, ...]) -> None:
+    """Refuse methods that train on maps of all pixels, which COCO's format does not have.
+
+    Raises:
+        ConfigError: for panoptic models and models with a semantic branch.
+    """
+    text = str([config.get(f"{split}_dataloader") for split in splits if split == "train"])
+    if "LoadPanopticAnnotations" in text or "'with_seg': True" in text:
+        raise ConfigError(
+            f"{config.filename} trains on segmentation maps in addition to objects, but --data is for annotations in "
+            "COCO's format for objects: choose a method without a semantic or panoptic branch"
+        )
+
+
+def _set_classes(model, count: int) -> int:
+    """Set the number of classes in heads and losses, and the class weights that depend on it.
+
+    Returns:
+        number of heads and losses that were changed.
+    """
+    changed = _set_below(model, "num_classes", count)
+    for part in _mask_heads(model):
+        weights = (part.get("loss_cls") or {}).get("class_weight")
+        if isinstance(weights, list | tuple) and len(weights) == part["num_things_classes"] + 1:
+            part["loss_cls"]["class_weight"] = [weights[0]] * count + [weights[-1]]  # the last one is of the background
+        part["num_things_classes"] = count
+        changed += 1
+    return changed
+
+
+def _mask_heads(part):
+    """Iterate over the heads of mask transformers, which have things and stuff instead of classes."""
+    if isinstance(part, dict):
+        if "num_things_classes" in part:
+            yield part
+        for item in part.values():
+            yield from _mask_heads(item)
+    elif isinstance(part, list | tuple):
+        for item in part:
+            yield from _mask_heads(item)
 
 
 def _choose_files(

@@ -16,6 +16,7 @@ from types import FunctionType
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import ConfigParsingError
+from mmengine.logging import print_log
 
 from pe_dense.backbones.base import TIMM_PREFIX
 from pe_dense.backbones.build import backbone_class
@@ -24,6 +25,7 @@ from pe_dense.backbones.pe import PETower
 from pe_dense.backbones.pe_configs import get_pe_config
 from pe_dense.engine.arguments import OptionText, parse
 from pe_dense.engine.config_check import check_option, check_value
+from pe_dense.engine.tower_option import has_tower, use_tower
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.package_files import find_config
 
@@ -81,7 +83,14 @@ def replace_backbone(config: Config, name: str) -> int:
 _SIZE_KEYS = ("img_size", "pad_size_divisor", "scale", "crop_size", "size", "image_size")
 
 
-def load_config(path: str | Path, options: dict | None = None) -> Config:
+def load_config(
+    path: str | Path,
+    options: dict | None = None,
+    *,
+    tower: str | None = None,
+    keep_optimizer: bool = False,
+    distributed: bool = False,
+) -> Config:
     """Load a config file and apply options.
 
     Some values occur in many places of a config and are changed everywhere by their top-level name: ``data_root`` in
@@ -92,15 +101,33 @@ def load_config(path: str | Path, options: dict | None = None) -> Config:
     change single values (``model.backbone.with_cp``).
 
     Args:
-        path: a config file, or a bare name as in :func:`~pe_dense.utils.package_files.find_config`.
+        path: a config file, or a name as in :func:`~pe_dense.utils.package_files.find_config`.
         options: dotted names and values; text from the command line is parsed by the type of the value that it
             replaces.
+        tower: replace the backbone of any config of mmdet or mmseg, before the options are applied, see
+            :func:`~pe_dense.engine.tower_option.use_tower`; for this project's configs the same as the option.
+        keep_optimizer, distributed: see :func:`~pe_dense.engine.tower_option.use_tower`.
 
     Raises:
-        ConfigError: for a file that is missing or not a config, or an option with an unknown name or a wrong value.
+        ConfigError: for a file that is missing or not a config, an option with an unknown name or a wrong value, or a
+            method that depends on its backbone.
     """
     config = _read_file(find_config(path))
     options = dict(options or {})
+    if tower is not None:
+        if "tower" in options:
+            raise ConfigError(f"--tower {tower} and the option tower={options['tower']} both replace the backbone")
+        if has_tower(config):
+            if "tower" not in config and not tower.startswith(TIMM_PREFIX):
+                raise ConfigError(
+                    f"--tower {tower}: {config.filename} has the settings of its own tower: use the config for {tower}"
+                )
+            options["tower"] = tower
+        else:
+            report = use_tower(config, tower, keep_optimizer=keep_optimizer, distributed=distributed)
+            print_log(report, "current")
+    elif keep_optimizer:
+        raise ConfigError("--keep-optimizer is for configs whose backbone is replaced: add --tower NAME")
     given, old_tower = set(options), config.get("tower")
     if str(options.get("tower", "")).startswith(TIMM_PREFIX):
         patch_size = replace_backbone(config, str(options.pop("tower")))
@@ -147,7 +174,7 @@ def _read_file(path: Path) -> Config:
     try:
         config = Config.fromfile(path)
     except (Exception, SystemExit) as error:  # a config is a user's Python code, which may raise any exception
-        message = " ".join(str(error).split())[:500]
+        message = " ".join(str(error).partition(", the current sys.path is")[0].split())[:500]
         hint = ""
         if "read_base" in message or isinstance(error, ConfigParsingError | OSError) or "lazy" in message:
             hint = "; bases are named relative to the config's own folder: keep it beside those that it inherits from"

@@ -329,7 +329,7 @@ def _check_dicts(config: Config, path: tuple[str, ...], item) -> None:
         return
     arguments = arguments_of(config, path, item)
     for key, child in item.items():
-        if arguments is not None and key not in arguments.annotations and not arguments.is_open:
+        if arguments is not None and key not in arguments.annotations and not (arguments.is_open or arguments.ignores):
             _refuse(f"{config.filename}: {'.'.join(path)}", arguments, str(key), item)
         _check_dicts(config, (*path, str(key)), child)
     if arguments is None and path[-1] in ("env_cfg", "mp_cfg", "randomness", "auto_scale_lr"):

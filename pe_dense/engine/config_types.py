@@ -44,6 +44,7 @@ _TAKEN = {
     "param_scheduler": {"convert_to_iter_based"},
     "train_cfg": {"by_epoch"},
     "hooks": {"priority"},
+    "loss_cls": {"bg_cls_weight"},  # of DETR's heads
 }
 _LOADER_EXTRA = {
     "dataset", "sampler", "batch_sampler", "num_batch_per_epoch", "worker_init_fn", "collate_fn",
@@ -62,11 +63,13 @@ class Arguments:
         owner: the class's name, for messages.
         annotations: annotations by name; empty for arguments without one.
         is_open: whether other names are accepted, too.
+        ignores: whether it accepts other names without using them, which some configs of mmdet rely on.
     """
 
     owner: str
     annotations: Mapping[str, object]
     is_open: bool = False
+    ignores: bool = False
 
 
 def arguments_of(config: Config, path: tuple[str, ...], item: Mapping) -> Arguments | None:
@@ -103,15 +106,14 @@ def arguments_of(config: Config, path: tuple[str, ...], item: Mapping) -> Argume
     if built is FrozenTower and isinstance(item.get("arch"), str | Mapping):  # passes the rest on to the backbone
         tower = _signature(backbone_class(backbone_config(item["arch"])))
         found = Arguments(found.owner, {**tower.annotations, **found.annotations}, tower.is_open)
-    return Arguments(
-        found.owner, {**dict.fromkeys(taken), **found.annotations, "type": None, "_scope_": None}, found.is_open
-    )
+    known = {**dict.fromkeys(taken), **found.annotations, "type": None, "_scope_": None}
+    return Arguments(found.owner, known, found.is_open, found.ignores)
 
 
 def _groups(names: list[str]) -> Iterable[str]:
     if names[0].endswith("_hooks"):
         return ["hooks"]
-    return [names[0]] if len(names) == 1 else []
+    return [names[0]] if len(names) == 1 else [names[-1]] if names[-1] == "loss_cls" else []
 
 
 def _default_type(names: list[str], item: Mapping) -> str | None:
@@ -134,7 +136,7 @@ def _default_type(names: list[str], item: Mapping) -> str | None:
 
 def _registries(names: list[str]) -> list:
     top, key = names[0], names[-1]
-    if "pipeline" in names or "transforms" in names or top == "tta_pipeline":
+    if "transforms" in names or any(name.endswith("pipeline") for name in names):
         return [registry.TRANSFORMS]
     if top.endswith("_dataloader"):
         if key in ("sampler", "batch_sampler"):
@@ -182,6 +184,8 @@ def _find(config: Config, names: list[str], place: str, kind):
             while current is not None:
                 known |= set(current.module_dict)
                 current = current.parent
+    if names[0] == "model" and kind.islower():
+        return None  # not a class but a choice of one, such as `dqs_cfg=dict(type="nms", ...)`
     sort = candidates[0].name
     raise ConfigError(f"{place}.type {kind!r} is not among the registered {sort} classes{suggestion(kind, known)}")
 
@@ -219,11 +223,13 @@ def _signature(built: Callable | None) -> Arguments:
         found = _function(base.__init__, base, built.__name__, skip=1)
         annotations = {**found.annotations, **annotations}
         if not found.is_open:
-            return Arguments(built.__name__, annotations)
+            # A constructor may call that of a later base and skip this one, as VFNetHead does.
+            return Arguments(built.__name__, annotations, ignores=base is not built and len(built.__bases__) > 1)
         extra = _extra_of(base.__init__)
         annotations |= dict.fromkeys(extra.names - set(annotations))
         if extra.is_open or not extra.passes_on:
-            return Arguments(built.__name__, annotations, is_open=extra.is_open and base not in _CLOSED)
+            is_open = extra.is_open and base not in _CLOSED
+            return Arguments(built.__name__, annotations, is_open, ignores=not is_open and base not in _CLOSED)
     return Arguments(built.__name__, annotations)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 
 import pe_dense
@@ -15,6 +16,7 @@ _TOWERS = {
     "s16": "PE-Spatial-S16-512",
     "t16": "PE-Spatial-T16-512",
 }
+_LIBRARIES = ("mmdet", "mmseg")
 # Removed and renamed configs, and what replaces them.
 _REPLACED = {
     "align_pe_spatial_g14_shards": "shards_align_pe_g14.py",
@@ -43,14 +45,18 @@ def find_config(name: str | Path) -> Path:
 
     Args:
         name: path of a file; or a name without folder, with or without ``.py``, that is looked up in the current
-            directory's ``configs/``, then among the configs that come with the package.
+            directory's ``configs/``, then among the configs that come with the package; or ``mmdet::<folder>/<name>``
+            and ``mmseg::<folder>/<name>`` for the configs that come with mmdet and mmseg.
 
     Returns:
         the file's path; for a path that does not exist the path itself.
 
     Raises:
-        ConfigError: if a bare name without ``.py`` is not found; for a removed config, with its replacement.
+        ConfigError: if a bare name without ``.py``, or a config of another package, is not found; for a removed config,
+            with its replacement.
     """
+    if "::" in str(name):
+        return _find_in_library(str(name))
     path = Path(name)
     if path.is_file():
         return path
@@ -71,6 +77,26 @@ def find_config(name: str | Path) -> Path:
     raise ConfigError(
         f"config {name} not found: it is neither a file nor a config in {' or '.join(map(str, folders))}{hint}"
     )
+
+
+def _find_in_library(name: str) -> Path:
+    """Find ``<library>::<folder>/<name>`` among the configs of an installed mmdet or mmseg."""
+    library, _, inner = name.partition("::")
+    if library not in _LIBRARIES:
+        raise ConfigError(f"config {name}: before '::' must be {' or '.join(_LIBRARIES)}, got {library!r}")
+    spec = find_spec(library)
+    folder = Path(spec.origin).parent / ".mim" / "configs" if spec and spec.origin else None
+    if folder is None or not folder.is_dir():
+        raise ConfigError(f"config {name}: the installed {library} comes without configs")
+    path = folder / inner
+    if path.suffix != ".py":
+        path = path.with_name(f"{path.name}.py")
+    if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
+        return path
+    known = [file.relative_to(folder).as_posix() for file in sorted(folder.glob("*/*.py")) if file.parts[-2][0] != "_"]
+    close = [file for file in known if Path(file).name == path.name] or get_close_matches(inner, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {', '.join(f'{library}::{file}' for file in close)}?" if close else ""
+    raise ConfigError(f"config {name} not found among the configs of {library}{hint}")
 
 
 def _refuse_removed(path: Path) -> None:
