@@ -9,7 +9,14 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
-NOT_CONFIGS = {"_base_", "align_pe_spatial_*", "distill_pe_spatial_*", "vit_pe_*"}  # removed names, models of timm
+NOT_CONFIGS = {
+    "_base_",
+    "mmdet",
+    "mmseg",
+    "align_pe_spatial_*",
+    "distill_pe_spatial_*",
+    "vit_pe_*",
+}  # removed names, models of timm
 
 
 def headings(page):
