@@ -18,4 +18,5 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=max_iters, eta_min=7e-4),
 ]
-train_cfg.merge(dict(max_iters=max_iters))
+train_cfg.merge(dict(max_iters=max_iters, val_interval=200))
+default_hooks.merge(dict(checkpoint=dict(interval=200)))

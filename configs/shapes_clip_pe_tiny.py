@@ -10,7 +10,7 @@ with read_base():
     from ._base_.runtime import *
     from ._base_.shapes_captions import *
 
-max_iters = 950
+max_iters = 3000
 load_from = "work_dirs/shapes_clip_forms_pe_tiny"
 
 model = dict(
@@ -44,7 +44,7 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
     dict(type="CosineAnnealingLR", by_epoch=False, begin=30, end=max_iters, eta_min=1e-5),
 ]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=100)
+train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=250)
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
-default_hooks.merge(dict(logger=dict(interval=20), checkpoint=dict(interval=100)))
+default_hooks.merge(dict(logger=dict(interval=20), checkpoint=dict(interval=250)))
