@@ -130,7 +130,7 @@ MMSEG = {
     "UPerNet, BEiT": "beit/beit-base_upernet_8xb2-160k_ade20k-640x640",
     "BiSeNetV1": "bisenetv1/bisenetv1_r50-d32_4xb4-160k_cityscapes-1024x1024",
     "BiSeNetV2": "bisenetv2/bisenetv2_fcn_4xb4-160k_cityscapes-1024x1024",
-    "CGNet": "cgnet/cgnet_fcn_4xb4-60k_cityscapes-512x1024",
+    "CGNet": "cgnet/cgnet_fcn_4xb4-60k_cityscapes-680x680",
     "DDRNet": "ddrnet/ddrnet_23_in1k-pre_2xb6-120k_cityscapes-1024x1024",
     "ERFNet": "erfnet/erfnet_fcn_4xb4-160k_cityscapes-512x1024",
     "Fast-SCNN": "fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024",
