@@ -9,28 +9,15 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.runtime import *
     from ._base_.shapes_captions import *
+    from ._base_.tiny_clip import *
 
 max_iters = 3000
 load_from = "work_dirs/shapes_clip_forms_pe_tiny"
 
 model = dict(
     type="pe_dense.ContrastiveCLIP",
-    backbone=dict(
-        type="pe_dense.PETower",
-        arch=dict(
-            patch_size=8,
-            width=96,
-            layers=4,
-            heads=3,
-            mlp_ratio=4.0,
-            image_size=64,
-            use_cls_token=True,
-            output_dim=96,
-            attn_pooler_heads=3,
-        ),
-        with_cp=False,
-    ),
-    text=dict(context_length=48, width=96, heads=3, layers=2, output_dim=96),
+    backbone=dict(type="pe_dense.PETower", arch=tiny_clip["vision"], with_cp=False),
+    text=tiny_clip["text"],
     loss="softmax",
 )
 

@@ -2,7 +2,7 @@
 
     tools/test.py configs/shapes_words_pe_tiny.py CHECKPOINT --cfg-options model.mode=pooled
 
-CHECKPOINT is a file or run of both towers of the sizes of _base_/tiny_clip.py; for others, name the file by
+CHECKPOINT is a run of shapes_clip_pe_tiny.py, or a file of both towers of these sizes; for others, name the file by
 model.clip=FILE instead. Modes and options as in ade20k_words_pe_l14.py.
 """
 
@@ -31,4 +31,8 @@ test_dataloader = shapes_loader(
     ],
     data_prefix=dict(img_path="val", seg_map_path="semantic/val"),
 )
-del shapes_loader, tower, words_loader
+# The scenes of shapes_clip_pe_tiny.py.
+test_dataloader["dataset"].update(
+    data_root="data/shapes_words", generator=dict(num_train=6000, num_val=400, difficulty="easy")
+)
+del instance_loaders, shapes_loader, tower, words_loader
