@@ -171,6 +171,7 @@ def test_stopping_cancels_the_running_job(held_tower, explorer):
     assert held_tower.blocks <= 1
 
 
+@pytest.mark.usefixtures("bounded")
 def test_job_queue():
     async def main():
         queue, order, entered = JobQueue(3), [], Event()

@@ -79,6 +79,12 @@ def test_batches_do_not_depend_on_workers_and_can_be_resumed(sampler, monkeypatc
     assert not torch.equal(whole, torch.stack(batches(loader(sampler=sampler, seed=1), 3)))
 
 
+def test_options_of_workers_are_dropped_without_workers():
+    """PyTorch refuses them; a config keeps them when only ``num_workers`` is set to 0."""
+    built = loader(0, persistent_workers=True, prefetch_factor=2, timeout=30, multiprocessing_context="fork")
+    assert len(batches(built, 1)[0]) == 3
+
+
 def test_a_pass_that_ended_is_resumed(monkeypatch):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     sampler = dict(type="DefaultSampler", shuffle=True)

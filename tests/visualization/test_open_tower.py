@@ -83,6 +83,7 @@ def test_a_probe_on_a_published_tower_takes_the_published_file(tmp_path, monkeyp
     assert set(fetched) == {name}
 
 
+@pytest.mark.usefixtures("bounded")
 @pytest.mark.parametrize(
     "change",
     [
