@@ -64,6 +64,16 @@ def rotary_table(rows: Tensor, columns: Tensor, head_dim: int, *, with_cls_token
     return RotaryTable(angles.cos(), angles.sin())
 
 
+def with_unrotated_tokens(table: RotaryTable | None, count: int) -> RotaryTable | None:
+    """Prepend entries of ``count`` tokens that are not rotated to a rotary table."""
+    if table is None or not count:
+        return table
+    shape = (count, table.cos.shape[1])
+    return RotaryTable(
+        torch.cat([table.cos.new_ones(shape), table.cos]), torch.cat([table.sin.new_zeros(shape), table.sin])
+    )
+
+
 def apply_rope(x: Tensor, table: RotaryTable) -> Tensor:
     """Rotate pairs of neighboring channels by the angles of their token.
 

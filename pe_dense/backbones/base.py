@@ -249,6 +249,33 @@ class Backbone(BaseModule, ABC):
         """
         raise InputError(f"attention maps are not available for {self.name}: use a PETower")
 
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm after the last block, which ``norm=True`` applies; ``nn.Identity`` if the backbone has none."""
+        return nn.Identity()
+
+    def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int], attn_mask: Tensor | None = None) -> Tensor:
+        """Run one block on the tokens of an image and extra tokens in front of them, such as queries.
+
+        The input of the first such block comes from :meth:`iter_tokens`. Extra tokens have no position: rotary
+        embedding does not rotate them.
+
+        Args:
+            index: block number from 0.
+            tokens: (N, E + P + h * w, C), E of them extra.
+            grid: (h, w).
+            attn_mask: (N, 1, T, T), bool, for T tokens: true where the token of a row attends to that of a column.
+
+        Returns:
+            (N, E + P + h * w, C).
+
+        Raises:
+            ValueError: if the backbone cannot run this block with extra tokens.
+        """
+        raise InputError(
+            f"{self.name} does not run blocks with extra tokens: use a PETower, or a TimmTower such as DINOv2 or DINOv3"
+        )
+
     def grid_of(self, images: Tensor) -> tuple[int, int]:
         """Return the rows and columns of patches for images (N, 3, H, W).
 

@@ -292,6 +292,20 @@ class PETower(Backbone):
         for index, tokens in self.transformer.iter_intermediates(embedded, grid, indices):
             yield index, self.ln_post(tokens) if norm else tokens
 
+    @property
+    def final_norm(self) -> nn.Module:
+        """See :attr:`Backbone.final_norm`."""
+        return self.ln_post
+
+    def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int], attn_mask: Tensor | None = None) -> Tensor:
+        """See :meth:`Backbone.run_block`; only for blocks with global attention."""
+        if self.transformer.window_size and index not in self.transformer.global_blocks:
+            raise InputError(
+                f"block {index} has window attention, which has no place for extra tokens: set window_size=None or add "
+                f"{index} to global_blocks"
+            )
+        return self.transformer.run_block(index, tokens, grid, attn_mask)
+
     @torch.no_grad()
     def attention_maps(
         self, images: Tensor, token: tuple[int, int] | None, indices: Sequence[int] = (-1,)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pe_dense.backbones.base import TIMM_PREFIX, Backbone, resolve_indices
 from pe_dense.registry import MODELS
@@ -193,6 +194,39 @@ class TimmTower(Backbone):
                 patches, prefix = tokens
                 tokens = torch.cat([prefix, patches], dim=1)
             yield index, tokens
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """See :attr:`Backbone.final_norm`."""
+        return self.model.norm
+
+    def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int], attn_mask: Tensor | None = None) -> Tensor:
+        """See :meth:`Backbone.run_block`; for models of timm's classes ``VisionTransformer`` and ``Eva``."""
+        from timm.models.eva import Eva
+        from timm.models.vision_transformer import VisionTransformer
+
+        options: dict = dict(attn_mask=attn_mask)
+        if isinstance(self.model, Eva):
+            options["rope"] = self._rope(index, grid, tokens.shape[1] - self.num_prefix_tokens - grid[0] * grid[1])
+        elif not isinstance(self.model, VisionTransformer):
+            return super().run_block(index, tokens, grid, attn_mask)
+        block = self.model.blocks[index]
+        if self.model.grad_checkpointing and self.training and torch.is_grad_enabled():
+            return checkpoint(block, tokens, use_reentrant=False, **options)
+        return block(tokens, **options)
+
+    def _rope(self, index: int, grid: tuple[int, int], extra: int) -> Tensor | None:
+        """Return sines and cosines of a block's rotary positions, with entries of extra tokens in front.
+
+        The attention of timm rotates all tokens after the first ``num_prefix_tokens``, which are the first extra ones.
+        """
+        if self.model.rope is None:
+            return None
+        table = self.model.rope.get_embed(shape=grid)
+        if getattr(self.model, "rope_mixed", False):
+            table = table[index]
+        sines = table.new_zeros(*table.shape[:-2], extra, table.shape[-1] // 2)
+        return torch.cat([torch.cat([sines, torch.ones_like(sines)], dim=-1), table], dim=-2)
 
     def forward_pooled(self, images: Tensor) -> Tensor:
         """See :meth:`Backbone.forward_pooled`; uses the pooling of the timm model."""

@@ -10,7 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from pe_dense.backbones.attention import RotaryTable, Windows, axis_positions, rotary_table
+from pe_dense.backbones.attention import (
+    RotaryTable,
+    Windows,
+    axis_positions,
+    rotary_table,
+    with_unrotated_tokens,
+)
 from pe_dense.backbones.memory_efficient import gelu_linear, qkv_with_rope
 from pe_dense.backbones.pe_configs import PEConfig
 
@@ -40,18 +46,19 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, rope: RotaryTable | None) -> Tensor:
+    def forward(self, x: Tensor, rope: RotaryTable | None, attn_mask: Tensor | None = None) -> Tensor:
         """Apply attention within each group.
 
         Args:
             x: (B, G, N, C), G groups of N tokens that attend to each other.
             rope: rotary table for the N tokens of a group.
+            attn_mask: (B * G, 1, N, N), bool, false where a token (row) does not attend to another (column).
 
         Returns:
             (B, G, N, C).
         """
         q, k, v = self.qkv(x, rope)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
         out = out.transpose(1, 2).reshape(x.shape)
         return self.out_proj(out)
 
@@ -142,7 +149,13 @@ class Block(nn.Module):
         self.ls_2 = nn.Identity() if scale is None else LayerScale(width, scale)
         self.drop_path = DropPath(drop_path)
 
-    def forward(self, x: Tensor, rope: RotaryTable | None, windows: Windows | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        rope: RotaryTable | None,
+        windows: Windows | None = None,
+        attn_mask: Tensor | None = None,
+    ) -> Tensor:
         """Apply the block.
 
         Args:
@@ -150,13 +163,14 @@ class Block(nn.Module):
             rope: rotary table for the tokens of a group (of a window, if ``windows`` is given).
             windows: window partition for the attention only; padding is then added after ``ln_1``, so that padding
                 tokens are keys with the value of the projection's bias, as in the published detectors.
+            attn_mask: see :class:`Attention`; without windows only.
 
         Returns:
             (B, G, N, C).
         """
         y = self.ln_1(x)
         y = (
-            self.attn(y, rope)
+            self.attn(y, rope, attn_mask)
             if windows is None
             else windows.window_unpartition(self.attn(windows.window_partition(y), rope))
         )
@@ -231,13 +245,20 @@ class Transformer(nn.Module):
                 x, in_windows = windows.window_partition(x), True
             elif not windowed and in_windows:
                 x, in_windows = windows.window_unpartition(x), False
-            arguments = (x, tables[windowed], windows if windowed and not in_windows else None)
-            if self.with_cp and self.training and torch.is_grad_enabled():
-                x = checkpoint(block, *arguments, use_reentrant=False)
-            else:
-                x = block(*arguments)
+            x = self._run(block, x, tables[windowed], windows if windowed and not in_windows else None)
             if index in indices:
                 yield index, (windows.window_unpartition(x) if in_windows else x)[:, 0]
+
+    def run_block(self, index: int, x: Tensor, grid: tuple[int, int], attn_mask: Tensor | None) -> Tensor:
+        """Run one block with global attention; see :meth:`Backbone.run_block` for the arguments and the result."""
+        tokens = int(self.config.use_cls_token) + grid[0] * grid[1]
+        rope = with_unrotated_tokens(self._rotary_table(grid, False, x.device), x.shape[1] - tokens)
+        return self._run(self.resblocks[index], x[:, None], rope, None, attn_mask)[:, 0]
+
+    def _run(self, block: Block, *arguments) -> Tensor:
+        if self.with_cp and self.training and torch.is_grad_enabled():
+            return checkpoint(block, *arguments, use_reentrant=False)
+        return block(*arguments)
 
     def rotary_table(self, grid: tuple[int, int], device: torch.device) -> RotaryTable | None:
         """Return the rotary table of all tokens of a grid, for global blocks; None without rotary positions."""
