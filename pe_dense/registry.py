@@ -47,6 +47,7 @@ HOOKS = Registry(
         "pe_dense.probing",
         "pe_dense.tracking",
         "pe_dense.language",
+        "pe_dense.segmentation",
         "pe_dense.visualization",
     ],
 )
@@ -76,7 +77,10 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",
     parent=mmengine.OPTIM_WRAPPER_CONSTRUCTORS,
     scope="pe_dense",
-    locations=["pe_dense.engine.optimizers", "pe_dense.detection.deta", "pe_dense.probing"],
+    locations=["pe_dense.engine.optimizers", "pe_dense.detection.deta", "pe_dense.probing", "pe_dense.segmentation"],
+)
+PARAM_SCHEDULERS = Registry(
+    "parameter scheduler", parent=mmengine.PARAM_SCHEDULERS, scope="pe_dense", locations=["pe_dense.segmentation"]
 )
 RUNNERS = Registry("runner", parent=mmengine.RUNNERS, scope="pe_dense", locations=["pe_dense.engine.runner"])
 TASK_UTILS = Registry(
