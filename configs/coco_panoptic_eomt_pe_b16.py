@@ -1,0 +1,22 @@
+"""EoMT on PE Spatial B for panoptic COCO.
+
+    tools/train.py configs/coco_panoptic_eomt_pe_b16.py --launcher pytorch
+
+Recipe: EoMT's with DINOv2-B: twice as long as that of L; none is published for PE.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ._base_.coco_panoptic_mask_transformer import *
+
+tower, num_blocks = "PE-Spatial-B16-512", 3
+model.merge(
+    dict(
+        backbone=mask_tower(tower, image_size),
+        panoptic_head=dict(type="pe_dense.EoMTHead", **mask_classes, num_queries=num_queries, num_blocks=num_blocks),
+    )
+)
+optim_wrapper, param_scheduler, annealing, train_cfg = eomt_schedule(*(2 * n for n in COCO_EOMT), num_blocks)
+custom_hooks.append(annealing)
+del adamw, annealing_hook, eomt_schedule, mask_tower, pmt_schedule, train_loop
