@@ -21,4 +21,4 @@ val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 sync_bn = "torch"  # statistics over all GPUs
 auto_scale_lr = dict(enable=False, base_batch_size=16)
-del ade20k_data, object_model, object_pipelines, semantic_model, semantic_pipeline, sizes_by_patch
+del ade20k_data, object_model, object_pipelines, probe_of, semantic_model, semantic_pipeline, sizes_by_patch

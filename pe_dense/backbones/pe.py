@@ -327,7 +327,7 @@ class PETower(Backbone):
         maps: dict[int, Tensor] = {}
 
         def keep(attention: Attention, arguments: tuple, block: int) -> None:
-            queries, keys, _ = attention.qkv(*arguments)
+            queries, keys, _ = attention.qkv(*arguments[:2])  # without an attention mask
             windowed = size is not None and block not in self.transformer.global_blocks
             windows = Windows(*grid, size) if windowed else None
             maps[block] = _attention_from_token(
