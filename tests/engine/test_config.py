@@ -1,5 +1,6 @@
 """Load configs and apply options."""
 
+import argparse
 import inspect
 import re
 import sys
@@ -11,7 +12,7 @@ from mmengine.runner import Runner
 from mmengine.runner._flexible_runner import FlexibleRunner
 
 from pe_dense.backbones import FrozenTower
-from pe_dense.engine.arguments import OptionText
+from pe_dense.engine.arguments import OptionText, number, text, whole_number
 from pe_dense.engine.build_runner import _work_dir
 from pe_dense.engine.config import load_config
 from pe_dense.engine.config_check import FLEXIBLE_KEYS, OWN_KEYS, RUNNER_ARGUMENTS, RUNNER_READS
@@ -277,3 +278,19 @@ def test_options_that_a_tool_reads_are_accepted():
     for name, given in (("work_dir", "work_dir"), ("load_from", "resume")):
         with pytest.raises(ConfigError, match=f"not read by train: --{given.replace('_', '-')} sets it"):
             check_read(probe, "train", {"cfg_options": {name: "a"}, given: "b"})
+
+
+@pytest.mark.parametrize(
+    ("convert", "good", "bad"),
+    [
+        (whole_number(64, 8192), {"64": 64, "8192": 8192}, ["63", "8193", "100000", "1_000", "1e3", "64.0", "nan", ""]),
+        (number(0.0, 1.0), {"0": 0.0, "1.0": 1.0, "5e-1": 0.5}, ["-0.1", "1.1", "nan", "inf", "0_1", "half", ""]),
+        (text, {"a b": "a b"}, ["", " ", "a\0"]),
+    ],
+    ids=["whole number", "number", "text"],
+)
+def test_values_of_arguments(convert, good, bad):
+    assert {given: convert(given) for given in good} == good
+    for given in bad:
+        with pytest.raises(argparse.ArgumentTypeError):
+            convert(given)
