@@ -1,6 +1,7 @@
 """EoMT and PMT: training of tiny models, mask annealing, learning rates, windows, user errors."""
 
 import copy
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,12 +15,18 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
 from pe_dense.backbones import TimmTower
+from pe_dense.engine.config import load_config
 from pe_dense.registry import MODELS
 from pe_dense.segmentation import EoMTHead, EoMTOptimWrapperConstructor, MaskAnnealingHook, PMTHead
 from pe_dense.segmentation.mask_schedule import TwoStageWarmupPolyLR
 from pe_dense.segmentation.mask_transformer import EvenWindows
 from pe_dense.utils.errors import UserError
 
+CONFIGS = sorted(
+    path
+    for path in (Path(__file__).parents[2] / "configs").glob("*_pe_*.py")
+    if "_eomt_" in path.name or "_pmt_" in path.name
+)
 SMALL = dict(num_queries=6, num_points=128)
 HEADS = {
     "eomt": dict(type="pe_dense.EoMTHead", num_blocks=2, **SMALL),
@@ -189,13 +196,38 @@ def test_panoptic_and_instance_results(method):
     assert best.labels.item() == 1 and best.masks[0, 24, 24]
 
 
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_training_step_of_every_config(path):
+    """With a tiny tower and images of 64 px in place of the published ones."""
+    config = load_config(path)
+    init_default_scope(config.default_scope)
+    semantic = "decode_head" in config.model
+    part = config.model.decode_head if semantic else config.model.panoptic_head
+    config.model.backbone.update(arch=ARCH | dict(layers=6), init_cfg=None)
+    part.num_points = 64
+    if "interaction_indices" in part:
+        part.update(num_heads=2, interaction_indices=(1, -1))
+    config.model.data_preprocessor.update(dict(size=(64, 64)) if semantic else dict(pad_size_divisor=64))
+    model = MODELS.build(config.model).train()
+    batch = semantic_batch() if semantic else panoptic_batch()
+    for sample in batch["data_samples"] if part.num_stuff_classes == 0 else ():
+        del sample.gt_sem_seg
+    losses = model(**model.data_preprocessor(batch, training=True), mode="loss")
+    assert len(losses) == 3 * (part.get("num_blocks", 6) + 1)
+    total(losses).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+    annealing = config.custom_hooks[-1]
+    assert len(annealing.intervals) == part.get("num_blocks", 6)
+    assert annealing.intervals[-1][1] < config.train_cfg.max_iters
+
+
 def test_images_without_objects_have_losses():
     model = detector("eomt").train()
     batch = panoptic_batch(objects=0)
     batch["data_samples"][0].gt_sem_seg.sem_seg.fill_(255)
     losses = model(**model.data_preprocessor(batch, training=True), mode="loss")
     assert torch.isfinite(total(losses))
-    assert float(losses["loss_mask"]) == float(losses["loss_dice"]) == 0
+    assert losses["loss_mask"].item() == losses["loss_dice"].item() == 0
     total(losses).backward()
 
 
