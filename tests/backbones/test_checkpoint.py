@@ -103,7 +103,9 @@ def test_saving_round_trip(tmp_path, name):
     again = load_tower(TINY, path)
     assert not again.training
     image = torch.randn(1, 3, 56, 56)
-    assert torch.equal(again.embed(image), tower.eval().embed(image))
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in tower.state_dict().items())
+    # Kernels may sum in another order where weights are mapped to another alignment.
+    torch.testing.assert_close(again.embed(image), tower.eval().embed(image), rtol=0, atol=1e-6)
     with pytest.raises(FileExistsError, match=name):
         save_weights(tower, path)
     save_weights(tower, path, overwrite=True)
