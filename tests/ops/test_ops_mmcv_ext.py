@@ -10,8 +10,7 @@ import pytest
 import torch
 
 import pe_dense
-from pe_dense.ops import install_mmcv_ext
-from pe_dense.ops.import_hook import MMCVExtFinder
+from pe_dense.ops import MMCVExtFinder, install_mmcv_ext
 
 REPOSITORY = Path(pe_dense.__file__).parents[1]
 
@@ -40,7 +39,7 @@ def test_compiled_operators_win(tmp_path, compiled, expected):
     if compiled:
         (package / "_ext.py").touch()
     found = run_python(
-        "from pe_dense.ops.import_hook import is_replaced\nimport mmcv._ext\nprint(mmcv._ext.__file__, is_replaced())",
+        "from pe_dense.ops import is_replaced\nimport mmcv._ext\nprint(mmcv._ext.__file__, is_replaced())",
         tmp_path,
     )
     path, is_replaced = found.rsplit(" ", 1)

@@ -18,8 +18,7 @@ from pe_dense.backbones import TimmTower
 from pe_dense.engine.config import load_config
 from pe_dense.registry import MODELS
 from pe_dense.segmentation import EoMTHead, EoMTOptimWrapperConstructor, MaskAnnealingHook, PMTHead
-from pe_dense.segmentation.mask_schedule import TwoStageWarmupPolyLR
-from pe_dense.segmentation.mask_transformer import EvenWindows
+from pe_dense.segmentation.mask_transformer import EvenWindows, TwoStageWarmupPolyLR
 from pe_dense.utils.errors import UserError
 
 CONFIGS = sorted(

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from pe_dense.segmentation import LinearHead, upsampled_loss
-from pe_dense.segmentation.upsampled_loss import upsampled_cross_entropy
+from pe_dense.segmentation import LinearHead, head, upsampled_cross_entropy
 
 
 def plain(logits, labels):
@@ -26,7 +25,7 @@ def example(down, right, dtype=torch.float64, scale=1.0):
 @pytest.mark.parametrize("chunk", [1, 100, 2**18])
 @pytest.mark.parametrize("factors", [(1, 1), (2, 2), (7, 7), (16, 16), (3, 4)], ids=str)
 def test_value_and_gradient(factors, chunk, monkeypatch):
-    monkeypatch.setattr(upsampled_loss, "_CHUNK_OF_A_THREAD", chunk)
+    monkeypatch.setattr(head, "_CHUNK_OF_A_THREAD", chunk)
     logits, labels = example(*factors)
     loss, expected = upsampled_cross_entropy(logits, labels), plain(logits, labels)
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from pe_dense.detection.deta.assigner import choose_proposals
 from pe_dense.detection.deta.convert import from_deta, is_deta
 from pe_dense.engine.optimizers import LayerDecayOptimWrapperConstructor
+from pe_dense.ops import is_replaced
 from pe_dense.ops.deform_attn import DeformAttnFunction
-from pe_dense.ops.import_hook import is_replaced
 from pe_dense.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from pe_dense.utils import match_state_dict, read_checkpoint
 from pe_dense.utils.errors import InputError

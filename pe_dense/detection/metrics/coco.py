@@ -3,8 +3,7 @@
 import numpy as np
 from faster_coco_eval import COCO
 
-from pe_dense.detection.metrics.average_precision import mean, means, precision_recall
-from pe_dense.detection.metrics.detection_metric import DetectionMetric, GroundTruth
+from pe_dense.detection.metrics.detection_metric import DetectionMetric, GroundTruth, mean, means, precision_recall
 from pe_dense.registry import METRICS
 
 MAX_DETECTIONS = (1, 10, 100)  # detections per category and image; precision uses the last limit

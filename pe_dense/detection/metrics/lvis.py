@@ -5,8 +5,7 @@ from collections import defaultdict
 import numpy as np
 from faster_coco_eval import COCO
 
-from pe_dense.detection.metrics.average_precision import mean, means, precision_recall
-from pe_dense.detection.metrics.detection_metric import DetectionMetric, GroundTruth
+from pe_dense.detection.metrics.detection_metric import DetectionMetric, GroundTruth, mean, means, precision_recall
 from pe_dense.registry import METRICS
 
 MAX_DETECTIONS = 300  # detections per image, over all categories
