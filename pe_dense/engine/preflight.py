@@ -280,9 +280,9 @@ def check_read(config: Config, tool: str, arguments: dict) -> None:
     if arguments.get("resume"):
         taken["load_from"] = "--resume"
     backbone = config.get("model", {}).get("backbone")
-    # Weights of frozen towers are in no checkpoint; methods without training need none.
+    # Weights of frozen towers are in no checkpoint; methods without training need none ('words' stands for none).
     frozen = isinstance(backbone, dict) and backbone_class(backbone) is FrozenTower
-    own = frozen or ("train_dataloader" not in config and arguments.get("checkpoint") is None)
+    untrained = "train_dataloader" not in config and arguments.get("checkpoint") in (None, "words")
     for name in arguments["cfg_options"] or ():
         if name in taken:
             raise ConfigError(f"--cfg-options {name} is not read by {tool}: {taken[name]} sets it")
@@ -290,7 +290,8 @@ def check_read(config: Config, tool: str, arguments: dict) -> None:
             continue
         if any(_is_part(name, part) for part in _TRAINING_ONLY):
             raise ConfigError(f"--cfg-options {name} is read by training only, not by {tool}: leave it out")
-        if _is_part(name, "model.init_cfg") or (not own and _is_part(name, "model.backbone.init_cfg")):
+        in_checkpoint = ("model.init_cfg",) if frozen else ("model.init_cfg", "model.backbone.init_cfg")
+        if not untrained and any(_is_part(name, part) for part in in_checkpoint):
             raise ConfigError(f"--cfg-options {name} is not read by {tool}: all weights are those of CHECKPOINT")
         if not arguments["tta"] and any(_is_part(name, part) for part in ("tta_model", "tta_pipeline")):
             raise ConfigError(f"--cfg-options {name} is read with --tta only: add it, or leave the option out")

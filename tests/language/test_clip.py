@@ -230,7 +230,7 @@ def test_unknown_name():
             "30 x 32 px are not a multiple of the patch size 8",
         ),
         (lambda model: model.encode_video(torch.ones(1, 0, 3, 32, 32)), "at least one frame"),
-        (lambda model: get_image_transform(224.5), "whole pixels, got 224.5"),
+        (lambda model: get_image_transform(224.5), "image_size must be a positive integer, got 224.5"),
         (lambda model: get_text_tokenizer(1), "at least 2"),
         (lambda model: get_text_tokenizer(16)([]), "no text to tokenize"),
         (lambda model: get_text_tokenizer(16)(["a", 3]), "a text is a str, got 3"),
