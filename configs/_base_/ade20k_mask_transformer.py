@@ -8,7 +8,7 @@ with read_base():
     from .runtime import *
 
 default_scope = "mmseg"
-visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 image_size = sizes_by_patch.patch16.image_size  # all towers get patches of 16 px
 train_dataloader, val_dataloader, _ = ade20k_data(image_size)
 train_dataloader["dataset"]["pipeline"] = semantic_pipeline(image_size, num_classes)

@@ -27,4 +27,4 @@ custom_hooks = [
     dict(type="pe_dense.FeaturePictureHook", images="data/pictures", interval=checkpoint_interval),
 ]
 default_scope = "mmengine"
-visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])

@@ -38,4 +38,4 @@ def warm_up_and_cosine(warm_up, max_iters):
 
 custom_hooks = [dict(type="pe_dense.SkippedImagesHook")]
 default_scope = "mmengine"
-visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])

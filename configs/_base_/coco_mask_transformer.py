@@ -9,7 +9,7 @@ with read_base():
     from .runtime import *
 
 default_scope = "mmdet"
-visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
 default_hooks.visualization = dict(type="DetVisualizationHook")
 image_size = 640
 annotations = dict(type="LoadAnnotations", with_bbox=True, with_mask=True)

@@ -68,6 +68,6 @@ optim_wrapper = dict(
 )
 custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
 default_scope = "mmdet"
-visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

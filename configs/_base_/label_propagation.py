@@ -1,7 +1,7 @@
 """Label propagation on a frozen PE tower, with DINO's settings: nothing is trained."""
 
 default_scope = "mmengine"
-visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 
 tower = "PE-Spatial-G14-448"  # an option changes it everywhere: tower=PE-Core-G14-448
 

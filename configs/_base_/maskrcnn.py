@@ -114,5 +114,5 @@ model = dict(
 )
 custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
 default_scope = "mmdet"
-visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
 tta_model = dict(type="pe_dense.MaskRCNNTTAModel")  # for `--tta`

@@ -1,7 +1,7 @@
 """Frozen backbone of heads: the tower and its dtype, for mmseg's data sets."""
 
 default_scope = "mmseg"
-visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 
 tower = "PE-Spatial-G14-448"  # an option changes it everywhere: tower=PE-Core-G14-448
 

@@ -44,4 +44,4 @@ val_evaluator = dict(type="pe_dense.ZeroShotMetric")
 test_evaluator = val_evaluator
 custom_hooks = [dict(type="pe_dense.ZeroShotHook", templates=["a photo of a {}.", "a picture of a {}", "a {}"])]
 default_scope = "mmengine"
-visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])

@@ -12,7 +12,7 @@ with read_base():
     from .runtime import *
 
 default_scope = "mmseg"
-visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 
 tower = "PE-Core-L14-336"  # an option changes it everywhere: tower=PE-Core-G14-448
 
