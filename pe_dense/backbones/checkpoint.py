@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from pe_dense.backbones.pos_embed import resample_patch_embedding, resample_positions, split_cls_entry
+from pe_dense.backbones.sam3 import rename_sam3_tower
 from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
 from pe_dense.utils.checkpoint import write_checkpoint, write_safetensors
 from pe_dense.utils.errors import InputError
@@ -40,10 +41,11 @@ _SHAPES = [
 def load_weights(tower, source: str | Path, *, add_layer_scale: bool = False) -> None:
     """Load the weights of a file into a tower.
 
-    The file may be a released tower, a Core file with image and text towers, or a checkpoint of a model that contains a
-    tower. Ignored are: parameters outside the vision tower (text tower, heads), rotary buffers and, if the tower was
-    built without them, the class token with its position and the layers after the last block. Patch embedding and
-    position embeddings are resampled if the patch size or native grid differs. All other keys and shapes must match.
+    The file may be a released tower, a Core file with image and text towers, SAM 3's file, or a checkpoint of a model
+    that contains a tower. Ignored are: parameters outside the vision tower (text tower, heads), rotary buffers and, if
+    the tower was built without them, the class token with its position and the layers after the last block. Patch
+    embedding and position embeddings are resampled if the patch size or native grid differs. All other keys and shapes
+    must match.
 
     Args:
         tower: a :class:`~pe_dense.backbones.PETower`.
@@ -71,7 +73,7 @@ def extract_backbone_state(checkpoint, source: str | Path = "checkpoint") -> dic
     Raises:
         CheckpointError: if the checkpoint contains no tower or more than one.
     """
-    state = unwrap_state(checkpoint, str(source), ("state_dict", "weights", "model"))
+    state = unwrap_state(rename_sam3_tower(checkpoint), str(source), ("state_dict", "weights", "model"))
     first = _LANDMARKS[0]
     prefixes = [
         key.removesuffix(first) for key in state if key == first or key.endswith("." + first)

@@ -37,12 +37,13 @@ class PETower(Backbone):
         img_size: side in pixels of the image that ``rope_reference_grid`` spans; the native one by default.
         patch_size: side of a patch in pixels, if not the published one; weights are resampled on load.
         grid_size: patches along a side of the grid of learned positions, if not the published one; likewise.
-        window_size: side of an attention window in tokens; None for global attention everywhere.
+        window_size: side of an attention window in tokens; None for that of the arch, which is global attention
+            everywhere except for SAM 3's tower (``dict(base='PE-SAM3-L14-1008', window_size=None)`` is without).
         global_blocks: blocks with global attention even if ``window_size`` is set, numbered like ``out_indices``.
         pos_embed: how learned position embeddings are resized to another grid: 'interpolate' (bilinear, the published
-            tower), 'bicubic' or 'tile' (the published detectors).
+            tower), 'bicubic' or 'tile' (the published detectors and SAM 3); that of the arch by default.
         rope_reference_grid: number of patches that rotary positions are rescaled to on any grid (``pt`` of the
-            published detectors); None for the integer positions of the published tower.
+            published detectors); None for that of the arch: integer positions, except for SAM 3's tower.
         drop_path_rate: stochastic depth rate; the ``drop_path`` of the arch by default.
         drop_path_schedule: 'constant' (the same rate in every block, as in the published tower) or 'linear' (increasing
             from 0 in the first block to the rate in the last, as in the published detectors). The default is 'linear'
@@ -70,7 +71,7 @@ class PETower(Backbone):
         grid_size: int | None = None,
         window_size: int | None = None,
         global_blocks: Sequence[int] = (),
-        pos_embed: str = "interpolate",
+        pos_embed: str | None = None,
         rope_reference_grid: int | None = None,
         drop_path_rate: float | None = None,
         drop_path_schedule: str | None = None,
@@ -85,6 +86,10 @@ class PETower(Backbone):
         super().__init__(init_cfg)
         config = get_pe_config(arch)
         self.name = arch if isinstance(arch, str) else f"a tower of {config}"
+        if window_size is None:
+            window_size, global_blocks = config.window_size, global_blocks or config.global_blocks
+        pos_embed = pos_embed or config.pos_embed
+        rope_reference_grid = rope_reference_grid or config.rope_reference_grid
         if pos_embed not in POSITION_MODES:
             raise InputError(f"pos_embed {pos_embed!r} is not one of {', '.join(POSITION_MODES)}")
         if global_blocks and window_size is None:
@@ -110,6 +115,7 @@ class PETower(Backbone):
             # Pooling by the class token is not possible without one; `has_head` is then False.
             pool_type="none" if config.pool_type == "tok" and not keep_cls else config.pool_type,
         )
+        native_size = img_size or config.input_size or config.image_size
         self.has_head = not windowed if with_head is None else with_head
         self.out_indices = resolve_indices("out_indices", out_indices, config.layers)
         self.pos_embed = pos_embed
@@ -118,7 +124,7 @@ class PETower(Backbone):
         self.label = self.name if self.name in PE_CONFIGS else f"{config.layers} blocks, {config.width} channels"
         self.embed_dim, self.num_layers, self.patch_size = config.width, config.layers, patch_size
         self.num_prefix_tokens = int(config.use_cls_token)
-        self.image_size = (img_size or config.image_size) // patch_size * patch_size
+        self.image_size = native_size // patch_size * patch_size
         self.mean = self.std = (127.5, 127.5, 127.5)
 
         width, entries = config.width, int(config.use_cls_token)
@@ -133,7 +139,7 @@ class PETower(Backbone):
             window_size=window_size,
             global_blocks=resolve_indices("global_blocks", global_blocks, config.layers),
             rope_reference_grid=rope_reference_grid,
-            rope_native_grid=(img_size or config.image_size) // patch_size,
+            rope_native_grid=native_size // patch_size,
             with_cp=with_cp,
             drop_path_schedule=drop_path_schedule,
             memory_efficient=memory_efficient,

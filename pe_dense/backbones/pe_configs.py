@@ -1,7 +1,7 @@
 """Architecture configurations of the published PE towers.
 
-Source: Perception Encoder (arXiv 2504.13181) and its README. Field names are those of the reference implementation, so
-its configurations can be passed as a dict.
+Sources: Perception Encoder (arXiv 2504.13181) and its README; SAM 3 (its code, ``sam3/model_builder.py``). Field names
+are those of the reference implementation, so its configurations can be passed as a dict.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ class PEConfig:
         use_cls_token, use_abs_posemb, use_rope2d, use_ln_pre, use_ln_post: enable these parts of the architecture.
         pool_type: pooling of tokens in ``forward_pooled``: 'attn', 'tok' (class token), 'avg' or 'none'.
         attn_pooler_heads: heads of the attention pooling.
+        input_size: side in pixels of the native input image if it is not ``image_size``, to which the learned positions
+            are then tiled or resized.
+        window_size, global_blocks, pos_embed, rope_reference_grid: defaults of these arguments of
+            :class:`~pe_dense.backbones.PETower`.
 
     Raises:
         ValueError: for inconsistent sizes.
@@ -52,6 +56,11 @@ class PEConfig:
     use_ln_post: bool = True
     pool_type: str = "attn"
     attn_pooler_heads: int = 8
+    input_size: int | None = None
+    window_size: int | None = None
+    global_blocks: tuple[int, ...] = ()
+    pos_embed: str = "interpolate"
+    rope_reference_grid: int | None = None
 
     def __post_init__(self):
         if self.width % self.heads:
@@ -118,6 +127,20 @@ PE_CONFIGS: dict[str, PEConfig] = {
     "PE-Spatial-B16-512": _headless("B16", 512),
     "PE-Spatial-L14-448": _headless("L14", 448),
     "PE-Spatial-G14-448": _headless("G14", 448, ls_init_value=0.1),
+    # The vision tower of SAM 3, which its paper names PE-L+: 24 x 24 learned positions, tiled over 72 x 72 patches.
+    "PE-SAM3-L14-1008": _headless(
+        "L14",
+        336,
+        layers=32,
+        mlp_ratio=4.625,
+        use_cls_token=False,
+        drop_path=0.1,
+        input_size=1008,
+        window_size=24,
+        global_blocks=(7, 15, 23, 31),
+        pos_embed="tile",
+        rope_reference_grid=24,
+    ),
 }
 
 

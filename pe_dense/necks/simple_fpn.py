@@ -34,11 +34,14 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class ConvNorm(nn.Conv2d):
-    """Convolution without bias, followed by LayerNorm over channels (parameter names of the published detectors)."""
+    """Convolution without bias, followed by LayerNorm over channels (parameter names of the published detectors).
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
-        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
-        self.norm = LayerNorm2d(out_channels)
+    Without ``norm`` it is a convolution with bias.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, norm: bool = True):
+        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=not norm)
+        self.norm = LayerNorm2d(out_channels) if norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(super().forward(x))
@@ -63,6 +66,8 @@ class SimpleFeaturePyramid(BaseModule):
         in_index: index of the backbone feature map to use, or one index per scale.
         smooth: follow the 1x1 convolution by a 3x3 one; without it, the levels are for a neck or a head that has
             convolutions of its own.
+        norm: LayerNorm after the convolutions and between the transposed ones; without it, the convolutions have a
+            bias, as in SAM 3.
 
     Raises:
         ValueError: for any other scale or stride, or numbers of channels or indices that do not match the scales.
@@ -77,6 +82,7 @@ class SimpleFeaturePyramid(BaseModule):
         top_level: bool = True,
         in_index: int | Sequence[int] = -1,
         smooth: bool = True,
+        norm: bool = True,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -85,7 +91,7 @@ class SimpleFeaturePyramid(BaseModule):
         self.names = []
         widths = self._per_scale("out_channels", out_channels, scales)
         for scale, width in zip(scales, widths, strict=True):
-            level = self._level(in_channels, width, scale, smooth)
+            level = self._level(in_channels, width, scale, smooth, norm)
             name = f"simfp_{int(math.log2(stride / scale))}"
             repeated = sum(other.split("_level")[0] == name for other in self.names)
             name += f"_level{repeated}" if repeated else ""
@@ -102,12 +108,12 @@ class SimpleFeaturePyramid(BaseModule):
         return values
 
     @staticmethod
-    def _level(channels: int, out_channels: int, scale: float, smooth: bool) -> nn.Sequential:
+    def _level(channels: int, out_channels: int, scale: float, smooth: bool, norm: bool) -> nn.Sequential:
         half, quarter = channels // 2, channels // 4
         if scale == 4.0:
             layers = [
                 nn.ConvTranspose2d(channels, half, 2, stride=2),
-                LayerNorm2d(half),
+                *([LayerNorm2d(half)] if norm else []),
                 nn.GELU(),
                 nn.ConvTranspose2d(half, quarter, 2, stride=2),
             ]
@@ -123,8 +129,8 @@ class SimpleFeaturePyramid(BaseModule):
             layers = [nn.MaxPool2d(side, stride=side, ceil_mode=side > 2)]
         else:
             raise InputError(f"scale {scale} is not one of 4, 2, 1, 1/2, 1/4, ...")
-        layers.append(ConvNorm(channels, out_channels, 1))
-        return nn.Sequential(*layers, *([ConvNorm(out_channels, out_channels, 3)] if smooth else []))
+        layers.append(ConvNorm(channels, out_channels, 1, norm))
+        return nn.Sequential(*layers, *([ConvNorm(out_channels, out_channels, 3, norm)] if smooth else []))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Compute the levels.

@@ -32,6 +32,9 @@ from pe_dense.utils.storage_check import short_record
 HUB_PREFIX = "hf://"
 _HUB_NAME = re.compile(r"hf://(?P<owner>[^/@]+)/(?P<repo>[^/@]+)(?:@(?P<revision>[^/]+))?(?:/(?P<file>.+))?")
 
+# Towers that are published as part of another model, with its repository.
+_PART_OF = {"facebook/PE-SAM3-L14-1008": "facebook/sam3"}
+
 
 def fetch_from_hub(uri: str) -> str:
     """Return the local path of a hub file, which is downloaded to the hub's cache if necessary.
@@ -50,7 +53,9 @@ def fetch_from_hub(uri: str) -> str:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
-    repo, file = f"{match['owner']}/{match['repo']}", match["file"] or f"{match['repo']}.pt"
+    repo = f"{match['owner']}/{match['repo']}"
+    repo = _PART_OF.get(repo, repo)
+    file = match["file"] or f"{repo.partition('/')[2]}.pt"
     where = f"{file} of hub repository {repo}" + (f" at {match['revision']}" if match["revision"] else "")
     try:
         return hf_hub_download(repo, file, revision=match["revision"])
