@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 # Arguments of each benchmark, for a machine with two cores.
 SMALL = dict(
     tower=["--arch", "PE-Spatial-T16-512", "--batch", "4", "--repeats", "5"],
+    attention=["--batch-tokens", "4096", "--repeats", "3"],
     detection=["--size", "256", "--window", "8", "--repeats", "3", "--no-compile"],
     data_loading=["--repeats", "3"],
     soft_nms=["--repeats", "3"],
@@ -26,9 +27,9 @@ SMALL = dict(
     metrics=["--images", "100", "--repeats", "2"],
     probing=[],
     propagation=["--repeats", "2"],
-    visual=[],
+    pca=[],
     alignment=["--points-per-side", "6", "--repeats", "1"],
-    scale=[],
+    cost_model=[],
 )
 
 

@@ -38,7 +38,9 @@ def parse_args():
         action="store_true",
         help="with --tower: keep the config's optimizer instead of AdamW with layer-wise learning-rate decay",
     )
-    parser.add_argument("--amp", action="store_true", help="enable bfloat16 mixed precision")
+    parser.add_argument(
+        "--amp", action="store_true", help="enable bfloat16 mixed precision (GPU, or CPU with AMX or AVX512-BF16)"
+    )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument(
         "--fsdp", action="store_true", help="shard parameters, gradients and optimizer state across GPUs (FSDP)"

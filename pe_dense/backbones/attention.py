@@ -1,4 +1,4 @@
-"""Two-dimensional rotary position embedding (RoPE) and window partition.
+"""Attention of queries, keys and values, two-dimensional rotary position embedding (RoPE) and window partition.
 
 Source: RoPE-2D as in the published towers. Half of a head's channels are rotated by the column, half by the row. Pairs
 of neighboring channels ``(a, b)`` become ``(a cos - b sin, b cos + a sin)``, and frequencies decrease from 1 as
@@ -15,6 +15,59 @@ import torch.nn.functional as F
 from torch import Tensor
 
 THETA = 10000.0
+# Number of tokens up to which attention in bfloat16 is trained faster on a CPU as two matrix products than by PyTorch's
+# fused kernel, whose backward pass does not use the CPU's bfloat16 instructions (benchmarks/attention.py). Longer
+# sequences would also need much memory: N * N weights per head are kept for the backward pass.
+MAX_TOKENS_WRITTEN_OUT = 640
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *, is_causal: bool = False) -> Tensor:
+    """Compute scaled dot-product attention by the implementation that is faster for the length, dtype and device.
+
+    On a CPU in bfloat16, if gradients are needed and there are at most :data:`MAX_TOKENS_WRITTEN_OUT` keys, attention
+    is written out as two matrix products and a softmax. Otherwise it is ``F.scaled_dot_product_attention``. The results
+    are equal up to bfloat16 rounding of the logits.
+
+    Args:
+        q: queries (B, heads, N, head_dim).
+        k, v: keys and values (B, heads, M, head_dim).
+        attn_mask: (B or 1, heads or 1, N, M), bool, false where a query does not attend to a key. The output of a query
+            that attends to no key is zero.
+        is_causal: whether query i attends to the keys 0 to i only; not together with ``attn_mask``.
+
+    Returns:
+        (B, heads, N, head_dim).
+    """
+    if _faster_written_out(q, k, v):
+        return attend_written_out(q, k, v, attn_mask, is_causal=is_causal)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=is_causal)
+
+
+def _faster_written_out(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    return (
+        q.device.type == "cpu"
+        and q.dtype == torch.bfloat16
+        and k.shape[2] <= MAX_TOKENS_WRITTEN_OUT
+        and torch.is_grad_enabled()
+        and (q.requires_grad or k.requires_grad or v.requires_grad)
+    )
+
+
+def attend_written_out(
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *, is_causal: bool = False
+) -> Tensor:
+    """Compute scaled dot-product attention as two matrix products and a softmax; see :func:`attend`.
+
+    The softmax is computed in float32 and rounded to the dtype of the values.
+    """
+    if is_causal:
+        attn_mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    weights = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+    if attn_mask is None:
+        return weights.softmax(dim=-1) @ v
+    # A finite value, and zero weights after the softmax: a row without any key must be zero, not NaN.
+    weights = weights.masked_fill(~attn_mask, torch.finfo(weights.dtype).min).softmax(dim=-1)
+    return weights.masked_fill(~attn_mask, 0.0) @ v
 
 
 class RotaryTable(NamedTuple):

@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from pe_dense.backbones.attention import (
     RotaryTable,
     Windows,
+    attend,
     axis_positions,
     rotary_table,
     with_unrotated_tokens,
@@ -58,7 +59,7 @@ class Attention(nn.Module):
             (B, G, N, C).
         """
         q, k, v = self.qkv(x, rope)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        out = attend(q, k, v, attn_mask)
         out = out.transpose(1, 2).reshape(x.shape)
         return self.out_proj(out)
 

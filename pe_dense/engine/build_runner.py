@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 
@@ -16,6 +16,7 @@ from pe_dense.engine.config_check import check_config
 from pe_dense.engine.distributed import check_launcher, init_distributed, is_main_process
 from pe_dense.engine.hooks.logger import heal_logs
 from pe_dense.engine.inferencer import drop_pretrained, use_test_time_augmentation
+from pe_dense.engine.optimizers.cpu_amp import bfloat16_instructions
 from pe_dense.engine.preflight import check_files, check_pictures, check_weights
 from pe_dense.engine.resume import set_resume
 from pe_dense.engine.work_dir_lock import lock_work_dir
@@ -40,7 +41,8 @@ def training_runner(
         work_dir: folder for logs and checkpoints; by default ``work_dirs/<config name>``, followed by ``_<tower>`` if
             the option ``tower`` is set.
         resume: 'auto' resumes from the work dir's last checkpoint, a path from that file; None starts from scratch.
-        amp: enable bfloat16 mixed precision.
+        amp: enable bfloat16 mixed precision; on a CPU only if it has AMX or AVX512-BF16, otherwise training is in
+            float32 and a warning says so.
         launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
         fsdp: shard parameters, gradients and optimizer state across GPUs, see :mod:`pe_dense.engine.fsdp`.
         ema: momentum of the exponential moving average (EMA) of the weights that is evaluated and saved; None disables
@@ -50,8 +52,8 @@ def training_runner(
         the runner; call its ``train``.
 
     Raises:
-        ConfigError: for missing data, a work dir that already contains a run, mixed precision without a GPU,
-            conflicting settings, or a method without training.
+        ConfigError: for missing data, a work dir that already contains a run, conflicting settings, or a method without
+            training.
     """
     if "train_dataloader" not in config:
         raise ConfigError(f"{config.filename} has nothing to train: run it by tools/test.py")
@@ -173,17 +175,28 @@ def _set_average(config: Config, momentum: float) -> None:
 
 def _set_precision(config: Config, amp: bool) -> None:
     wrapper = config.optim_wrapper
-    if not torch.cuda.is_available():
-        if amp:
-            raise ConfigError("--amp requires a GPU, but PyTorch finds none")
-        if wrapper.type == "AmpOptimWrapper":
-            print_log("No GPU: training in float32 instead of mixed precision", "current", logging.WARNING)
-            wrapper.type = "OptimWrapper"
-            wrapper.pop("dtype", None)
-            wrapper.pop("loss_scale", None)
-        return
     if amp and wrapper.type == "OptimWrapper":
         wrapper.type, wrapper.dtype = "AmpOptimWrapper", "bfloat16"
-    if wrapper.type == "AmpOptimWrapper" and wrapper.get("dtype") == "bfloat16":
+    if wrapper.type != "AmpOptimWrapper":
+        return
+    if not torch.cuda.is_available():
+        _set_precision_of_cpu(wrapper)
+    elif wrapper.get("dtype") == "bfloat16":
         # Scaling the loss keeps gradients in float16's range; bfloat16 has float32's.
         wrapper.setdefault("loss_scale", dict(enabled=False))
+
+
+def _set_precision_of_cpu(wrapper: ConfigDict) -> None:
+    """Train in bfloat16 if the CPU has instructions for it, otherwise in float32."""
+    dtype, instructions = wrapper.get("dtype") or "float16", bfloat16_instructions()
+    wrapper.pop("loss_scale", None)
+    if instructions and dtype in ("bfloat16", "float16"):
+        instead = "" if dtype == "bfloat16" else f" instead of {dtype}"
+        print_log(f"CPU with {instructions}: training in bfloat16 mixed precision{instead}", "current")
+        wrapper.dtype = "bfloat16"
+        return
+    if dtype in ("bfloat16", "float16"):
+        reason = "No GPU, and this CPU has neither AMX nor AVX512-BF16"
+        print_log(f"{reason}: training in float32 instead of mixed precision", "current", logging.WARNING)
+    wrapper.type = "OptimWrapper"
+    wrapper.pop("dtype", None)

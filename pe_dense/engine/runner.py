@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 
 import mmengine
+import torch
+from mmengine.config import ConfigDict
 from mmengine.dist import get_dist_info, master_only
 from mmengine.hooks import EMAHook as _EMAHook
 from mmengine.logging import MMLogger
@@ -24,6 +26,7 @@ from pe_dense.engine.hooks.checkpoint import CheckpointHook, StopHook, after_upd
 from pe_dense.engine.hooks.ema import EMAHook
 from pe_dense.engine.hooks.logger import LocalVisBackend, LogFileHandler, LoggerHook, is_local
 from pe_dense.engine.hooks.nan_loss import NaNLossHook
+from pe_dense.engine.optimizers.cpu_amp import CPUAmpOptimWrapper
 from pe_dense.engine.preflight import check_images, check_learnable, empty_error, is_empty
 from pe_dense.engine.resume import ConfiguredSchedule, check_optimizer, check_progress, check_training_state
 from pe_dense.engine.seeded_sampling import SeededBatchSampler, TrainBatches
@@ -118,7 +121,10 @@ class Runner(CheckedBuilding):
             super()._init_model_weights()
 
     def build_optim_wrapper(self, optim_wrapper) -> OptimWrapper:
-        """See MMEngine's ``Runner``."""
+        """Build the optimizer wrapper; an ``AmpOptimWrapper`` on a CPU is a :class:`CPUAmpOptimWrapper`."""
+        given = optim_wrapper
+        if isinstance(given, dict) and given.get("type") == "AmpOptimWrapper" and not torch.cuda.is_available():
+            optim_wrapper = ConfigDict(given, type=CPUAmpOptimWrapper)
         built = super().build_optim_wrapper(optim_wrapper)
         if built is not optim_wrapper and fsdp.is_sharded(self.model):
             fsdp.accept_full_optimizer_state(built.optimizer)

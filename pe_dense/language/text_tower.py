@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from pe_dense.backbones.attention import attend
 from pe_dense.backbones.transformer import LAYER_NORM_EPS, MLP, Attention
 from pe_dense.utils.errors import InputError
 
@@ -110,7 +111,7 @@ class CausalAttention(Attention):
     def forward(self, x: Tensor) -> Tensor:
         """(N, L, C) -> (N, L, C)."""
         q, k, v = self.qkv(x[:, None], None)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (N, heads, L, head_dim)
+        out = attend(q, k, v, is_causal=True)  # (N, heads, L, head_dim)
         return self.out_proj(out.transpose(1, 2).flatten(2))
 
 

@@ -49,21 +49,6 @@ def test_model_state_is_strict():
         load_model_state(model, {**state, "iter": 3}, "a.pth")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="about machines without a GPU")
-def test_precision_without_a_gpu(tmp_path):
-    wrapper = dict(type="AmpOptimWrapper", dtype="bfloat16", optimizer=dict(type="SGD", lr=0.1))
-    runner = make_runner(tmp_path, optim_wrapper=wrapper)
-    assert runner.cfg.optim_wrapper.type == "OptimWrapper"
-    with pytest.raises(ConfigError, match="--amp requires a GPU"):
-        training_runner(
-            Config(dict(model={}, train_dataloader={}, optim_wrapper=wrapper)),
-            work_dir=str(tmp_path / "b"),
-            resume=None,
-            amp=True,
-            launcher="none",
-        )
-
-
 def test_launcher_without_torchrun(monkeypatch, tmp_path):
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(ConfigError, match="torchrun --nproc_per_node"):

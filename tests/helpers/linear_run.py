@@ -33,7 +33,14 @@ class Numbers(torch.utils.data.Dataset):
 
 
 def make_runner(
-    tmp_path, max_iters=4, resume=None, optim_wrapper=None, max_keep_ckpts=-1, param_scheduler=None, **options
+    tmp_path,
+    max_iters=4,
+    resume=None,
+    optim_wrapper=None,
+    max_keep_ckpts=-1,
+    param_scheduler=None,
+    amp=False,
+    **options,
 ):
     """A training run in ``tmp_path / 'run'`` that saves every two steps; ``options`` of ``training_runner``."""
     config = Config(
@@ -57,4 +64,4 @@ def make_runner(
             randomness=dict(seed=0),
         )
     )
-    return training_runner(config, work_dir=str(tmp_path / "run"), resume=resume, amp=False, launcher="none", **options)
+    return training_runner(config, work_dir=str(tmp_path / "run"), resume=resume, amp=amp, launcher="none", **options)

@@ -139,7 +139,7 @@ def parameter_groups(config: Config) -> list[ParameterGroup]:
     with torch.device("meta"), library_errors(f"{config.filename}: the model can't be built from these values"):
         model = MODELS.build(deepcopy(config.model))
     wrapper = {key: value for key, value in deepcopy(config.optim_wrapper).items() if key not in _AMP_ONLY}
-    wrapper["type"] = "OptimWrapper"  # the wrapper for mixed precision requires a GPU
+    wrapper["type"] = "OptimWrapper"  # the wrapper for mixed precision requires a GPU or a CPU with bfloat16
     names = {parameter: name for name, parameter in model.named_parameters()}
     return [
         ParameterGroup(
