@@ -19,7 +19,7 @@ FLOORS = [
     ["ops", "backbones", "necks", "datasets"],
     ["engine", "visualization"],
     ["detection", "tracking", "probing", "distillation"],
-    ["segmentation", "depth", "language", "apps"],
+    ["segmentation", "depth", "language", "apps", "evaluation"],
     ["apis"],
     ["cli", "__main__"],
 ]

@@ -1,8 +1,10 @@
 """Label propagation: propagate the first mask of a video by feature similarity, without training.
 
 The protocol is that of DINO (arXiv 2104.14294, section 4.2.1, after arXiv 2006.14613), which was also used for the
-Perception Encoder (arXiv 2504.13181, appendix B.3.3). In shapes h and w are the rows and columns of patches of a frame,
-C the number of feature channels, K the number of classes including background, M the number of context frames.
+Perception Encoder (arXiv 2504.13181, appendix B.3.3), or that of DINOv3 (arXiv 2508.10104 and its notebook on
+segmentation tracking): a circular neighborhood and nearest-neighbor upsampling. In shapes h and w are the rows and
+columns of patches of a frame, C the number of feature channels, K the number of classes including background, M the
+number of context frames.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pe_dense.utils.errors import InputError
 # Side of the square tiles of query patches that are processed together. The queries of a tile share the keys around it:
 # larger tiles compare more patches that are too far apart, smaller tiles copy more keys and launch more operators.
 _TILE = 16
+NEIGHBORHOODS = ("square", "circle")
 
 
 class PropagationContext:
@@ -34,7 +37,8 @@ class PropagationContext:
         features: (h, w, C), features of the first frame; they are L2-normalized here.
         labels: (K, h, w), fraction of each class in each patch of the first frame.
         num_last_frames: number of context frames in addition to the first one.
-        radius: maximum distance of patches in rows and columns; 0 for no limit.
+        radius: maximum distance of patches; 0 for no limit.
+        neighborhood: 'square' (distance in rows and columns each, as in DINO) or 'circle' (Euclidean, as in DINOv3).
         topk: number of most similar patches to use.
         temperature: temperature of the affinity, see above.
 
@@ -51,13 +55,20 @@ class PropagationContext:
         radius: int = 12,
         topk: int = 5,
         temperature: float = 0.1,
+        neighborhood: str = "square",
     ):
         if features.shape[:2] != labels.shape[1:]:
             raise InputError(
                 f"grid sizes of features and labels differ: {tuple(features.shape[:2])} vs {tuple(labels.shape[1:])}"
             )
-        check_settings(num_last_frames=num_last_frames, radius=radius, topk=topk, temperature=temperature)
-        self.radius, self.topk, self.temperature = radius, topk, temperature
+        check_settings(
+            num_last_frames=num_last_frames,
+            radius=radius,
+            topk=topk,
+            temperature=temperature,
+            neighborhood=neighborhood,
+        )
+        self.settings = dict(radius=radius, topk=topk, temperature=temperature, neighborhood=neighborhood)
         self._features = features.new_empty((1 + num_last_frames, *features.shape), dtype=torch.float32)
         self._labels = labels.new_empty((1 + num_last_frames, *labels.shape), dtype=torch.float32)
         self._features[0] = F.normalize(features.float(), dim=-1)
@@ -77,14 +88,7 @@ class PropagationContext:
         features = F.normalize(features.float(), dim=-1)
         slots = len(self._features)
         context = slice(min(1 + self._steps, slots))
-        soft = propagate(
-            features,
-            self._features[context],
-            self._labels[context],
-            radius=self.radius,
-            topk=self.topk,
-            temperature=self.temperature,
-        )
+        soft = propagate(features, self._features[context], self._labels[context], **self.settings)
         if slots > 1:
             # Ring buffer: the order of the context does not matter, so the newest frame replaces the oldest.
             slot = 1 + self._steps % (slots - 1)
@@ -93,16 +97,29 @@ class PropagationContext:
         return soft
 
 
-def check_settings(*, num_last_frames: int, radius: int, topk: int, temperature: float) -> None:
+def check_settings(
+    *, num_last_frames: int, radius: int, topk: int, temperature: float, neighborhood: str = "square"
+) -> None:
     """Raise a ``ValueError`` if settings of :class:`PropagationContext` are out of range."""
     for name, value, lowest in (("num_last_frames", num_last_frames, 0), ("radius", radius, 0), ("topk", topk, 1)):
         if value < lowest:
             raise InputError(f"{name} must be at least {lowest}, got {value}")
     if not temperature > 0:
         raise InputError(f"temperature must be above 0, got {temperature}")
+    if neighborhood not in NEIGHBORHOODS:
+        raise InputError(f"neighborhood {neighborhood!r} is not one of {', '.join(NEIGHBORHOODS)}")
 
 
-def propagate(queries: Tensor, keys: Tensor, labels: Tensor, *, radius: int, topk: int, temperature: float) -> Tensor:
+def propagate(
+    queries: Tensor,
+    keys: Tensor,
+    labels: Tensor,
+    *,
+    radius: int,
+    topk: int,
+    temperature: float,
+    neighborhood: str = "square",
+) -> Tensor:
     """Compute the labels of one frame from those of the context frames.
 
     Queries are processed in tiles of 16 x 16 patches, each with the keys within the radius. Memory is that of
@@ -113,7 +130,7 @@ def propagate(queries: Tensor, keys: Tensor, labels: Tensor, *, radius: int, top
         queries: (h, w, C), L2-normalized.
         keys: (M, h, w, C), L2-normalized.
         labels: (M, K, h, w).
-        radius, topk, temperature: see :class:`PropagationContext`.
+        radius, topk, temperature, neighborhood: see :class:`PropagationContext`.
 
     Returns:
         (K, h, w).
@@ -128,11 +145,12 @@ def propagate(queries: Tensor, keys: Tensor, labels: Tensor, *, radius: int, top
         tile_labels = labels[(slice(None), slice(None), *near)].transpose(0, 1).flatten(1)  # (K, M * P)
         likeness = (tile_queries @ tile_keys.T).div_(temperature)  # (Q, M * P), logarithms of the affinities
         if radius:
-            far_rows, far_columns = (
-                (axis[part, None] - axis[around]).abs() > radius
-                for axis, part, around in zip(axes, tile, near, strict=True)
+            rows, columns = (
+                (axis[part, None] - axis[around]).abs() for axis, part, around in zip(axes, tile, near, strict=True)
             )
-            far = (far_rows[:, None, :, None] | far_columns[None, :, None, :]).flatten(2).flatten(0, 1)  # (Q, P)
+            rows, columns = rows[:, None, :, None], columns[None, :, None, :]
+            far = rows.maximum(columns) > radius if neighborhood == "square" else rows**2 + columns**2 > radius**2
+            far = far.flatten(2).flatten(0, 1)  # (Q, P)
             likeness.unflatten(1, (len(keys), -1)).masked_fill_(far[:, None], -torch.inf)
         least = likeness.topk(min(topk, likeness.shape[1]), dim=1).values[:, -1:]
         weights = likeness.masked_fill_(likeness < least, -torch.inf).softmax(dim=1)
@@ -177,7 +195,11 @@ def harden_labels(soft: Tensor, patch_size: int) -> Tensor:
         (h * p, w * p) uint8.
     """
     size = tuple(n * patch_size for n in soft.shape[1:])
-    maps = F.interpolate(soft[None], size=size, mode="bilinear", align_corners=False)[0]
+    return harden_maps(F.interpolate(soft[None], size=size, mode="bilinear", align_corners=False)[0])
+
+
+def harden_maps(maps: Tensor) -> Tensor:
+    """Rescale the map of each class to 0..1 and take the class of the largest value: (K, h, w) -> (h, w) uint8."""
     low, high = maps.aminmax(dim=2)
     low, high = low.amin(dim=1)[:, None, None], high.amax(dim=1)[:, None, None]
     # A constant map (usually of a class that is absent) has no range to rescale.

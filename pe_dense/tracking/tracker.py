@@ -7,16 +7,20 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
+from PIL import Image
 from torch import Tensor
 
+from pe_dense.backbones import Backbone
 from pe_dense.datasets.davis import read_mask
 from pe_dense.registry import MODELS, TRANSFORMS
 from pe_dense.tracking.label_propagation import (
     PropagationContext,
     check_settings,
     harden_labels,
+    harden_maps,
     resize_nearest,
     share_labels,
 )
@@ -36,10 +40,13 @@ class LabelPropagator(BaseModel):
     one, so results do not depend on batching.
 
     Args:
-        backbone: config of a :class:`~pe_dense.backbones.PETower`; its ``out_indices`` are the layers to evaluate,
-            None for all blocks.
-        num_last_frames, radius, topk, temperature: see :class:`~pe_dense.tracking.PropagationContext`; the defaults are
-            those of the published protocol.
+        backbone: config of a :class:`~pe_dense.backbones.Backbone`, or the backbone itself; its ``out_indices`` are the
+            layers to evaluate, None for all blocks.
+        num_last_frames, radius, topk, temperature, neighborhood: see :class:`~pe_dense.tracking.PropagationContext`;
+            the defaults are those of DINO's protocol.
+        upsampling: of soft label maps, 'bilinear' to the size of the resized frames (DINO) or 'nearest' to that of the
+            masks (DINOv3).
+        norm: apply the backbone's final norm to the features (DINOv3).
         frames_per_pass: number of frames per forward pass of the backbone.
         tower_dtype: dtype of weights and activations of the backbone, 'float32', 'bfloat16' or 'float16'; label
             propagation is computed in float32.
@@ -51,25 +58,38 @@ class LabelPropagator(BaseModel):
 
     def __init__(
         self,
-        backbone: dict,
+        backbone: dict | Backbone,
         *,
         num_last_frames: int = 7,
         radius: int = 12,
         topk: int = 5,
         temperature: float = 0.1,
+        neighborhood: str = "square",
+        upsampling: str = "bilinear",
+        norm: bool = False,
         frames_per_pass: int = 4,
         tower_dtype: str = "float32",
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
     ):
         super().__init__(data_preprocessor=dict(type="BaseDataPreprocessor"))
-        self.settings = dict(num_last_frames=num_last_frames, radius=radius, topk=topk, temperature=temperature)
+        self.settings = dict(
+            num_last_frames=num_last_frames,
+            radius=radius,
+            topk=topk,
+            temperature=temperature,
+            neighborhood=neighborhood,
+        )
         check_settings(**self.settings)
+        if upsampling not in ("bilinear", "nearest"):
+            raise InputError(f"upsampling {upsampling!r} is not 'bilinear' or 'nearest'")
+        self.upsampling, self.norm = upsampling, norm
         if frames_per_pass < 1:
             raise InputError(f"frames_per_pass must be at least 1, got {frames_per_pass}")
         if tower_dtype not in _DTYPES:
             raise InputError(f"tower_dtype {tower_dtype!r} is not one of {', '.join(_DTYPES)}")
-        self.backbone = MODELS.build(backbone).to(_DTYPES[tower_dtype])
+        built = backbone if isinstance(backbone, Backbone) else MODELS.build(backbone)
+        self.backbone = built.to(_DTYPES[tower_dtype])
         self.frames_per_pass = frames_per_pass
         values = (self.backbone.mean if mean is None else mean, self.backbone.std if std is None else std)
         self.mean, self.std = (torch.tensor(value, dtype=torch.float32).reshape(-1, 1, 1) for value in values)
@@ -125,15 +145,22 @@ class LabelPropagator(BaseModel):
                 shares = share_labels(classes, len(numbers), tuple(features.shape[:2])).to(features.device)
                 runs[layer] = PropagationContext(features, shares, **self.settings)
                 continue
-            pixels = harden_labels(runs[layer].propagate(features), self.backbone.patch_size)
-            labels[layer].append(numbers[resize_nearest(pixels.numpy(force=True), first_mask.shape)])
+            found = self._harden(runs[layer].propagate(features), first_mask.shape)
+            labels[layer].append(numbers[found])
         return {layer: np.stack(masks) for layer, masks in labels.items()}
+
+    def _harden(self, soft: Tensor, size: tuple[int, int]) -> np.ndarray:
+        """Convert soft labels (K, h, w) to classes (H, W) uint8 at the size of the masks."""
+        if self.upsampling == "bilinear":
+            return resize_nearest(harden_labels(soft, self.backbone.patch_size).numpy(force=True), size)
+        # Rescaling and argmax are pointwise, so they commute with nearest-neighbor upsampling.
+        return F.interpolate(harden_maps(soft)[None, None], size=size, mode="nearest")[0, 0].numpy(force=True)
 
     def _iter_features(self, frames: Tensor) -> Iterator[tuple[int, Tensor]]:
         """Yield block numbers and features (h, w, C), with frames in order for each block."""
         for images in frames.split(self.frames_per_pass):
             images = (images.float() - self.mean.to(images.device)) / self.std.to(images.device)
-            for layer, maps in self.backbone.iter_intermediates(images, self.backbone.out_indices):
+            for layer, maps in self.backbone.iter_intermediates(images, self.backbone.out_indices, norm=self.norm):
                 for features in maps:
                     yield layer, features.permute(1, 2, 0)  # (h, w, C)
 
@@ -149,21 +176,27 @@ class LoadVideo:
     Args:
         short_side: size to which the shorter side of the frames is resized, in pixels.
         divisor: the other side is rounded down to a multiple of this.
+        round_up: round both sides up to multiples of ``divisor`` and resize bicubically, as in DINOv3, instead of
+            bilinearly.
 
     Raises:
         ValueError: if ``1 <= divisor <= short_side`` does not hold, or a frame cannot be read.
     """
 
-    def __init__(self, *, short_side: int = 480, divisor: int = 64):
+    def __init__(self, *, short_side: int = 480, divisor: int = 64, round_up: bool = False):
         if not 1 <= divisor <= short_side:
             raise InputError(f"1 <= divisor <= short_side is required, got divisor={divisor}, short_side={short_side}")
-        self.short_side, self.divisor = short_side, divisor
+        self.short_side, self.divisor, self.round_up = short_side, divisor, round_up
 
     def size_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """Compute the size (H, W) after resizing frames of size (H, W)."""
         short, long = sorted(size)
-        long = self.short_side * long // short // self.divisor * self.divisor
-        return (long, self.short_side) if size[0] > size[1] else (self.short_side, long)
+        if self.round_up:
+            side = -(-self.short_side // self.divisor) * self.divisor
+            long = -(-side * long // (short * self.divisor)) * self.divisor
+        else:
+            side, long = self.short_side, self.short_side * long // short // self.divisor * self.divisor
+        return (long, side) if size[0] > size[1] else (side, long)
 
     def __call__(self, video: dict) -> dict:
         """Load an item of :class:`~pe_dense.tracking.DavisDataset`.
@@ -173,9 +206,14 @@ class LoadVideo:
             original size and the fields of the item as metainfo.
         """
         height, width = self.size_of(video["size"])
-        frames = [cv2.resize(read_frame(path), (width, height)) for path in video["frames"]]  # bilinear
+        frames = [self._resize(read_frame(path), (width, height)) for path in video["frames"]]
         sample = BaseDataElement(metainfo=video, first_mask=read_mask(video["masks"][0]))
         return dict(inputs=torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2), data_samples=sample)
+
+    def _resize(self, frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        if self.round_up:
+            return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
+        return cv2.resize(frame, size)  # bilinear
 
 
 def read_frame(path: str) -> np.ndarray:

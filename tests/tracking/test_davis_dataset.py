@@ -49,6 +49,8 @@ def test_frames_are_rgb(tmp_path):
         (dict(), (1080, 1920), (480, 832)),  # 853.3
         (dict(short_side=476, divisor=14), (480, 854), (476, 840)),  # 846.9
         (dict(), (480, 480), (480, 448)),
+        (dict(short_side=420, divisor=14, round_up=True), (480, 854), (420, 756)),  # 747.25
+        (dict(short_side=1260, divisor=16, round_up=True), (854, 480), (2256, 1264)),  # 1264, 2248.9
     ],
 )
 def test_sizes_of_the_protocol(settings, size, resized):

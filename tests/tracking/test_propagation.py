@@ -31,6 +31,19 @@ def test_equals_all_pairs_at_once(size, radius):
     torch.testing.assert_close(propagate(*given, **settings), propagate_dense(*given, **settings), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("radius", [1, 3])
+def test_circular_neighborhood(radius):
+    query, keys, labels = context(9, 20)
+    found = propagate(query, keys, labels, **SETTINGS | dict(radius=radius), neighborhood="circle")
+    rows, columns = torch.meshgrid(torch.arange(9.0), torch.arange(20.0), indexing="ij")
+    for row, column in ((0, 0), (4, 17), (8, 3)):
+        near = ((rows - row) ** 2 + (columns - column) ** 2).sqrt() <= radius
+        weights = torch.exp(keys[:, near].flatten(0, 1) @ query[row, column] / SETTINGS["temperature"])
+        weights = torch.where(weights >= weights.topk(5).values[-1], weights, 0.0)
+        expected = labels[:, :, near].transpose(0, 1).flatten(1) @ (weights / weights.sum())
+        torch.testing.assert_close(found[:, row, column], expected, atol=1e-6, rtol=0)
+
+
 def test_equal_patches_count_together():
     """All patches are alike, so that all of the neighborhood are as good as the fifth: the mean of 3 x 3 labels."""
     features = torch.ones(1, 5, 5, 4) / 2
@@ -90,6 +103,7 @@ def test_share_labels_takes_the_patches_centers():
         (dict(radius=-1), "radius must be at least 0, got -1"),
         (dict(num_last_frames=-1), "num_last_frames must be at least 0, got -1"),
         (dict(temperature=0.0), "temperature must be above 0, got 0.0"),
+        (dict(neighborhood="disc"), "neighborhood 'disc' is not one of square, circle"),
         (dict(labels=torch.ones(1, 3, 4)), r"features and labels differ: \(3, 3\) vs \(3, 4\)"),
     ],
 )

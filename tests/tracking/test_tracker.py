@@ -76,7 +76,16 @@ def test_masks_of_another_size_than_the_frames(video):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("num_last_frames", 1), ("radius", 1), ("topk", 30), ("temperature", 5.0), ("mean", 0.0)]
+    ("name", "value"),
+    [
+        ("num_last_frames", 1),
+        ("radius", 1),
+        ("topk", 30),
+        ("temperature", 5.0),
+        ("mean", 0.0),
+        ("upsampling", "nearest"),
+        ("norm", True),
+    ],
 )
 def test_every_setting_counts(video, name, value):
     changed = build(**{name: value}).track(*video)[2]
@@ -112,6 +121,7 @@ def test_takes_the_tower_of_any_checkpoint():
         (dict(topk=0), "topk must be at least 1, got 0"),
         (dict(frames_per_pass=0), "frames_per_pass must be at least 1, got 0"),
         (dict(tower_dtype="half"), "tower_dtype 'half' is not one of float32, bfloat16, float16"),
+        (dict(upsampling="cubic"), "upsampling 'cubic' is not 'bilinear' or 'nearest'"),
         (dict(out_indices=(3,)), "block 3 is out of range for 3 blocks; allowed are -3..2"),
     ],
 )

@@ -1,0 +1,112 @@
+"""Over-clustering of patch features: k-means on standardized, PCA-reduced features of a whole data set.
+
+Source: Leopart (arXiv 2204.13101) and NeCo (arXiv 2408.11054): standardize each channel, reduce to 50 principal
+components without whitening, k-means with 5 restarts, and assign each cluster to a class.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pe_dense.utils.errors import InputError
+
+_BLOCK = 16_384  # points whose distances are computed at a time
+POINTS_PER_CENTROID = 256  # points used to fit k-means, as in faiss
+
+
+def reduce_features(points: Tensor, dims: int = 50) -> Tensor:
+    """Standardize each channel and project onto the first principal components.
+
+    Args:
+        points: (P, C), replaced block by block in place of copies: pass a copy if it is still needed.
+        dims: number of components; all if there are fewer channels.
+
+    Returns:
+        (P, min(dims, C)) float32.
+    """
+    blocks = range(0, len(points), _BLOCK)
+    total = sum(points[i : i + _BLOCK].double().sum(0) for i in blocks)
+    mean = total / len(points)
+    variance = sum(((points[i : i + _BLOCK].double() - mean) ** 2).sum(0) for i in blocks) / len(points)
+    scale = variance.sqrt().clamp(min=1e-12)
+
+    def standardized(start: int) -> Tensor:
+        return ((points[start : start + _BLOCK].double() - mean) / scale).float()
+
+    covariance = sum(block.T.double() @ block.double() for block in map(standardized, blocks)) / len(points)
+    _, vectors = torch.linalg.eigh(covariance)
+    basis = vectors.flip(1)[:, :dims].float()
+    # The sign of a component is arbitrary; fixed here so that results do not depend on the linear algebra library.
+    basis = basis * basis.gather(0, basis.abs().argmax(0, keepdim=True)).sign()
+    return torch.cat([standardized(start) @ basis for start in blocks])
+
+
+def kmeans(
+    points: Tensor,
+    clusters: int,
+    *,
+    iterations: int = 100,
+    restarts: int = 5,
+    seed: int = 0,
+    points_per_centroid: int = POINTS_PER_CENTROID,
+) -> Tensor:
+    """Cluster points by k-means (Lloyd's algorithm); the restart with the smallest error is kept.
+
+    Centroids start at random points. An empty cluster moves to the point that is farthest from its centroid.
+
+    Args:
+        points: (P, D).
+        clusters: number of clusters, at most P.
+        iterations: maximum number of iterations; fewer if the assignment no longer changes.
+        restarts: number of runs with other starts.
+        seed: of the starts and of the sample.
+        points_per_centroid: k-means is fitted to a sample of at most this many points per cluster.
+
+    Returns:
+        cluster of each point, (P,) int64.
+
+    Raises:
+        ValueError: if there are more clusters than points.
+    """
+    if not 1 <= clusters <= len(points):
+        raise InputError(f"{clusters} clusters of {len(points)} points: choose between 1 and the number of points")
+    generator = torch.Generator().manual_seed(seed)
+    sample = points
+    if len(points) > clusters * points_per_centroid:
+        chosen = torch.randperm(len(points), generator=generator)[: clusters * points_per_centroid]
+        sample = points[chosen.to(points.device)]
+    best, least = None, float("inf")
+    for _ in range(restarts):
+        start = torch.randperm(len(sample), generator=generator)[:clusters]
+        centroids, error = _fit(sample, sample[start.to(sample.device)], iterations)
+        if error < least:
+            best, least = centroids, error
+    return _assign(points, best)[0]
+
+
+def _fit(points: Tensor, centroids: Tensor, iterations: int) -> tuple[Tensor, float]:
+    assigned = None
+    for _ in range(iterations):
+        previous = assigned
+        assigned, distances = _assign(points, centroids)
+        if previous is not None and torch.equal(previous, assigned):
+            break
+        sums = torch.zeros_like(centroids).index_add_(0, assigned, points)
+        sizes = torch.bincount(assigned, minlength=len(centroids))
+        centroids = sums / sizes.clamp(min=1)[:, None]
+        empty = (sizes == 0).nonzero()[:, 0]
+        if len(empty):
+            centroids[empty] = points[distances.topk(len(empty)).indices]
+    return centroids, float(_assign(points, centroids)[1].double().sum())
+
+
+def _assign(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nearest centroid (P,) of each point and the squared distance to it (P,)."""
+    norms = (centroids**2).sum(1)
+    found = [
+        (norms - 2 * block @ centroids.T).min(dim=1)
+        for block in (points[start : start + _BLOCK] for start in range(0, len(points), _BLOCK))
+    ]
+    values = torch.cat([part.values for part in found]) + (points**2).sum(1)
+    return torch.cat([part.indices for part in found]), values.clamp(min=0)
