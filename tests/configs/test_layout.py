@@ -99,7 +99,8 @@ def test_name(path):
     """Names are <data>_<method>_pe_<size>[_<variant>]; sweeps without a size are for any tower, training on captions
     without <data> is for captions of the user's own.
     """
-    size = "" if path.stem in ("ade20k_sweep_pe", "davis_sweep_pe", "nyu_sweep_pe") else "_(g14|l14|b16|s16|t16|tiny)"
+    any_tower = ("ade20k_sweep_pe", "davis_sweep_pe", "nyu_sweep_pe", "davis_dinov3_propagation_pe")
+    size = "" if path.stem in any_tower else "_(g14|l14|b16|s16|t16|tiny)"
     assert re.fullmatch(rf"(({DATA})_({METHOD})|clip|lit)_pe(_core|_spatial|_frozen)?{size}(_\d+)?(_tta)?", path.stem)
 
 
