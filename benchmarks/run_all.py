@@ -19,6 +19,7 @@ HERE = Path(__file__).parent
 # Arguments of each benchmark, for a machine with two cores.
 SMALL = dict(
     tower=["--arch", "PE-Spatial-T16-512", "--batch", "4", "--repeats", "5"],
+    training_step=["--batch", "64", "--repeats", "3"],
     attention=["--batch-tokens", "4096", "--repeats", "3"],
     detection=["--size", "256", "--window", "8", "--repeats", "3", "--no-compile"],
     data_loading=["--repeats", "3"],

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 THETA = 10000.0
 # Number of tokens up to which attention in bfloat16 is trained faster on a CPU as two matrix products than by PyTorch's
@@ -21,7 +22,15 @@ THETA = 10000.0
 MAX_TOKENS_WRITTEN_OUT = 640
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *, is_causal: bool = False) -> Tensor:
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attn_mask: Tensor | None = None,
+    *,
+    is_causal: bool = False,
+    memory_efficient: bool = True,
+) -> Tensor:
     """Compute scaled dot-product attention by the implementation that is faster for the length, dtype and device.
 
     On a CPU in bfloat16, if gradients are needed and there are at most :data:`MAX_TOKENS_WRITTEN_OUT` keys, attention
@@ -34,21 +43,31 @@ def attend(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *, 
         attn_mask: (B or 1, heads or 1, N, M), bool, false where a query does not attend to a key. The output of a query
             that attends to no key is zero.
         is_causal: whether query i attends to the keys 0 to i only; not together with ``attn_mask``.
+        memory_efficient: whether a custom function without double backward and ``torch.func`` support may be used.
 
     Returns:
         (B, heads, N, head_dim).
     """
-    if _faster_written_out(q, k, v):
-        return attend_written_out(q, k, v, attn_mask, is_causal=is_causal)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=is_causal)
+    if not _faster_written_out(q, k, v):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=is_causal)
+    if memory_efficient and attn_mask is None and not is_causal:
+        return _WrittenOut.apply(q, k, v)
+    return attend_written_out(q, k, v, attn_mask, is_causal=is_causal)
+
+
+def trains_in_bfloat16_on_cpu(x: Tensor) -> bool:
+    """Return whether linear layers of x are computed in bfloat16 on a CPU, eagerly, and gradients may be needed."""
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    eager = not torch.compiler.is_compiling()
+    return x.device.type == "cpu" and dtype == torch.bfloat16 and torch.is_grad_enabled() and eager
 
 
 def _faster_written_out(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    # The compiler replaces the written-out form by the fused one, so compiled code uses that.
     return (
-        q.device.type == "cpu"
-        and q.dtype == torch.bfloat16
+        q.dtype == torch.bfloat16
+        and trains_in_bfloat16_on_cpu(q)
         and k.shape[2] <= MAX_TOKENS_WRITTEN_OUT
-        and torch.is_grad_enabled()
         and (q.requires_grad or k.requires_grad or v.requires_grad)
     )
 
@@ -56,10 +75,7 @@ def _faster_written_out(q: Tensor, k: Tensor, v: Tensor) -> bool:
 def attend_written_out(
     q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *, is_causal: bool = False
 ) -> Tensor:
-    """Compute scaled dot-product attention as two matrix products and a softmax; see :func:`attend`.
-
-    The softmax is computed in float32 and rounded to the dtype of the values.
-    """
+    """Compute scaled dot-product attention as two matrix products and a softmax; see :func:`attend`."""
     if is_causal:
         attn_mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
     weights = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
@@ -68,6 +84,35 @@ def attend_written_out(
     # A finite value, and zero weights after the softmax: a row without any key must be zero, not NaN.
     weights = weights.masked_fill(~attn_mask, torch.finfo(weights.dtype).min).softmax(dim=-1)
     return weights.masked_fill(~attn_mask, 0.0) @ v
+
+
+class _WrittenOut(torch.autograd.Function):
+    """:func:`attend_written_out` with fewer copies: the products apply the scale, and each tensor is copied once."""
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        batch = q.shape[:2]
+        q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
+        weights = _product(q, k.transpose(1, 2), q.shape[-1] ** -0.5).softmax(dim=-1)
+        ctx.save_for_backward(q, k, v, weights)
+        return (weights @ v).unflatten(0, batch)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        q, k, v, weights = ctx.saved_tensors
+        batch, scale = grad.shape[:2], q.shape[-1] ** -0.5
+        grad = grad.reshape(-1, *grad.shape[2:])
+        of_v = weights.transpose(1, 2) @ grad
+        of_weights = grad @ v.transpose(1, 2)
+        of_logits = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+        of_q, of_k = _product(of_logits, k, scale), _product(of_logits.transpose(1, 2), q, scale)
+        return tuple(x.unflatten(0, batch) for x in (of_q, of_k, of_v))
+
+
+def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:
+    """Multiply batches of matrices (n, N, K) and (n, K, M), and the result by a scale."""
+    return torch.baddbmm(a.new_empty(1, 1, 1), a, b, beta=0, alpha=scale)
 
 
 class RotaryTable(NamedTuple):

@@ -101,6 +101,13 @@ class _ProjectAndTurn(torch.autograd.Function):
             )  # the input of the linear layer under autocast, saved in that dtype
         ctx.save_for_backward(x, weight, cos, sin)
         qkv = _split(F.linear(x, weight, bias), heads)
+        if qkv.device.type == "cpu" and qkv.dtype not in _COMPLEX:
+            # Written in the layout of the matrix products that follow, which would copy each of them otherwise.
+            rotated = qkv.new_empty(3, len(x), heads, x.shape[1], qkv.shape[-1])
+            out = rotated.permute(1, 3, 0, 2, 4)
+            _rotate(qkv[:, :, :2], cos, sin, out=out[:, :, :2])
+            out[:, :, 2] = qkv[:, :, 2]
+            return rotated.unbind()
         _rotate(qkv[:, :, :2], cos, sin, out=qkv[:, :, :2])
         return qkv.permute(2, 0, 3, 1, 4).unbind()
 
@@ -125,14 +132,16 @@ def _split(qkv: Tensor, heads: int) -> Tensor:
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
     """Rotate neighboring channel pairs of x (B, N, ..., head_dim) into ``out``, which may be x itself.
 
-    Pairs are multiplied as complex numbers in the dtypes that have a complex counterpart.
+    Pairs are multiplied as complex numbers, half precision in float32.
     """
-    if x.dtype not in _COMPLEX:
-        out.copy_(apply_rope(x, RotaryTable(cos, sin)))
-        return
     shape = (x.shape[1],) + (1,) * (x.dim() - 3) + (x.shape[-1] // 2,)
-    factors = torch.complex(cos, sin).to(_COMPLEX[x.dtype]).view(shape)
-    torch.mul(_as_complex(x if x.stride(-1) == 1 else x.contiguous()), factors, out=_as_complex(out))
+    exact = x if x.dtype in _COMPLEX else x.to(torch.float32, memory_format=torch.contiguous_format)
+    factors = torch.complex(cos, sin).to(_COMPLEX[exact.dtype]).view(shape)
+    if exact is x:
+        torch.mul(_as_complex(x if x.stride(-1) == 1 else x.contiguous()), factors, out=_as_complex(out))
+    else:
+        _as_complex(exact).mul_(factors)
+        out.copy_(exact)
 
 
 def _as_complex(x: Tensor) -> Tensor:
@@ -143,14 +152,17 @@ def _as_complex(x: Tensor) -> Tensor:
 class _GELULinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return F.linear(F.gelu(x), weight, bias)
+        activated = F.gelu(x)
+        # On a CPU, GELU is not cheap compared with matrix products in bfloat16, and tensors are half as large.
+        ctx.save_for_backward(x, weight, *([activated] if x.device.type == "cpu" and x.dtype not in _COMPLEX else []))
+        return F.linear(activated, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        x, weight = ctx.saved_tensors
-        of_gelu, *others = _linear_gradients(ctx.needs_input_grad, grad, lambda: F.gelu(x), weight)
+        x, weight, *activated = ctx.saved_tensors
+        make_input = (lambda: activated[0]) if activated else (lambda: F.gelu(x))
+        of_gelu, *others = _linear_gradients(ctx.needs_input_grad, grad, make_input, weight)
         return None if of_gelu is None else torch.ops.aten.gelu_backward(of_gelu, x), *others
 
 

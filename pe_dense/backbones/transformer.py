@@ -16,6 +16,7 @@ from pe_dense.backbones.attention import (
     attend,
     axis_positions,
     rotary_table,
+    trains_in_bfloat16_on_cpu,
     with_unrotated_tokens,
 )
 from pe_dense.backbones.memory_efficient import gelu_linear, qkv_with_rope
@@ -59,7 +60,7 @@ class Attention(nn.Module):
             (B, G, N, C).
         """
         q, k, v = self.qkv(x, rope)
-        out = attend(q, k, v, attn_mask)
+        out = attend(q, k, v, attn_mask, memory_efficient=self.memory_efficient)
         out = out.transpose(1, 2).reshape(x.shape)
         return self.out_proj(out)
 
@@ -316,9 +317,20 @@ class AttentionPool(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Pool tokens: (B, N, C) -> (B, C)."""
-        query = self.probe.expand(len(tokens), -1, -1)
-        pooled = self.attn(query, tokens, tokens, need_weights=False)[0]
+        if trains_in_bfloat16_on_cpu(tokens) and type(self.attn) is nn.MultiheadAttention:
+            pooled = self._attend(tokens)
+        else:
+            query = self.probe.expand(len(tokens), -1, -1)
+            pooled = self.attn(query, tokens, tokens, need_weights=False)[0]
         return (pooled + self.mlp(self.layernorm(pooled)))[:, 0]
+
+    def _attend(self, tokens: Tensor) -> Tensor:
+        """Compute what ``self.attn`` does, with fewer copies and the faster attention: (B, N, C) -> (B, 1, C)."""
+        width, weight, bias = tokens.shape[-1], self.attn.in_proj_weight, self.attn.in_proj_bias
+        query = F.linear(self.probe, weight[:width], bias[:width]).expand(len(tokens), -1, -1)
+        keys_values = F.linear(tokens, weight[width:], bias[width:]).chunk(2, dim=2)
+        q, k, v = (x.unflatten(2, (self.attn.num_heads, -1)).transpose(1, 2) for x in (query, *keys_values))
+        return self.attn.out_proj(attend(q, k, v).transpose(1, 2).flatten(2))
 
     def forward_tokens(self, tokens: Tensor, mix: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Apply the pooling to each token separately, as if it were the only key, with attention weight 1.

@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-from pe_dense.backbones import PETower, attention
+from pe_dense.backbones import PETower, attention, transformer
 from pe_dense.backbones.attention import attend, attend_written_out
 
 ARCH = dict(
@@ -23,31 +24,33 @@ def inputs(dtype, queries=5, keys=5):
 MASK = torch.ones(2, 1, 5, 5, dtype=torch.bool).tril()
 MASK[1, :, 2] = False  # a query without any key
 CASES = {
-    "self-attention": dict(),
-    "causal": dict(is_causal=True),
-    "mask": dict(attn_mask=MASK),
+    "self-attention": (5, dict()),
+    "one query": (1, dict()),
+    "causal": (5, dict(is_causal=True)),
+    "mask": (5, dict(attn_mask=MASK)),
 }
 
 
-@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(("queries", "options"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 2e-2)])
-def test_written_out_equals_fused(options, dtype, tolerance):
+def test_written_out_equals_fused(queries, options, dtype, tolerance):
     """Outputs and gradients; in bfloat16 up to a few of its roundings, relative to the largest value."""
-    weights = torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    weights = torch.randn(2, 3, queries, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def custom(q, k, v):
+        return attention._WrittenOut.apply(q, k, v)
+
     results = []
-    for function, kind in ((attend_written_out, dtype), (F.scaled_dot_product_attention, torch.float64)):
-        values = [tensor.to(kind) for tensor in inputs(dtype)]
-        leaves = [value.detach().requires_grad_() for value in values]
+    for function, kind in (
+        (attend_written_out if options else custom, dtype),
+        (F.scaled_dot_product_attention, torch.float64),
+    ):
+        leaves = [tensor.detach().to(kind).requires_grad_() for tensor in inputs(dtype, queries)]
         output = function(*leaves, **options)
         results.append([output, *torch.autograd.grad((output * weights).sum(), leaves)])
     for ours, expected in zip(*results, strict=True):
         assert ours.dtype == dtype
         assert (ours.double() - expected).abs().max() <= tolerance * expected.abs().max()
-
-
-def test_one_query():
-    q, k, v = inputs(torch.float64, queries=1)
-    torch.testing.assert_close(attend_written_out(q, k, v), F.scaled_dot_product_attention(q, k, v), atol=1e-12, rtol=0)
 
 
 def is_fused(output):
@@ -65,6 +68,34 @@ def test_choice_by_dtype_length_and_gradients(monkeypatch):
         attend(*inputs(torch.bfloat16))
     attend(*(tensor.detach() for tensor in inputs(torch.bfloat16)))
     assert not called
+
+
+def test_second_derivatives_without_the_custom_function():
+    q, k, v = inputs(torch.bfloat16)
+    (gradient,) = torch.autograd.grad(attend(q, k, v, memory_efficient=False).sum(), q, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.square().sum(), k)
+    assert second.abs().max() > 0
+
+
+def test_attention_pooling(monkeypatch):
+    """Pooling in bfloat16 without ``nn.MultiheadAttention``'s forward pass: outputs and gradients."""
+    torch.manual_seed(0)
+    pool = transformer.AttentionPool(32, 2)
+    for parameter in (pool.probe, pool.attn.in_proj_bias, pool.attn.out_proj.bias):
+        nn.init.normal_(parameter)
+    tokens = torch.randn(3, 7, 32, requires_grad=True)
+    weights = torch.randn(3, 32)
+    results = []
+    for enabled in (True, False):
+        calls = []
+        handle = pool.attn.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            output = pool(tokens).float()
+        handle.remove()
+        assert len(calls) == (0 if enabled else 1)
+        results.append([output, *torch.autograd.grad((output * weights).sum(), [tokens, *pool.parameters()])])
+    for ours, exact in zip(*results, strict=True):
+        assert (ours - exact).norm() < 2e-2 * exact.norm()
 
 
 TOWERS = {
