@@ -1,7 +1,7 @@
 """Replacement of mmcv's compiled operators (``mmcv._ext``), implemented with PyTorch, torchvision and Triton.
 
-An import hook provides it where mmcv has no compiled operators. Importing this package is cheap: torch and mmcv are
-only imported when ``mmcv._ext`` is imported.
+An import hook provides it where mmcv has no compiled operators, and a replacement of ``panopticapi`` where that package
+is not installed. Importing this package is cheap: torch and mmcv are only imported when ``mmcv._ext`` is imported.
 """
 
 import sys
@@ -11,23 +11,33 @@ from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
 
 _REPLACEMENT = Path(__file__).with_name("mmcv_ext.py")
+_PANOPTIC = Path(__file__).with_name("panopticapi.py")
+_REPLACEMENTS = {
+    "mmcv._ext": _REPLACEMENT,
+    "panopticapi": _PANOPTIC,
+    "panopticapi.evaluation": _PANOPTIC,
+    "panopticapi.utils": _PANOPTIC,
+}
 
 
-class MMCVExtFinder(MetaPathFinder):
-    """Meta path finder that loads ``mmcv._ext`` from ``pe_dense/ops/mmcv_ext.py``."""
+class ReplacementFinder(MetaPathFinder):
+    """Meta path finder that loads ``mmcv._ext`` and ``panopticapi`` from the files of this package."""
 
     def find_spec(self, fullname: str, path=None, target=None) -> ModuleSpec | None:
         """Return the module spec of the replacement, or None for any other module."""
-        return spec_from_file_location(fullname, _REPLACEMENT) if fullname == "mmcv._ext" else None
+        if fullname not in _REPLACEMENTS:
+            return None
+        submodules = [] if fullname == "panopticapi" else None  # none on the disk: this finder has them
+        return spec_from_file_location(fullname, _REPLACEMENTS[fullname], submodule_search_locations=submodules)
 
 
-def install_mmcv_ext() -> None:
-    """Install the import hook, so that ``import mmcv._ext`` works if mmcv has no compiled operators.
+def install_replacements() -> None:
+    """Install the import hook, so that ``mmcv._ext`` and ``panopticapi`` can be imported where they are missing.
 
-    The finder is appended to ``sys.meta_path``, so a compiled ``_ext`` takes precedence. Repeated calls have no effect.
+    The finder is appended to ``sys.meta_path``, so installed ones take precedence. Repeated calls have no effect.
     """
-    if not any(isinstance(finder, MMCVExtFinder) for finder in sys.meta_path):
-        sys.meta_path.append(MMCVExtFinder())
+    if not any(isinstance(finder, ReplacementFinder) for finder in sys.meta_path):
+        sys.meta_path.append(ReplacementFinder())
 
 
 def is_replaced() -> bool:

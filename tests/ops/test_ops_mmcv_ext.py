@@ -1,4 +1,4 @@
-"""Import hook of the replacement of ``mmcv._ext``, and the error of missing operators."""
+"""Import hook of the replacements of ``mmcv._ext`` and ``panopticapi``, and the error of missing operators."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import pe_dense
-from pe_dense.ops import MMCVExtFinder, install_mmcv_ext
+from pe_dense.ops import ReplacementFinder, install_replacements
 
 REPOSITORY = Path(pe_dense.__file__).parents[1]
 
@@ -68,15 +68,32 @@ def test_earlier_finder_wins():
 
 def test_installing_twice_changes_nothing():
     before = list(sys.meta_path)
-    install_mmcv_ext()
+    install_replacements()
     assert sys.meta_path == before
-    assert sum(isinstance(finder, MMCVExtFinder) for finder in before) == 1
+    assert sum(isinstance(finder, ReplacementFinder) for finder in before) == 1
 
 
-def test_finder_answers_for_one_module_only():
-    finder = MMCVExtFinder()
+def test_finder_answers_for_replaced_modules_only():
+    finder = ReplacementFinder()
     assert finder.find_spec("mmcv._ext") is not None
-    assert [finder.find_spec(name) for name in ("mmcv", "mmcv.ops", "_ext", "mmcv._ext.x")] == [None] * 4
+    others = ("mmcv", "mmcv.ops", "_ext", "mmcv._ext.x", "panopticapi.combine", "panopticapi.utils.x")
+    assert [finder.find_spec(name) for name in others] == [None] * 6
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_an_installed_panopticapi_wins(tmp_path, installed):
+    package = tmp_path / "panopticapi"
+    if installed:
+        package.mkdir()
+        for name in ("__init__", "utils", "evaluation"):
+            (package / f"{name}.py").write_text("rgb2id = VOID = 'installed'")
+    found = run_python(
+        "import pe_dense, panopticapi\nfrom panopticapi.utils import rgb2id\nfrom panopticapi.evaluation import VOID\n"
+        "print(panopticapi.__file__, rgb2id == 'installed', VOID == 'installed')",
+        tmp_path,
+    )
+    expected = package / "__init__.py" if installed else REPOSITORY / "pe_dense/ops/panopticapi.py"
+    assert found == f"{expected} {installed} {installed}"
 
 
 def test_unknown_operator_raises_when_called():

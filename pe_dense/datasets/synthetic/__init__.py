@@ -1,12 +1,13 @@
 """Generated data sets (`shapes`), on which every recipe runs without a download."""
 
-from pe_dense.datasets.synthetic.build import write_forms, write_shapes
+from pe_dense.datasets.synthetic.build import write_forms, write_panoptic, write_shapes
 from pe_dense.datasets.synthetic.datasets import (
     ShapesCaptionDataset,
     ShapesDataset,
     ShapesDepthDataset,
     ShapesFormDataset,
     ShapesLVISDataset,
+    ShapesPanopticDataset,
     ShapesSegmentationDataset,
     ShapesVideoDataset,
     write_shapes_video,
@@ -22,10 +23,12 @@ __all__ = [
     "ShapesDepthDataset",
     "ShapesFormDataset",
     "ShapesLVISDataset",
+    "ShapesPanopticDataset",
     "ShapesSegmentationDataset",
     "ShapesVideoDataset",
     "draw_scene",
     "write_forms",
+    "write_panoptic",
     "write_shapes",
     "write_shapes_video",
 ]

@@ -9,16 +9,20 @@ Layout of a root::
     annotations/captions_train.jsonl         per image: file (from the root) and captions
     semantic/train/000000.png                uint8: 0 background, class index + 1
     depth/train/000000.png                   uint16: millimeters
+    panoptic/panoptic_train.json             COCO panoptic; added by :func:`write_panoptic`
+    panoptic/panoptic_train/000000.png       ids of the segments as colors
 """
 
 import json
 import os
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from pycocotools import mask as mask_api
 
+from pe_dense.datasets.panoptic import segment_ids
 from pe_dense.datasets.synthetic.cache import Progress, check_lowest, write_once, write_png
 from pe_dense.datasets.synthetic.scene import (
     CAPTIONS,
@@ -29,7 +33,8 @@ from pe_dense.datasets.synthetic.scene import (
     draw_scene,
     name_shapes,
 )
-from pe_dense.datasets.synthetic.shapes import CLASSES
+from pe_dense.datasets.synthetic.shapes import CLASSES, PALETTE
+from pe_dense.ops.panopticapi import id2rgb
 
 # Increment it whenever the same arguments would generate different data.
 VERSION = 3
@@ -127,6 +132,64 @@ def _captions(scene: Scene, place: tuple[int, str, int]) -> list[str]:
     rng = np.random.default_rng((seed, _SPLIT_SEEDS[split], index, 1))
     shapes = name_shapes(scene.image, scene.masks, scene.labels)
     return list(dict.fromkeys(draw_caption(rng, shapes) for _ in range(CAPTIONS)))
+
+
+# Increment it whenever the same shapes would have different panoptic annotations.
+PANOPTIC_VERSION = 1
+
+
+def write_panoptic(root: str | os.PathLike) -> Path:
+    """Add panoptic annotations to data of :func:`write_shapes`, or reuse them if they exist.
+
+    The shapes are things and the background, after all of their classes, is stuff. The annotations follow from the
+    instances, so that they can be added to data of any age; they are written atomically and know the data that they
+    are of.
+
+    Args:
+        root: folder of the data.
+
+    Returns:
+        the folder of the annotations, ``panoptic`` in ``root``.
+
+    Raises:
+        FileExistsError: if that folder contains anything else.
+        WriteError: if writing fails, such as in a read-only folder.
+    """
+    root = Path(root).resolve()
+    spec = dict(version=PANOPTIC_VERSION, shapes=json.loads((root / "shapes.json").read_text()))
+    return write_once(root / "panoptic", spec, kind="shapes_panoptic", write=partial(_write_panoptic, root))
+
+
+def _write_panoptic(root: Path, draft: Path, spec: dict) -> None:
+    for split in _SPLIT_SEEDS:
+        content = json.loads((root / f"annotations/instances_{split}.json").read_text())
+        (draft / f"panoptic_{split}").mkdir()
+        of_image = {image["id"]: [] for image in content["images"]}
+        for instance in content["annotations"]:
+            of_image[instance["image_id"]].append(instance)
+        annotations = []
+        for image in content["images"]:
+            ids, segments = _segments(of_image[image["id"]], (image["height"], image["width"]))
+            write_png(draft / f"panoptic_{split}" / image["file_name"], id2rgb(ids)[..., ::-1])
+            annotations.append(dict(image_id=image["id"], file_name=image["file_name"], segments_info=segments))
+        background = dict(id=len(CLASSES) + 1, name="background", supercategory="background", isthing=0)
+        categories = [*(dict(category, isthing=1) for category in content["categories"]), background]
+        panoptic = dict(images=content["images"], annotations=annotations, categories=categories)
+        (draft / f"panoptic_{split}.json").write_text(json.dumps(panoptic))
+
+
+def _segments(instances: list[dict], size: tuple[int, int]) -> tuple[np.ndarray, list[dict]]:
+    """Create a map of segment ids (H, W) and the segments from an image's instances and the background."""
+    masks = [mask_api.decode(instance["segmentation"]).astype(bool) for instance in instances]
+    rest = ~np.any(masks, axis=0) if masks else np.ones(size, bool)
+    parts = [(instance["category_id"], mask) for instance, mask in zip(instances, masks, strict=True)]
+    parts += [(len(CLASSES) + 1, rest)] if rest.any() else []
+    ids, segments = np.zeros(size, np.int32), []
+    for number, (category, mask) in zip(segment_ids([label - 1 for label, _ in parts], PALETTE), parts, strict=True):
+        ids[mask] = number
+        box = mask_api.toBbox(mask_api.encode(np.asfortranarray(mask, np.uint8))).tolist()
+        segments.append(dict(id=number, category_id=category, area=int(mask.sum()), bbox=box, iscrowd=0))
+    return ids, segments
 
 
 # Increment it whenever the same arguments would generate different data.

@@ -19,31 +19,21 @@ from pe_dense.datasets.captions import LabeledImages
 from pe_dense.datasets.coco import CocoDataset
 from pe_dense.datasets.davis import DavisDataset, write_mask
 from pe_dense.datasets.lvis import LVISDataset
-from pe_dense.datasets.synthetic.build import write_forms, write_shapes
+from pe_dense.datasets.panoptic import CocoPanopticDataset
+from pe_dense.datasets.synthetic.build import write_forms, write_panoptic, write_shapes
 from pe_dense.datasets.synthetic.cache import Progress, check_lowest, write_once
 from pe_dense.datasets.synthetic.scene import MIN_IMAGE_SIZE, TOLD, draw_caption, name_shapes
-from pe_dense.datasets.synthetic.shapes import CLASSES
+from pe_dense.datasets.synthetic.shapes import CLASSES, PALETTE
 from pe_dense.datasets.synthetic.video import draw_video
 from pe_dense.registry import DATASETS
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import read_image, write_picture
 
-_PALETTE = [
-    (31, 119, 180),
-    (255, 127, 14),
-    (44, 160, 44),
-    (214, 39, 40),
-    (148, 103, 189),
-    (140, 86, 75),
-    (227, 119, 194),
-    (188, 189, 34),
-]
-
 
 class _Generated:
     """Mixin that generates the data before the annotation file is read."""
 
-    METAINFO = dict(classes=CLASSES, palette=_PALETTE)
+    METAINFO = dict(classes=CLASSES, palette=PALETTE[: len(CLASSES)])
 
     def __init__(self, *, data_root: str = "data/shapes", generator: dict | None = None, **kwargs) -> None:
         self.generator = generator or {}
@@ -83,7 +73,24 @@ class ShapesLVISDataset(_Generated, LVISDataset):
     """
 
 
-_MAP_PALETTE = [(40, 40, 40), *_PALETTE]  # the background first
+@DATASETS.register_module()
+class ShapesPanopticDataset(_Generated, CocoPanopticDataset):
+    """Data set of the `shapes` scenes in COCO's panoptic format: the eight shapes are things, the background is stuff.
+
+    Use it with ``ann_file='panoptic/panoptic_train.json'`` and ``data_prefix=dict(img='train/',
+    seg='panoptic/panoptic_train/')``. Arguments and errors are those of :class:`ShapesDataset`.
+    """
+
+    METAINFO = dict(
+        classes=(*CLASSES, "background"), thing_classes=CLASSES, stuff_classes=("background",), palette=PALETTE
+    )
+
+    def load_data_list(self) -> list[dict]:
+        write_panoptic(write_shapes(self.data_root, **self.generator))
+        return super().load_data_list()
+
+
+_MAP_PALETTE = [PALETTE[-1], *PALETTE[:-1]]  # the background first
 
 
 class _GeneratedMaps(_Generated):

@@ -63,6 +63,18 @@ _OUTLINES = {
     "heart": (_heart(),),
 }
 CLASSES = tuple(_OUTLINES)
+# Colors of the classes in pictures, then that of the background.
+PALETTE = [
+    (31, 119, 180),
+    (255, 127, 14),
+    (44, 160, 44),
+    (214, 39, 40),
+    (148, 103, 189),
+    (140, 86, 75),
+    (227, 119, 194),
+    (188, 189, 34),
+    (40, 40, 40),
+]
 
 
 def rasterize(label: int, *, center: tuple[float, float], diameter: float, angle: float, image_size: int) -> np.ndarray:
