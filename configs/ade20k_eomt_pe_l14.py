@@ -9,14 +9,10 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.ade20k_mask_transformer import *
+    from ._base_.mask_transformers import ADE20K_EOMT, eomt_model, eomt_schedule
 
 tower, num_blocks = "PE-Spatial-L14-448", 4
-model.merge(
-    dict(
-        backbone=mask_tower(tower, image_size),
-        decode_head=dict(type="pe_dense.EoMTHead", **mask_classes, num_queries=num_queries, num_blocks=num_blocks),
-    )
-)
+model.merge(eomt_model(tower, image_size, num_blocks, num_queries, decode_head=mask_classes))
 optim_wrapper, param_scheduler, annealing, train_cfg = eomt_schedule(*ADE20K_EOMT, num_blocks)
 custom_hooks.append(annealing)
-del adamw, annealing_hook, eomt_schedule, mask_tower, pmt_schedule, train_loop
+del eomt_model, eomt_schedule

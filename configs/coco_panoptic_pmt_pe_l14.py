@@ -9,20 +9,10 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.coco_panoptic_mask_transformer import *
+    from ._base_.mask_transformers import COCO_PMT, pmt_model, pmt_schedule
 
 tower = "PE-Spatial-L14-448"
-model.merge(
-    dict(
-        backbone=mask_tower(tower, image_size, frozen=True),
-        panoptic_head=dict(
-            type="pe_dense.PMTHead",
-            **mask_classes,
-            num_queries=num_queries,
-            num_heads=16,
-            interaction_indices=L_TAPS,
-        ),
-    )
-)
+model.merge(pmt_model(tower, image_size, num_queries, panoptic_head=mask_classes))
 optim_wrapper, param_scheduler, annealing, train_cfg = pmt_schedule(*COCO_PMT)
 custom_hooks.append(annealing)
-del adamw, annealing_hook, eomt_schedule, mask_tower, pmt_schedule, train_loop
+del pmt_model, pmt_schedule

@@ -4,7 +4,7 @@ from mmengine.config import read_base
 
 with read_base():
     from .ade20k import *
-    from .mask_transformers import *
+    from .mask_transformers import semantic_model, semantic_pipeline
     from .runtime import *
 
 default_scope = "mmseg"
@@ -21,4 +21,4 @@ val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 sync_bn = "torch"  # statistics over all GPUs
 auto_scale_lr = dict(enable=False, base_batch_size=16)
-del ade20k_data, object_model, object_pipelines, probe_of, semantic_model, semantic_pipeline, sizes_by_patch
+del ade20k_data, probe_of, semantic_model, semantic_pipeline, sizes_by_patch

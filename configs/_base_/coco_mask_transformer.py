@@ -5,7 +5,7 @@ from mmengine.config import read_base
 with read_base():
     from .coco import *
     from .detection_data import loaders, pack_to_test
-    from .mask_transformers import *
+    from .mask_transformers import object_model, object_pipelines
     from .runtime import *
 
 default_scope = "mmdet"
@@ -24,5 +24,4 @@ val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")
 sync_bn = "torch"  # statistics over all GPUs
 auto_scale_lr = dict(enable=False, base_batch_size=16)
-del loaders, num_train_images, object_model, object_pipelines, pack_to_test, semantic_model, semantic_pipeline
-del train_dataset, val_dataset
+del loaders, num_train_images, object_model, object_pipelines, pack_to_test, train_dataset, val_dataset

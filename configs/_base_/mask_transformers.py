@@ -10,7 +10,9 @@ ADE20K_EOMT = (39_153, 6_520)  # iterations of a run of 31 epochs, and of the an
 COCO_EOMT = (88_692, 14_782)  # 12 epochs
 ADE20K_PMT = (20_208, [(0, 3000), (5384, 8749), (7403, 10769), (9422, 12788), (11442, 14807), (13461, 16826)])
 COCO_PMT = (88_692, [(0, 3000), (23651, 38433), (32520, 47302), (41389, 56171), (50258, 65040), (59128, 73910)])
-L_TAPS, B_TAPS = (5, 11, 17, 23), (2, 5, 8, 11)  # of PMT; those of B also for S
+CITYSCAPES_EOMT = (19_902, 3_317)  # 107 epochs
+# Heads of PMT's decoder and the blocks that it reads, by the size of the tower.
+PMT_SIZES = dict(L14=(16, (5, 11, 17, 23)), B16=(12, (2, 5, 8, 11)), S16=(6, (2, 5, 8, 11)))
 
 
 def mask_tower(arch, image_size, frozen=False):
@@ -25,6 +27,23 @@ def mask_tower(arch, image_size, frozen=False):
         pad_to_patch=True,
         init_cfg=dict(type="Pretrained", checkpoint=f"hf://facebook/{arch}"),
     )
+
+
+def eomt_model(tower, image_size, num_blocks, num_queries, **head):
+    """Tower and head of EoMT; `head` is `decode_head` or `panoptic_head` with the numbers of classes."""
+    ((part, classes),) = head.items()
+    options = dict(type="pe_dense.EoMTHead", **classes, num_queries=num_queries, num_blocks=num_blocks)
+    return {"backbone": mask_tower(tower, image_size), part: options}
+
+
+def pmt_model(tower, image_size, num_queries, **head):
+    """Frozen tower and head of PMT, see `eomt_model`."""
+    ((part, classes),) = head.items()
+    num_heads, taps = PMT_SIZES[tower.split("-")[2]]
+    options = dict(
+        type="pe_dense.PMTHead", **classes, num_queries=num_queries, num_heads=num_heads, interaction_indices=taps
+    )
+    return {"backbone": mask_tower(tower, image_size, frozen=True), part: options}
 
 
 def eomt_schedule(max_iters, sixth, num_blocks):

@@ -35,6 +35,7 @@ val_evaluator = dict(
 test_evaluator = val_evaluator
 default_scope = "mmdet"
 visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
+inferencer = dict(type="pe_dense.PanopticPredictor")
 custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
 val_cfg = dict(type="ValLoop")
 test_cfg = dict(type="TestLoop")

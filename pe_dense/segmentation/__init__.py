@@ -1,7 +1,7 @@
 """Semantic segmentation on frozen backbones; mask transformers for semantic, instance and panoptic segmentation."""
 
 from pe_dense.segmentation.head import LinearHead, SegmentationProbe, SegmentationSweep, upsampled_cross_entropy
-from pe_dense.segmentation.inferencer import SegmentationPredictor
+from pe_dense.segmentation.inferencer import PanopticPredictor, SegmentationPredictor
 from pe_dense.segmentation.mask_head import EoMTHead, semantic_map
 from pe_dense.segmentation.mask_transformer import (
     EoMTOptimWrapperConstructor,
@@ -22,6 +22,7 @@ __all__ = [
     "MaskTransformerDetector",
     "MaskTransformerSegmentor",
     "PMTHead",
+    "PanopticPredictor",
     "SegmentationPredictor",
     "SegmentationProbe",
     "SegmentationSweep",

@@ -1,0 +1,18 @@
+"""EoMT on PE Spatial L for Cityscapes.
+
+    tools/train.py configs/cityscapes_eomt_pe_l14.py --launcher pytorch
+
+Recipe: EoMT's for Cityscapes with DINOv2-L, none is published for PE.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ._base_.cityscapes_mask_transformer import *
+    from ._base_.mask_transformers import CITYSCAPES_EOMT, eomt_model, eomt_schedule
+
+tower, num_blocks = "PE-Spatial-L14-448", 4
+model.merge(eomt_model(tower, image_size, num_blocks, num_queries, decode_head=mask_classes))
+optim_wrapper, param_scheduler, annealing, train_cfg = eomt_schedule(*CITYSCAPES_EOMT, num_blocks)
+custom_hooks.append(annealing)
+del eomt_model, eomt_schedule
