@@ -187,6 +187,10 @@ def check(name):
         part for part, parameter in model.named_parameters() if parameter.requires_grad and parameter.grad is None
     ]
     model.eval()
+    if config.model.type == "QueryInst":  # random boxes leave the image, where mmdet's pasting of masks fails
+        model.rpn_head.init_weights()
+        for head in model.roi_head.bbox_head:
+            torch.nn.init.zeros_(head.fc_reg.weight), torch.nn.init.zeros_(head.fc_reg.bias)
     batch = {key: value[:1] for key, value in batch.items()}
     with torch.no_grad():
         data = model.data_preprocessor(batch, training=False)

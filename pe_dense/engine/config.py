@@ -87,7 +87,7 @@ def load_config(
     path: str | Path,
     options: dict | None = None,
     *,
-    tower: str | None = None,
+    tower: str | dict | None = None,
     keep_optimizer: bool = False,
     distributed: bool = False,
 ) -> Config:
@@ -140,6 +140,22 @@ def load_config(
     for name in sorted(options, key=lambda name: name.count(".")):
         _set(config, name, check_option(config, name, options[name]))
     return config
+
+
+def adapted(name: str, tower: str | dict, **options) -> dict:
+    """Return the content of a config of mmdet or mmseg on a tower, for config files that begin with it.
+
+    Such a file sets ``_base_ = []`` first, so that MMEngine runs its imports.
+
+    Args:
+        name: ``mmdet::<folder>/<name>`` or ``mmseg::<folder>/<name>``.
+        tower: see :func:`~pe_dense.engine.tower_option.use_tower`.
+        options: top-level options of :func:`load_config`, such as ``data_root``.
+    """
+    config = load_config(name, options, tower=tower)
+    config.pop("work_dir", None)  # the default is named after the config file
+    config.sync_bn = "torch"  # in place of SyncBN, which `use_tower` replaces: the file also serves a single process
+    return config.to_dict()
 
 
 def _set(config: Config, name: str, value) -> None:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from pe_dense.backbones.base import Backbone
 from pe_dense.backbones.build import backbone_class, dense_backbone
 from pe_dense.backbones.pe_configs import detector_rates
-from pe_dense.utils.errors import ConfigError, library_errors
+from pe_dense.engine.feature_levels import PATCH, Level, kind_of, measure
+from pe_dense.utils.errors import ConfigError
 
 # These only merge the levels of a convolutional backbone; a plain ViT's pyramid takes their place (ViTDet, section 3).
 REPLACED_NECKS = ("FPN", "PAFPN", "ChannelMapper")
@@ -35,19 +31,10 @@ _BACKBONE_IS_METHOD = {
     "ICNet": "its branches for three image sizes",
     "VPD": "its diffusion model",
 }
-_SIDE = 256  # of the image on which the removed backbone is measured
-PATCH, DIVISOR = 16, 32  # of the towers, and what the sides of images are padded to, in pixels
+DIVISOR = 32  # px, of the sides of images
 LARGEST_GLOBAL = 640  # px; up to here a detector's tower keeps global attention
 # AdamW as in ViTDet (arXiv 2203.16527) and Mask2Former (arXiv 2112.01527), where a config has another optimizer.
 _ADAMW = dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05)
-
-
-@dataclass(frozen=True)
-class Level:
-    """One feature map: its stride in pixels and its number of channels."""
-
-    stride: int
-    channels: int
 
 
 def use_tower(config: Config, tower: str | dict, *, keep_optimizer: bool = False, distributed: bool = False) -> str:
@@ -77,18 +64,19 @@ def use_tower(config: Config, tower: str | dict, *, keep_optimizer: bool = False
     old = model.backbone
     made = measure(config, old)
     necks = _dicts(model.get("neck"))
-    title = tower if isinstance(tower, str) else _kind(tower)
+    title = tower if isinstance(tower, str) else kind_of(tower)
     lines = [f"{Path(config.filename or 'config').name} on {title}:"]
 
-    replaced = necks and _kind(necks[0]) in REPLACED_NECKS
+    replaced = necks and kind_of(necks[0]) in REPLACED_NECKS
     if replaced:
         # Levels that an FPN appends by subsampling come without parameters, as ViTDet's last one.
-        top = _kind(necks[0]) == "FPN" and not necks[0].get("add_extra_convs")
+        top = kind_of(necks[0]) == "FPN" and not necks[0].get("add_extra_convs")
         levels = measure(config, old, necks[0])
         top_level = bool(top and len(levels) > 1 and levels[-1].stride > made[-1].stride)
         kept = necks[1:]
     else:
         levels, top_level, kept = _drop_unused(config, made, necks), False, necks
+    _check_strides(config, old, levels)
     # A ViT's pyramid is built from its last map; several maps of the patches' own stride come from as many blocks.
     num_maps = len(levels) if {level.stride for level in levels} == {PATCH} else 1
     if isinstance(tower, str):
@@ -101,9 +89,9 @@ def use_tower(config: Config, tower: str | dict, *, keep_optimizer: bool = False
     pyramid = _pyramid(config, built, levels, top_level, smooth=bool(replaced))
     _set_backbone(config, backbone, [pyramid, *kept] if kept else pyramid)
     lines += [
-        f"backbone: {_kind(old)} ({_describe(made)}) -> {built.label}{_attention(backbone)}",
-        f"neck: {_kind(necks[0]) if replaced else 'none'} -> SimpleFeaturePyramid ({_describe(levels)})"
-        + (f", then {', '.join(map(_kind, kept))}" if kept else ""),
+        f"backbone: {kind_of(old)} ({_describe(made)}) -> {built.label}{_attention(backbone)}",
+        f"neck: {kind_of(necks[0]) if replaced else 'none'} -> SimpleFeaturePyramid ({_describe(levels)})"
+        + (f", then {', '.join(map(kind_of, kept))}" if kept else ""),
         f"images: mean {built.mean[0]:.1f}, ..., std {built.std[0]:.1f}, ..., RGB, padded to multiples of {DIVISOR} px",
     ]
     _set_images(config, built)
@@ -113,13 +101,23 @@ def use_tower(config: Config, tower: str | dict, *, keep_optimizer: bool = False
         dropped.append("SyncBN, replaced by BN on one process")
     lines += [f"dropped: {', '.join(dropped)}"] if dropped else []
     config.runner_type = "pe_dense.Runner"
-    if _kind(backbone) == "TimmTower":
+    if kind_of(backbone) == "TimmTower":
         config.find_unused_parameters = True  # its final norm
-    if config.get("default_scope") == "mmseg":
-        config.setdefault("inferencer", dict(type="pe_dense.SegmentationPredictor"))
+    if inferencer := _inferencer(config):
+        config.setdefault("inferencer", dict(type=inferencer))
     if not config.get("work_dir") and config.filename:
         config.work_dir = f"work_dirs/{Path(config.filename).stem}_{title.replace('/', '_')}"
     return "\n  ".join(lines)
+
+
+def _inferencer(config: Config) -> str | None:
+    """Return the type of the inferencer of a method, None for the default one, of objects."""
+    if config.get("default_scope") == "mmseg":
+        return "pe_dense.SegmentationPredictor"
+    panoptic = config.model.get("panoptic_fusion_head") and (config.model.get("test_cfg") or {}).get(
+        "panoptic_on", True
+    )
+    return "pe_dense.PanopticPredictor" if panoptic else None
 
 
 def has_tower(config: Config) -> bool:
@@ -137,85 +135,38 @@ def _refuse_unsupported(config: Config, model: dict | None) -> None:
         raise ConfigError(f"--tower: {name} has no model: name the config of a detector or a segmentation model")
     for key, reason in _OF_ONE_BACKBONE.items():
         if model.get(key):
-            raise ConfigError(f"--tower: {name} can't be adapted: {_kind(model)} {reason} (model.{key})")
+            raise ConfigError(f"--tower: {name} can't be adapted: {kind_of(model)} {reason} (model.{key})")
     backbone = model.get("backbone")
     if not isinstance(backbone, dict) or "type" not in backbone:
         raise ConfigError(
-            f"--tower: {name} can't be adapted: {_kind(model)} has no model.backbone; supported are models of mmdet "
+            f"--tower: {name} can't be adapted: {kind_of(model)} has no model.backbone; supported are models of mmdet "
             "and mmseg with one backbone"
         )
-    if _kind(backbone) in _BACKBONE_IS_METHOD:
+    if kind_of(backbone) in _BACKBONE_IS_METHOD:
         raise ConfigError(
-            f"--tower: {name} can't be adapted: the method is its backbone {_kind(backbone)} with "
-            f"{_BACKBONE_IS_METHOD[_kind(backbone)]}"
+            f"--tower: {name} can't be adapted: the method is its backbone {kind_of(backbone)} with "
+            f"{_BACKBONE_IS_METHOD[kind_of(backbone)]}"
         )
     for neck in _dicts(model.get("neck")):
         if neck.get("rfp_backbone"):
-            raise ConfigError(f"--tower: {name} can't be adapted: its neck {_kind(neck)} feeds back into the backbone")
+            raise ConfigError(
+                f"--tower: {name} can't be adapted: its neck {kind_of(neck)} feeds back into the backbone"
+            )
     if config.get("default_scope") not in ("mmdet", "mmseg"):
         raise ConfigError(
             f"--tower: {name} has default_scope {config.get('default_scope')!r}; supported are mmdet and mmseg"
         )
 
 
-def measure(config: Config, backbone: dict, neck: dict | None = None) -> list[Level]:
-    """Run a backbone, and optionally a neck, without weights, and return the levels of the result.
-
-    Args:
-        config: a whole config, for its ``default_scope``.
-        backbone, neck: their configs, which are not changed.
-
-    Raises:
-        ConfigError: if they can't be built, or return something else than maps of strides that are powers of 2.
-    """
-    name = f"{config.filename}: model.{'neck' if neck else 'backbone'} {_kind(neck or backbone)}"
-    parts = [deepcopy(part) for part in (backbone, neck) if part]
-    for part in parts:
-        for key in ("init_cfg", "pretrained", "dcn", "stage_with_dcn", "conv_cfg", "with_cp"):
-            part.pop(key, None)
-    scope = config.get("default_scope") or "mmdet"
-    try:
-        maps = _run(parts, scope, _OnMeta(), "meta")
-    except (RuntimeError, NotImplementedError, ValueError):  # not every class can be run without memory
-        with library_errors(f"--tower: {name} can't be run to find its strides and channels"):
-            maps = _run(parts, scope, nullcontext(), "cpu")
-    if not isinstance(maps, list | tuple) or not all(isinstance(x, Tensor) and x.dim() == 4 for x in maps):
-        raise ConfigError(
-            f"--tower: {name} returns more than feature maps, such as class tokens, which the heads read: it can't "
-            "be replaced"
-        )
-    levels = [Level(round(_SIDE / x.shape[-1]), x.shape[1]) for x in maps]
+def _check_strides(config: Config, backbone: dict, levels: Sequence[Level]) -> None:
+    """Raise a ``ConfigError`` for maps in use that a pyramid does not have."""
     strides = [level.stride for level in levels]
     if any(stride < 4 or stride & (stride - 1) for stride in strides):
         raise ConfigError(
-            f"--tower: {name} returns maps of strides {', '.join(map(str, strides))}: a pyramid on patches of {PATCH} "
-            "px has strides of 4, 8, 16, 32, ..."
+            f"--tower: {config.filename}: model.backbone {kind_of(backbone)} returns maps of strides "
+            f"{', '.join(map(str, strides))}, which are read: a pyramid on patches of {PATCH} px has strides of 4, 8, "
+            "16, 32, ..."
         )
-    return levels
-
-
-class _OnMeta(TorchFunctionMode):
-    """Create parameters without memory, but other tensors, whose values a constructor may read, with it."""
-
-    def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
-        if function in (torch.empty, torch.zeros, torch.ones, torch.randn) and kwargs.get("device") is None:
-            kwargs["device"] = "meta"
-        return function(*args, **kwargs)
-
-
-@torch.no_grad()
-def _run(parts: list[dict], scope: str, mode: AbstractContextManager, device: str):
-    """Build modules and apply them, one after the other, to an image."""
-    features = torch.zeros(1, 3, _SIDE, _SIDE, device=device)
-    with torch.random.fork_rng(devices=[]), MODELS.switch_scope_and_registry(scope) as registry:
-        for part in parts:
-            with mode:
-                module: nn.Module = registry.build(part)
-            module.to(device)
-            module.eval()  # returns nothing in some classes of mmdet
-            features = module(features)
-    return features
 
 
 def _drop_unused(config: Config, levels: list[Level], necks: list[dict]) -> list[Level]:
@@ -227,7 +178,7 @@ def _drop_unused(config: Config, levels: list[Level], necks: list[dict]) -> list
         start, channels = necks[0].get("start_level") or 0, necks[0].get("in_channels")
         if channels == levels[-1].channels != levels[0].channels:
             return levels[-1:]
-        if _kind(necks[0]) == "NASFCOS_FPN":  # counts the levels that it does not read
+        if kind_of(necks[0]) == "NASFCOS_FPN":  # counts the levels that it does not read
             config.find_unused_parameters = True
             return levels
         if not start or not isinstance(channels, list | tuple) or len(channels) != len(levels):
@@ -241,6 +192,8 @@ def _drop_unused(config: Config, levels: list[Level], necks: list[dict]) -> list
         return levels
     count, used = len(levels), set()
     for head in heads:
+        if kind_of(head) == "EncHead" and not head.get("add_lateral"):  # reads the last of its maps only
+            head.update(in_channels=head["in_channels"][-1:], in_index=head["in_index"][-1:])
         found = [item["in_index"] for item in _walk(head) if "in_index" in item]
         if not found and isinstance(head.get("in_channels"), list | tuple):
             return levels  # a head that reads all of them
@@ -383,11 +336,6 @@ def _walk(item) -> Iterator[dict]:
 
 def _dicts(item) -> list[dict]:
     return [part for part in (item if isinstance(item, list | tuple) else [item]) if isinstance(part, dict)]
-
-
-def _kind(item: dict) -> str:
-    kind = item.get("type")
-    return kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
 
 
 def _describe(levels: Sequence[Level]) -> str:

@@ -42,7 +42,11 @@ def test_schedule_ends_with_the_run(path):
     config = Config.fromfile(path)
     if "train_dataloader" not in config:
         pytest.skip("nothing is trained")
-    assert max(scheduler.end for scheduler in config.param_scheduler) == config.train_cfg.max_iters
+    schedulers, loop = config.param_scheduler, config.train_cfg
+    schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
+    by_epoch = "max_epochs" in loop  # in configs of mmdet, whose warm-up is in iterations
+    ends = [scheduler.end for scheduler in schedulers if scheduler.get("by_epoch", False) == by_epoch]
+    assert max(ends) == (loop.max_epochs if by_epoch else loop.max_iters)
 
 
 @pytest.mark.parametrize(

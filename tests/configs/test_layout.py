@@ -88,10 +88,11 @@ def test_only_plain_values_stay(path):
     assert not [name for name, value in Config.fromfile(path).to_dict().items() if callable(value)]
 
 
-DATA = "ade20k|coco|coco_panoptic|davis|images|lvis|nyu|objects365|shapes|shapes_lvis|shards"
+DATA = "ade20k|coco|coco_panoptic|davis|images|lvis|nyu|objects365|shapes|shapes_lvis|shapes_panoptic|shards"
 DATA += "|cityscapes|cocoobject|cocostuff|context59|context60|voc20|voc21"
 METHOD = "align|depth|depth_linear|depth_sweep|deta|distill|dpt|linear|maskrcnn|propagation|propagation_sweep|sweep"
-METHOD += "|clip|clip_forms|dinov3_linear|dinov3_propagation|dinov3_sweep|eomt|lit|pmt|words"
+METHOD += "|cascade|clip|clip_forms|dino|dinov3_linear|dinov3_propagation|dinov3_sweep|eomt|lit|mask2former|pmt|upernet"
+METHOD += "|words"
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name_of)

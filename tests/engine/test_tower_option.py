@@ -13,9 +13,10 @@ from PIL import Image
 from pe_dense.detection.custom_dataset import use_data
 from pe_dense.engine import build_runner
 from pe_dense.engine.config import load_config
+from pe_dense.engine.feature_levels import Level, measure
 from pe_dense.engine.inferencer import load_predictor
 from pe_dense.engine.optimizers.layer_decay import parameter_groups
-from pe_dense.engine.tower_option import Level, measure, use_tower
+from pe_dense.engine.tower_option import use_tower
 from pe_dense.utils.errors import ConfigError, UserError
 
 B16 = "PE-Spatial-B16-512"
@@ -80,6 +81,8 @@ def test_segmentation_model():
     assert "window_size" not in config.model.backbone
     assert "SyncBN" not in str(config.model) and not config.model.get("pretrained")
     assert config.inferencer.type == "pe_dense.SegmentationPredictor"
+    assert load_config(f"{MASK2FORMER}-panoptic", tower=B16).inferencer.type == "pe_dense.PanopticPredictor"
+    assert "inferencer" not in load_config(MASK2FORMER, tower=B16)
 
 
 def test_only_levels_in_use_are_made():
@@ -88,6 +91,10 @@ def test_only_levels_in_use_are_made():
     assert (config.model.decode_head.in_index, config.model.auxiliary_head.in_index) == (1, 0)
     config = load_config("mmseg::deeplabv3plus/deeplabv3plus_r50-d8_4xb2-40k_cityscapes-512x1024", tower=B16)
     assert config.model.neck.out_channels == [256, 1024, 2048]  # the first one is read beside `in_index`
+    config = load_config("mmseg::encnet/encnet_r50-d8_4xb2-40k_cityscapes-512x1024", tower=B16)
+    assert (config.model.neck.out_channels, config.model.decode_head.in_channels) == ([1024, 2048], [2048])
+    config = load_config("mmseg::cgnet/cgnet_fcn_4xb4-60k_cityscapes-680x680", tower=B16)
+    assert (config.model.neck.out_channels, config.model.neck.scales) == (256, [2.0])  # those of strides 2 and 4 not
     config = load_config("mmdet::nas_fpn/retinanet_r50_nasfpn_crop640-50e_coco", tower=B16)
     pyramid, kept = config.model.neck
     assert pyramid.out_channels == kept.in_channels == [512, 1024, 2048] and kept.start_level == 0
@@ -148,7 +155,11 @@ def test_own_configs_take_it_as_the_option():
         ("mmdet::detectors/cascade-rcnn_r50-rfp_1x_coco", B16, "neck RFP feeds back into the backbone"),
         ("mmdet::misc/d2_faster-rcnn_r50-caffe_fpn_ms-90k_coco", B16, "Detectron2Wrapper wraps a whole detector"),
         ("mmseg::dpt/dpt_vit-b16_8xb2-160k_ade20k-512x512", B16, "VisionTransformer returns more than feature maps"),
-        ("mmseg::unet/unet-s5-d16_fcn_4xb4-160k_cityscapes-512x1024", B16, "UNet returns maps of strides 16, 8, 4, 2"),
+        (
+            "mmseg::unet/unet-s5-d16_fcn_4xb4-160k_cityscapes-512x1024",
+            B16,
+            "UNet returns maps of strides 2, 1",
+        ),
         ("mmdet::_base_/default_runtime", B16, "has no model"),
         (RETINANET, "PE-Spatial-L14-44", "Did you mean PE-Spatial-L14-448"),
         (RETINANET, "timm/resnet50", "not a plain vision transformer"),

@@ -1,0 +1,18 @@
+"""Mask2Former on PE Spatial L for Cityscapes.
+
+    tools/train.py configs/cityscapes_mask2former_pe_l14.py --launcher pytorch
+
+Recipe: mmseg's for ResNet-50, with ViTDet's pyramid and the optimizer of `--tower`; none is published for PE.
+"""
+
+_base_ = []  # MMEngine then runs the imports of this file
+
+from pe_dense.engine.config import adapted
+
+globals().update(
+    adapted(
+        "mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024",
+        "PE-Spatial-L14-448",
+        data_root="data/cityscapes",
+    )
+)

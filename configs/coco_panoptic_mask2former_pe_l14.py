@@ -1,0 +1,16 @@
+"""Mask2Former on PE Spatial L for panoptic COCO.
+
+    tools/train.py configs/coco_panoptic_mask2former_pe_l14.py --launcher pytorch
+
+Recipe: mmdet's for ResNet-50, with ViTDet's pyramid and the optimizer of `--tower`; none is published for PE.
+"""
+
+_base_ = []  # MMEngine then runs the imports of this file
+
+from pe_dense.engine.config import adapted
+
+globals().update(
+    adapted(
+        "mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic", "PE-Spatial-L14-448", data_root="data/coco"
+    )
+)
