@@ -2,8 +2,8 @@
 
     python benchmarks/constant_baseline.py
 
-For classes, the best single class for all pixels. For depth, the mean of the training maps, and the mean at each pixel
-position. Data and metrics are those of the configs.
+For classes, the best single class for all pixels; for segments, the background everywhere. For depth, the mean of the
+training maps, and the mean at each pixel position. Data and metrics are those of the configs.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main():
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
 
     import torch
-    from mmengine.registry import DATASETS, METRICS, init_default_scope
+    from mmengine.registry import DATASETS, METRICS, MODELS, init_default_scope
 
     import pe_dense  # noqa: F401
     from pe_dense.engine.config import load_config
@@ -46,6 +46,18 @@ def main():
     }
     best = max(reached, key=reached.get)
     print(f"mIoU: {reached[best]:.1f} % with {best} everywhere")
+
+    panoptic = load_config(CONFIGS / "shapes_panoptic_eomt_pe_tiny.py")
+    with MODELS.switch_scope_and_registry("mmdet"):
+        dataset = DATASETS.build(panoptic.val_dataloader.dataset)
+        metric = METRICS.build(panoptic.val_evaluator)
+    metric.dataset_meta = dataset.metainfo
+    for item in dataset:
+        background = torch.full((1, *item["data_samples"].ori_shape), len(dataset.metainfo["classes"]) - 1)
+        sample = dict(item["data_samples"].metainfo, pred_panoptic_seg=dict(sem_seg=background))
+        metric.process({}, [sample])
+    quality = metric.evaluate(len(dataset))["coco_panoptic/PQ"]
+    print(f"PQ: {quality:.1f} % with the background everywhere")
 
     training, dataset = (DATASETS.build(depth[f"{split}_dataloader"].dataset) for split in ("train", "val"))
     mean = torch.stack([item["data_samples"].gt_depth_map.data for item in training]).mean(0)  # (1, H, W)

@@ -25,6 +25,7 @@ SMALL = dict(
     data_loading=["--repeats", "3"],
     soft_nms=["--repeats", "3"],
     deform_attn=["--size", "608", "--repeats", "3"],
+    mask_transformers=["--size", "256", "--repeats", "3"],
     metrics=["--images", "100", "--repeats", "2"],
     probing=[],
     propagation=["--repeats", "2"],
