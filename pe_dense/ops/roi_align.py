@@ -69,6 +69,9 @@ def scatter(values: Tensor, batch: Tensor, indices: Tensor, weights: Tensor, sha
 
 
 _MAX, _AVG = 0, 1
+# Number of px of a map up to which the gradient of average pooling is computed by matrix products on a CPU. Their cost
+# grows with the map; that of torchvision's loop over the samples of a region does not (benchmarks/roi_align.py).
+MAX_PIXELS_OF_PRODUCTS = 64 * 64
 
 
 def roi_align_forward(
@@ -137,7 +140,12 @@ def roi_align_backward(
         ValueError: for another mode.
     """
     grad, wide_rois = widened(grad_output, rois)
-    if _is_average(pool_mode):
+    if not _is_average(pool_mode):
+        points = corners(*widened(argmax_y, argmax_x), *grad_input.shape[2:])
+        grad_maps = scatter(grad, rois[:, 0].long(), *points, grad_input.shape)
+    elif grad.device.type == "cpu" and grad_input.shape[2:].numel() <= MAX_PIXELS_OF_PRODUCTS:
+        grad_maps = average_backward(grad, wide_rois, grad_input.shape, spatial_scale, sampling_ratio, aligned)
+    else:
         grad_maps = torch.ops.torchvision._roi_align_backward(
             grad,
             wide_rois,
@@ -148,10 +156,62 @@ def roi_align_backward(
             sampling_ratio,
             aligned,
         )
-    else:
-        points = corners(*widened(argmax_y, argmax_x), *grad_input.shape[2:])
-        grad_maps = scatter(grad, rois[:, 0].long(), *points, grad_input.shape)
     grad_input.copy_(grad_maps)
+
+
+def average_backward(
+    grad: Tensor, rois: Tensor, shape: torch.Size, spatial_scale: float, sampling_ratio: int, aligned: bool
+) -> Tensor:
+    """Compute the gradient of RoIAlign with average pooling by matrix products.
+
+    The samples of a bin form a grid, so pooling a region is a product with one matrix per axis, ``Y map X^T``, and the
+    gradient of the map is the sum of ``Y^T grad X`` over the regions of an image. torchvision's operator for CPUs adds
+    up the samples one by one in a single thread; sums are the same up to their order.
+
+    Args:
+        grad: (K, C, h, w), gradient of the output, in float32 or float64.
+        rois: (K, 5), of the same dtype, see :func:`roi_align_forward`.
+        shape: (B, C, H, W), shape of the maps.
+        spatial_scale, sampling_ratio, aligned: see :func:`roi_align_forward`.
+
+    Returns:
+        (B, C, H, W), gradient of the maps.
+    """
+    _, channels, height, width = shape
+    of_rows, of_columns = (
+        _pooling_matrix(rois[:, start], rois[:, end], spatial_scale, bins, length, sampling_ratio, aligned)
+        for start, end, bins, length in ((2, 4, grad.shape[2], height), (1, 3, grad.shape[3], width))
+    )
+    maps = grad.new_zeros(shape)
+    batch = rois[:, 0].long()
+    for image, of_image in enumerate(maps):
+        (regions,) = torch.where(batch == image)
+        if len(regions) == 0:
+            continue
+        # (K, H, h) x (K, h, C * w) -> (K, H, C * w), then (C * H, K * w) x (K * w, W) -> (C * H, W)
+        by_row = of_rows[regions].transpose(1, 2) @ grad[regions].transpose(1, 2).flatten(2)
+        by_row = by_row.unflatten(2, (channels, -1)).permute(2, 1, 0, 3).flatten(2).flatten(0, 1)
+        torch.mm(by_row, of_columns[regions].flatten(0, 1), out=of_image.view(channels * height, width))
+    return maps
+
+
+def _pooling_matrix(
+    start: Tensor, end: Tensor, scale: float, bins: int, length: int, sampling_ratio: int, aligned: bool
+) -> Tensor:
+    """Compute the weights of the px of an axis in the bins of regions with starts and ends (K,): (K, bins, length)."""
+    start, end = (side * scale - 0.5 * aligned for side in (start, end))
+    extent = end - start if aligned else (end - start).clamp(min=1)
+    step = extent / bins
+    samples = torch.full_like(step, sampling_ratio) if sampling_ratio > 0 else step.ceil().clamp(min=0)
+    samples = samples.nan_to_num(0, posinf=0)  # boxes of a diverged model, whose losses end the run
+    weights = start.new_zeros(len(start), bins, length)
+    pixels = torch.arange(length, dtype=start.dtype, device=start.device)
+    for index in range(int(samples.max()) if len(samples) else 0):
+        position = sample_positions(start, step, samples, index, bins)  # (K, bins)
+        counts = (position >= -1) & (position <= length) & (samples > index)[:, None]
+        distance = (position.clamp(0, length - 1)[..., None] - pixels).abs()
+        weights += (1 - distance).clamp(min=0) * counts[..., None]
+    return weights / samples.clamp(min=1)[:, None, None]
 
 
 def _is_average(pool_mode: int) -> bool:

@@ -5,6 +5,7 @@ import torch
 from mmcv.ops import RoIAlign
 from mmcv.ops.roi_align import roi_align
 
+from pe_dense.ops import roi_align as module
 from pe_dense.ops.roi_align import roi_align_backward, roi_align_forward
 
 # Index of the image, x1, y1, x2, y2: inside; over the borders; far outside; no area; narrow; in the other image.
@@ -100,6 +101,35 @@ def test_gradient(mode, aligned, sampling_ratio):
     assert torch.autograd.gradcheck(
         lambda maps: roi_align(maps, rois, (2, 2), 0.5, sampling_ratio, mode, aligned), maps
     )
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_gradient_by_products_equals_torchvision(aligned, sampling_ratio, monkeypatch):
+    """Small maps use matrix products, larger ones torchvision's operator; one image has no regions."""
+    generator = torch.Generator().manual_seed(1)
+    corner, extent = torch.rand(2, 40, 2, generator=generator, dtype=torch.float64) * 24 - 2
+    image = torch.randint(2, (40, 1), generator=generator) * 2
+    rois = torch.cat([torch.cat([image, corner, corner + extent], dim=1), ROIS.double()[[0, 1, 3]]])
+    weights = random_maps(43, 3, 7, 5, dtype=torch.float64)
+    operator, called = torch.ops.torchvision._roi_align_backward, []
+    monkeypatch.setattr(torch.ops.torchvision, "_roi_align_backward", lambda *a: called.append(1) or operator(*a))
+    gradients = []
+    for limit in (10 * 12, 10 * 12 - 1):
+        monkeypatch.setattr(module, "MAX_PIXELS_OF_PRODUCTS", limit)
+        maps = random_maps(3, 3, 10, 12, dtype=torch.float64).requires_grad_()
+        (roi_align(maps, rois, (7, 5), 0.5, sampling_ratio, "avg", aligned) * weights).sum().backward()
+        gradients.append(maps.grad)
+        assert len(called) == len(gradients) - 1
+    assert (gradients[0][1] == 0).all() and gradients[0][[0, 2]].abs().max() > 1
+    torch.testing.assert_close(*gradients, atol=1e-12, rtol=0)
+
+
+def test_boxes_that_are_not_finite_have_no_gradient():
+    rois = torch.tensor([[0.0, math.nan, 0, 2, 2], [0, 0, 0, math.inf, 2]])
+    grad = torch.empty(1, 2, 4, 4)
+    roi_align_backward(torch.ones(2, 2, 2, 2), rois, grad, grad, grad, 2, 2, 1.0, 0, 1, True)
+    assert (grad == 0).all()
 
 
 @pytest.mark.parametrize("mode", ["avg", "max"])
