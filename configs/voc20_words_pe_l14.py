@@ -8,6 +8,7 @@ Options as in ade20k_words_pe_l14.py.
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.voc2012 import *
     from ._base_.words import *
 
 names = """
@@ -15,23 +16,15 @@ names = """
     person, pottedplant, sheep, sofa, train, tvmonitor
 """
 classes = " ".join(names.split()).split(", ")
-data_root = "data/VOCdevkit/VOC2012"
-data_source = dict(
-    name="PASCAL VOC 2012",
-    url="http://host.robots.ox.ac.uk/pascal/VOC/voc2012",
-    layout="JPEGImages/*.jpg, SegmentationClass/*.png and ImageSets/Segmentation/val.txt",
-)
 test_dataloader = words_loader(
     dict(
         type="BaseSegDataset",
         reduce_zero_label=True,  # pixels of the background are ignored
         metainfo=dict(classes=classes),
-        data_root=data_root,
-        ann_file="ImageSets/Segmentation/val.txt",
-        data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
+        **val_files,
     ),
     num_classes=20,
     short_side=336,
 )
 model.merge(dict(words="voc20.txt"))
-del words_loader
+del val_files, words_loader
