@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.registry import DATASETS
@@ -245,22 +246,77 @@ def _some_entries(dataset, count: int = 16) -> Iterator[dict]:
         yield dataset.get_data_info(index)
 
 
-# Parts of a config that are used in training only, and keys that are set by arguments of the tools.
+# Parts of a config that are used in training only.
 _TRAINING_ONLY = (
     "activation_checkpointing", "auto_scale_lr", "default_hooks.checkpoint", "default_hooks.param_scheduler",
     "model.train_cfg", "optim_wrapper", "param_scheduler", "train_cfg", "train_dataloader", "val_cfg",
     "val_dataloader", "val_evaluator",
 )  # fmt: skip
-_ARGUMENTS = {
-    "train": dict(launcher="--launcher", resume="--resume"),
-    "test": dict(launcher="--launcher", load_from="CHECKPOINT", resume="CHECKPOINT"),
-    "predict": dict(launcher="--device", load_from="CHECKPOINT", resume="CHECKPOINT", work_dir="--out"),
-}
-# Parts that are used in predictions on image files.
+# Parts that are used in predictions on image files; the other tools use all parts that no rule below excludes.
 _PREDICT_READS = (
     "data_root", "default_scope", "image_size", "inferencer", "model", "test_dataloader.dataset", "tower", "tta_model",
     "tta_pipeline",
 )  # fmt: skip
+
+
+class _Call(NamedTuple):
+    """Arguments of a tool, and the config with its options applied."""
+
+    config: Config
+    arguments: dict
+
+    def given(self, name: str) -> bool:
+        return bool(self.arguments.get(name))
+
+    def has_checkpoint(self) -> bool:
+        """Return whether a checkpoint has the model's weights; methods without training need none, as 'words' says."""
+        return "train_dataloader" in self.config or self.arguments.get("checkpoint") not in (None, "words")
+
+    def has_checkpoint_with_backbone(self) -> bool:
+        """Return whether a checkpoint has the backbone's weights, too; those of frozen ones are in none."""
+        backbone = self.config.get("model", {}).get("backbone")
+        frozen = isinstance(backbone, dict) and backbone_class(backbone) is FrozenTower
+        return self.has_checkpoint() and not frozen
+
+
+class _Unread(NamedTuple):
+    """Parts of a config that tools do not read, on a condition, and why."""
+
+    tools: str
+    parts: tuple[str, ...]
+    message: str
+    condition: Callable[[_Call], bool] = lambda call: True
+
+
+_SET = "not read by {tool}: %s sets it"
+_UNREAD = [
+    _Unread("train test", ("launcher",), _SET % "--launcher"),
+    _Unread("train", ("resume",), _SET % "--resume"),
+    _Unread("train", ("load_from",), _SET % "--resume", lambda call: call.given("resume")),
+    _Unread("train test", ("work_dir",), _SET % "--work-dir", lambda call: call.given("work_dir")),
+    _Unread("predict", ("launcher",), _SET % "--device"),
+    _Unread("predict", ("work_dir",), _SET % "--out"),
+    _Unread("test predict", ("load_from", "resume"), _SET % "CHECKPOINT"),
+    _Unread("test predict", _TRAINING_ONLY, "read by training only, not by {tool}: leave it out"),
+    _Unread(
+        "test predict",
+        ("model.init_cfg",),
+        "not read by {tool}: all weights are those of CHECKPOINT",
+        _Call.has_checkpoint,
+    ),
+    _Unread(
+        "test predict",
+        ("model.backbone.init_cfg",),
+        "not read by {tool}: all weights are those of CHECKPOINT",
+        _Call.has_checkpoint_with_backbone,
+    ),
+    _Unread(
+        "test predict",
+        ("tta_model", "tta_pipeline"),
+        "read with --tta only: add it, or leave the option out",
+        lambda call: not call.given("tta"),
+    ),
+]
 
 
 def check_read(config: Config, tool: str, arguments: dict) -> None:
@@ -274,32 +330,17 @@ def check_read(config: Config, tool: str, arguments: dict) -> None:
     Raises:
         ConfigError: naming the first such option and the remedy.
     """
-    taken = dict(_ARGUMENTS[tool])
-    if arguments.get("work_dir"):
-        taken["work_dir"] = "--work-dir"
-    if arguments.get("resume"):
-        taken["load_from"] = "--resume"
-    backbone = config.get("model", {}).get("backbone")
-    # Weights of frozen towers are in no checkpoint; methods without training need none ('words' stands for none).
-    frozen = isinstance(backbone, dict) and backbone_class(backbone) is FrozenTower
-    untrained = "train_dataloader" not in config and arguments.get("checkpoint") in (None, "words")
+    call = _Call(config, arguments)
+    rules = [rule for rule in _UNREAD if tool in rule.tools.split() and rule.condition(call)]
     for name in arguments["cfg_options"] or ():
-        if name in taken:
-            raise ConfigError(f"--cfg-options {name} is not read by {tool}: {taken[name]} sets it")
-        if tool == "train":
-            continue
-        if any(_is_part(name, part) for part in _TRAINING_ONLY):
-            raise ConfigError(f"--cfg-options {name} is read by training only, not by {tool}: leave it out")
-        in_checkpoint = ("model.init_cfg",) if frozen else ("model.init_cfg", "model.backbone.init_cfg")
-        if not untrained and any(_is_part(name, part) for part in in_checkpoint):
-            raise ConfigError(f"--cfg-options {name} is not read by {tool}: all weights are those of CHECKPOINT")
-        if not arguments["tta"] and any(_is_part(name, part) for part in ("tta_model", "tta_pipeline")):
-            raise ConfigError(f"--cfg-options {name} is read with --tta only: add it, or leave the option out")
-        if tool == "predict" and not any(_is_part(name, part) for part in _PREDICT_READS):
+        for rule in rules:
+            if _is_in(name, rule.parts):
+                raise ConfigError(f"--cfg-options {name} is {rule.message.format(tool=tool)}")
+        if tool == "predict" and not _is_in(name, _PREDICT_READS):
             raise ConfigError(
                 f"--cfg-options {name} is not read by predict, which reads {', '.join(_PREDICT_READS)}: leave it out"
             )
 
 
-def _is_part(name: str, key: str) -> bool:
-    return f"{name}.".startswith(f"{key}.")
+def _is_in(name: str, parts: tuple[str, ...]) -> bool:
+    return any(f"{name}.".startswith(f"{part}.") for part in parts)
