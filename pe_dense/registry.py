@@ -21,7 +21,7 @@ MODELS = Registry(
         "pe_dense.depth",
         "pe_dense.tracking",
         "pe_dense.distillation",
-        "pe_dense.language",
+        "pe_dense.language.registered",
         "pe_dense.engine.hooks",
     ],
 )
@@ -46,7 +46,7 @@ HOOKS = Registry(
         "pe_dense.detection",
         "pe_dense.probing",
         "pe_dense.tracking",
-        "pe_dense.language",
+        "pe_dense.language.registered",
         "pe_dense.segmentation",
         "pe_dense.visualization",
     ],
@@ -55,7 +55,7 @@ INFERENCERS = Registry(
     "inferencer",
     parent=mmengine.INFERENCERS,
     scope="pe_dense",
-    locations=["pe_dense.detection", "pe_dense.segmentation", "pe_dense.depth", "pe_dense.language"],
+    locations=["pe_dense.detection", "pe_dense.segmentation", "pe_dense.depth", "pe_dense.language.registered"],
 )
 METRICS = Registry(
     "metric",
@@ -67,7 +67,7 @@ METRICS = Registry(
         "pe_dense.segmentation",
         "pe_dense.depth",
         "pe_dense.tracking",
-        "pe_dense.language",
+        "pe_dense.language.registered",
     ],
 )
 OPTIMIZERS = Registry(

@@ -36,5 +36,6 @@ def test_locations_are_packages():
         for location in one._locations
         if find_spec(location).submodule_search_locations is None
     }
-    # `pe_dense.engine` stays light: it is imported before PyTorch.
-    assert modules == {("RUNNERS", "pe_dense.engine.runner")}
+    # `pe_dense.engine` stays light, since it is imported before PyTorch, and `pe_dense.language` for the explorer.
+    language = {(name, "pe_dense.language.registered") for name in ("MODELS", "HOOKS", "INFERENCERS", "METRICS")}
+    assert modules == {("RUNNERS", "pe_dense.engine.runner")} | language

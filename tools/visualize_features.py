@@ -57,7 +57,8 @@ def parse_args():
         "--patches",
         type=text,
         metavar="MODE",
-        help="with --mode words: how patches are embedded: pooled, proxy, self, naive, ... (pooled); see docs/words.md",
+        help="with --mode words: how patches are embedded: pooled, proxy, self, sclip, clearclip, naclip or naive "
+        "(pooled); see docs/words.md",
     )
     parser.add_argument(
         "--background",

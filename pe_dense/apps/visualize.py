@@ -63,7 +63,7 @@ def draw(
         device: of the backbone; by default a GPU if one is available.
         left_out: files that cannot be used are appended here, with the reason.
         words: for mode 'words', as of :func:`~pe_dense.language.open_vocabulary.parse_synonyms`.
-        patches: for mode 'words', the mode of :class:`~pe_dense.language.OpenVocabularySegmenter`, by default 'pooled'.
+        patches: for mode 'words', one of :data:`~pe_dense.language.dense.CORE_MODES`, by default 'pooled'.
         background: for mode 'words', the score below which a pixel has no word, from 0 to 1.
 
     Yields:
@@ -189,8 +189,8 @@ def _words_of(clip: CLIP, words: str, patches: str | None, background: float | N
     """Return the names of words, and the function from an input and a size to their maps."""
     import torch
 
-    from pe_dense.language.dense import word_maps
-    from pe_dense.language.open_vocabulary import BACKGROUND, OpenVocabularySegmenter
+    from pe_dense.language.dense import BACKGROUND, word_maps
+    from pe_dense.language.open_vocabulary import OpenVocabularySegmenter
     from pe_dense.visualization.figures import WordMaps
 
     model = OpenVocabularySegmenter(clip, words, patches or DEFAULT_PATCHES).to(clip.logit_scale.device)
@@ -276,12 +276,12 @@ def _check_words(mode: str, words: str | None, patches: str | None, background: 
         raise ConfigError("--mode words needs --words, such as --words 'a dog, grass, sky'")
     if layers != "-1":
         raise ConfigError(f"--mode words uses the last layer, but --layers {layers} is given: leave it out")
-    from pe_dense.language.open_vocabulary import MODES as PATCHES
+    from pe_dense.language.dense import CORE_MODES
     from pe_dense.language.open_vocabulary import parse_synonyms
 
     parse_synonyms(words)
-    if patches is not None and patches not in PATCHES:
-        raise ConfigError(f"--patches {patches} is not one of {', '.join(PATCHES)}")
+    if patches is not None and patches not in CORE_MODES:
+        raise ConfigError(f"--patches {patches} is not one of {', '.join(CORE_MODES)}")
 
 
 def _length(film: Path) -> int:

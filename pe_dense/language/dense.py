@@ -17,6 +17,16 @@ from torch import Tensor
 from pe_dense.utils.errors import InputError
 
 SIMILARITIES = ("qk", "qq", "kk", "vv", "qq+kk", "none", "identity")
+# Settings of the modes that change the attention of the last block: similarity, Gaussian of the distance, residual.
+OWN_ATTENTION = {
+    "self": ("kk", None, False),
+    "sclip": ("qq+kk", None, True),
+    "clearclip": ("qq", None, False),
+    "naclip": ("kk", 5.0, False),
+}
+# How patches of a PE Core model are embedded; see :class:`~pe_dense.language.OpenVocabularySegmenter`.
+CORE_MODES = ("pooled", "proxy", *OWN_ATTENTION, "naive")
+BACKGROUND = "background"
 
 
 def attention_weights(

@@ -19,6 +19,9 @@ from pe_dense.backbones.timm import TIMM_HUB
 from pe_dense.engine.runner import load_model_state
 from pe_dense.language.clip import CLIP, load_clip
 from pe_dense.language.dense import (
+    BACKGROUND,
+    CORE_MODES,
+    OWN_ATTENTION,
     SIMILARITIES,
     attention_weights,
     class_scores,
@@ -36,15 +39,7 @@ from pe_dense.registry import MODELS
 from pe_dense.utils import read_checkpoint
 from pe_dense.utils.errors import ConfigError, InputError
 
-# Settings of the modes that change the attention of the last block: similarity, Gaussian of the distance, residual.
-_OWN_ATTENTION = {
-    "self": ("kk", None, False),
-    "sclip": ("qq+kk", None, True),
-    "clearclip": ("qq", None, False),
-    "naclip": ("kk", 5.0, False),
-}
-MODES = ("pooled", "proxy", *_OWN_ATTENTION, "tokens", "naive")
-BACKGROUND = "background"
+MODES = (*CORE_MODES, "tokens")
 WORDS_FOLDER = Path(__file__).parent / "words"
 
 
@@ -183,11 +178,11 @@ class OpenVocabularySegmenter(BaseSegmentor):
         if mode == "tokens" and not hasattr(self.clip, "patch_embeddings"):
             raise InputError(
                 f"mode 'tokens' needs a model with a trained head on tokens, {type(self.clip).__name__} has none: set "
-                f"model.clip to the config of one, or use another mode: {', '.join(set(MODES) - {'tokens'})}"
+                f"model.clip to the config of one, or use another mode: {', '.join(CORE_MODES)}"
             )
         if mode != "tokens" and not isinstance(self.clip, CLIP):
             raise InputError(f"mode {mode!r} needs a PE Core model, {type(self.clip).__name__} supports mode 'tokens'")
-        own = _OWN_ATTENTION.get(mode, _OWN_ATTENTION["self"])
+        own = OWN_ATTENTION.get(mode, OWN_ATTENTION["self"])
         given = (similarity, gaussian_std, residual)
         chosen = [value if value is not None else usual for value, usual in zip(given, own, strict=True)]
         self.similarity, self.gaussian_std, self.residual = chosen
@@ -279,7 +274,7 @@ class OpenVocabularySegmenter(BaseSegmentor):
         tower = self.clip.visual
         grid, prefix = tower.grid_of(images), tower.num_prefix_tokens
         mix = None
-        if self.mode in _OWN_ATTENTION:
+        if self.mode in OWN_ATTENTION:
             bias = None
             if self.gaussian_std is not None:
                 bias = gaussian_bias(grid, self.gaussian_std, prefix).to(images)

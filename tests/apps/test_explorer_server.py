@@ -16,7 +16,7 @@ from helpers.tiny_towers import photo_file, tiny_tower
 
 from pe_dense.apps.explorer import Explorer
 from pe_dense.apps.explorer.app import MAX_BYTES, MAX_RUNS
-from pe_dense.apps.explorer.explorer import JobCanceled, JobQueue, QueueFull, check_canceled
+from pe_dense.apps.explorer.jobs import JobCanceled, JobQueue, QueueFull, check_canceled
 from pe_dense.apps.explorer.server import SECURITY_HEADERS
 
 

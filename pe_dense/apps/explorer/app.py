@@ -21,7 +21,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pe_dense.apps.explorer.explorer import Explorer, InvalidRequest, JobCanceled, JobQueue, QueueFull
+from pe_dense.apps.explorer.explorer import Explorer, InvalidRequest
+from pe_dense.apps.explorer.jobs import JobCanceled, JobQueue, QueueFull
 from pe_dense.utils.errors import UserError
 from pe_dense.utils.image import ImageError
 from pe_dense.visualization.figures import word_colors, word_heat, word_labels, word_sheet

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar, copy_context
+from contextlib import contextmanager
 from functools import lru_cache
-from threading import Event, Lock
-from typing import NamedTuple, TypeVar
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from pe_dense.apps.explorer.jobs import check_canceled
 from pe_dense.backbones.base import Backbone
-from pe_dense.language.clip import CLIP
-from pe_dense.language.dense import word_maps
-from pe_dense.language.open_vocabulary import BACKGROUND, MODES, OpenVocabularySegmenter, parse_synonyms
+from pe_dense.language.dense import BACKGROUND, CORE_MODES, word_maps
 from pe_dense.language.text_tower import TEXT_CONFIGS
-from pe_dense.language.zero_shot import class_embeddings, truncated_words
 from pe_dense.utils.image import read_image
 from pe_dense.visualization.colors import feature_rgb
 from pe_dense.visualization.drawing import enlarge, fit_image, mark, overlay_heatmap
@@ -32,102 +27,12 @@ from pe_dense.visualization.figures import WordMaps
 from pe_dense.visualization.pca import Basis, fit_basis
 from pe_dense.visualization.similarity import cosine_similarity, nearest_tokens
 
-T = TypeVar("T")
-_canceled: ContextVar[Event | None] = ContextVar("canceled", default=None)
-
-
-class QueueFull(Exception):
-    """The job queue is full."""
-
-
-class JobCanceled(Exception):
-    """The job that raises this was canceled."""
-
-
-def check_canceled() -> None:
-    """Stop the job of a :class:`JobQueue` that was canceled; long jobs call this between their steps.
-
-    Outside of a queue it does nothing.
-
-    Raises:
-        JobCanceled: if the job that runs in this thread was canceled.
-    """
-    event = _canceled.get()
-    if event is not None and event.is_set():
-        raise JobCanceled
-
-
-class JobQueue:
-    """Run functions one at a time in a thread, in order of arrival.
-
-    All methods are called from the event loop's thread.
-
-    Args:
-        limit: number of places, for the running job and those that wait for it.
-    """
-
-    def __init__(self, limit: int):
-        self.limit = limit
-        self._taken = 0
-        self._closed = False
-        self._lock = asyncio.Lock()
-        self._running: Event | None = None
-        self._executor = ThreadPoolExecutor(1)
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """Reserve a slot in the queue; each :meth:`run` needs one.
-
-        Raises:
-            QueueFull: if all places are taken.
-        """
-        if self._taken >= self.limit:
-            raise QueueFull
-        self._taken += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
-
-    async def run(self, function: Callable[..., T], *args) -> T:
-        """Run a function in order of arrival and return its result.
-
-        Cancelling the task that awaits this removes a waiting job. A running one ends at its next call of
-        :func:`check_canceled`; the next job starts after that.
-
-        Raises:
-            JobCanceled: if the queue was closed before the job ended.
-        """
-        async with self._lock:
-            if self._closed:
-                raise JobCanceled
-            self._running = Event()
-            context = copy_context()
-            context.run(_canceled.set, self._running)
-            loop = asyncio.get_running_loop()
-            job = loop.run_in_executor(self._executor, lambda: context.run(function, *args))
-            try:
-                await asyncio.wait([job])  # unlike `await job`, it leaves the job alone when it is canceled itself
-            except asyncio.CancelledError:
-                self._running.set()
-                while not job.done():
-                    with suppress(asyncio.CancelledError):
-                        await asyncio.wait([job])
-                job.exception()  # asyncio reports exceptions that nobody has looked at
-                raise
-            return job.result()
-
-    def close(self) -> None:
-        """Cancel all jobs, the running one included, and reject new ones."""
-        self._closed = True
-        if self._running is not None:
-            self._running.set()
-        self._executor.shutdown(wait=False)
-
+if TYPE_CHECKING:  # imported where words are used: their tokenizer and mmseg take seconds
+    from pe_dense.language.clip import CLIP
+    from pe_dense.language.open_vocabulary import OpenVocabularySegmenter
 
 DISPLAY_SIDE = 480  # px, longer side of the pictures on the page
 MIN_SIZE = 64  # px
-PATCHES = [mode for mode in MODES if mode != "tokens"]  # which a PE Core model does not have
 _MAX_IMAGES = 32
 _MAX_TEXTS = 1024  # cached embeddings of words
 
@@ -181,8 +86,10 @@ class Explorer:
         """Backbones and limits for the page's controls, as values that JSON can represent."""
         towers = []
         for name, tower in self.towers.items():
-            entry = dict(name=name, layers=tower.num_layers, patch=tower.patch_size, size=tower.image_size)
-            towers.append(entry | (dict(patches=PATCHES) if name in self.clips else dict(no_words=_no_words(name))))
+            words = dict(patches=list(CORE_MODES)) if name in self.clips else dict(no_words=_no_words(name))
+            towers.append(
+                dict(name=name, layers=tower.num_layers, patch=tower.patch_size, size=tower.image_size) | words
+            )
         return dict(towers=towers, min_size=MIN_SIZE, max_size=self.max_size)
 
     def add_image(self, data: bytes) -> str:
@@ -280,11 +187,14 @@ class Explorer:
                 background.
             ConfigError: for no word, an empty one, or one given twice.
         """
+        from pe_dense.language.open_vocabulary import parse_synonyms
+        from pe_dense.language.zero_shot import truncated_words
+
         self._check_place(tower, size)
         if tower not in self.clips:
             raise InvalidRequest(_no_words(tower))
-        if patches not in PATCHES:
-            raise InvalidRequest(f"patches {patches[:80]!r} is not one of {', '.join(PATCHES)}")
+        if patches not in CORE_MODES:
+            raise InvalidRequest(f"patches {patches[:80]!r} is not one of {', '.join(CORE_MODES)}")
         if not 0 <= background <= 1:
             raise InvalidRequest(f"background {background:g} is out of range: it must be 0 to 1")
         if patches != "proxy":
@@ -305,6 +215,8 @@ class Explorer:
 
     def _segmenter(self, tower: str, patches: str, proxy: str | None) -> OpenVocabularySegmenter:
         """Build the model that embeds patches; its own words are not used."""
+        from pe_dense.language.open_vocabulary import OpenVocabularySegmenter
+
         key = (tower, patches, proxy)
         if key not in self._segmenters:
             by = self.towers[proxy] if proxy else None
@@ -323,6 +235,8 @@ class Explorer:
 
     def _embed_texts(self, tower: str, queries: Sequence[str]) -> Tensor:
         """Return the embeddings (Q, D) of words by the prompt "a photo of a ...", which are kept."""
+        from pe_dense.language.zero_shot import class_embeddings
+
         clip = self.clips[tower]
         if missing := [query for query in queries if (tower, query) not in self._texts]:
             with _cancelable(clip.transformer.resblocks):
