@@ -30,7 +30,8 @@ demo: $(READY)
 	$(BIN)/python tools/predict.py configs/shapes_maskrcnn_pe_tiny.py $(DEMO) data/shapes/val/00000[0-9].png --out $(DEMO)/pictures --overwrite
 
 test: $(READY) lint
-	$(BIN)/python -m pytest
+	# A process per core, four at most, with one thread each; a file's tests stay together, since they share fixtures.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -24,7 +24,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from helpers.shapes_probe import small_config
 from helpers.tiny_run import write_config
-from helpers.tool_runs import ROOT
+from helpers.warm_process import ROOT, WarmProcess, session_processes
 from mmengine.config import Config
 
 from pe_dense.engine.config import load_config
@@ -43,6 +43,12 @@ def main(arguments: list[str] | None = None) -> bool:
     parser.add_argument("--workers", type=int, default=2, help="data workers of the killed run; the other one has 2")
     parser.add_argument("--signal", choices=["KILL", "TERM", "INT"], default="KILL")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument(
+        "--warm",
+        action="store_true",
+        help="fork runs of one process from one that has imported everything, except for the last, whose hash seed is "
+        "then another one",
+    )
     parser.add_argument("--folder", type=Path, help="for data and runs; a temporary one by default")
     args = parser.parse_args(arguments)
     with contextlib.ExitStack() as stack:
@@ -60,12 +66,12 @@ def check(task: str, folder: Path, args) -> bool:
     config = make_config(task, folder, args.iterations)
     whole, pieces = folder / f"{task}_whole", folder / f"{task}_pieces"
     start = time.monotonic()
-    run = Run(config, whole, args.processes)
+    run = Run(config, whole, args.processes, warm=args.warm)
     assert run.process.wait() == 0, run.output()
     moments = kill_moments(args.kills, args.iterations, random.Random(args.seed))
     done = []
     for name, condition, delay in moments:
-        run = Run(config, pieces, args.processes, f"train_dataloader.num_workers={args.workers}")
+        run = Run(config, pieces, args.processes, f"train_dataloader.num_workers={args.workers}", warm=args.warm)
         reached = run.wait_for(condition)
         time.sleep(delay)
         status = run.end(getattr(signal, f"SIG{args.signal}"))
@@ -89,23 +95,28 @@ def check(task: str, folder: Path, args) -> bool:
 class Run:
     """Training run in its own process group; resumed if the folder has a checkpoint."""
 
-    def __init__(self, config: Path, work_dir: Path, processes: int, *options: str):
+    def __init__(self, config: Path, work_dir: Path, processes: int, *options: str, warm: bool = False):
         self.work_dir = work_dir
         self.before = max(losses(work_dir), default=0)
         self.log = work_dir.with_suffix(".txt")
         command = [sys.executable]
         if processes > 1:
             command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-        command += ["tools/train.py", str(config), "--work-dir", str(work_dir)]
+        train = ["tools/train.py", str(config), "--work-dir", str(work_dir)]
         if processes > 1:
-            command += ["--launcher", "pytorch"]
+            train += ["--launcher", "pytorch"]
         if any(work_dir.glob("iter_*.pth")):
-            command.append("--resume")
+            train.append("--resume")
         if options:
-            command += ["--cfg-options", *options]
+            train += ["--cfg-options", *options]
         with self.log.open("a") as file:
             self.start = file.tell()
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, start_new_session=True)
+            if warm and processes == 1:
+                self.process = WarmProcess(*train, output=self.log)
+                return
+            self.process = subprocess.Popen(
+                [*command, *train], cwd=ROOT, stdout=file, stderr=file, start_new_session=True
+            )
 
     def output(self) -> str:
         return self.log.read_text()[self.start :]
@@ -148,10 +159,12 @@ class Run:
         end = time.monotonic() + (seconds if self.process.poll() is not None else 0)
         while True:
             left = []
+            session = session_processes(self.process.pid)
             for entry in Path("/proc").iterdir():
-                with contextlib.suppress(OSError):
-                    if entry.name.isdigit() and str(self.work_dir).encode() in (entry / "cmdline").read_bytes():
-                        left.append((int(entry.name), (entry / "stat").read_text().split()[2]))
+                with contextlib.suppress(OSError, ValueError):
+                    pid = int(entry.name)
+                    if pid in session or str(self.work_dir).encode() in (entry / "cmdline").read_bytes():
+                        left.append((pid, (entry / "stat").read_text().split()[2]))
             if not left or time.monotonic() > end:
                 return left
             time.sleep(0.1)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from pe_dense.apps.visualize import draw, parse_layers
 from pe_dense.language import save_clip
+from pe_dense.language.dense import CORE_MODES
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.video import read_video, write_video
 from pe_dense.visualization import feature_rgb, fit_basis
@@ -155,7 +156,8 @@ def test_words_depend_on_patches_and_background(folder, tmp_path):
 
     pooled = drawn("pooled")
     assert np.array_equal(pooled, drawn("again", patches="pooled"))
-    assert not np.array_equal(pooled, drawn("naive", patches="naive"))
+    modes = [pooled, *(drawn(mode, patches=mode) for mode in CORE_MODES if mode not in ("pooled", "proxy"))]
+    assert len({picture.tobytes() for picture in modes}) == len(CORE_MODES) - 1
     labels = drawn("background", background=1.0)[:, 3 * 332 + 12 : -12]
     assert np.ptp(labels, axis=-1).max() == 0  # nothing is certain: no pixel has a color
 
@@ -239,6 +241,11 @@ def test_nothing_is_overwritten_unasked(folder, tmp_path):
         (["a.png"], dict(mode="words", words="dog, cat , Dog"), "class names are given twice: dog"),
         (["a.png"], dict(mode="words", words="dog,\u200b"), r"word '\\u200b' has no visible character"),
         (["a.png"], dict(mode="words", words="a", patches="pool"), "--patches pool is not one of pooled, proxy, self"),
+        (
+            ["a.png"],
+            dict(mode="words", words="a", patches="tokens"),
+            "--patches tokens is not one of .*clearclip",
+        ),
         (["a.png"], dict(mode="words", words="a", layers="0"), "--mode words uses the last layer, but --layers 0"),
         (["a.png"], dict(mode="words", words="a", point="1,1"), "--point is not supported by --mode words"),
         (["a.png"], dict(mode="words", words="a"), "run.pth contains no image tower 'visual.*'; models with both"),

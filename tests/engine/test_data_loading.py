@@ -5,14 +5,13 @@ import random
 import re
 import resource
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
 from helpers.linear_run import make_runner
+from helpers.warm_process import WarmProcess
 from mmengine.dataset import DefaultSampler
 from mmengine.registry import DATASETS
 from torch.utils.data import BatchSampler, Dataset
@@ -256,8 +255,9 @@ def test_workers_end_with_their_parent_and_ignore_its_signals():
     assert not worker.is_alive()
 
 
-def test_no_worker_outlives_a_killed_main_process():
-    code = (
+def test_no_worker_outlives_a_killed_main_process(tmp_path):
+    script, output = tmp_path / "main.py", tmp_path / "output"
+    script.write_text(
         "import pe_dense, torch, time\n"
         "from torch.utils.data import DataLoader as Plain, TensorDataset\n"
         "from pe_dense.engine.data_loading import DataLoader\n"
@@ -265,9 +265,12 @@ def test_no_worker_outlives_a_killed_main_process():
         "iterator = iter(loader); next(iterator)\n"
         "print(loader._running._workers[0].pid, flush=True); time.sleep(60)"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    worker = int(process.stdout.readline())
-    process.kill()
+    process = WarmProcess(script, output=output)
+    while not (output.exists() and output.read_text().endswith("\n")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    worker = int(output.read_text())
+    process.send_signal(signal.SIGKILL)
     process.wait()
     end = time.monotonic() + 3  # PyTorch's own check comes after five seconds, if at all
     while alive(worker) and time.monotonic() < end:

@@ -1,5 +1,6 @@
 """Two processes without a GPU: DDP, FSDP, and checkpoints that both can load."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers import distributed_runs
 from helpers.tiny_run import logged, write_config
-from helpers.tool_runs import ROOT
+from helpers.warm_process import ROOT
 
 from pe_dense.detection import load_detector
 from pe_dense.utils import read_checkpoint
@@ -25,9 +27,11 @@ OPTIONS = {
 }
 
 
-def train(config, *options):
+def train(*runs):
+    """Train several times with two processes; return what they print."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command = [*torchrun, "tools/train.py", str(config), "--launcher", "pytorch", *map(str, options)]
+    arguments = [[*map(str, options), "--launcher", "pytorch"] for options in runs]
+    command = [*torchrun, distributed_runs.__file__, json.dumps(arguments)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         output, _ = process.communicate(timeout=300)
@@ -46,10 +50,12 @@ def runs(tmp_path_factory):
     longer = write_config(folder, name="longer", max_iters=6, **OPTIONS)
     validated = write_config(folder, name="validated", max_iters=3, validate=True, **OPTIONS)
     whole, sharded = folder / "whole", folder / "sharded"
-    train(longer, "--work-dir", whole)
-    first = train(validated, "--work-dir", sharded, "--fsdp")
-    second = train(longer, "--work-dir", sharded, "--fsdp", "--resume")
-    return SimpleNamespace(config=longer, whole=whole, sharded=sharded, output=first + second)
+    output = train(
+        [longer, "--work-dir", whole],
+        [validated, "--work-dir", sharded, "--fsdp"],
+        [longer, "--work-dir", sharded, "--fsdp", "--resume"],
+    )
+    return SimpleNamespace(config=longer, whole=whole, sharded=sharded, output=output)
 
 
 def test_parameters_are_shared_out(runs):

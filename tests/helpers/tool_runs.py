@@ -4,18 +4,32 @@ import io
 import runpy
 import subprocess
 import sys
+import tempfile
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest import mock
 
-ROOT = Path(__file__).parents[2]
+from helpers.warm_process import ROOT, WarmProcess
+
 CONFIG = ROOT / "configs" / "shapes_maskrcnn_pe_tiny.py"
 
 
-def run_tool(name, *arguments, **options):
-    """Run a tool in a separate process, in the project's folder."""
+def run_tool(name, *arguments, fresh=False, timeout=300):
+    """Run a tool in a separate process, in the project's folder.
+
+    Args:
+        name: of the tool.
+        arguments: its arguments.
+        fresh: start Python anew, as a user does, instead of forking a process that has imported everything.
+        timeout: in seconds.
+    """
     command = [sys.executable, f"tools/{name}.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **options)
+    if fresh:
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, "output"), Path(folder, "errors")]
+        code = WarmProcess(command[1], *arguments, output=files[0], errors=files[1]).wait(timeout)
+        return subprocess.CompletedProcess(command, code, *(file.read_text() for file in files))
 
 
 def call_tool(name, *arguments):

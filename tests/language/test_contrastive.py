@@ -1,9 +1,6 @@
 """Contrastive training: losses, gathering over processes, runs, and what `load_clip` makes of their checkpoints."""
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +10,7 @@ from helpers import contrastive_processes
 from helpers.contrastive_processes import batch, build, loss_and_gradients
 from helpers.tiny_clip import TEXT, VISION, tiny_clip
 from helpers.tiny_run import logged
+from helpers.warm_process import run_ranks
 
 from pe_dense.engine.build_runner import training_runner
 from pe_dense.engine.config import load_config
@@ -59,12 +57,7 @@ def test_sigmoid_loss_is_siglips():
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    script = contrastive_processes.__file__
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, folder]
-    paths = [Path(script).parents[1], os.environ.get("PYTHONPATH", "")]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=folder, env=env)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(contrastive_processes.__file__, folder, output=folder / "output.txt")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

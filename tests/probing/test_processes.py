@@ -1,24 +1,16 @@
 """Probes trained and evaluated in two processes."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from helpers import probe_processes
+from helpers.warm_process import run_ranks
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
-    script = probe_processes.__file__
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script, folder]
-    paths = [Path(script).parents[1], os.environ.get("PYTHONPATH", "")]  # the helpers', as pytest sets it
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, cwd=folder, env=env)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks(probe_processes.__file__, folder, output=folder / "output.txt")
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 

@@ -24,6 +24,6 @@ def trained(tmp_path_factory):
         "train_cfg.val_interval=4",
         "default_hooks.checkpoint.interval=2",
     ]
-    done = run_tool("train", CONFIG, "--work-dir", folder / "run", "--cfg-options", *options)
+    done = run_tool("train", CONFIG, "--work-dir", folder / "run", "--cfg-options", *options, fresh=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return SimpleNamespace(folder=folder, work_dir=folder / "run", options=options, output=done.stdout + done.stderr)

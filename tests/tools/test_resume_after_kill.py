@@ -15,7 +15,7 @@ def test_resuming_repeats_the_uninterrupted_run(tmp_path, capsys, task, signal, 
     spec = importlib.util.spec_from_file_location("kill_and_resume", ROOT / "tests" / "kill_and_resume.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    short = ["--kills", "1", "--iterations", "12", "--folder", str(tmp_path)]
+    short = ["--kills", "1", "--iterations", "12", "--warm", "--folder", str(tmp_path)]
     differs = script.main(["--tasks", task, "--signal", signal, "--workers", workers, *short])
     said = capsys.readouterr().out
     assert not differs, said

@@ -12,7 +12,7 @@ TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
 
 @pytest.mark.parametrize("name", TOOLS)
 def test_help(name):
-    done = run_tool(name, "--help")
+    done = run_tool(name, "--help", fresh=True)
     assert done.returncode == 0
     assert "usage" in done.stdout
 

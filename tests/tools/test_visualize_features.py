@@ -10,6 +10,12 @@ from mmengine.config import Config
 from PIL import Image
 
 from pe_dense.cli import main
+from pe_dense.language.dense import CORE_MODES
+
+
+def test_help_lists_all_modes_of_patches():
+    helped = " ".join(run_tool("visualize_features", "--help", fresh=True).stdout.split())
+    assert all(mode in helped for mode in CORE_MODES)
 
 
 def test_drawing_a_runs_features(tmp_path, capsys, monkeypatch):

@@ -2,15 +2,12 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from helpers.tool_runs import ROOT
 from helpers.video_folder import write_videos
+from helpers.warm_process import ROOT, run_ranks
 
 from pe_dense.datasets.davis import read_mask
 from pe_dense.engine import build_runner
@@ -83,12 +80,9 @@ def test_nothing_depends_on_the_batch(folder, single):
 
 
 def test_nothing_depends_on_the_number_of_processes(folder, single):
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    command += ["tools/test.py", str(CONFIG), "--launcher", "pytorch", "--work-dir", str(folder / "two")]
-    command += ["--cfg-options", *(f"{name}={value}" for name, value in options(folder).items())]
-    environment = os.environ | dict(OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr[-2000:]
+    command = ["tools/test.py", CONFIG, "--launcher", "pytorch", "--work-dir", folder / "two", "--cfg-options"]
+    given = [f"{name}={value}" for name, value in options(folder).items()]
+    run_ranks(*command, *given, output=folder / "two.txt", environment=dict(CUDA_VISIBLE_DEVICES=""))
     results = next((folder / "two").glob("2*"))
     assert (results / "objects.csv").read_bytes() == (single[1] / "objects.csv").read_bytes()
     found, expected = masks(results), masks(single[1])
