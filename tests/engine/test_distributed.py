@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import distributed_runs
 from helpers.tiny_run import logged, write_config
-from helpers.warm_process import ROOT
+from helpers.warm_process import ROOT, free_port
 
 from pe_dense.detection import load_detector
 from pe_dense.utils import read_checkpoint
@@ -30,7 +30,7 @@ OPTIONS = {
 def train(*runs):
     """Train several times with two processes; return what they print."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    arguments = [[*map(str, options), "--launcher", "pytorch"] for options in runs]
+    arguments = [(free_port(), [*map(str, options), "--launcher", "pytorch"]) for options in runs]
     command = [*torchrun, distributed_runs.__file__, json.dumps(arguments)]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:

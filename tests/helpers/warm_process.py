@@ -72,12 +72,15 @@ class WarmProcess:
                 os.kill(self.pid, number)
 
 
-def start_ranks(script, *arguments, processes: int = 2, output, environment=None) -> list[WarmProcess]:
-    """Start the processes of a distributed program with the variables that torchrun sets."""
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = dict(WORLD_SIZE=processes, LOCAL_WORLD_SIZE=processes, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+        return free.getsockname()[1]
+
+
+def start_ranks(script, *arguments, processes: int = 2, output, environment=None) -> list[WarmProcess]:
+    """Start the processes of a distributed program with the variables that torchrun sets."""
+    shared = dict(WORLD_SIZE=processes, LOCAL_WORLD_SIZE=processes, MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port())
     return [
         WarmProcess(
             script, *arguments, output=output, environment=shared | dict(RANK=i, LOCAL_RANK=i) | (environment or {})
