@@ -132,8 +132,9 @@ def _run(command: list[str], files: list[str], variables: dict[str, str], ignore
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(ROOT)
-    # As in a fresh process: global generators have seeds of their own. More threads than one would wait forever for
-    # those of the server, which a fork does not copy.
+    # As in a fresh process: data workers start in the usual way, and global generators have seeds of their own. More
+    # threads than one would wait forever for those of the server, which a fork does not copy.
+    multiprocessing.set_start_method(None, force=True)
     random.seed()
     np.random.seed()
     torch.set_num_threads(1)
