@@ -24,7 +24,7 @@ _IMPORTED = (
     "pe_dense", "torch.distributed.tensor", "mmdet.models", "mmdet.evaluation", "mmdet.visualization", "mmseg.models",
     "mmseg.datasets", "pe_dense.apis", "pe_dense.backbones", "pe_dense.datasets.synthetic", "pe_dense.detection.deta",
     "pe_dense.detection.metrics", "pe_dense.distillation", "pe_dense.engine.build_runner", "pe_dense.engine.hooks",
-    "pe_dense.engine.optimizers", "pe_dense.engine.runner", "pe_dense.language", "pe_dense.probing",
+    "pe_dense.engine.optimizers", "pe_dense.engine.runner", "pe_dense.language.registered", "pe_dense.probing",
     "pe_dense.segmentation", "pe_dense.depth", "pe_dense.tracking", "pe_dense.visualization.figures",
     "pe_dense.visualization.hook", "pe_dense.apps.explorer.cli",
 )  # fmt: skip
