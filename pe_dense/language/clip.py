@@ -335,20 +335,15 @@ def _recorded_text(text, source: str) -> TextConfig:
 
 
 def _check_plain(*towers) -> None:
-    """Raise a user error unless all values are short words or numbers of a limited size."""
-    plain = all(
-        isinstance(tower, dict)
-        and all(
-            value is None
-            or isinstance(value, str)
-            and len(value) < 20
-            or isinstance(value, int | float)
-            and 0 <= value <= _MAX_SIZE
-            for value in tower.values()
-        )
-        for tower in towers
-    )
-    if not plain:
+    """Raise a user error unless all values are short words, or numbers of a limited size or a few of them."""
+
+    def is_plain(value) -> bool:
+        if isinstance(value, list | tuple):
+            return len(value) < 100 and all(isinstance(number, int) and is_plain(number) for number in value)
+        is_word = isinstance(value, str) and len(value) < 20
+        return value is None or is_word or isinstance(value, int | float) and 0 <= value <= _MAX_SIZE
+
+    if not all(isinstance(tower, dict) and all(map(is_plain, tower.values())) for tower in towers):
         raise InputError("its values are not plain numbers")
 
 

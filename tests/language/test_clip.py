@@ -185,7 +185,16 @@ def test_text_tower_of_another_size(tmp_path, model):
         load_clip(path)
 
 
-@pytest.mark.parametrize("recorded", [3, dict(vision=VISION), dict(vision=dict(VISION, width=1 << 40), text=TEXT)])
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        3,
+        dict(vision=VISION),
+        dict(vision=dict(VISION, width=1 << 40), text=TEXT),
+        dict(vision=dict(VISION, global_blocks=["0"]), text=TEXT),
+        dict(vision=dict(VISION, global_blocks=[0] * 1000), text=TEXT),
+    ],
+)
 def test_recorded_config_is_checked(tmp_path, model, recorded):
     torch.save(dict(state_dict=model.state_dict(), meta=dict(clip=recorded)), tmp_path / "clip.pt")
     with pytest.raises(CheckpointError, match="meta.clip does not describe two towers"):
