@@ -1,15 +1,14 @@
 """Crops of generated scenes with captions, and a zero-shot test on generated images of one shape each."""
 
-image_size = 64  # of the crops, from scenes of 128 px
+form_captions = dict(size=0.0, color=0.0, place=0.0, relation=0.0)
 data_root = "data/shapes_words"  # for easy scenes: data/shapes has the hard ones
 forms_root = "data/shapes_forms"
 
-image_pipeline = [
-    dict(type="pe_dense.Resize", size=(image_size, image_size)),
-    dict(type="pe_dense.PILToTensor"),
-]
+images, small_images = (
+    [dict(type="pe_dense.Resize", size=(side, side)), dict(type="pe_dense.PILToTensor")] for side in (128, 64)
+)
 train_dataloader = dict(
-    batch_size=128,
+    batch_size=64,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
@@ -19,12 +18,13 @@ train_dataloader = dict(
         data_root=data_root,
         split="train",
         generator=dict(num_train=6000, num_val=400, difficulty="easy"),
-        crop_area=0.08,
-        focus=0.8,
+        crop_area=0.25,
+        focus=0.9,
         context=5.0,
         flip=0.5,
-        told=dict(size=0.1, color=0.15, place=0.1, relation=0.05),
-        pipeline=image_pipeline,
+        rotate=True,
+        told=dict(size=0.2, color=0.4, place=0.2, relation=0.1),
+        pipeline=images,
     ),
 )
 val_dataloader = dict(
@@ -36,7 +36,7 @@ val_dataloader = dict(
         type="pe_dense.ShapesFormDataset",
         data_root=forms_root,
         generator=dict(num_images=400),
-        pipeline=image_pipeline,
+        pipeline=images,
     ),
 )
 test_dataloader = val_dataloader

@@ -1,13 +1,16 @@
 """Captions of generated scenes, and data sets of images with captions: folders, tables and shards."""
 
 import io
+import itertools
 import json
 import logging
 import random
+import re
 import tarfile
 
 import numpy as np
 import pytest
+import torch
 from helpers.tiny_towers import photo_file
 from mmengine.logging import MMLogger
 from PIL import Image
@@ -195,6 +198,30 @@ def test_crop_captions(small_shapes):
         ShapesCaptionDataset(PIPELINE, str(root), "val", spec, crop_area=0.0)
     with pytest.raises(ValueError, match="split 'test'"):
         ShapesCaptionDataset(PIPELINE, str(root), "test", spec)
+
+
+def test_rotated_crops_and_their_captions(tmp_path):
+    spec = dict(num_train=1, num_val=16, image_size=64, difficulty="easy")
+    options = dict(focus=0.0, crop_area=1.0, flip=0.0, told=dict(size=0.0, color=0.0, place=1.0, relation=0.0))
+    upright = ShapesCaptionDataset(PIPELINE, str(tmp_path / "data"), "val", spec, **options)
+    rotated = ShapesCaptionDataset(PIPELINE, str(tmp_path / "data"), "val", spec, rotate=True, **options)
+    single = [index for index, shapes in enumerate(upright.shapes) if len(shapes) == 1]
+    counterclockwise = dict(top="left", left="bottom", bottom="right", right="top", center="center")
+
+    def draw(dataset, index, seed):
+        seed_all(seed)
+        item = dataset[index]
+        return item["image"], {word for word in re.findall(r"\w+", item["caption"]) if word in counterclockwise}
+
+    seen = set()
+    for index, seed in itertools.product(single, range(8)):
+        (image, place), (other, place_then) = draw(upright, index, seed), draw(rotated, index, seed)
+        turns = next(k for k in range(4) if torch.equal(image.rot90(k, (1, 2)), other))
+        for _ in range(turns):
+            place = {counterclockwise[word] for word in place}
+        assert place == place_then and place
+        seen.add(turns)
+    assert seen == {0, 1, 2, 3}
 
 
 def test_folder_with_text_files(photos, warnings):

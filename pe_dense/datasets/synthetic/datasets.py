@@ -216,6 +216,7 @@ class ShapesCaptionDataset(Dataset):
         focus: share of the crops that are placed around a random shape.
         context: longest side of such a crop, in sides of the shape.
         flip: probability of mirroring.
+        rotate: whether crops are turned by a random multiple of 90 degrees.
         told: probabilities of what captions tell besides forms, see
             :func:`~pe_dense.datasets.synthetic.scene.draw_caption`.
 
@@ -237,6 +238,7 @@ class ShapesCaptionDataset(Dataset):
         focus: float = 0.5,
         context: float = 3.0,
         flip: float = 0.5,
+        rotate: bool = False,
         told: Mapping[str, float] = TOLD,
     ):
         if set(told) != set(TOLD):
@@ -250,7 +252,7 @@ class ShapesCaptionDataset(Dataset):
             raise InputError(f"split {split!r} is not 'train' or 'val'")
         self.root = write_shapes(data_root, **(generator or {}))
         self.split, self.crop_area, self.focus, self.flip = split, crop_area, focus, flip
-        self.context = context
+        self.context, self.rotate = context, rotate
         self.told = told
         self.pipeline = Compose(pipeline)
         content = json.loads((self.root / f"annotations/instances_{split}.json").read_text())
@@ -278,6 +280,9 @@ class ShapesCaptionDataset(Dataset):
         image, masks = image[rows, columns], masks[:, rows, columns]
         if random.random() < self.flip:
             image, masks = image[:, ::-1], masks[:, :, ::-1]
+        if self.rotate:
+            turns = random.randrange(4)
+            image, masks = np.rot90(image, turns), np.rot90(masks, turns, axes=(1, 2))
         named = name_shapes(image, masks, [label - 1 for label in labels], pixels)
         caption = draw_caption(np.random.default_rng(random.getrandbits(64)), named, self.told)
         item = self.pipeline(dict(image=Image.fromarray(np.ascontiguousarray(image))))
