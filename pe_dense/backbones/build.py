@@ -29,18 +29,19 @@ from pe_dense.backbones.timm import TIMM_HUB, TimmTower
 from pe_dense.registry import MODELS
 from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.package_weights import published_weights
 from pe_dense.utils.rng import fork_rng_at_initial_seed
 from pe_dense.utils.state_dict import unwrap_state
 
 
-def export_tower(source: str | Path, path: str | Path, *, fold: bool = False, overwrite: bool = False) -> list[str]:
+def export_tower(source: str | Path, path: str | Path, *, fold: bool = False, **options) -> list[str]:
     """Export the tower of a training run in the published format.
 
     Args:
         source: checkpoint or work dir (its last checkpoint) of a model that contains one tower.
         path: see :func:`~pe_dense.backbones.save_state`.
         fold: see :func:`fold_layer_scale`.
-        overwrite: replace an existing file.
+        options: ``overwrite``, ``dtype`` and ``metadata``, see :func:`~pe_dense.backbones.save_state`.
 
     Returns:
         names of the published towers with the same parameter names and shapes.
@@ -53,7 +54,7 @@ def export_tower(source: str | Path, path: str | Path, *, fold: bool = False, ov
     state = check_tower_state(extract_backbone_state(read_checkpoint(source), source), source)
     if fold:
         state = fold_layer_scale(state)
-    save_state(state, path, overwrite=overwrite)
+    save_state(state, path, **options)
     return fitting_names(state)
 
 
@@ -203,7 +204,7 @@ def dense_backbone(name: str, patch_size: int, *, windows: bool, num_maps: int =
         if tower.patch_size != patch_size:
             options["model_args"] = dict(patch_size=patch_size)
     else:
-        layers, checkpoint = get_pe_config(name).layers, f"hf://facebook/{name}"
+        layers, checkpoint = get_pe_config(name).layers, published_weights(name)
         options = dict(type="pe_dense.PETower", arch=name, patch_size=patch_size)
         options |= detector_windows(layers) if windows else dict(with_head=False)
     if num_maps > 1:
@@ -301,7 +302,7 @@ def _build_frozen(backbone: dict, options: dict, checkpoint: dict, source: str |
         raise CheckpointError(f"{source} has no {prefix}* in its state_dict, though its config has a frozen tower")
     arch, start = options["arch"], backbone.get("init_cfg")
     weights = start.get("checkpoint") if isinstance(start, dict) else None
-    published = f"hf://facebook/{arch}"
+    published = published_weights(arch)
     if weights != published:
         raise CheckpointError(
             f"{source} is a probe on a frozen tower, whose weights are in another file ({str(weights)[:200]}). Files "
@@ -361,7 +362,7 @@ def load_tower(arch: str | dict, weights: str | Path | None = None, *, device="c
 
     Args:
         arch: see :class:`~pe_dense.backbones.PETower`.
-        weights: path or ``hf://`` name; the published file, ``hf://facebook/<arch>``, by default.
+        weights: path or ``hf://`` name; the published file by default, ``hf://facebook/<arch>`` or that in the package.
         device: device of the tower.
         dtype: data type of its parameters.
         options: further arguments of :class:`~pe_dense.backbones.PETower`.
@@ -378,7 +379,7 @@ def load_tower(arch: str | dict, weights: str | Path | None = None, *, device="c
     if weights is None:
         if not isinstance(arch, str):
             raise InputError("A tower given by fields has no published weights: pass weights=<path or hf:// name>")
-        weights = f"hf://facebook/{arch}"
+        weights = published_weights(arch)
     load_weights(tower, weights)
     return tower.to(device=device, dtype=dtype).eval()
 

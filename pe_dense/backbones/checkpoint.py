@@ -60,7 +60,11 @@ def load_weights(tower, source: str | Path, *, add_layer_scale: bool = False) ->
     state = adapt_backbone_state(
         tower, extract_backbone_state(read_checkpoint(source), source), source, add_layer_scale=add_layer_scale
     )
-    tower.load_state_dict(state, assign=any(p.is_meta for p in tower.parameters()))
+    own = tower.state_dict()
+    if any(value.is_meta for value in own.values()):  # assigned, so that a file in half precision has to be converted
+        tower.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, assign=True)
+    else:
+        tower.load_state_dict(state)
 
 
 def extract_backbone_state(checkpoint, source: str | Path = "checkpoint") -> dict[str, Tensor]:
@@ -204,7 +208,13 @@ def check_tower_state(state: Mapping[str, Tensor], source: str | Path) -> dict[s
 
 
 def save_state(
-    state: Mapping[str, Tensor], path: str | Path, *, overwrite: bool = False, meta: Mapping | None = None
+    state: Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    meta: Mapping | None = None,
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """Save a state dict atomically.
 
@@ -217,21 +227,25 @@ def save_state(
         overwrite: replace an existing file.
         meta: plain values to store under ``meta`` in ``.pt`` and ``.pth`` files, with the state dict under
             ``state_dict``.
+        dtype: data type of the tensors in the file; their own by default.
+        metadata: texts by name for the header of a ``.safetensors`` file.
 
     Returns:
         the path of the file.
 
     Raises:
         FileExistsError: if the file exists and ``overwrite`` is not set.
-        ValueError: for another suffix.
+        ValueError: for another suffix, or ``metadata`` with ``.pt`` and ``.pth``.
         WriteError: if the file cannot be written, for example because the disk is full or the folder is read-only.
     """
     path = Path(path)
     if path.suffix not in (".pt", ".pth", ".safetensors"):
         raise InputError(f"{path}: weights are written as .pt, .pth or .safetensors")
-    state = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    if metadata and path.suffix != ".safetensors":
+        raise InputError(f"{path}: only .safetensors files have metadata in their header")
+    state = {key: value.detach().to("cpu", dtype).contiguous() for key, value in state.items()}
     if path.suffix == ".safetensors":
-        write_safetensors(path, state, overwrite=overwrite)
+        write_safetensors(path, state, overwrite=overwrite, metadata=metadata)
     else:
         write_checkpoint(path, state if meta is None else dict(state_dict=state, meta=meta), overwrite=overwrite)
     return path

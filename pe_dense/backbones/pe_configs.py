@@ -99,12 +99,13 @@ _SIZES = {
     "S16": dict(patch_size=16, width=384, layers=12, heads=6, mlp_ratio=4.0, use_cls_token=True),
     "B16": dict(patch_size=16, width=768, layers=12, heads=12, mlp_ratio=4.0, use_cls_token=True),
     "L14": dict(patch_size=14, width=1024, layers=24, heads=16, mlp_ratio=4.0, use_cls_token=True),
+    "Mini": dict(patch_size=8, width=128, layers=6, heads=4, mlp_ratio=4.0, use_cls_token=True),
     "G14": dict(patch_size=14, width=1536, layers=50, heads=16, mlp_ratio=8960 / 1536, use_cls_token=False),
 }
 
 
-def _core(size: str, image_size: int, output_dim: int) -> PEConfig:
-    return PEConfig(**_SIZES[size], image_size=image_size, output_dim=output_dim)
+def _core(size: str, image_size: int, output_dim: int, **changes) -> PEConfig:
+    return PEConfig(**{**_SIZES[size], **changes}, image_size=image_size, output_dim=output_dim)
 
 
 def _headless(size: str, image_size: int, **changes) -> PEConfig:
@@ -141,6 +142,9 @@ PE_CONFIGS: dict[str, PEConfig] = {
         pos_embed="tile",
         rope_reference_grid=24,
     ),
+    # Trained on generated scenes; the weights come with the package (docs/miniature.md).
+    "PE-Mini-Core": _core("Mini", 128, 128, attn_pooler_heads=4),
+    "PE-Mini-Spatial": _headless("Mini", 128),
 }
 
 
@@ -174,6 +178,13 @@ def get_pe_config(arch: str | dict | PEConfig) -> PEConfig:
     if missing := [name for name in required if name not in given]:
         raise InputError(f"A tower given by fields lacks {', '.join(missing)}; got {', '.join(sorted(given))}")
     return PEConfig(**given)
+
+
+def spatial_name(core: str) -> str | None:
+    """Return the name of the Spatial tower that was aligned from a Core tower; None for other names."""
+    family, _, size = core.partition("-Core")
+    prefix = f"{family}-Spatial{size.rpartition('-')[0]}"
+    return next((name for name in PE_CONFIGS if core in PE_CONFIGS and size != core and name.startswith(prefix)), None)
 
 
 def detector_rates(layers: int) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pe_dense.language.clip import CLIP, load_clip, save_clip
+    from pe_dense.language.clip import CLIP, export_clip, load_clip, save_clip
     from pe_dense.language.contrastive import ContrastiveCLIP
     from pe_dense.language.inferencer import OpenVocabularyPredictor, WordsCheckHook
     from pe_dense.language.lit import LiT, load_lit
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pe_dense.language.text_tower import TEXT_CONFIGS, TextConfig, TextTower
 
 _MODULES = {
-    "clip": ("CLIP", "load_clip", "save_clip"),
+    "clip": ("CLIP", "export_clip", "load_clip", "save_clip"),
     "contrastive": ("ContrastiveCLIP",),
     "inferencer": ("OpenVocabularyPredictor", "WordsCheckHook"),
     "lit": ("LiT", "load_lit"),
@@ -36,6 +36,7 @@ __all__ = [
     "TextConfig",
     "TextTower",
     "WordsCheckHook",
+    "export_clip",
     "get_image_transform",
     "get_text_tokenizer",
     "load_clip",

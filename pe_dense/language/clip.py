@@ -19,6 +19,7 @@ from pe_dense.language.open_clip import LANDMARK, from_open_clip, to_open_clip
 from pe_dense.language.text_tower import TEXT_CONFIGS, TextConfig, TextTower, check_has_text_tower, get_text_config
 from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.package_weights import published_weights
 from pe_dense.utils.state_dict import checkpoint_meta, unwrap_state
 
 LAYOUTS = ("pe", "open_clip")
@@ -212,7 +213,7 @@ def load_clip(
     source = str(source)
     if source in PE_CONFIGS or source.startswith("PE-") and not Path(source).exists():
         check_has_text_tower(source)
-        vision, source = vision or source, f"hf://facebook/{source}"
+        vision, source = vision or source, published_weights(source)
     source = clip_file(source)
     checkpoint = read_checkpoint(source)
     state = clip_state(checkpoint, source)
@@ -345,6 +346,28 @@ def _check_plain(*towers) -> None:
 
     if not all(isinstance(tower, dict) and all(map(is_plain, tower.values())) for tower in towers):
         raise InputError("its values are not plain numbers")
+
+
+def export_clip(source: str | Path, path: str | Path, **options) -> list[str]:
+    """Write both towers of a training run in the published layout.
+
+    Args:
+        source: checkpoint or work dir (its last checkpoint) of a run of ``pe_dense.ContrastiveCLIP``.
+        path, options: see :func:`~pe_dense.backbones.save_state`.
+
+    Returns:
+        names of the published models with these shapes.
+
+    Raises:
+        CheckpointError, FileNotFoundError: as :func:`load_clip`.
+        FileExistsError, ValueError, WriteError: as :func:`~pe_dense.backbones.save_state`.
+    """
+    model = load_clip(source)
+    save_state(model.state_dict(), path, **options)
+    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    with torch.device("meta"):
+        near = [name for name in TEXT_CONFIGS if PE_CONFIGS[name].width == model.vision_config.width]
+        return [name for name in near if {k: v.shape for k, v in CLIP(name).state_dict().items()} == shapes]
 
 
 def save_clip(model: CLIP, path: str | Path, *, layout: str = "pe", overwrite: bool = False) -> Path:

@@ -20,6 +20,7 @@ from pe_dense.language.zero_shot import class_embeddings
 from pe_dense.registry import MODELS
 from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.package_weights import published_weights
 from pe_dense.utils.state_dict import unwrap_state
 
 _HEAD_DIM = 64
@@ -227,7 +228,7 @@ def load_lit(source: str | Path, weights: str | Path | None = None, *, device: s
     if weights is None:
         start = run["backbone"].get("init_cfg")
         weights = start.get("checkpoint") if isinstance(start, dict) else None
-        if weights != f"hf://facebook/{options['arch']}":
+        if weights != published_weights(options["arch"]):
             raise CheckpointError(
                 f"{source} was trained on a frozen tower whose weights are in another file ({str(weights)[:200]}). "
                 "Files named inside a checkpoint are not opened: pass that file as `weights`"

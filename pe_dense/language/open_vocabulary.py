@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pe_dense.backbones import Backbone
 from pe_dense.backbones.base import TIMM_PREFIX, backbone_config
+from pe_dense.backbones.pe_configs import spatial_name
 from pe_dense.backbones.text_space import embed_tokens, last_block_tokens
 from pe_dense.backbones.timm import TIMM_HUB
 from pe_dense.engine.runner import load_model_state
@@ -38,6 +39,7 @@ from pe_dense.probing.sliding_window import complete_windows, windows_of
 from pe_dense.registry import MODELS
 from pe_dense.utils import read_checkpoint
 from pe_dense.utils.errors import ConfigError, InputError
+from pe_dense.utils.package_weights import published_weights
 
 MODES = (*CORE_MODES, "tokens")
 WORDS_FOLDER = Path(__file__).parent / "words"
@@ -199,16 +201,14 @@ class OpenVocabularySegmenter(BaseSegmentor):
         if isinstance(proxy, Backbone):
             return proxy
         if proxy is None:
-            size = self.clip.name.split("-")[2] if self.clip.name.startswith("PE-Core-") else None
-            names = {"T16": "512", "S16": "512", "B16": "512", "L14": "448", "G14": "448"}
-            if size not in names:
+            proxy = spatial_name(self.clip.name)
+            if proxy is None:
                 raise InputError(
                     f"no default proxy for {self.clip.name}: set proxy to the name of a backbone, such as "
                     "PE-Spatial-B16-512, or to its config"
                 )
-            proxy = f"PE-Spatial-{size}-{names[size]}"
         if isinstance(proxy, str):
-            source = TIMM_HUB if proxy.startswith(TIMM_PREFIX) else f"hf://facebook/{proxy}"
+            source = TIMM_HUB if proxy.startswith(TIMM_PREFIX) else published_weights(proxy)
             proxy = backbone_config(proxy, init_cfg=dict(type="Pretrained", checkpoint=source))
         built = MODELS.build(proxy)
         built.init_weights()

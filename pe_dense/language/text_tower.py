@@ -56,6 +56,7 @@ class TextConfig:
 
 _SMALL = TextConfig(context_length=32, width=512, heads=8, layers=12, output_dim=512)
 _LARGE = TextConfig(context_length=32, width=1024, heads=16, layers=24, output_dim=1024)
+_MINI = TextConfig(context_length=48, width=64, heads=2, layers=2, output_dim=128)
 _GIANT = TextConfig(context_length=72, width=1280, heads=20, layers=24, output_dim=1280)
 
 TEXT_CONFIGS: dict[str, TextConfig] = {
@@ -64,6 +65,7 @@ TEXT_CONFIGS: dict[str, TextConfig] = {
     "PE-Core-B16-224": _LARGE,
     "PE-Core-L14-336": _LARGE,
     "PE-Core-G14-448": _GIANT,
+    "PE-Mini-Core": _MINI,
 }
 
 
@@ -98,7 +100,7 @@ def check_has_text_tower(name: str) -> None:
     if name in TEXT_CONFIGS:
         return
     models = f"models with a text tower: {', '.join(TEXT_CONFIGS)}"
-    if name.startswith(("PE-Lang", "PE-Spatial")):
+    if name.startswith(("PE-Lang", "PE-Spatial", "PE-Mini-Spatial")):
         raise InputError(f"{name} has no text tower; {models}")
     close = get_close_matches(name, TEXT_CONFIGS, n=1, cutoff=0.6)
     hint = f" did you mean {close[0]}?" if close else ""

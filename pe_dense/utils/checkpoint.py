@@ -27,6 +27,7 @@ from torch import Tensor
 
 from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.package_weights import PACKAGE_PREFIX, find_package_weights
 from pe_dense.utils.storage_check import short_record
 
 HUB_PREFIX = "hf://"
@@ -121,7 +122,8 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
 
     Args:
         source: path of a PyTorch or safetensors file, path of a run's folder (see :func:`last_checkpoint`), or
-            ``hf://<owner>/<repo>[@<revision>][/<file>]``.
+            ``hf://<owner>/<repo>[@<revision>][/<file>]``, or ``pe-mini://core`` and ``pe-mini://spatial``, which come
+            with the package.
         map_location: as in :func:`torch.load`. On the CPU, tensors of uncompressed files are mapped into memory, not
             copied.
 
@@ -135,9 +137,10 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
             a URL of another scheme.
     """
     source = str(source)
-    if "://" in source and not source.startswith(HUB_PREFIX):
+    path = find_package_weights(source)
+    if path is None and "://" in source and not source.startswith(HUB_PREFIX):
         raise CheckpointError(f"{source} is not fetched: only {HUB_PREFIX} names are. Download it and give its path")
-    path = Path(fetch_from_hub(source) if source.startswith(HUB_PREFIX) else source).expanduser()
+    path = path or Path(fetch_from_hub(source) if source.startswith(HUB_PREFIX) else source).expanduser()
     if path.is_dir():
         path = last_checkpoint(path)
         source = str(path)
@@ -300,7 +303,9 @@ def write_checkpoint(path: str | Path, content, *, overwrite: bool = True) -> No
         torch.save(content, file)
 
 
-def write_safetensors(path: str | Path, state: Mapping[str, Tensor], *, overwrite: bool = True) -> None:
+def write_safetensors(
+    path: str | Path, state: Mapping[str, Tensor], *, overwrite: bool = True, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a safetensors file atomically and tensor by tensor, so that it needs no memory beyond the largest tensor.
 
     (The library either creates the complete file in memory or opens the file itself, with permissions 0600.)
@@ -309,12 +314,13 @@ def write_safetensors(path: str | Path, state: Mapping[str, Tensor], *, overwrit
         path: path of the file.
         state: contiguous tensors by name, on the CPU.
         overwrite: replace an existing file.
+        metadata: texts by name for the file's header.
 
     Raises:
         FileExistsError, WriteError: as :func:`write_checkpoint`.
         ValueError: if the format does not support a data type.
     """
-    header, end = {}, 0
+    header, end = {"__metadata__": dict(metadata)} if metadata else {}, 0
     # As the library does: wide types first, so that every tensor is aligned.
     names = sorted(state, key=lambda name: (-state[name].element_size(), name))
     for name in names:
@@ -369,7 +375,7 @@ def _training_globals() -> list:
     ]
 
 
-@CheckpointLoader.register_scheme(prefixes=HUB_PREFIX, force=True)
+@CheckpointLoader.register_scheme(prefixes=(HUB_PREFIX, PACKAGE_PREFIX), force=True)
 def _load_for_mmengine(filename, map_location=None):
     return read_checkpoint(filename, map_location=map_location or "cpu")
 
