@@ -12,70 +12,19 @@ these configs:
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from pycocotools import mask as masks
 
 import pe_dense  # noqa: F401
 from pe_dense.backbones import load_tower
 from pe_dense.backbones.build import export_tower
 from pe_dense.datasets.synthetic import CLASSES
-from pe_dense.distillation.feature_cache import digest
-from pe_dense.distillation.teachers.base import Teacher
+from pe_dense.distillation.teachers.instance_masks import annotated_images, object_fractions
 from pe_dense.engine.build_runner import training_runner
 from pe_dense.engine.config import load_config
-from pe_dense.registry import MODELS
-
-
-@MODELS.register_module()
-class ObjectOracle(Teacher):
-    """Oracle teacher with 1024 features, as SAM: the fractions of a token covered by the background and each object."""
-
-    def __init__(self, data_root: str):
-        super().__init__()
-        self.objects = {_key(pixels): found for pixels, *found in images_and_objects(data_root, "train")}
-
-    def tokens(self, images, grid):
-        found = [parts_of_tokens(*self.objects[_key((image * 255).round().byte())], grid) for image in images]
-        return torch.stack([torch.nn.functional.pad(parts, (0, 1024 - parts.shape[1])) for parts in found])
-
-    def settings(self):
-        return ""
-
-
-def _key(pixels):
-    return digest([pixels.contiguous()])
-
-
-def images_and_objects(data_root, split):
-    """Yield pixels (3, H, W), size (H, W) and the objects' segmentations of each image of a split."""
-    content = json.loads((Path(data_root) / "annotations" / f"instances_{split}.json").read_text())
-    objects: dict[int, list] = {}
-    for entry in content["annotations"]:
-        objects.setdefault(entry["image_id"], []).append(entry["segmentation"])
-    for image in content["images"]:
-        pixels = np.array(Image.open(Path(data_root) / split / image["file_name"]).convert("RGB"))
-        size = (image["height"], image["width"])
-        yield torch.from_numpy(pixels).permute(2, 0, 1), size, objects.get(image["id"], [])
-
-
-def parts_of_tokens(size, segmentations, grid):
-    """Compute the fractions of each token that the background and each object cover, (h w, 1 + objects)."""
-    found = [torch.from_numpy(_decode(segmentation, size)) for segmentation in segmentations]
-    maps = torch.stack([1 - sum(found, torch.zeros(size)).clamp(max=1), *(mask.float() for mask in found)])
-    return torch.nn.functional.adaptive_avg_pool2d(maps, grid).flatten(1).T
-
-
-def _decode(segmentation, size):
-    if isinstance(segmentation, list):
-        segmentation = masks.merge(masks.frPyObjects(segmentation, *size))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = masks.frPyObjects(segmentation, *size)
-    return masks.decode(segmentation)
 
 
 @torch.no_grad()
@@ -115,10 +64,10 @@ def pairs_in_order(tower, data_root):
     Only tokens of which more than 3/4 belong to one object or the background are used, and pairs with at least one
     object; mean over the validation images.
     """
-    areas = []
-    for pixels, size, segmentations in images_and_objects(data_root, "val"):
+    areas, root = [], Path(data_root)
+    for pixels, size, segmentations in annotated_images(root / "annotations/instances_val.json", root / "val"):
         image = pixels[None] / 127.5 - 1
-        part, thing = parts_of_tokens(size, segmentations, tower.grid_of(image)).max(dim=1)
+        part, thing = object_fractions(size, segmentations, tower.grid_of(image)).max(dim=1)
         clear = part > 0.75
         thing, tokens = thing[clear], torch.nn.functional.normalize(tower.forward_features(image)[0, clear], dim=-1)
         first, second = torch.combinations(torch.arange(len(thing))).T
@@ -139,7 +88,7 @@ def main():
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--seed", type=int, default=0, help="seed of masks, dropped paths and the order of images (0)")
-    parser.add_argument("--locality-weight", type=float, default=1.0, help="0 to disable the oracle, for comparison")
+    parser.add_argument("--locality-weight", type=float, default=1.0, help="0 to disable the masks, for comparison")
     args = parser.parse_args()
     options = {
         "train_cfg.max_iters": args.steps,
@@ -153,7 +102,11 @@ def main():
     }
     config = load_config("configs/shapes_align_pe_tiny.py", options)
     root = config.data_root
-    config.model.sam = dict(type="pe_dense.ObjectOracle", data_root=root)
+    config.model.sam = dict(
+        type="pe_dense.InstanceMaskTeacher",
+        ann_file=f"{root}/annotations/instances_train.json",
+        data_prefix=f"{root}/train",
+    )
     config.train_dataloader.dataset.pipeline = [
         dict(type="pe_dense.PILToTensor")
     ]  # the oracle requires uncropped images

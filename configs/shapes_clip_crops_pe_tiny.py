@@ -9,20 +9,21 @@ from mmengine.config import read_base
 with read_base():
     from .shapes_clip_pe_tiny import *
 
-max_iters = 2500
+max_iters = 1250
 model.merge(
     dict(
         backbone=dict(arch=dict(image_size=64)),
         init_cfg=dict(checkpoint="work_dirs/shapes_clip_forms_pe_tiny"),
     )
 )
-train_dataloader.merge(dict(batch_size=128, dataset=dict(told=form_captions, pipeline=small_images)))
+train_dataloader.merge(dict(dataset=dict(told=form_captions, pipeline=small_images)))
 val_dataloader.merge(dict(dataset=dict(pipeline=small_images)))
 test_dataloader = val_dataloader
 optim_wrapper.merge(dict(optimizer=dict(lr=1e-3)))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=max_iters, eta_min=1e-5),
+    # Only half of the cosine: the last stage continues from there.
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=2 * max_iters, eta_min=1e-5),
 ]
 train_cfg.merge(dict(max_iters=max_iters, val_interval=250))
 default_hooks.merge(dict(checkpoint=dict(interval=250)))

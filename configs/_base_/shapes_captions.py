@@ -8,7 +8,7 @@ images, small_images = (
     [dict(type="pe_dense.Resize", size=(side, side)), dict(type="pe_dense.PILToTensor")] for side in (128, 64)
 )
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=128,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,
@@ -23,7 +23,7 @@ train_dataloader = dict(
         context=5.0,
         flip=0.5,
         rotate=True,
-        told=dict(size=0.2, color=0.4, place=0.2, relation=0.1),
+        told=dict(size=0.1, color=0.3, place=0.1, relation=0.1),
         pipeline=images,
     ),
 )

@@ -1,6 +1,7 @@
 """Frozen teachers for distillation."""
 
 from pe_dense.distillation.teachers.base import TowerTeacher
+from pe_dense.distillation.teachers.instance_masks import InstanceMaskTeacher
 from pe_dense.distillation.teachers.sam import SAMTeacher
 
-__all__ = ["SAMTeacher", "TowerTeacher"]
+__all__ = ["InstanceMaskTeacher", "SAMTeacher", "TowerTeacher"]
