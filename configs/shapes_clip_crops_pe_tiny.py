@@ -10,6 +10,7 @@ with read_base():
     from .shapes_clip_pe_tiny import *
 
 max_iters = 1250
+weights_source = "the first stage, configs/shapes_clip_forms_pe_tiny.py, trains them"
 model.merge(
     dict(
         backbone=dict(arch=dict(image_size=64)),

@@ -16,6 +16,7 @@ with read_base():
     from ._base_.tiny_clip import *
 
 max_iters = 700
+weights_source = "the second stage, configs/shapes_clip_crops_pe_tiny.py, trains them"
 
 model = dict(
     type="pe_dense.ContrastiveCLIP",

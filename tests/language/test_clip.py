@@ -44,6 +44,7 @@ def test_published_sizes():
         counts[name] = image / 1e9, text / 1e9
         assert _find_configs({}, model.state_dict(), "file") == (name, None, {})
     assert list(counts) == [
+        "PE-Mini-Core",
         "PE-Core-G14-448",
         "PE-Core-L14-336",
         "PE-Core-B16-224",

@@ -20,7 +20,7 @@ from pe_dense.language.zero_shot import evaluate_classification
 from pe_dense.utils import CheckpointError
 from pe_dense.utils.errors import InputError
 
-CONFIG = Path(__file__).parents[2] / "configs/shapes_clip_pe_tiny.py"
+CONFIG = Path(__file__).parents[2] / "configs/shapes_clip_forms_pe_tiny.py"
 
 
 def embeddings(seed):
