@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": Command("predict", "draw and save predictions for images"),
     "zeroshot": Command("zeroshot", "classify images and videos by words"),
     "visualize": Command("visualize_features", "draw features: PCA, similarity, correspondence, attention, words"),
+    "bench": Command("bench", "evaluate backbones on dense tasks, one sheet"),
     "explore": Command("explore", "explore features in a local web page"),
     "export": Command("export_tower", "write a trained backbone in the published format"),
     "convert": Command("convert_checkpoint", "convert a released detector to this project's format"),

@@ -6,9 +6,17 @@ components without whitening, k-means with 5 restarts, and assign each cluster t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
 import torch
 from torch import Tensor
 
+from pe_dense.evaluation import pictures
+from pe_dense.evaluation.data import load_labeled, segmentation_data
+from pe_dense.evaluation.run import SHOWN_IMAGES, TaskRun
+from pe_dense.evaluation.scores import count_pairs, many_to_one_miou
 from pe_dense.utils.errors import InputError
 
 _BLOCK = 16_384  # points whose distances are computed at a time
@@ -110,3 +118,62 @@ def _assign(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
     ]
     values = torch.cat([part.values for part in found]) + (points**2).sum(1)
     return torch.cat([part.indices for part in found]), values.clamp(min=0)
+
+
+_CLUSTER_MAP = 100  # px, side of the label maps on which clusters are compared with classes
+
+
+def evaluate_clusters(
+    run: TaskRun,
+    data: str,
+    *,
+    grid: int,
+    clusters: int,
+    seeds: Sequence[int] = range(5),
+    generator: dict | None = None,
+    **settings,
+) -> list[dict]:
+    """Evaluate over-clustering of the validation images.
+
+    Args:
+        run, data, grid, generator: see :func:`evaluate_knn`.
+        clusters: K of k-means.
+        seeds: of k-means; the mean is reported.
+        settings: arguments of :func:`~pe_dense.evaluation.clustering.kmeans`.
+
+    Returns:
+        rows with ``mIoU``: each cluster has the class of highest precision, in percent.
+    """
+    files = segmentation_data(data, run.root, generator)
+    side, classes = grid * run.tower.patch_size, len(files.classes)
+    load = partial(load_labeled, data=files, side=side, mean=run.tower.mean, std=run.tower.std, augment=False)
+    extractor = run.extractor(norm=True)
+    extractor.announce_cache(len(files.val), grid**2)
+    rows, shown = [], []
+    for layers in run.groups(8.0 * len(files.val) * grid**2 * run.tower.embed_dim):
+        points: dict[int, list[Tensor]] = {layer: [] for layer in layers}
+        truth = []
+        for _, labels, maps in extractor.with_layers(layers).iter(list(enumerate(files.val)), load):
+            truth.append(_nearest(labels[None], _CLUSTER_MAP)[0])
+            for layer, features in maps.items():
+                points[layer].append(features.flatten(1).T)
+        for layer in layers:
+            reduced = reduce_features(torch.cat(points.pop(layer)))
+            scores = []
+            for seed in seeds:
+                found = kmeans(reduced, min(clusters, len(reduced)), seed=seed, **settings)
+                found = _nearest(found.view(-1, grid, grid), _CLUSTER_MAP)
+                table = count_pairs(found.cpu(), torch.stack(truth), clusters, classes)
+                scores.append(100 * many_to_one_miou(table))
+            rows.append(dict(layer=layer, mIoU=float(np.mean(scores)), deviation=float(np.std(scores))))
+            if layer == run.layers[-1]:
+                pairs = zip(files.val[:SHOWN_IMAGES], truth, found.cpu(), strict=False)
+                shown = [(path, labels.numpy(), clusters.numpy()) for (path, _), labels, clusters in pairs]
+    run.save(pictures.label_figure(shown, files.palette, "clusters", cluster_colors=True))
+    return rows
+
+
+def _nearest(maps: Tensor, side: int) -> Tensor:
+    """Resize label maps (N, h, w) to (N, side, side) by nearest neighbor."""
+    rows, columns = (torch.arange(side, device=maps.device) * length // side for length in maps.shape[1:])
+    return maps[:, rows[:, None], columns]

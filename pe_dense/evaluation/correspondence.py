@@ -7,12 +7,20 @@ channels, V the number of keypoints that are visible in both images of a pair.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
+from pe_dense.evaluation import pictures
+from pe_dense.evaluation.data import KeypointImage, spair_pairs, write_shapes_pairs
+from pe_dense.evaluation.run import SHOWN_IMAGES, TaskRun
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.image import read_image
+from pe_dense.visualization.features import to_input
 
 VARIANTS = ("padded", "whole", "boxed", "upsampled")
 
@@ -177,3 +185,70 @@ def pck(errors: Tensor, alpha: float = 0.1) -> float:
 def _check_variant(variant: str) -> None:
     if variant not in VARIANTS:
         raise InputError(f"variant {variant!r} is not one of {', '.join(VARIANTS)}")
+
+
+def _load_keypoint_image(item: KeypointImage, side: int, variant: str, mean: tuple, std: tuple):
+    image = read_image(item.path, ignore_orientation=True)
+    if variant == "upsampled":
+        square = image.resize((side, side), Image.Resampling.BICUBIC)
+    elif variant == "padded":
+        left, top, size = padded_frame(image.size, side)
+        square = Image.new("RGB", (side, side))
+        square.paste(image.resize(size, Image.Resampling.LANCZOS), (left, top))
+    else:
+        image = image.crop(item.box) if variant == "boxed" else image
+        white = Image.new("RGB", (max(image.size),) * 2, "white")
+        white.paste(image)
+        square = white.resize((side, side), Image.Resampling.BICUBIC)
+    return to_input(square, mean, std)[0], np.asarray(square)
+
+
+def evaluate_correspondence(
+    run: TaskRun, *, variant: str, side: int | None, per_class: int | None, generator: dict | None = None
+) -> list[dict]:
+    """Evaluate keypoint correspondence on SPair-71k or on generated pairs.
+
+    Args:
+        run: backbone and layers.
+        variant: see :func:`~pe_dense.evaluation.correspondence.place_keypoints`.
+        side: approximate side of the square input in pixels, rounded to a multiple of the patch size; None for 32
+            patches.
+        per_class: pairs of each class; None for all.
+        generator: arguments of :func:`~pe_dense.evaluation.data.write_shapes_pairs`; None for SPair-71k.
+
+    Returns:
+        rows with ``PCK`` (mean over classes), ``PCK_points`` (over all keypoints), both at 0.1, in percent.
+    """
+    root = run.root if generator is None else write_shapes_pairs(run.root, **generator)
+    pairs = spair_pairs(root, per_class=per_class)
+    patch = run.tower.patch_size
+    side = (32 if side is None else max(round(side / patch), 1)) * patch
+    ends = [end for pair in pairs for end in (pair.source, pair.target)]
+    load = partial(_load_keypoint_image, side=side, variant=variant, mean=run.tower.mean, std=run.tower.std)
+    extractor = run.extractor(norm=False)
+    extractor.announce_cache(len(ends), (side // patch) ** 2)
+    errors: dict[int, dict[str, list[Tensor]]] = {layer: {} for layer in run.layers}
+    shown, source = [], None
+    for index, pixels, maps in extractor.iter(ends, load):
+        if index % 2 == 0:
+            source = pixels, maps
+            continue
+        pair = pairs[index // 2]
+        points = [
+            place_keypoints(end.keypoints, end.size, side, variant, end.box) for end in (pair.source, pair.target)
+        ]
+        unit = threshold_scale(pair.target.box, pair.target.size, side, variant)
+        for layer in run.layers:
+            found = match_keypoints(source[1][layer], maps[layer], *points, side=side, variant=variant, unit=unit)
+            errors[layer].setdefault(pair.category, []).append(found.error)
+        if index // 2 < SHOWN_IMAGES:
+            shown.append((source[0], pixels, points[0][found.index, :2], found))
+    run.save(pictures.match_figure(shown))
+    rows = []
+    for layer, by_class in errors.items():
+        joined = {name: torch.cat(parts) for name, parts in by_class.items()}
+        scores = [pck(found) for found in joined.values() if len(found)]
+        rows.append(
+            dict(layer=layer, PCK=100 * float(np.mean(scores)), PCK_points=100 * pck(torch.cat(list(joined.values()))))
+        )
+    return rows

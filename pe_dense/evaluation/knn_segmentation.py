@@ -7,11 +7,17 @@ classes, M the number of patches in the memory.
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pe_dense.evaluation.scores import IGNORED
+from pe_dense.evaluation import pictures
+from pe_dense.evaluation.data import load_labeled, segmentation_data
+from pe_dense.evaluation.run import SHOWN_IMAGES, TaskRun
+from pe_dense.evaluation.scores import IGNORED, count_pairs, hungarian_miou, mean_iou
 from pe_dense.utils.errors import InputError
 
 # Similarities of this many queries and memory entries are computed at a time: 256 MB in float32.
@@ -163,7 +169,7 @@ def knn_labels(queries: Tensor, features: Tensor, labels: Tensor, *, k: int = 30
             if values is not None:
                 new_values = torch.cat([values, new_values], 1)
                 new_indices = torch.cat([indices, new_indices], 1)
-                new_values, order = new_values.topk(k, dim=1)
+                new_values, order = new_values.topk(min(k, new_values.shape[1]), dim=1)
                 new_indices = new_indices.gather(1, order)
             values, indices = new_values, new_indices
         weights = (values / temperature).softmax(dim=1)  # (q, k)
@@ -174,3 +180,60 @@ def knn_labels(queries: Tensor, features: Tensor, labels: Tensor, *, k: int = 30
 def upsampled_labels(soft: Tensor, size: tuple[int, int]) -> Tensor:
     """Upsample soft labels bilinearly and take the best class: (N, K, h, w) -> (N, H, W)."""
     return F.interpolate(soft, size=size, mode="bilinear", align_corners=False).argmax(dim=1)
+
+
+def evaluate_knn(
+    run: TaskRun,
+    data: str,
+    *,
+    grid: int,
+    memory: int | None,
+    fraction: float = 1.0,
+    epochs: int = 1,
+    augment: bool = True,
+    generator: dict | None = None,
+) -> list[dict]:
+    """Evaluate dense k-NN segmentation.
+
+    Args:
+        run: backbone and layers.
+        data: see :func:`~pe_dense.evaluation.data.segmentation_data`.
+        grid: patches along a side of the square input.
+        memory: patches in the memory; None for all.
+        fraction: share of the training images, drawn with a fixed seed.
+        epochs: passes over the training images, each with other augmentations.
+        augment: crop and jitter the training images as published.
+        generator: of generated data.
+
+    Returns:
+        rows with ``mIoU`` (after Hungarian matching) and ``mIoU_unmatched``, in percent.
+    """
+    files = segmentation_data(data, run.root, generator)
+    side, classes = grid * run.tower.patch_size, len(files.classes)
+    order = np.random.default_rng(0).permutation(len(files.train))
+    train = [files.train[i] for i in sorted(order[: max(round(fraction * len(order)), 1)])] * epochs
+    room = None if memory is None else max(memory // len(train), 1)
+    load = partial(load_labeled, data=files, side=side, mean=run.tower.mean, std=run.tower.std)
+    extractor = run.extractor(norm=True)
+    extractor.announce_cache(len(train) + len(files.val), grid**2)
+    rows, shown = [], []
+    for layers in run.groups(4.0 * len(train) * (room or grid**2) * run.tower.embed_dim):
+        part = extractor.with_layers(layers)
+        memories = {layer: PatchMemory(classes, room) for layer in layers}
+        for _, labels, maps in part.iter(list(enumerate(train)), partial(load, augment=augment)):
+            for layer, features in maps.items():
+                memories[layer].add(features[None], labels[None])
+        counts = {layer: 0 for layer in layers}
+        for index, labels, maps in part.iter(list(enumerate(files.val)), partial(load, augment=False)):
+            for layer, features in maps.items():
+                soft = knn_labels(features.flatten(1).T, *memories[layer].entries())
+                found = upsampled_labels(soft.T.unflatten(1, features.shape[1:])[None], (side, side))
+                counts[layer] = counts[layer] + count_pairs(found.cpu(), labels, classes, classes)
+                if layer == run.layers[-1] and index < SHOWN_IMAGES:
+                    shown.append((files.val[index][0], labels.numpy(), found[0].cpu().numpy()))
+        rows += [
+            dict(layer=layer, mIoU=100 * hungarian_miou(table), mIoU_unmatched=100 * mean_iou(table))
+            for layer, table in counts.items()
+        ]
+    run.save(pictures.label_figure(shown, files.palette, "k-NN"))
+    return rows

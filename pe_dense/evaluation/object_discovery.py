@@ -6,15 +6,25 @@ patches, P = h * w, C the number of feature channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from scipy import ndimage
 from torch import Tensor
 
+from pe_dense.evaluation import pictures
+from pe_dense.evaluation.data import object_boxes
+from pe_dense.evaluation.run import SHOWN_IMAGES, TaskRun
+from pe_dense.evaluation.scores import corloc
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.image import read_image
+from pe_dense.visualization.features import to_input
 
 _TIE = 1e-9
 METHODS = ("tokencut", "lost")
@@ -123,3 +133,67 @@ def _component(mask: np.ndarray, seed: int) -> np.ndarray:
 def _check_grid(features: Tensor, grid: tuple[int, int]) -> None:
     if len(features) != grid[0] * grid[1]:
         raise InputError(f"{len(features)} features are not a grid of {grid[0]} x {grid[1]} patches")
+
+
+TAUS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+
+
+def _load_padded(item: tuple[Path, np.ndarray], grid: int | None, patch: int, mean: tuple, std: tuple):
+    """Read an image at its own size, or resized to a square of ``grid`` patches, padded to whole patches."""
+    path, boxes = item
+    image = read_image(path, ignore_orientation=True)
+    if grid is not None:
+        scale = grid * patch / np.array(image.size)
+        image, boxes = image.resize((grid * patch,) * 2, Image.Resampling.BILINEAR), boxes * np.tile(scale, 2)
+    pixels = to_input(image, mean, std)[0]
+    bottom, right = (-length % patch for length in pixels.shape[1:])
+    padded = torch.nn.functional.pad(pixels, (0, right, 0, bottom))
+    return padded, (boxes, tuple(pixels.shape[1:]), np.asarray(image))
+
+
+def evaluate_discovery(
+    run: TaskRun,
+    data: str,
+    *,
+    method: str,
+    grid: int | None = None,
+    taus: Sequence[float] = TAUS,
+    generator: dict | None = None,
+) -> list[dict]:
+    """Evaluate object discovery by CorLoc.
+
+    Args:
+        run: backbone and layers.
+        data: see :func:`~pe_dense.evaluation.data.object_boxes`.
+        method: 'tokencut' or 'lost'.
+        grid: resize images to squares of this many patches; None for their own size.
+        taus: thresholds of TokenCut; the best one of each layer is reported with its value, since cosines of different
+            backbones differ in range (as in DINOv3's evaluation).
+        generator: of generated data.
+
+    Returns:
+        rows with ``CorLoc`` in percent, and ``tau``.
+    """
+    items = object_boxes(data, run.root, generator)
+    patch = run.tower.patch_size
+    load = partial(_load_padded, grid=grid, patch=patch, mean=run.tower.mean, std=run.tower.std)
+    settings = [dict(tau=tau) for tau in taus] if method == "tokencut" else [{}]
+    found: dict[int, list[list]] = {layer: [[] for _ in settings] for layer in run.layers}
+    truth, shown = [], []
+    extractor = run.extractor(norm=True)
+    extractor.announce_cache(len(items), grid**2 if grid else (500 // patch) ** 2)
+    for index, (boxes, size, pixels), maps in extractor.iter(items, load):
+        truth.append(boxes)
+        for layer, features in maps.items():
+            for place, setting in enumerate(settings):
+                result = discover(features.flatten(1).T, tuple(features.shape[1:]), method, **setting)
+                found[layer][place].append(result.box(patch, size))
+        if index < SHOWN_IMAGES:
+            shown.append((pixels, boxes, found[run.layers[-1]], result.scores, index))
+    rows = []
+    for layer, by_setting in found.items():
+        scores = [100 * corloc(boxes, truth) for boxes in by_setting]
+        best = int(np.argmax(scores))
+        rows.append(dict(layer=layer, CorLoc=scores[best], **settings[best]))
+    run.save(pictures.box_figure(shown, best))
+    return rows

@@ -1,0 +1,145 @@
+"""Run the benchmark: every task on every backbone, with results that are kept and reused."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.logging import print_log
+
+from pe_dense.apps.visualize import parse_layers
+from pe_dense.backbones import PE_CONFIGS, Backbone
+from pe_dense.backbones.base import TIMM_PREFIX
+from pe_dense.backbones.build import choose_device, open_tower
+from pe_dense.evaluation.features import fingerprint
+from pe_dense.evaluation.run import TaskRun
+from pe_dense.evaluation.sheet import write_sheet
+from pe_dense.evaluation.tasks import Task, select_tasks
+from pe_dense.utils.atomic_write import write_json
+from pe_dense.utils.errors import ConfigError, InputError
+
+# Increment it whenever the code gives other values for the same arguments: stored results are then computed again.
+VERSION = 1
+
+
+def run_bench(
+    towers: Sequence[str],
+    *,
+    tasks: Sequence[str] | None = None,
+    data_root: str | Path = "data",
+    out: str | Path = "work_dirs/bench",
+    layers: str = "-1",
+    device: str | None = None,
+    batch_size: int = 8,
+    workers: int = 2,
+    cache: str | Path | None = None,
+    memory_limit: float = 4.0,
+) -> Path:
+    """Evaluate backbones and write the sheet.
+
+    Results are stored as ``<out>/results/<backbone>/<task>.json``. A task whose weights, layers and version are the
+    same is not run again, so an interrupted benchmark continues where it stopped. Tasks without data are listed with
+    the address of their data.
+
+    Args:
+        towers: published name (``PE-Spatial-B16-512``), ``timm/<model>``, either with ``=<weights>`` (a file, a work
+            dir, or 'random'), or the path of a checkpoint or work dir of a training run.
+        tasks: see :func:`~pe_dense.evaluation.tasks.select_tasks`.
+        data_root: folder of all data.
+        out: output folder.
+        layers: block numbers from 0, negative ones from the end, separated by commas; or 'all'.
+        device: a GPU by default, if available.
+        batch_size: images of a forward pass.
+        workers: processes that read images.
+        cache: folder of the feature cache; None for none.
+        memory_limit: GB that the features of several layers may take together.
+
+    Returns:
+        path of the sheet in Markdown.
+
+    Raises:
+        ConfigError: for an unknown task, a backbone that is given twice, or if no task can run.
+        ValueError, FileNotFoundError: see :func:`~pe_dense.backbones.build.open_tower`.
+    """
+    data_root, out = Path(data_root), Path(out)
+    if len(set(towers)) < len(towers):
+        raise ConfigError(f"each backbone may be given once, got {', '.join(towers)}")
+    present, absent = select_tasks(tasks, data_root)
+    for task in absent:
+        print_log(f"{task.name}: {task.missing(data_root)} not found; get it from {task.source}", "current")
+    if not present:
+        raise ConfigError(f"no task has its data in {data_root}; the tasks `shapes` need none")
+    results, skipped = [], []
+    for name in towers:
+        tower = open_named(name, choose_device(device))
+        weights = fingerprint(tower)
+        for task in present:
+            path = out / "results" / file_name(name) / f"{task.name}.json"
+            numbers = tuple(parse_layers(layers, tower.num_layers))
+            key = dict(version=VERSION, weights=weights, layers=list(numbers), protocol=task.protocol)
+            result = _stored(path, key)
+            if result is None:
+                run = TaskRun(
+                    tower,
+                    data_root / task.folder,
+                    numbers,
+                    batch_size=batch_size,
+                    workers=workers,
+                    cache=None if cache is None else Path(cache),
+                    memory_limit=1e9 * memory_limit,
+                    figure=path.with_suffix(".png"),
+                )
+                try:
+                    result = _evaluate(name, task, run, key)
+                except InputError as error:
+                    # Such as a model that accepts images of one size only: the other tasks can still run.
+                    print_log(f"{task.name}, {name}: skipped: {error}", "current")
+                    skipped.append(dict(tower=name, task=task.name, reason=str(error)))
+                    continue
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(path, result, indent=1)
+            else:
+                print_log(f"{task.name}, {name}: from {path}", "current")
+            results.append(result)
+        del tower
+    return write_sheet(out, results, present, absent, skipped, data_root)
+
+
+def _evaluate(name: str, task: Task, run: TaskRun, key: dict) -> dict:
+    start = time.monotonic()
+    rows = task.evaluate(run)
+    seconds = time.monotonic() - start
+    best = max(rows, key=lambda row: row[task.metric])
+    print_log(
+        f"{task.name}, {name}: {task.metric} {rows[-1][task.metric]:.1f}"
+        + (f", best layer {best['layer']} {best[task.metric]:.1f}" if len(rows) > 1 else "")
+        + f", {seconds:.0f} s",
+        "current",
+    )
+    return dict(tower=name, task=task.name, metric=task.metric, rows=rows, seconds=round(seconds, 1), key=key)
+
+
+def _stored(path: Path, key: dict) -> dict | None:
+    """Read a stored result; None if there is none, or one of other weights, layers or versions."""
+    try:
+        result = json.loads(path.read_text())
+        return result if result["key"] == key and result["rows"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def open_named(name: str, device: torch.device) -> Backbone:
+    """Open a backbone by the name that the command line takes; see :func:`run_bench`."""
+    arch, separator, weights = name.partition("=")
+    if arch in PE_CONFIGS or arch.startswith(TIMM_PREFIX):
+        return open_tower(arch, weights if separator else None, device=device)
+    return open_tower(None, name, device=device)
+
+
+def file_name(name: str) -> str:
+    """Convert the name of a backbone to that of a folder."""
+    return re.sub(r"[^\w.=-]+", "_", name).strip("_.") or "backbone"

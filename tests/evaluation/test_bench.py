@@ -1,0 +1,203 @@
+"""The benchmark on tiny backbones and data: every task, sheet, resuming, missing data."""
+
+import csv
+import json
+from functools import partial
+
+import numpy as np
+import pytest
+from helpers.tiny_towers import tiny_tower
+from PIL import Image
+
+from pe_dense.evaluation import bench, tasks
+from pe_dense.evaluation.bench import file_name, open_named, run_bench
+from pe_dense.evaluation.clustering import evaluate_clusters
+from pe_dense.evaluation.correspondence import evaluate_correspondence
+from pe_dense.evaluation.knn_segmentation import evaluate_knn
+from pe_dense.evaluation.object_discovery import evaluate_discovery
+from pe_dense.evaluation.propagation import evaluate_propagation
+from pe_dense.evaluation.run import TaskRun
+from pe_dense.evaluation.sheet import published_values
+from pe_dense.evaluation.tasks import TASKS, select_tasks
+from pe_dense.utils.errors import ConfigError, InputError
+
+SHAPES = dict(num_train=4, num_val=3, image_size=64)
+SETTINGS = {
+    "shapes_knn": ("shapes", partial(evaluate_knn, data="shapes", grid=8, memory=120, generator=SHAPES)),
+    "shapes_clusters": (
+        "shapes",
+        partial(evaluate_clusters, data="shapes", grid=8, clusters=12, seeds=(0, 1), restarts=1, generator=SHAPES),
+    ),
+    "shapes_correspondence": (
+        "pairs",
+        partial(
+            evaluate_correspondence,
+            variant="padded",
+            side=64,
+            per_class=None,
+            generator=dict(num_pairs=4, image_size=64),
+        ),
+    ),
+    "shapes_tokencut": (
+        "shapes",
+        partial(evaluate_discovery, data="shapes", method="tokencut", grid=8, taus=(0.2, 0.4), generator=SHAPES),
+    ),
+    "shapes_lost": ("shapes", partial(evaluate_discovery, data="shapes", method="lost", grid=8, generator=SHAPES)),
+    "shapes_propagation": (
+        "videos",
+        partial(evaluate_propagation, patches=8, generator=dict(num_videos=2, num_frames=4, image_size=64)),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("bench") / "data"
+
+
+def rows_of(name, root, figure=None, **options):
+    folder, evaluate = SETTINGS[name]
+    options = dict(layers=(0, 2)) | options
+    return evaluate(TaskRun(tiny_tower(), root / folder, figure=figure, **options))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_batches_workers_layers_and_cache_change_no_value(name, root, tmp_path):
+    """Layers are evaluated one by one under a small memory limit."""
+    expected = rows_of(name, root, figure=tmp_path / "figure.png")
+    assert [row["layer"] for row in expected] == [0, 2]
+    assert all(0 <= row[TASKS[name].metric] <= 100 for row in expected)
+    assert min(Image.open(tmp_path / "figure.png").size) > 100
+    other = rows_of(name, root, batch_size=2, workers=1, memory_limit=1.0, cache=tmp_path / "cache")
+    for found, row in zip(other, expected, strict=True):
+        assert found == pytest.approx(row, abs=0.05)
+
+
+def test_more_layers_have_the_rows_of_fewer(root):
+    single = [rows_of("shapes_lost", root, layers=(layer,))[0] for layer in range(3)]
+    assert rows_of("shapes_lost", root, layers=(0, 1, 2)) == single
+
+
+@pytest.fixture
+def tiny_bench(monkeypatch, root):
+    """Two backbones by name, and the tasks with tiny data."""
+    small = {name: TASKS[name] for name in ("shapes_lost", "shapes_correspondence", "shapes_knn", "davis_s")}
+    for name, (folder, evaluate) in SETTINGS.items():
+        if name in small:
+            task = TASKS[name]
+            small[name] = tasks.Task(name, task.title, task.metric, folder, evaluate, task.protocol)
+    monkeypatch.setattr(tasks, "TASKS", small)
+    calls = []
+
+    def opened(name, device):
+        calls.append(name)
+        return tiny_tower(window_size=2 if name == "windows" else None)
+
+    monkeypatch.setattr(bench, "open_named", opened)
+    return calls
+
+
+def test_sheet(tiny_bench, root, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    options = dict(data_root=root, out=out, layers="all", workers=0)
+    sheet = run_bench(["PE-Spatial-G14-448", "windows"], **options).read_text()
+    assert "| LOST, shapes | CorLoc |" in sheet and "PE-Spatial-G14-448 | windows |" in sheet
+    assert "`davis_s`" in sheet and "davischallenge.org" in sheet and "ImageSets/2017/val.txt" in sheet
+    with (out / "sheet.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 6 and {row["task"] for row in table} == {"shapes_lost", "shapes_correspondence", "shapes_knn"}
+    stored = json.loads((out / "results/windows/shapes_lost.json").read_text())
+    assert [row["layer"] for row in stored["rows"]] == [0, 1, 2]
+    best = max(stored["rows"], key=lambda row: row["CorLoc"])
+    row = next(row for row in table if row["task"] == "shapes_lost" and row["tower"] == "windows")
+    assert float(row["best"]) == pytest.approx(best["CorLoc"], abs=0.01) and row["layer"] == "2"
+    assert {path.name for path in out.glob("*.png")} == {"tasks.png", *(f"layers_{n}.png" for n in stored_tasks(out))}
+    assert (out / "results/windows/shapes_knn.png").exists()
+
+    # Nothing runs again, except what is damaged or has other layers.
+    (out / "results/windows/shapes_lost.json").write_text("{")
+    ran = []
+    evaluate = bench._evaluate
+    monkeypatch.setattr(
+        bench, "_evaluate", lambda name, task, *rest: ran.append((name, task.name)) or evaluate(name, task, *rest)
+    )
+    assert run_bench(["PE-Spatial-G14-448", "windows"], **options).read_text() == sheet
+    assert ran == [("windows", "shapes_lost")]
+    run_bench(["windows"], **options | dict(layers="-1", tasks=["shapes_lost"]))
+    assert ran[1:] == [("windows", "shapes_lost")]
+
+
+def stored_tasks(out):
+    return {path.stem for path in out.glob("results/*/*.json")}
+
+
+def test_published_values_are_beside(tiny_bench, root, tmp_path, monkeypatch):
+    value = dict(task="shapes_lost", tower="PE-Spatial-G14-448", value=12.3, source="A paper")
+    monkeypatch.setattr("pe_dense.evaluation.sheet.published_values", lambda: [value])
+    sheet = run_bench(
+        ["PE-Spatial-G14-448"], tasks=["shapes_lost"], data_root=root, out=tmp_path, workers=0
+    ).read_text()
+    assert "| shapes_lost | PE-Spatial-G14-448 | 12.3 | A paper |" in sheet
+    (row,) = json.loads((tmp_path / "sheet.json").read_text())["rows"]
+    assert row["published"] == 12.3 and row["source"] == "A paper"
+
+
+def test_a_task_that_a_backbone_cannot_run_is_skipped(tiny_bench, root, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise InputError("only accepts images of 224 x 224 px")
+
+    monkeypatch.setattr(bench, "_evaluate", refuse)
+    sheet = run_bench(["a"], tasks=["shapes_lost"], data_root=root, out=tmp_path, workers=0).read_text()
+    assert "- `shapes_lost`, a: only accepts images of 224 x 224 px" in sheet
+    assert not list(tmp_path.glob("results/**/*.json"))
+
+
+def test_published_values():
+    values = published_values()
+    assert {value["task"] for value in values} <= set(TASKS)
+    assert all(0 < value["value"] < 100 and value["source"] and value["tower"] for value in values)
+    places = [(value["task"], value["tower"]) for value in values]
+    assert len(places) == len(set(places)) > 50
+
+
+def test_selection_of_tasks(tmp_path):
+    present, absent = select_tasks(None, tmp_path)
+    assert {task.name for task in present} == {name for name in TASKS if name.startswith("shapes_")}
+    assert len(present) + len(absent) == len(TASKS)
+    (tmp_path / "davis/ImageSets/2017").mkdir(parents=True)
+    for name in ("JPEGImages/480p", "Annotations/480p"):
+        (tmp_path / "davis" / name).mkdir(parents=True)
+    (tmp_path / "davis/ImageSets/2017/val.txt").touch()
+    present, absent = select_tasks(["davis", "voc_knn_1_8"], tmp_path)
+    assert [task.name for task in present] == ["davis_s", "davis_m", "davis_l"]
+    assert [task.name for task in absent] == ["voc_knn_1_8"]
+    assert absent[0].missing(tmp_path).endswith("VOCdevkit/VOC2012/JPEGImages")
+    with pytest.raises(ConfigError, match="--tasks shapes_kn is not a task. Did you mean shapes_knn"):
+        select_tasks(["shapes_kn"], tmp_path)
+
+
+def test_bad_arguments(tiny_bench, tmp_path):
+    with pytest.raises(ConfigError, match="each backbone may be given once, got a, a"):
+        run_bench(["a", "a"], data_root=tmp_path, out=tmp_path)
+    with pytest.raises(ConfigError, match="no task has its data in .*; the tasks `shapes` need none"):
+        run_bench(["a"], tasks=["davis"], data_root=tmp_path, out=tmp_path)
+    assert not tiny_bench
+
+
+def test_names_of_backbones(tmp_path):
+    tower = open_named("PE-Spatial-T16-512=random", "cpu")
+    assert tower.name == "PE-Spatial-T16-512" and not tower.training
+    assert open_named("timm/vit_tiny_patch16_224=random", "cpu").name == "timm/vit_tiny_patch16_224"
+    with pytest.raises(FileNotFoundError):
+        open_named(str(tmp_path / "missing.pth"), "cpu")
+    assert file_name("timm/vit tiny=random") == "timm_vit_tiny=random" and file_name("../..") == "backbone"
+
+
+def test_crop_and_jitter_depend_on_the_image_only():
+    from pe_dense.evaluation.data import _augment
+
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    image, labels = Image.fromarray(pixels), Image.fromarray(pixels[..., 0])
+    first, second, other = (_augment(image, labels, 32, number) for number in (3, 3, 4))
+    assert np.array_equal(first[0], second[0]) and first[0].size == first[1].size
+    assert np.asarray(first[1]).tobytes() != np.asarray(other[1]).tobytes()
