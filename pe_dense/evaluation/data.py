@@ -76,7 +76,7 @@ def segmentation_data(name: str, root: Path, generator: dict | None = None) -> S
         masks = root / "SegmentationClassAug"
         for split, lists in dict(train=("trainaug", "train", "aug"), val=("val",)).items():
             files = [root / "ImageSets/Segmentation" / f"{stem}.txt" for stem in lists]
-            found = files[:1] if files[0].exists() else files[1:]
+            found = files[:1] if files[0].exists() else files[1:] or files
             stems = [line.strip() for file in found for line in _lines(file)]
             folder = root / "SegmentationClass" if split == "val" else masks
             splits[split] = [(root / f"JPEGImages/{stem}.jpg", folder / f"{stem}.png") for stem in stems if stem]

@@ -137,8 +137,8 @@ def _published() -> list[Task]:
     """Tasks on published data sets, in published protocols."""
     tasks = []
 
-    def add(name: str, title: str, metric: str, evaluate: Callable, protocol: str, data: dict, **settings) -> None:
-        tasks.append(Task(name, title, metric, evaluate=partial(evaluate, **settings), protocol=protocol, **data))
+    def add(name: str, title: str, metric: str, evaluate: Callable, protocol: str, files: dict, **settings) -> None:
+        tasks.append(Task(name, title, metric, evaluate=partial(evaluate, **settings), protocol=protocol, **files))
 
     for data, title in (("voc", "VOC12"), ("ade20k", "ADE20k"), ("cityscapes", "Cityscapes")):
         settings = dict(data=data, grid=_GRID, memory=1024 * 10**4, epochs=2)

@@ -71,15 +71,15 @@ def test_coco20k_takes_listed_images_without_crowds(tmp_path):
     images = [dict(id=i, file_name=f"{i}.jpg", width=9, height=9) for i in range(3)]
     annotation = dict(category_id=1, area=4, segmentation=[])
     annotations = [
-        dict(annotation, id=1, image_id=0, bbox=[1, 2, 3, 4], iscrowd=0),
-        dict(annotation, id=2, image_id=0, bbox=[0, 0, 9, 9], iscrowd=1),
-        dict(annotation, id=3, image_id=1, bbox=[0, 0, 1, 1], iscrowd=0),
+        dict(annotation, id=1, image_id=0, bbox=[1, 2, 3, 2], iscrowd=0),
+        dict(annotation, id=2, image_id=0, bbox=[5, 5, 4, 2], iscrowd=1),
+        dict(annotation, id=3, image_id=1, bbox=[6, 6, 1, 1], iscrowd=0),
     ]
     content = dict(images=images, annotations=annotations, categories=[dict(id=1, name="thing")])
     touch(tmp_path, "annotations/instances_train2014.json", content=json.dumps(content))
     touch(tmp_path, "coco_20k_filenames.txt", content="train2014/0.jpg\ntrain2014/2.jpg\n")
     ((path, boxes),) = object_boxes("coco20k", tmp_path)
-    assert path == tmp_path / "train2014/0.jpg" and boxes.tolist() == [[1, 2, 4, 6]]
+    assert path == tmp_path / "train2014/0.jpg" and boxes.tolist() == [[1, 2, 4, 4]]
 
 
 @pytest.fixture(scope="module")
