@@ -80,7 +80,10 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     locations=["pe_dense.engine.optimizers", "pe_dense.detection.deta", "pe_dense.probing", "pe_dense.segmentation"],
 )
 PARAM_SCHEDULERS = Registry(
-    "parameter scheduler", parent=mmengine.PARAM_SCHEDULERS, scope="pe_dense", locations=["pe_dense.segmentation"]
+    "parameter scheduler",
+    parent=mmengine.PARAM_SCHEDULERS,
+    scope="pe_dense",
+    locations=["pe_dense.segmentation", "pe_dense.probing"],
 )
 RUNNERS = Registry("runner", parent=mmengine.RUNNERS, scope="pe_dense", locations=["pe_dense.engine.runner"])
 TASK_UTILS = Registry(

@@ -29,6 +29,7 @@ class FrozenTower(nn.Module):
         arch: published name, or dict of fields, of a :class:`~pe_dense.backbones.PETower`, or ``timm/<model name>``.
         out_indices: block numbers from 0; negative ones count from the end, None for every block.
         dtype: data type of weights and activations, 'float32', 'bfloat16' or 'float16'. Maps are returned in float32.
+        norm: apply the final norm of the backbone to the maps, as DINOv3's probes do.
         init_cfg: see the backbone class. Without it weights are random and depend only on the seed.
         tower: further arguments of the backbone.
 
@@ -41,6 +42,7 @@ class FrozenTower(nn.Module):
         arch: str | dict,
         out_indices: Sequence[int] | None = (-1,),
         dtype: str = "float32",
+        norm: bool = False,
         init_cfg: dict | None = None,
         **tower,
     ):
@@ -50,6 +52,7 @@ class FrozenTower(nn.Module):
         options = dict(tower, out_indices=out_indices, init_cfg=init_cfg, frozen=True)
         with fork_rng_at_initial_seed():
             frozen: Backbone = MODELS.build(backbone_config(arch, **options))
+        self.norm = norm
         # A list keeps it out of the parameters and the state dict of the model.
         self._hidden = [frozen.to(DTYPES[dtype])]
         self.register_buffer("taps", torch.tensor(frozen.out_indices))
@@ -105,7 +108,7 @@ class FrozenTower(nn.Module):
         Yields:
             (block number, (B, C, H / p, W / p) float32) in increasing order of the blocks.
         """
-        for index, features in self.tower.iter_intermediates(images, self.out_indices):
+        for index, features in self.tower.iter_intermediates(images, self.out_indices, norm=self.norm):
             yield index, features.float()
 
     @torch.no_grad()
@@ -118,7 +121,7 @@ class FrozenTower(nn.Module):
         Returns:
             for each entry of ``out_indices``, a map (B, C, H / p, W / p) and the class token (B, C), float32.
         """
-        pairs = self.tower.forward_intermediates(images, self.out_indices, return_prefix_tokens=True)
+        pairs = self.tower.forward_intermediates(images, self.out_indices, norm=self.norm, return_prefix_tokens=True)
         return tuple((features.float(), prefix[:, 0].float()) for features, prefix in pairs)
 
     def _apply(self, function, recurse: bool = True) -> FrozenTower:

@@ -35,6 +35,7 @@ class LinearHead(BaseDecodeHead):
         num_classes: number of classes K.
         ignore_index: label of pixels to ignore.
         class_weight: weight of each class in the loss; None for equal weights.
+        dropout_ratio: share of channels that are dropped in training, 0.1 in DINOv3's probe.
 
     Raises:
         ValueError: if the length of ``class_weight`` is not ``num_classes``.
@@ -47,6 +48,7 @@ class LinearHead(BaseDecodeHead):
         num_classes: int,
         ignore_index: int = 255,
         class_weight: Sequence[float] | None = None,
+        dropout_ratio: float = 0.0,
     ):
         if class_weight is not None and len(class_weight) != num_classes:
             raise InputError(f"class_weight has {len(class_weight)} entries for {num_classes} classes")
@@ -56,7 +58,7 @@ class LinearHead(BaseDecodeHead):
             channels=channels,
             num_classes=num_classes,
             out_channels=num_classes,
-            dropout_ratio=0.0,
+            dropout_ratio=dropout_ratio,
             ignore_index=ignore_index,
             loss_decode=dict(type="mmseg.CrossEntropyLoss", avg_non_ignore=True),  # unused, but required by mmseg
             init_cfg=None,
@@ -69,7 +71,10 @@ class LinearHead(BaseDecodeHead):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         """Compute logits (B, K, h, w) from a list of maps (B, width, h, w)."""
-        return self.conv_seg(self.norm(torch.cat(list(inputs), dim=1)))
+        maps = torch.cat(list(inputs), dim=1)
+        if self.dropout is not None:
+            maps = self.dropout(maps)
+        return self.conv_seg(self.norm(maps))
 
     def loss_by_feat(self, seg_logits: Tensor, batch_data_samples: Sequence) -> dict[str, Tensor]:
         """Compute the cross-entropy at full resolution.
