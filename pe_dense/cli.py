@@ -29,7 +29,7 @@ COMMANDS = {
     "visualize": Command("visualize_features", "draw features: PCA, similarity, correspondence, attention, words"),
     "bench": Command("bench", "evaluate backbones on dense tasks, one sheet"),
     "explore": Command("explore", "explore features in a local web page"),
-    "export": Command("export_tower", "write a trained backbone in the published format"),
+    "export": Command("export", "export a model to ONNX, or a trained backbone in the published format"),
     "convert": Command("convert_checkpoint", "convert a released detector to this project's format"),
     "print-config": Command("print_config", "print a resolved config and the file that sets each key"),
 }

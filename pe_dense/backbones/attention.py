@@ -154,8 +154,8 @@ def rotary_table(rows: Tensor, columns: Tensor, head_dim: int, *, with_cls_token
     """
     half = head_dim // 2
     frequencies = 1.0 / THETA ** (torch.arange(0, half, 2, dtype=torch.float32) / half)  # (half / 2,)
-    x = (columns[:, None] * frequencies).expand(len(rows), -1, -1)  # (H, W, half / 2)
-    y = (rows[:, None, None] * frequencies).expand(-1, len(columns), -1)  # (H, W, half / 2)
+    x = (columns[:, None] * frequencies).expand(rows.shape[0], -1, -1)  # (H, W, half / 2)
+    y = (rows[:, None, None] * frequencies).expand(-1, columns.shape[0], -1)  # (H, W, half / 2)
     angles = torch.cat([x, y], dim=-1).flatten(0, 1)  # (H * W, half)
     if with_cls_token:
         angles = torch.cat([angles.new_zeros(1, half), angles])

@@ -360,7 +360,7 @@ class PETower(Backbone):
         if mask is not None:
             x = torch.where(mask.flatten(1)[..., None], mask_token.to(x.dtype), x)
         if self.config.use_cls_token:
-            x = torch.cat([self.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+            x = torch.cat([self.class_embedding.to(x.dtype).expand(x.shape[0], 1, -1), x], dim=1)
         if self.config.use_abs_posemb:
             entries = int(self.config.use_cls_token)
             cls_entry, positions = self.positional_embedding[:entries], self.positional_embedding[entries:]

@@ -52,7 +52,7 @@ def resize_positions(grid: Tensor, size: tuple[int, int], mode: str) -> Tensor:
         return grid
     grid = grid.view(side, side, -1)
     if mode == "tile":
-        grid = grid.repeat(-(-height // side), -(-width // side), 1)[:height, :width]
+        grid = grid.repeat((height + side - 1) // side, (width + side - 1) // side, 1)[:height, :width]
     else:
         method = "bilinear" if mode == "interpolate" else "bicubic"
         # On the CPU there is no bicubic kernel for half precision, and rounding twice would change the features.

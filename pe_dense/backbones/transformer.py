@@ -320,7 +320,7 @@ class AttentionPool(nn.Module):
         if trains_in_bfloat16_on_cpu(tokens) and type(self.attn) is nn.MultiheadAttention:
             pooled = self._attend(tokens)
         else:
-            query = self.probe.expand(len(tokens), -1, -1)
+            query = self.probe.expand(tokens.shape[0], -1, -1)
             pooled = self.attn(query, tokens, tokens, need_weights=False)[0]
         return (pooled + self.mlp(self.layernorm(pooled)))[:, 0]
 

@@ -215,6 +215,6 @@ class TextTower(nn.Module):
         x = self.token_embedding(text) + self.positional_embedding[: text.shape[1]]
         x = self.ln_final(self.transformer(x))
         # The end-of-text token has the largest id; of several, the first is taken.
-        x = x[torch.arange(len(x), device=x.device), text.argmax(dim=1)]
+        x = x[torch.arange(x.shape[0], device=x.device), text.argmax(dim=1)]
         embeddings = x @ self.text_projection
         return F.normalize(embeddings, dim=-1) if normalize else embeddings

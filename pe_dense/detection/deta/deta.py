@@ -78,12 +78,15 @@ class DeformableAttention(MultiScaleDeformableAttention):
         else:
             locations = points[..., :2] + offsets / self.num_points * points[..., 2:] * 0.5
 
-        inputs = (projected, spatial_shapes, level_start_index, locations, weights)
-        if projected.is_cuda and projected.dtype != torch.bfloat16 and not is_replaced():
-            sampled = MultiScaleDeformableAttnFunction.apply(*inputs, self.im2col_step)
-        else:
-            sampled = DeformAttnFunction.apply(*inputs)
+        sampled = self.sample(projected, spatial_shapes, level_start_index, locations, weights)
         return self.dropout(self.output_proj(sampled)) + query
+
+    def sample(self, value: Tensor, *inputs: Tensor) -> Tensor:
+        """Compute the weighted sum of values at the sampling points, as
+        :func:`~pe_dense.ops.deform_attn.ms_deform_attn_forward`; an export replaces this method."""
+        if value.is_cuda and value.dtype != torch.bfloat16 and not is_replaced():
+            return MultiScaleDeformableAttnFunction.apply(value, *inputs, self.im2col_step)
+        return DeformAttnFunction.apply(value, *inputs)
 
 
 _DTYPES = {None: None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -280,15 +283,29 @@ class DETA(DeformableDETR):
                 )
                 for of_image, objectness in zip(boxes, logits[..., 0], strict=True)
             ]
-        )[..., None]  # (B, Q, 1)
+        )
+        for_decoder = self.queries_of(tokens, boxes, chosen) | dict(memory=memory)
+        for_head = dict(enc_logits=logits, enc_boxes=boxes.sigmoid(), enc_anchors=anchors.sigmoid())
+        return for_decoder, for_head if self.training else {}
+
+    def queries_of(self, tokens: Tensor, boxes: Tensor, chosen: Tensor) -> dict[str, Tensor]:
+        """Convert proposals to queries.
+
+        Args:
+            tokens: (B, S, D).
+            boxes: (B, S, 4), before the sigmoid.
+            chosen: (B, Q), tokens of the proposals.
+
+        Returns:
+            ``query`` and ``query_pos`` (B, Q, D), ``reference_points`` (B, Q, 4).
+        """
+        chosen = chosen[..., None]  # (B, Q, 1)
         proposals = boxes.gather(1, chosen.expand(-1, -1, 4)).detach()
         pixels = tokens.gather(1, chosen.expand(-1, -1, self.embed_dims)).detach()
         positions = self.get_proposal_pos_embed(proposals, num_pos_feats=self.embed_dims // 2)  # (B, Q, 2 D)
         query_pos, query = self.pos_trans_norm(self.pos_trans_fc(positions)).chunk(2, dim=-1)
         query = query + self.pix_trans_norm(self.pix_trans_fc(pixels))
-        for_decoder = dict(query=query, query_pos=query_pos, memory=memory, reference_points=proposals.sigmoid())
-        for_head = dict(enc_logits=logits, enc_boxes=boxes.sigmoid(), enc_anchors=anchors.sigmoid())
-        return for_decoder, for_head if self.training else {}
+        return dict(query=query, query_pos=query_pos, reference_points=proposals.sigmoid())
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module(name=["DETAOptimWrapperConstructor", "DeformableConstructor"])

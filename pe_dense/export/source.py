@@ -1,0 +1,79 @@
+"""Open the model that a command names: a config and a checkpoint, a training run, or a published model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from pe_dense.backbones import PE_CONFIGS
+from pe_dense.backbones.base import TIMM_PREFIX
+from pe_dense.backbones.build import open_tower
+from pe_dense.engine.config import load_config
+from pe_dense.engine.inferencer import load_predictor
+from pe_dense.language import load_clip
+from pe_dense.utils.errors import ConfigError
+
+_WEIGHTS = (".pt", ".pth", ".safetensors")
+
+
+def open_model(
+    source: str,
+    checkpoint: str | None = None,
+    *,
+    part: str = "model",
+    options: dict | None = None,
+    tower: str | None = None,
+) -> tuple[nn.Module, Sequence[str] | None]:
+    """Open a model with its weights on the CPU.
+
+    Args:
+        source: config; or work dir of a run, whose config and last checkpoint are used; or, for towers, a checkpoint or
+            the name of a published model.
+        checkpoint: path, work dir or ``hf://`` name; required with a config.
+        part: see :func:`~pe_dense.export.graph_of`.
+        options: overrides of config values.
+        tower: backbone to put under the config, as in training.
+
+    Returns:
+        the model in evaluation mode, and its class names or None.
+
+    Raises:
+        ConfigError, CheckpointError, FileNotFoundError: if a file is missing or does not match.
+    """
+    published = source in PE_CONFIGS or source.startswith(TIMM_PREFIX)
+    if part in ("image", "text"):
+        weights = checkpoint or source
+        return load_clip(weights, source if published and checkpoint else None), None
+    if published:
+        return open_tower(source, checkpoint), None
+    if part == "tower" and checkpoint is None:
+        return open_tower(None, source), None
+    path = Path(source)
+    if checkpoint is None:
+        if path.suffix == ".py" or not (path.is_dir() or path.suffix in _WEIGHTS):
+            raise ConfigError(f"{source} is a config: name a checkpoint or a work dir after it")
+        checkpoint, source = source, str(config_of_run(path))
+    config = load_config(source, options, tower=tower)
+    predictor = load_predictor(config, checkpoint, device="cpu")
+    detector = getattr(predictor, "detector", None)
+    model = predictor.model if detector is None else detector.model
+    metainfo = predictor.metainfo if detector is None else detector.metainfo
+    return model.eval(), metainfo.get("classes")
+
+
+def config_of_run(path: Path) -> Path:
+    """Find the config that a run wrote into its work dir.
+
+    Args:
+        path: the work dir or a checkpoint in it.
+
+    Raises:
+        ConfigError: if there is not exactly one.
+    """
+    folder = path if path.is_dir() else path.parent
+    found = sorted(folder.glob("*.py"))
+    if len(found) != 1:
+        raise ConfigError(f"{folder} has {len(found)} configs, not the one of a run: name the config before {path}")
+    return found[0]

@@ -1,0 +1,6 @@
+"""Run exported models with onnxruntime, numpy and Pillow only; PyTorch is not imported."""
+
+from pe_dense.runtime.model import OnnxModel
+from pe_dense.runtime.results import DepthMap, Detections, Embeddings, FeatureMaps, LabelMap, Result
+
+__all__ = ["DepthMap", "Detections", "Embeddings", "FeatureMaps", "LabelMap", "OnnxModel", "Result"]

@@ -1,0 +1,125 @@
+#!/usr/bin/env python
+"""Export a model: tools/export.py CONFIG|RUN|MODEL [CHECKPOINT] OUT
+
+OUT.onnx and OUT.pt2 are graphs with weights: the predictions of a detector, a probe or a mask transformer, the feature
+maps of a backbone (--part tower) or a tower of a CLIP (--part image, --part text). pe_dense.runtime.OnnxModel runs ONNX
+files without PyTorch. OUT.pt, OUT.pth and OUT.safetensors are the weights of the run's backbone in the published format.
+"""
+
+import argparse
+
+from pe_dense.engine.arguments import ConfigOptions, path, text, whole_number
+
+WEIGHTS = (".pt", ".pth", ".safetensors")
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "source",
+        type=text,
+        help="config, followed by a checkpoint; work dir of a run (its config and last checkpoint); or the name of a "
+        "published model (PE-Spatial-B16-512)",
+    )
+    parser.add_argument(
+        "rest",
+        nargs="+",
+        type=text,
+        metavar="[CHECKPOINT] OUT",
+        help="checkpoint, work dir or hf:// name, if it is not the source's own; output file",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="overwrite an existing output file")
+    weights = parser.add_argument_group("weights (.pt, .pth, .safetensors)")
+    weights.add_argument(
+        "--fold-layer-scale",
+        action="store_true",
+        help="fold LayerScale into the preceding projections, for architectures without LayerScale",
+    )
+    graph = parser.add_argument_group("graphs (.onnx, .pt2)")
+    graph.add_argument("--part", choices=("model", "tower", "image", "text"), default="model", help="(model)")
+    side = whole_number(1, 1 << 15)
+    graph.add_argument(
+        "--size", nargs="+", type=side, metavar="PX", help="height and width of the input, or one side of a square"
+    )
+    graph.add_argument("--batch", type=whole_number(1, 4096), default=1, help="images per batch, if fixed (1)")
+    graph.add_argument("--dynamic", nargs="+", choices=("batch", "size"), default=[], help="sizes left open")
+    graph.add_argument("--opset", type=whole_number(1, 99), default=20, help="version of the ONNX operators (20)")
+    precision = graph.add_mutually_exclusive_group()
+    precision.add_argument("--half", action="store_true", help="float16 backbone; heads and inputs stay in float32")
+    precision.add_argument("--int8", action="store_true", help="linear layers quantized to 8 bits, dynamically")
+    graph.add_argument(
+        "--with-preprocessing", action="store_true", help="take one uint8 image (H, W, 3) of any size as input"
+    )
+    graph.add_argument(
+        "--layers", nargs="+", type=int, metavar="N", help="blocks of --part tower, from 0; negative ones from the end"
+    )
+    graph.add_argument("--norm", action="store_true", help="apply the final norm to the maps of --part tower")
+    graph.add_argument("--tower", type=text, metavar="NAME", help="backbone under the config, as in training")
+    graph.add_argument(
+        "--cfg-options", nargs="+", action=ConfigOptions, metavar="NAME=VALUE", help="override config values"
+    )
+    args = parser.parse_args()
+    if len(args.rest) > 2:
+        parser.error(f"expected SOURCE [CHECKPOINT] OUT, got {1 + len(args.rest)} names")
+    if args.size is not None and len(args.size) > 2:
+        parser.error("--size takes one or two numbers")
+    return args
+
+
+def export_weights(args, out):
+    """Write the backbone's weights in the published format."""
+    from pe_dense.utils.errors import ConfigError
+
+    if len(args.rest) > 1:
+        raise ConfigError(f"weights come from one checkpoint or run: leave out {args.source}")
+    from pe_dense.backbones.build import export_tower
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    names = export_tower(args.source, out, fold=args.fold_layer_scale, overwrite=args.overwrite)
+    fits = f"fits {' and '.join(names)}" if names else "load it with the architecture that it was trained with"
+    return f"Tower: {out} ({fits})"
+
+
+def export_model(args, out):
+    """Write the model's graph."""
+    from pe_dense.utils.errors import ConfigError
+
+    if args.fold_layer_scale:
+        raise ConfigError("--fold-layer-scale is for weights: name an output ending in .pt, .pth or .safetensors")
+    from pe_dense.export import export_graph, graph_of
+    from pe_dense.export.source import open_model
+
+    checkpoint = args.rest[0] if len(args.rest) > 1 else None
+    model, classes = open_model(args.source, checkpoint, part=args.part, options=args.cfg_options, tower=args.tower)
+    size = None if args.size is None else (args.size[0], args.size[-1])
+    graph = graph_of(model, args.part, size=size, classes=classes, layers=args.layers, norm=args.norm)
+    export_graph(
+        graph,
+        out,
+        opset=args.opset,
+        dynamic=args.dynamic,
+        batch=args.batch,
+        half=args.half,
+        int8=args.int8,
+        with_preprocessing=args.with_preprocessing,
+        overwrite=args.overwrite,
+        metadata=dict(source=args.source),
+    )
+    return f"Model for {graph.task}: {out}, {out.stat().st_size / 1e6:,.1f} MB; outputs {', '.join(graph.output_names)}"
+
+
+def main():
+    args = parse_args()
+    from pe_dense.utils.errors import one_line_errors
+
+    with one_line_errors():
+        out = path(args.rest[-1])
+        if out.exists() and not args.overwrite:
+            raise FileExistsError(f"{out} exists: choose another name or pass --overwrite")
+        export = export_weights if out.suffix in WEIGHTS else export_model
+        message = export(args, out)
+    print(message)
+
+
+if __name__ == "__main__":
+    main()
