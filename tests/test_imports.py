@@ -16,11 +16,11 @@ ROOT = Path(__file__).parents[1] / "pe_dense"
 # A package imports from lower floors only, or from a package of its own floor that stands before it.
 FLOORS = [
     ["registry", "utils"],
-    ["ops", "backbones", "necks", "datasets"],
+    ["ops", "backbones", "necks", "datasets", "runtime"],
     ["engine", "visualization"],
     ["detection", "tracking", "probing", "distillation"],
     ["segmentation", "depth", "language", "apps", "evaluation"],
-    ["apis"],
+    ["apis", "export"],
     ["cli", "__main__"],
 ]
 ORDER = {package: (floor, place) for floor, row in enumerate(FLOORS) for place, package in enumerate(row)}

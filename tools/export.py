@@ -3,7 +3,7 @@
 
 OUT.onnx and OUT.pt2 are graphs with weights: the predictions of a detector, a probe or a mask transformer, the feature
 maps of a backbone (--part tower) or a tower of a CLIP (--part image, --part text). pe_dense.runtime.OnnxModel runs ONNX
-files without PyTorch. OUT.pt, OUT.pth and OUT.safetensors are the weights of the run's backbone in the published format.
+files without PyTorch. OUT.pt, OUT.pth and OUT.safetensors are the weights of a run's backbone in the published format.
 """
 
 import argparse

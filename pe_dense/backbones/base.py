@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from pe_dense.utils.checkpoint import read_checkpoint
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.hub import HubMixin
 
 TIMM_PREFIX = "timm/"
 
 
-class Backbone(BaseModule, ABC):
+class Backbone(HubMixin, BaseModule, ABC):
     """Base class of plain vision transformers that return feature maps of any of their blocks.
 
     Heads, probes, trackers, teachers, figures and demos use only these members, so adding a backbone takes one

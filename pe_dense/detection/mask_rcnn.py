@@ -23,15 +23,18 @@ from torch import Tensor, nn
 from pe_dense.detection.convert_detectron2 import from_detectron2, is_detectron2
 from pe_dense.ops.nms import batched_nms
 from pe_dense.registry import MODELS, TASK_UTILS, TRANSFORMS
+from pe_dense.utils.hub import HubMixin
 
 
 @MODELS.register_module()
-class MaskRCNN(_MaskRCNN):
+class MaskRCNN(HubMixin, _MaskRCNN):
     """Mask R-CNN with Detectron2's head initialization that also loads published Detectron2 checkpoints.
 
     The mask predictor is initialized with a standard deviation of 0.001 (mmdet: Kaiming), the fully connected layers of
     the box head with ``c2_xavier``, a standard deviation of 0.0089 for 12,544 inputs (mmdet: Xavier, 0.0121).
     """
+
+    default_scope = "mmdet"
 
     def init_weights(self) -> None:
         """Initialize all modules and load the weights given by their ``init_cfg``."""

@@ -65,8 +65,8 @@ def class_wise_nms(
     """
     side = math.ceil(math.sqrt(num_groups))
     cells = torch.stack([groups % side, groups // side], dim=1).to(boxes.dtype)
-    low = boxes.amin()
-    shifted = boxes - low + (cells * (boxes.amax() - low + 1)).repeat(1, 2)
+    low = boxes.min()
+    shifted = boxes - low + (cells * (boxes.max() - low + 1)).repeat(1, 2)
     kept = torch.ops.torchvision.nms(shifted, scores, iou_threshold)
     padding = torch.full((length,), boxes.shape[0], dtype=torch.int64)
     return torch.cat([kept, padding]).narrow(0, 0, length)

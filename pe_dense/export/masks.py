@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor, nn
 
-from pe_dense.export.graphs import Graph, axes_of
+from pe_dense.export.graphs import Graph
 from pe_dense.export.preprocess import Preprocessing
 from pe_dense.segmentation import EoMTHead
 from pe_dense.utils.errors import InputError
@@ -44,7 +44,8 @@ class MaskTransformerGraph(Graph):
     def tracing(self) -> Iterator[None]:
         """Make the shares of masked queries constants; a graph would have to read their values."""
         shares = self.head._buffers.pop("attn_mask_probs")
-        self.head.attn_mask_probs = SimpleNamespace(tolist=lambda values=shares.tolist(): values)
+        values = shares.tolist()
+        self.head.attn_mask_probs = SimpleNamespace(tolist=lambda: values)
         try:
             yield
         finally:

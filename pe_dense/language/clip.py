@@ -19,6 +19,7 @@ from pe_dense.language.open_clip import LANDMARK, from_open_clip, to_open_clip
 from pe_dense.language.text_tower import TEXT_CONFIGS, TextConfig, TextTower, check_has_text_tower, get_text_config
 from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.hub import HubMixin
 from pe_dense.utils.package_weights import published_weights
 from pe_dense.utils.state_dict import checkpoint_meta, unwrap_state
 
@@ -30,7 +31,7 @@ _OPEN_CLIP_FILE = "open_clip_model.safetensors"
 _MAX_SIZE = 1 << 20  # of a number in a checkpoint's config
 
 
-class CLIP(TextTower):
+class CLIP(HubMixin, TextTower):
     """Image tower and text tower of PE Core, with the published parameter names.
 
     The image tower is the submodule ``visual``, the parameters of the text tower are at the top level. In shapes N is

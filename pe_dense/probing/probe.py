@@ -16,11 +16,14 @@ from pe_dense.registry import MODELS
 from pe_dense.utils import CheckpointError, read_checkpoint
 from pe_dense.utils.checkpoint import write_checkpoint
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.hub import HubMixin
 from pe_dense.utils.rng import fork_rng_at_initial_seed
-from pe_dense.utils.state_dict import checkpoint_meta, unwrap_state
+from pe_dense.utils.state_dict import checkpoint_meta, match_state_dict, unwrap_state
+
+FROZEN = "frozen_tower."  # prefix of the backbone's weights in files of the hub
 
 
-class FrozenBackboneMixin:
+class FrozenBackboneMixin(HubMixin):
     """Mixin for mmseg models with a :class:`FrozenTower` as backbone, which sets and checks input sizes.
 
     Test images are padded to a multiple of the patch size; images of a batch may differ in size.
@@ -31,6 +34,7 @@ class FrozenBackboneMixin:
     """
 
     test_modes: tuple[str, ...] = ("whole", "slide")
+    default_scope = "mmseg"
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
@@ -51,6 +55,18 @@ class FrozenBackboneMixin:
     def init_weights(self) -> None:
         """Load the backbone; heads keep their initial weights, parts of which MMEngine would initialize again."""
         self.backbone.init_weights()
+
+    def hub_state(self) -> dict[str, Tensor]:
+        """Return the state dict with the weights of the backbone, which checkpoints do not contain."""
+        tower = self.backbone.tower.state_dict()
+        return dict(self.state_dict()) | {f"{FROZEN}{key}": value for key, value in tower.items()}
+
+    def load_hub_state(self, state: Mapping[str, Tensor], source: str) -> None:
+        """Load the result of :meth:`hub_state`, which must match exactly."""
+        tower = {key.removeprefix(FROZEN): value for key, value in state.items() if key.startswith(FROZEN)}
+        match_state_dict(self.backbone.tower.state_dict(), tower, source, self.backbone.tower.name)
+        self.backbone.tower.load_state_dict(tower)
+        super().load_hub_state({key: value for key, value in state.items() if not key.startswith(FROZEN)}, source)
 
     def predict(self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence | None = None) -> list:
         """Predict as mmseg does; images of different sizes are passed as a list and predicted one by one."""

@@ -135,7 +135,7 @@ class OnnxModel:
         ]
 
     def _predict_raw(self, pixels: np.ndarray) -> Result:
-        """Run a graph with preprocessing; it returns boxes in pixels of the image, other results in those of its input."""
+        """Run a graph with preprocessing; it returns boxes in pixels of the image, maps in those of its input."""
         outputs = dict(zip(self._outputs, self.session.run(None, {self._inputs[0]: pixels}), strict=True))
         settings = (tuple(self._setting("size")), *map(self._setting, ("resize", "stride")))
         where, _ = place(*pixels.shape[:2], *settings)

@@ -19,6 +19,7 @@ from pe_dense.ops.deform_attn import DeformAttnFunction
 from pe_dense.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
 from pe_dense.utils import match_state_dict, read_checkpoint
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.hub import HubMixin
 from pe_dense.utils.state_dict import unwrap_state
 
 
@@ -94,7 +95,7 @@ _INIT_KEYS = {"type", "checkpoint", "keep_classifier"}
 
 
 @MODELS.register_module()
-class DETA(DeformableDETR):
+class DETA(HubMixin, DeformableDETR):
     """Two-stage detection transformer on mmdet's deformable encoder and decoder.
 
     Every token of the encoder predicts a box; the best of each level after NMS become queries, which the decoder layers
@@ -131,6 +132,8 @@ class DETA(DeformableDETR):
         InputError: if ``tower_dtype`` or ``test_tower_dtype`` is another one, ``init_cfg`` has other entries, or a
             number of layers or queries is less than one.
     """
+
+    default_scope = "mmdet"
 
     def __init__(
         self,
