@@ -30,7 +30,7 @@ def test_agnostic_boxes_and_masks_and_too_few_detections():
         **{
             "model.roi_head.bbox_head.reg_class_agnostic": True,
             "model.roi_head.mask_head.class_agnostic": True,
-            "model.test_cfg.rcnn.score_thr": 0.4,
+            "model.test_cfg.rcnn.score_thr": 0.3,
         },
     )
     images, sizes = padded_images((128, 128))
