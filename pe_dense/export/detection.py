@@ -277,7 +277,7 @@ class DETAGraph(DetectorGraph):
         """Select proposals of one image, as :func:`~pe_dense.detection.deta.assigner.choose_proposals`: (Q,)."""
         model = self.model
         counts = [h * w for h, w in self.level_shapes]
-        levels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts), output_size=sum(counts))
+        levels = torch.cat([torch.full((n,), level) for level, n in enumerate(counts)])
         count = min(model.num_queries, sum(counts))
         start, candidates = 0, []
         for n in counts:

@@ -115,10 +115,15 @@ def test_clip(run):
     assert_close(call(tokens), [model.encode_text(tokens, normalize=True)])
 
 
-@pytest.mark.parametrize("name", ["shapes_maskrcnn_pe_tiny", "shapes_deta_pe_tiny"])
-def test_detector(run, name):
+SMALL_DETA = {"model.num_levels": 3, "model.decoder_layers": 1}  # half a minute less to export
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("shapes_maskrcnn_pe_tiny", {}), ("shapes_deta_pe_tiny", SMALL_DETA)], ids=["rcnn", "deta"]
+)
+def test_detector(run, name, options):
     """Detections matched one to one, scores within 1e-3; masks as in the graph run by PyTorch."""
-    model = tiny_detector(name)
+    model = tiny_detector(name, **options)
     batch, sizes = padded_images((128, 100), seed=1)
     graph = graph_of(model, classes=CLASSES)
     found = run(graph)(batch, sizes)

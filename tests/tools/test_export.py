@@ -1,0 +1,60 @@
+"""tools/export.py and tools/push.py on a training run."""
+
+import json
+
+import pytest
+from helpers.tool_runs import CONFIG, call_tool
+
+from pe_dense.detection import MaskRCNN
+from pe_dense.export.source import open_model
+from pe_dense.runtime import OnnxModel
+
+
+def test_tower_of_a_run(trained, tmp_path):
+    """The exported file has the sizes and the normalization of the run's tower."""
+    out = tmp_path / "tower.onnx"
+    done = call_tool("export", trained.work_dir, out, "--part", "tower", "--size", 64, 128, "--layers", 1, -1)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"Model for features: {out}, ")
+    model = OnnxModel(out, threads=1)
+    assert model.metadata["size"] == [64, 128] and model.metadata["layers"] == [1, 3]
+    assert model.session.get_outputs()[0].shape == [1, 128, 8, 16]
+    done = call_tool("export", trained.work_dir, out, "--part", "tower")
+    assert done.returncode == 2 and "--overwrite" in done.stderr
+
+
+def test_model_of_a_run(trained):
+    """Its own config is used, and the class names of its data."""
+    model, classes = open_model(str(trained.work_dir))
+    assert isinstance(model, MaskRCNN) and not model.training
+    assert len(classes) == 8
+    with pytest.raises(ValueError, match="is a config: name a checkpoint"):
+        open_model(str(CONFIG))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["PE-Spatial-T16-512", "random", "out.onnx", "--opset", "15"], "opset 15 is not from 16 to 24"),
+        (["PE-Spatial-T16-512", "random", "out.onnx", "--size", "65"], "65 x 65 px is not a multiple of 16"),
+        (["PE-Spatial-T16-512", "random", "out.engine"], "must end in .onnx or .pt2"),
+        (["PE-Spatial-T16-512", "out.onnx", "--fold-layer-scale"], "--fold-layer-scale is for weights"),
+    ],
+)
+def test_invalid_arguments(arguments, message):
+    done = call_tool("export", *arguments)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_push_to_a_folder(trained, tmp_path):
+    """The card has the metrics of the run's validation and its data."""
+    done = call_tool("push", trained.work_dir, "--folder", tmp_path / "hub", "--license", "apache-2.0")
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert "| coco/bbox_mAP |" in card and "license: apache-2.0" in card and "`ShapesDataset`" in card
+    config = json.loads((tmp_path / "hub" / "config.json").read_text())
+    assert config["type"] == "pe_dense.MaskRCNN" and len(config["classes"]) == 8
+    loaded = MaskRCNN.from_pretrained(tmp_path / "hub")
+    assert loaded.class_names == tuple(config["classes"])
+    done = call_tool("push", trained.work_dir)
+    assert done.returncode == 2 and "name either a repository" in done.stderr
