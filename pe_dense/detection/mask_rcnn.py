@@ -26,15 +26,19 @@ from pe_dense.registry import MODELS, TASK_UTILS, TRANSFORMS
 from pe_dense.utils.hub import HubMixin
 
 
+class _HubMaskRCNN(_MaskRCNN, HubMixin):
+    """mmdet's ``MaskRCNN`` with its own signature, which the check of configs reads, and methods for the hub."""
+
+    default_scope = "mmdet"
+
+
 @MODELS.register_module()
-class MaskRCNN(HubMixin, _MaskRCNN):
+class MaskRCNN(_HubMaskRCNN):
     """Mask R-CNN with Detectron2's head initialization that also loads published Detectron2 checkpoints.
 
     The mask predictor is initialized with a standard deviation of 0.001 (mmdet: Kaiming), the fully connected layers of
     the box head with ``c2_xavier``, a standard deviation of 0.0089 for 12,544 inputs (mmdet: Xavier, 0.0121).
     """
-
-    default_scope = "mmdet"
 
     def init_weights(self) -> None:
         """Initialize all modules and load the weights given by their ``init_cfg``."""

@@ -55,9 +55,17 @@ class Graph(nn.Module):
         dtype = next(self.tower.parameters()).dtype
         return tuple(x.float() for x in self.tower(images.to(dtype)))
 
-    def example(self, batch: int) -> tuple[Tensor, ...]:
-        """Return inputs with the right shapes, (B, 3, H, W) and if used (B, 2)."""
-        images = torch.zeros(batch, 3, *self.preprocessing.size)
+    def example(self, batch: int, dynamic: Sequence[str] = ()) -> tuple[Tensor, ...]:
+        """Return inputs with the right shapes, (B, 3, H, W) and if used (B, 2).
+
+        Dimensions that are dynamic differ from each other, from 1 and from the native size: a program that is traced
+        with equal sizes, or a size at which positions are not resized, would hold for these only.
+        """
+        size = self.preprocessing.size
+        if "size" in dynamic:
+            cells = max(size) // self.stride
+            size = (self.stride * (cells + 1), self.stride * (cells + 2))
+        images = torch.zeros(max(batch, 2) if "batch" in dynamic else batch, 3, *size)
         if not self.uses_sizes:
             return (images,)
         return images, torch.tensor([self.preprocessing.size] * batch)
@@ -168,8 +176,9 @@ class TextEmbeddingGraph(Graph):
         """(B, L) -> (B, D), float32."""
         return F.normalize(self.tower.encode_text(tokens).float(), dim=-1)
 
-    def example(self, batch: int) -> tuple[Tensor, ...]:
+    def example(self, batch: int, dynamic: Sequence[str] = ()) -> tuple[Tensor, ...]:
         """Return token ids of the context length."""
+        batch = max(batch, 2) if "batch" in dynamic else batch
         return (torch.ones(batch, self.tower.context_length, dtype=torch.int64),)
 
 

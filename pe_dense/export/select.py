@@ -119,7 +119,9 @@ def _of_tower(tower: Backbone, size: tuple[int, int] | None) -> Preprocessing:
 def _of_model(model: nn.Module, size: tuple[int, int] | None) -> Preprocessing:
     """Read the normalization from the data preprocessor, and the size unless it is given."""
     preprocessor = model.data_preprocessor
-    if not getattr(preprocessor, "channel_conversion", True):
+    if not hasattr(preprocessor, "mean"):
+        raise InputError("the model's data_preprocessor has no mean and std, with which images could be normalized")
+    if not getattr(preprocessor, "channel_conversion", getattr(preprocessor, "_channel_conversion", True)):
         raise InputError("images of this config are BGR; only models for RGB images can be exported")
     mean, std = (getattr(preprocessor, name).flatten().tolist() for name in ("mean", "std"))
     if size is None:

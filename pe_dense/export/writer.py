@@ -73,7 +73,7 @@ def export_graph(
     graph.eval()
     graph.set_precision(torch.float16 if half else torch.float32)
     entries = _metadata(graph, opset, dynamic, half, int8, with_preprocessing) | (metadata or {})
-    module, arguments, shapes = graph, graph.example(batch), graph.dynamic_shapes(dynamic)
+    module, arguments, shapes = graph, graph.example(batch, dynamic), graph.dynamic_shapes(dynamic)
     names = graph.input_names
     if with_preprocessing:
         module, names = PreprocessedGraph(graph), ("image",)
@@ -81,8 +81,6 @@ def export_graph(
         arguments = (torch.zeros(height + 3, width - 1, 3, dtype=torch.uint8),)
         sides = {axis: torch.export.Dim(f"side_{axis}", min=2, max=_IMAGE_SIDES) for axis in (0, 1)}
         shapes = (sides,)
-    elif "batch" in dynamic:
-        arguments = graph.example(max(batch, 2))  # a dimension of 1 would be taken as a constant
     with torch.no_grad(), graph.tracing(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if path.suffix == ".pt2":

@@ -138,9 +138,12 @@ def test_detector(run, name, options):
 def mask_transformer(kind, head, **options):
     init_default_scope("mmseg")
     torch.manual_seed(0)
+    normalization = dict(mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True)
+    library = "SegDataPreProcessor" if kind.endswith("Segmentor") else "mmdet.DetDataPreprocessor"
     model = MODELS.build(
         dict(
             type=f"pe_dense.{kind}",
+            data_preprocessor=dict(type=library, **normalization),
             backbone=dict(type="pe_dense.PETower", arch=dict(ARCH, layers=3)),
             **{head: dict(type="pe_dense.EoMTHead", num_queries=6, num_blocks=2, **options.pop("classes"))},
             **options,
