@@ -48,17 +48,24 @@ def sample_levels(
     for level, (height, width) in enumerate(owner.level_shapes):
         x = locations[:, :, :, level, :, 0] * width - 0.5  # (B, Q, M, P)
         y = locations[:, :, :, level, :, 1] * height - 0.5
-        left, top = x.floor(), y.floor()
-        along, down = x - left, y - top
-        for row, share_of_row in ((top, 1 - down), (top + 1, down)):
-            for column, share_of_column in ((left, 1 - along), (left + 1, along)):
-                inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-                # Clamped as floating-point numbers: converting large ones to integers is undefined.
-                index = row.clamp(0, height - 1).int() * width + column.clamp(0, width - 1).int()
-                index = (images + start + index) * heads + head
-                share = share_of_row * share_of_column * inside * weights[:, :, :, level]
+        for row, share_of_row in _neighbors(y, height):
+            for column, share_of_column in _neighbors(x, width):
+                index = (images + start + row * width + column) * heads + head
+                share = share_of_row * share_of_column * weights[:, :, :, level]
                 taken = rows.index_select(0, index.flatten()).view(batch, queries, heads, -1, channels)
                 part = (taken * share[..., None]).sum(3)
                 total = part if total is None else total + part
         start += height * width
     return total.flatten(2)
+
+
+def _neighbors(places: Tensor, length: int) -> list[tuple[Tensor, Tensor]]:
+    """Return the two tokens around each place along an axis, int32, and their weights, 0 outside of the map."""
+    first = places.floor()
+    share = places - first
+    found = []
+    for token, weight in ((first, 1 - share), (first + 1, share)):
+        inside = (token >= 0) & (token < length)
+        # Clamped as floating-point numbers: converting large ones to integers is undefined.
+        found.append((token.clamp(0, length - 1).int(), weight * inside))
+    return found
