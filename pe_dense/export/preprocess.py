@@ -63,7 +63,7 @@ class PreprocessedGraph(nn.Module):
 
     def __init__(self, graph: nn.Module):
         super().__init__()
-        self.graph = graph
+        self.inner = graph
         settings: Preprocessing = graph.preprocessing
         self.settings = settings
         self.register_buffer("mean", torch.tensor(settings.mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
@@ -90,13 +90,13 @@ class PreprocessedGraph(nn.Module):
         normalized = (pixels.round() - self.mean) / self.std
         normalized = torch.where(inside[0][:, None] & inside[1], normalized, 0.0)
         sizes = torch.stack(scaled)[None].to(torch.int64)
-        outputs = self.graph(*((normalized[None], sizes) if self.graph.uses_sizes else (normalized[None],)))
-        if "boxes" not in self.graph.output_names:
+        outputs = self.inner(*((normalized[None], sizes) if self.inner.uses_sizes else (normalized[None],)))
+        if "boxes" not in self.inner.output_names:
             return outputs
         ratio = torch.stack([width / scaled[1], height / scaled[0]]).repeat(2)
         return tuple(
             value * ratio if name == "boxes" else value
-            for name, value in zip(self.graph.output_names, outputs, strict=True)
+            for name, value in zip(self.inner.output_names, outputs, strict=True)
         )
 
 
