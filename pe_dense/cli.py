@@ -30,6 +30,7 @@ COMMANDS = {
     "bench": Command("bench", "evaluate backbones on dense tasks, one sheet"),
     "explore": Command("explore", "explore features in a local web page"),
     "export": Command("export", "export a model to ONNX, or a trained backbone in the published format"),
+    "export-tower": Command("export_tower", "export the towers of a run in the published format"),
     "push": Command("push", "push a trained model to the Hugging Face hub"),
     "convert": Command("convert_checkpoint", "convert a released detector to this project's format"),
     "print-config": Command("print_config", "print a resolved config and the file that sets each key"),

@@ -3,14 +3,18 @@
 
 OUT.onnx and OUT.pt2 are graphs with weights: the predictions of a detector, a probe or a mask transformer, the feature
 maps of a backbone (--part tower) or a tower of a CLIP (--part image, --part text). pe_dense.runtime.OnnxModel runs ONNX
-files without PyTorch. OUT.pt, OUT.pth and OUT.safetensors are the weights of a run's backbone in the published format.
+files without PyTorch. OUT.pt, OUT.pth and OUT.safetensors are the weights of a run's backbone in the published format,
+with the options of tools/export_tower.py (pe-dense export-tower).
 """
 
 import argparse
+import runpy
+import sys
+from pathlib import Path
 
 from pe_dense.engine.arguments import ConfigOptions, path, text, whole_number
 
-WEIGHTS = (".pt", ".pth", ".safetensors")
+WEIGHTS, GRAPHS = (".pt", ".pth", ".safetensors"), (".onnx", ".pt2")
 
 
 def parse_args():
@@ -29,33 +33,26 @@ def parse_args():
         help="checkpoint, work dir or hf:// name, if it is not the source's own; output file",
     )
     parser.add_argument("--overwrite", action="store_true", help="overwrite an existing output file")
-    weights = parser.add_argument_group("weights (.pt, .pth, .safetensors)")
-    weights.add_argument(
-        "--fold-layer-scale",
-        action="store_true",
-        help="fold LayerScale into the preceding projections, for architectures without LayerScale",
-    )
-    graph = parser.add_argument_group("graphs (.onnx, .pt2)")
-    graph.add_argument("--part", choices=("model", "tower", "image", "text"), default="model", help="(model)")
+    parser.add_argument("--part", choices=("model", "tower", "image", "text"), default="model", help="(model)")
     side = whole_number(1, 1 << 15)
-    graph.add_argument(
+    parser.add_argument(
         "--size", nargs="+", type=side, metavar="PX", help="height and width of the input, or one side of a square"
     )
-    graph.add_argument("--batch", type=whole_number(1, 4096), default=1, help="images per batch, if fixed (1)")
-    graph.add_argument("--dynamic", nargs="+", choices=("batch", "size"), default=[], help="sizes left open")
-    graph.add_argument("--opset", type=whole_number(1, 99), default=20, help="version of the ONNX operators (20)")
-    precision = graph.add_mutually_exclusive_group()
+    parser.add_argument("--batch", type=whole_number(1, 4096), default=1, help="images per batch, if fixed (1)")
+    parser.add_argument("--dynamic", nargs="+", choices=("batch", "size"), default=[], help="sizes left open")
+    parser.add_argument("--opset", type=whole_number(1, 99), default=20, help="version of the ONNX operators (20)")
+    precision = parser.add_mutually_exclusive_group()
     precision.add_argument("--half", action="store_true", help="float16 backbone; heads and inputs stay in float32")
     precision.add_argument("--int8", action="store_true", help="linear layers quantized to 8 bits, dynamically")
-    graph.add_argument(
+    parser.add_argument(
         "--with-preprocessing", action="store_true", help="take one uint8 image (H, W, 3) of any size as input"
     )
-    graph.add_argument(
+    parser.add_argument(
         "--layers", nargs="+", type=int, metavar="N", help="blocks of --part tower, from 0; negative ones from the end"
     )
-    graph.add_argument("--norm", action="store_true", help="apply the final norm to the maps of --part tower")
-    graph.add_argument("--tower", type=text, metavar="NAME", help="backbone under the config, as in training")
-    graph.add_argument(
+    parser.add_argument("--norm", action="store_true", help="apply the final norm to the maps of --part tower")
+    parser.add_argument("--tower", type=text, metavar="NAME", help="backbone under the config, as in training")
+    parser.add_argument(
         "--cfg-options", nargs="+", action=ConfigOptions, metavar="NAME=VALUE", help="override config values"
     )
     args = parser.parse_args()
@@ -66,26 +63,14 @@ def parse_args():
     return args
 
 
-def export_weights(args, out):
-    """Write the backbone's weights in the published format."""
-    from pe_dense.utils.errors import ConfigError
-
-    if len(args.rest) > 1:
-        raise ConfigError(f"weights come from one checkpoint or run: leave out {args.source}")
-    from pe_dense.backbones.build import export_tower
-
-    out.parent.mkdir(parents=True, exist_ok=True)
-    names = export_tower(args.source, out, fold=args.fold_layer_scale, overwrite=args.overwrite)
-    fits = f"fits {' and '.join(names)}" if names else "load it with the architecture that it was trained with"
-    return f"Tower: {out} ({fits})"
+def names_weights(arguments):
+    """Return whether an output is named that is a file of weights: the second name, or none is a graph."""
+    names = [argument for argument in arguments if not argument.startswith("-")]
+    return len(names) > 1 and names[1].endswith(WEIGHTS) and not any(name.endswith(GRAPHS) for name in names)
 
 
 def export_model(args, out):
     """Write the model's graph."""
-    from pe_dense.utils.errors import ConfigError
-
-    if args.fold_layer_scale:
-        raise ConfigError("--fold-layer-scale is for weights: name an output ending in .pt, .pth or .safetensors")
     from pe_dense.export import export_graph, graph_of
     from pe_dense.export.source import open_model
 
@@ -109,6 +94,8 @@ def export_model(args, out):
 
 
 def main():
+    if names_weights(sys.argv[1:]):
+        return runpy.run_path(str(Path(__file__).with_name("export_tower.py")))["main"]()
     args = parse_args()
     from pe_dense.utils.errors import one_line_errors
 
@@ -116,10 +103,10 @@ def main():
         out = path(args.rest[-1])
         if out.exists() and not args.overwrite:
             raise FileExistsError(f"{out} exists: choose another name or pass --overwrite")
-        export = export_weights if out.suffix in WEIGHTS else export_model
-        message = export(args, out)
+        message = export_model(args, out)
     print(message)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -38,7 +38,7 @@ def test_model_of_a_run(trained):
         (["PE-Spatial-T16-512", "random", "out.onnx", "--opset", "15"], "opset 15 is not from 16 to 24"),
         (["PE-Spatial-T16-512", "random", "out.onnx", "--size", "65"], "65 x 65 px is not a multiple of 16"),
         (["PE-Spatial-T16-512", "random", "out.engine"], "must end in .onnx or .pt2"),
-        (["PE-Spatial-T16-512", "out.onnx", "--fold-layer-scale"], "--fold-layer-scale is for weights"),
+        (["none", "out.safetensors"], "none does not exist"),  # as tools/export_tower.py
     ],
 )
 def test_invalid_arguments(arguments, message):
