@@ -5,7 +5,8 @@
 
 Forward and backward pass of :func:`pe_dense.backbones.attention.attend_written_out` and of
 ``F.scaled_dot_product_attention`` run in the same rounds. `written out is faster` compares their sums, `attend uses it`
-is the choice of :func:`~pe_dense.backbones.attention.attend`; where they differ, its limit does not fit this CPU.
+is the choice of :func:`~pe_dense.backbones.attention.attend`, which is limited to sequences whose weights need little
+memory.
 """
 
 import argparse
@@ -56,7 +57,10 @@ def main() -> None:
     from pe_dense.engine.optimizers.cpu_amp import bfloat16_instructions
 
     torch.set_num_threads(args.threads)
-    functions = {"written out": attend_written_out, "fused": F.scaled_dot_product_attention}
+    functions = {
+        "written out": attend_written_out,
+        "fused": F.scaled_dot_product_attention,
+    }
     rows = []
     for tokens in args.tokens:
         for name in args.dtype:

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 THETA = 10000.0
-# Number of tokens up to which attention in bfloat16 is trained faster on a CPU as two matrix products than by PyTorch's
-# fused kernel, whose backward pass does not use the CPU's bfloat16 instructions (benchmarks/attention.py). Longer
-# sequences would also need much memory: N * N weights per head are kept for the backward pass.
+# Number of tokens up to which attention is trained in bfloat16 on a CPU as two matrix products and a softmax, since the
+# backward pass of PyTorch's fused kernel is slow there (benchmarks/attention.py). With AVX512-BF16 this is faster for
+# 1,025 tokens, too, but N * N weights per head are kept for the backward pass.
 MAX_TOKENS_WRITTEN_OUT = 640
 
 
@@ -50,9 +50,9 @@ def attend(
     """
     if not _faster_written_out(q, k, v):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=is_causal)
-    if memory_efficient and attn_mask is None and not is_causal:
-        return _WrittenOut.apply(q, k, v)
-    return attend_written_out(q, k, v, attn_mask, is_causal=is_causal)
+    if is_causal:
+        attn_mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    return attend_written_out(q, k, v, attn_mask, memory_efficient=memory_efficient)
 
 
 def trains_in_bfloat16_on_cpu(x: Tensor) -> bool:
@@ -73,11 +73,11 @@ def _faster_written_out(q: Tensor, k: Tensor, v: Tensor) -> bool:
 
 
 def attend_written_out(
-    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *, is_causal: bool = False
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *, memory_efficient: bool = True
 ) -> Tensor:
     """Compute scaled dot-product attention as two matrix products and a softmax; see :func:`attend`."""
-    if is_causal:
-        attn_mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+    if memory_efficient:
+        return _WrittenOut.apply(q, k, v, attn_mask)
     weights = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
     if attn_mask is None:
         return weights.softmax(dim=-1) @ v
@@ -90,10 +90,16 @@ class _WrittenOut(torch.autograd.Function):
     """:func:`attend_written_out` with fewer copies: the products apply the scale, and each tensor is copied once."""
 
     @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None) -> Tensor:
         batch = q.shape[:2]
         q, k, v = (x.reshape(-1, *x.shape[2:]) for x in (q, k, v))
-        weights = _product(q, k.transpose(1, 2), q.shape[-1] ** -0.5).softmax(dim=-1)
+        weights = _product(q, k.transpose(1, 2), q.shape[-1] ** -0.5)
+        if attn_mask is None:
+            weights = weights.softmax(dim=-1)
+        else:
+            weights.unflatten(0, batch).masked_fill_(~attn_mask, torch.finfo(weights.dtype).min)
+            weights = weights.softmax(dim=-1)
+            weights.unflatten(0, batch).masked_fill_(~attn_mask, 0.0)
         ctx.save_for_backward(q, k, v, weights)
         return (weights @ v).unflatten(0, batch)
 
@@ -107,7 +113,8 @@ class _WrittenOut(torch.autograd.Function):
         of_weights = grad @ v.transpose(1, 2)
         of_logits = torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
         of_q, of_k = _product(of_logits, k, scale), _product(of_logits.transpose(1, 2), q, scale)
-        return tuple(x.unflatten(0, batch) for x in (of_q, of_k, of_v))
+        # Logits with weight 0, as masked ones, have no gradient.
+        return *(x.unflatten(0, batch) for x in (of_q, of_k, of_v)), None
 
 
 def _product(a: Tensor, b: Tensor, scale: float) -> Tensor:

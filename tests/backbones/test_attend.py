@@ -1,5 +1,7 @@
 """Attention written out equals the fused function, and is chosen by length, dtype and device."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,31 +28,35 @@ MASK[1, :, 2] = False  # a query without any key
 CASES = {
     "self-attention": (5, dict()),
     "one query": (1, dict()),
-    "causal": (5, dict(is_causal=True)),
     "mask": (5, dict(attn_mask=MASK)),
 }
 
 
 @pytest.mark.parametrize(("queries", "options"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 2e-2)])
-def test_written_out_equals_fused(queries, options, dtype, tolerance):
+@pytest.mark.parametrize("memory_efficient", [True, False])
+def test_written_out_equals_fused(memory_efficient, queries, options, dtype, tolerance):
     """Outputs and gradients; in bfloat16 up to a few of its roundings, relative to the largest value."""
     weights = torch.randn(2, 3, queries, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
 
-    def custom(q, k, v):
-        return attention._WrittenOut.apply(q, k, v)
-
+    written_out = partial(attend_written_out, memory_efficient=memory_efficient)
     results = []
-    for function, kind in (
-        (attend_written_out if options else custom, dtype),
-        (F.scaled_dot_product_attention, torch.float64),
-    ):
+    for function, kind in ((written_out, dtype), (F.scaled_dot_product_attention, torch.float64)):
         leaves = [tensor.detach().to(kind).requires_grad_() for tensor in inputs(dtype, queries)]
         output = function(*leaves, **options)
         results.append([output, *torch.autograd.grad((output * weights).sum(), leaves)])
     for ours, expected in zip(*results, strict=True):
         assert ours.dtype == dtype
         assert (ours.double() - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("memory_efficient", [True, False])
+def test_causal(memory_efficient):
+    values = inputs(torch.bfloat16)
+    output = attend(*values, is_causal=True, memory_efficient=memory_efficient)
+    expected = F.scaled_dot_product_attention(*(value.float() for value in values), is_causal=True)
+    assert not is_fused(output)
+    torch.testing.assert_close(output.float(), expected, atol=2e-2, rtol=0)
 
 
 def is_fused(output):
@@ -62,12 +68,10 @@ def test_choice_by_dtype_length_and_gradients(monkeypatch):
     assert not is_fused(attend(*inputs(torch.bfloat16)))
     assert is_fused(attend(*inputs(torch.bfloat16, keys=6)))
     assert is_fused(attend(*inputs(torch.float32)))
-    called = []
-    monkeypatch.setattr(attention, "attend_written_out", lambda *_, **__: called.append(1))
+    monkeypatch.setattr(attention, "attend_written_out", None)
     with torch.no_grad():
         attend(*inputs(torch.bfloat16))
     attend(*(tensor.detach() for tensor in inputs(torch.bfloat16)))
-    assert not called
 
 
 def test_second_derivatives_without_the_custom_function():

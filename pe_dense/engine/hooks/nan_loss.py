@@ -75,11 +75,12 @@ class NaNLossHook(Hook):
         self._check_losses(self._losses)
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         gradients = [p.grad.to_local() if isinstance(p.grad, DTensor) else p.grad for p in parameters]
-        # Check the largest entry: a sum of squares may overflow although every entry is finite.
-        largest = nn.utils.get_total_norm(gradients, norm_type=math.inf)
-        if torch.isfinite(largest):
+        # One number for all gradients, which takes a tenth of the time of their largest entry on a CPU.
+        if torch.isfinite(nn.utils.get_total_norm(gradients)):
             return
         bad = [(p, grad) for p, grad in zip(parameters, gradients, strict=True) if not grad.isfinite().all()]
+        if not bad:  # the sum of squares overflows although every entry is finite
+            return
         more = f" (and of {len(bad) - 1} more of {len(parameters)} parameters)" if len(bad) > 1 else ""
         parameter, gradient = bad[0]
         kind = "NaN" if gradient.isnan().any() else "infinite"
