@@ -98,3 +98,18 @@ def video_figure(shown: Sequence[tuple[Sequence[str], np.ndarray]], frames: int 
         ]
         rows.append([("", Image.fromarray(strip(drawn, frames)))])
     return draw_sheet(rows)
+
+
+def point_figure(shown: Sequence[tuple]) -> Image.Image:
+    """Draw pairs of views with matched surface points.
+
+    Args:
+        shown: pixels (S, S, 3) of both views, positions (M, 2) from 0 to 1 in both, and whether each match is right.
+    """
+    rows = []
+    for first, second, *places, right in shown:
+        images = [fit_image(Image.fromarray(pixels), _SIDE) for pixels in (first, second)]
+        ends = [[tuple(point) for point in (_SIDE * place).tolist()] for place in places]
+        title = f"{int(right.sum())} of {len(right)} right"
+        rows.append([(title, join(*images, list(zip(*ends, strict=True))))])
+    return draw_sheet(rows)

@@ -11,6 +11,7 @@ from pathlib import Path
 from pe_dense.evaluation.clustering import evaluate_clusters
 from pe_dense.evaluation.correspondence import evaluate_correspondence
 from pe_dense.evaluation.knn_segmentation import evaluate_knn
+from pe_dense.evaluation.navi import evaluate_navi
 from pe_dense.evaluation.object_discovery import evaluate_discovery
 from pe_dense.evaluation.propagation import evaluate_propagation
 from pe_dense.evaluation.run import TaskRun
@@ -96,6 +97,11 @@ _SPAIR = dict(
     files=("PairAnnotation/test", "ImageAnnotation", "JPEGImages"),
     source="https://cvlab.postech.ac.kr/research/SPair-71k/",
 )
+_NAVI = dict(
+    folder="navi_v1",
+    files=(".",),
+    source="https://github.com/google/navi, down-sampled by Probe3D's data_processing/resize_navi.py",
+)
 _DAVIS = dict(
     folder="davis",
     files=("ImageSets/2017/val.txt", "JPEGImages/480p", "Annotations/480p"),
@@ -111,6 +117,7 @@ def _generated() -> list[Task]:
     )
     pairs = partial(evaluate_correspondence, variant="padded", side=256, per_class=None, generator=_PAIRS)
     discovery = partial(evaluate_discovery, data="shapes", grid=16, generator=_SHAPES)
+    spheres = partial(evaluate_navi, side=256, step=1, grid=48, generator={})
     videos = partial(evaluate_propagation, short_side=256, generator=_VIDEOS)
     return [
         Task(
@@ -123,6 +130,14 @@ def _generated() -> list[Task]:
         ),
         Task("shapes_clusters", "k-means, shapes", "mIoU", "shapes", clusters, "K = 100, 2 seeds"),
         Task("shapes_correspondence", "keypoints, shapes", "PCK", "shapes_pairs", pairs, "PCK@0.1, as SD-DINO"),
+        Task(
+            "shapes_navi",
+            "surface points, spheres",
+            "R2cm",
+            "shapes_navi",
+            spheres,
+            "as Probe3D, grid of 48 x 48 points, recall at 2 cm",
+        ),
         Task("shapes_tokencut", "TokenCut, shapes", "CorLoc", "shapes", partial(discovery, method="tokencut"), _TAU),
         Task("shapes_lost", "LOST, shapes", "CorLoc", "shapes", partial(discovery, method="lost"), _OUTPUT),
         Task("shapes_propagation", "tracking, shapes", "J&F", "shapes_video", videos, "as DINOv3, short side 256 px"),
@@ -160,6 +175,8 @@ def _published() -> list[Task]:
         title = f"SPair-71k, {protocol.partition(' ')[0].strip(':')}"
         settings = dict(variant=variant, side=side, per_class=count)
         add(name, title, "PCK", evaluate_correspondence, f"PCK@0.1, {protocol}", _SPAIR, **settings)
+    protocol = "Probe3D: wild set, crops of 512 px, best 1,000 matches, recall at 2 cm"
+    add("navi", "NAVI, recall at 2 cm", "R2cm", evaluate_navi, protocol, _NAVI)
     for data, title in (("voc07", "VOC07"), ("voc12", "VOC12"), ("coco20k", "COCO20k")):
         for method, label, protocol in (("tokencut", "TokenCut", _TAU), ("lost", "LOST", _OUTPUT)):
             settings = dict(data=data, method=method)
