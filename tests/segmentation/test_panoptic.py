@@ -113,15 +113,20 @@ def test_picture(written):
     assert len(picture) > 20 * factor  # a legend
 
 
-def test_run_on_shapes(tmp_path):
-    """Train, validate and predict with the config of generated shapes."""
-    config = load_config("shapes_panoptic_eomt_pe_tiny", dict(image_size=64, data_root=str(tmp_path / "shapes")))
+@pytest.mark.parametrize("method", ["eomt", "mask2former"])
+def test_run_on_shapes(tmp_path, method):
+    """Train, validate and predict with the configs of generated shapes."""
+    config = load_config(f"shapes_panoptic_{method}_pe_tiny", dict(image_size=64, data_root=str(tmp_path / "shapes")))
     config.work_dir = str(tmp_path / "run")
     config.train_cfg = dict(type="IterBasedTrainLoop", max_iters=2, val_interval=2)
-    config.custom_hooks[-1].intervals = [(0, 1), (1, 2)]
     config.param_scheduler = []
     config.model.backbone.arch.update(width=32, heads=2)
-    config.model.panoptic_head.num_points = 64
+    if method == "eomt":
+        config.custom_hooks[-1].intervals = [(0, 1), (1, 2)]
+        config.model.panoptic_head.num_points = 64
+    else:
+        config.model.neck.in_channels = 32
+        config.model.train_cfg.num_points = 64
     for split in ("train", "val", "test"):
         loader = config[f"{split}_dataloader"]
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
@@ -130,8 +135,8 @@ def test_run_on_shapes(tmp_path):
     runner.train()
     quality = runner.message_hub.get_scalar("val/coco_panoptic/PQ").current()
     assert 0 <= quality <= 100
-    adapted = load_config(tmp_path / "run" / "shapes_panoptic_eomt_pe_tiny.py")
-    predictor = load_predictor(adapted, str(tmp_path / "run"), device="cpu")
+    trained = load_config(tmp_path / "run" / f"shapes_panoptic_{method}_pe_tiny.py")
+    predictor = load_predictor(trained, str(tmp_path / "run"), device="cpu")
     list(predictor.predict_files([tmp_path / "shapes/val/000000.png"], tmp_path / "out"))
     content = json.loads((tmp_path / "out/panoptic/segments.json").read_text())
     assert [entry["name"] for entry in content["categories"] if not entry["isthing"]] == ["background"]
