@@ -118,3 +118,12 @@ def test_runner_type_is_ours():
 
     assert issubclass(Ours, Runner)
     assert all(Config.fromfile(path).runner_type == "pe_dense.Runner" for path in CONFIGS)
+
+
+def test_configs_of_other_libraries():
+    """They are adapted as by `--tower`, for one process and for several, with the data where all configs have it."""
+    config = Config.fromfile(FOLDER / "ade20k_upernet_pe_l14.py")
+    assert config.model.decode_head.type == "UPerHead" and config.model.backbone.type == "pe_dense.PETower"
+    assert (config.model.decode_head.norm_cfg.type, config.sync_bn) == ("BN", "torch")
+    assert config.train_dataloader.dataset.data_root == "data/ade20k"
+    assert "work_dir" not in config
