@@ -1,8 +1,8 @@
-"""Open-vocabulary segmentation of generated shapes with a tiny PE Core, without labels.
+"""Open-vocabulary segmentation of generated shapes with PE-Mini-Core, without labels.
 
-    tools/test.py configs/shapes_words_pe_tiny.py CHECKPOINT --cfg-options model.mode=pooled
+    tools/test.py configs/shapes_words_pe_tiny.py --cfg-options model.mode=pooled
 
-CHECKPOINT is a run of shapes_clip_pe_tiny.py, or a file of both towers of these sizes; for others, name the file by
+Also takes a CHECKPOINT of shapes_clip_pe_tiny.py, or a file of both towers of these sizes; for others, name the file by
 model.clip=FILE instead. Modes and options as in ade20k_words_pe_l14.py.
 """
 
@@ -10,16 +10,15 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.shapes import *
-    from ._base_.tiny_clip import *
     from ._base_.words import *
 
 model.merge(
     dict(
-        clip=dict(_delete_=True, **tiny_clip),
+        clip=dict(vision="PE-Mini-Core"),
         words="background, circle, square, triangle, star, ring, cross, crescent, heart",
         templates=["a photo of a {}.", "a picture of a {}", "a {}"],
-        test_cfg=dict(crop_size=(64, 64), stride=(32, 32)),
-        init_cfg=None,
+        test_cfg=dict(crop_size=(128, 128), stride=(64, 64)),
+        init_cfg=dict(checkpoint="pe-mini://core"),
     )
 )
 test_dataloader = shapes_loader(
