@@ -309,6 +309,8 @@ def key_sources(path: str | Path) -> dict[str, list[Path]]:
                     sources.pop(target.id, None)
         elif isinstance(node, ast.FunctionDef):
             sources[node.name] = [path]
+        elif isinstance(node, ast.Expr) and ast.unparse(node).startswith("globals().update("):  # see `adapted`
+            sources = {name: [path] for name in Config.fromfile(path)}
         else:
             for name, is_new in _changes(node):
                 files = [] if is_new else sources.get(name, [])
