@@ -354,18 +354,17 @@ def export_clip(source: str | Path, path: str | Path, **options) -> list[str]:
 
     Args:
         source: checkpoint or work dir (its last checkpoint) of a run of ``pe_dense.ContrastiveCLIP``.
-        path, options: see :func:`~pe_dense.backbones.save_state`.
+        path, options: see :func:`~pe_dense.backbones.save_state`, for errors too.
 
     Returns:
         names of the published models with these shapes.
 
     Raises:
         CheckpointError, FileNotFoundError: as :func:`load_clip`.
-        FileExistsError, ValueError, WriteError: as :func:`~pe_dense.backbones.save_state`.
     """
     model = load_clip(source)
-    save_state(model.state_dict(), path, **options)
-    shapes = {key: value.shape for key, value in model.state_dict().items()}
+    save_state(state := model.state_dict(), path, **options)
+    shapes = {key: value.shape for key, value in state.items()}
     with torch.device("meta"):
         near = [name for name in TEXT_CONFIGS if PE_CONFIGS[name].width == model.vision_config.width]
         return [name for name in near if {k: v.shape for k, v in CLIP(name).state_dict().items()} == shapes]
@@ -392,9 +391,7 @@ def save_clip(model: CLIP, path: str | Path, *, layout: str = "pe", overwrite: b
     """
     if layout not in LAYOUTS:
         raise InputError(f"layout {layout!r} is not one of {', '.join(LAYOUTS)}")
-    state = model.state_dict()
-    if layout == "open_clip":
-        state = to_open_clip(state)
+    state = to_open_clip(model.state_dict()) if layout == "open_clip" else model.state_dict()
     published = model.name in TEXT_CONFIGS and model.vision_config == PE_CONFIGS[model.name]
     path = Path(path)
     if published or layout == "open_clip" or path.suffix not in (".pt", ".pth"):
