@@ -30,6 +30,7 @@ SMALL = dict(
     metrics=["--images", "100", "--repeats", "2"],
     probing=[],
     propagation=["--repeats", "2"],
+    evaluation=["--repeats", "2"],
     pca=[],
     alignment=["--points-per-side", "6", "--repeats", "1"],
     cost_model=[],

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -14,16 +15,18 @@ from mmengine.logging import print_log
 from pe_dense.apps.visualize import parse_layers
 from pe_dense.backbones import PE_CONFIGS, Backbone
 from pe_dense.backbones.base import TIMM_PREFIX
-from pe_dense.backbones.build import choose_device, open_tower
+from pe_dense.backbones.build import RANDOM, choose_device, open_tower
 from pe_dense.evaluation.features import fingerprint
 from pe_dense.evaluation.run import TaskRun
 from pe_dense.evaluation.sheet import write_sheet
 from pe_dense.evaluation.tasks import Task, select_tasks
 from pe_dense.utils.atomic_write import write_json
+from pe_dense.utils.checkpoint import HUB_PREFIX
 from pe_dense.utils.errors import ConfigError, InputError
 
 # Increment it whenever the code gives other values for the same arguments: stored results are then computed again.
 VERSION = 1
+_MANY_LAYERS = 1000  # more than any backbone has: to check the form of --layers
 
 
 def run_bench(
@@ -62,12 +65,15 @@ def run_bench(
         path of the sheet in Markdown.
 
     Raises:
-        ConfigError: for an unknown task, a backbone that is given twice, or if no task can run.
+        ConfigError: for an unknown task or backbone, one that is given twice, or if no task can run.
         ValueError, FileNotFoundError: see :func:`~pe_dense.backbones.build.open_tower`.
     """
     data_root, out = Path(data_root), Path(out)
     if len(set(towers)) < len(towers):
         raise ConfigError(f"each backbone may be given once, got {', '.join(towers)}")
+    for name in towers:
+        _check_name(name)
+    parse_layers(layers, _MANY_LAYERS)
     present, absent = select_tasks(tasks, data_root)
     for task in absent:
         print_log(f"{task.name}: {task.missing(data_root)} not found; get it from {task.source}", "current")
@@ -130,6 +136,20 @@ def _stored(path: Path, key: dict) -> dict | None:
         return result if result["key"] == key and result["rows"] else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _check_name(name: str) -> None:
+    """Raise an error for a backbone that cannot be found, before others are evaluated for hours."""
+    arch, _, weights = name.partition("=")
+    known = arch in PE_CONFIGS or arch.startswith(TIMM_PREFIX)
+    source = weights if known else name
+    if not source or source == RANDOM or source.startswith(HUB_PREFIX) or Path(source).exists():
+        return
+    if known:
+        raise ConfigError(f"weights {source} of {arch} do not exist: name a file, a work dir, hf://... or random")
+    close = get_close_matches(arch, PE_CONFIGS, n=2)
+    hint = f" Did you mean {' or '.join(close)}?" if close else ""
+    raise ConfigError(f"{name} is not a published backbone, timm/<name>, or an existing file or work dir.{hint}")
 
 
 def open_named(name: str, device: torch.device) -> Backbone:

@@ -184,16 +184,19 @@ def evaluate_discovery(
     extractor.announce_cache(len(items), grid**2 if grid else (500 // patch) ** 2)
     for index, (boxes, size, pixels), maps in extractor.iter(items, load):
         truth.append(boxes)
+        scores = []
         for layer, features in maps.items():
             for place, setting in enumerate(settings):
                 result = discover(features.flatten(1).T, tuple(features.shape[1:]), method, **setting)
                 found[layer][place].append(result.box(patch, size))
+                if layer == run.layers[-1]:
+                    scores.append(result.scores)
         if index < SHOWN_IMAGES:
-            shown.append((pixels, boxes, found[run.layers[-1]], result.scores, index))
+            shown.append((pixels, boxes, found[run.layers[-1]], scores, index))
     rows = []
     for layer, by_setting in found.items():
-        scores = [100 * corloc(boxes, truth) for boxes in by_setting]
-        best = int(np.argmax(scores))
-        rows.append(dict(layer=layer, CorLoc=scores[best], **settings[best]))
+        values = [100 * corloc(boxes, truth) for boxes in by_setting]
+        best = int(np.argmax(values))
+        rows.append(dict(layer=layer, CorLoc=values[best], **settings[best]))
     run.save(pictures.box_figure(shown, best))
     return rows

@@ -68,7 +68,8 @@ def box_figure(shown: Sequence[tuple], best: int) -> Image.Image:
     """Draw the discovered box (orange) and the true ones (green), and the scores of the patches.
 
     Args:
-        shown: pixels (H, W, 3), true boxes, found boxes by setting and image, scores (h, w), number of the image.
+        shown: pixels (H, W, 3), true boxes, found boxes by setting and image, scores (h, w) by setting, number of the
+            image.
         best: setting to draw.
     """
     rows = []
@@ -77,8 +78,9 @@ def box_figure(shown: Sequence[tuple], best: int) -> Image.Image:
         draw = ImageDraw.Draw(image)
         for kind, color in [(box, _TRUE) for box in boxes] + [(found[best][index], _FOUND)]:
             draw.rectangle(tuple(float(value) for value in kind), outline=color, width=max(2, image.width // 100))
-        low, high = scores.min(), scores.max()
-        heat = overlay_heatmap(Image.fromarray(pixels), (scores - low) / max(high - low, 1e-12))
+        chosen = scores[best]
+        low, high = chosen.min(), chosen.max()
+        heat = overlay_heatmap(Image.fromarray(pixels), (chosen - low) / max(high - low, 1e-12))
         rows.append([("" if rows else name, fit_image(p, _SIDE)) for name, p in (("boxes", image), ("scores", heat))])
     return draw_sheet(rows)
 

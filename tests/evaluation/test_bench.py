@@ -91,7 +91,7 @@ def tiny_bench(monkeypatch, root):
 
     def opened(name, device):
         calls.append(name)
-        return tiny_tower(window_size=2 if name == "windows" else None)
+        return tiny_tower(window_size=2 if name == "timm/windows" else None)
 
     monkeypatch.setattr(bench, "open_named", opened)
     return calls
@@ -100,31 +100,31 @@ def tiny_bench(monkeypatch, root):
 def test_sheet(tiny_bench, root, tmp_path, monkeypatch):
     out = tmp_path / "out"
     options = dict(data_root=root, out=out, layers="all", workers=0)
-    sheet = run_bench(["PE-Spatial-G14-448", "windows"], **options).read_text()
-    assert "| LOST, shapes | CorLoc |" in sheet and "PE-Spatial-G14-448 | windows |" in sheet
+    sheet = run_bench(["PE-Spatial-G14-448", "timm/windows"], **options).read_text()
+    assert "| LOST, shapes | CorLoc |" in sheet and "PE-Spatial-G14-448 | timm/windows |" in sheet
     assert "`davis_s`" in sheet and "davischallenge.org" in sheet and "ImageSets/2017/val.txt" in sheet
     with (out / "sheet.csv").open() as file:
         table = list(csv.DictReader(file))
     assert len(table) == 6 and {row["task"] for row in table} == {"shapes_lost", "shapes_correspondence", "shapes_knn"}
-    stored = json.loads((out / "results/windows/shapes_lost.json").read_text())
+    stored = json.loads((out / "results/timm_windows/shapes_lost.json").read_text())
     assert [row["layer"] for row in stored["rows"]] == [0, 1, 2]
     best = max(stored["rows"], key=lambda row: row["CorLoc"])
-    row = next(row for row in table if row["task"] == "shapes_lost" and row["tower"] == "windows")
+    row = next(row for row in table if row["task"] == "shapes_lost" and row["tower"] == "timm/windows")
     assert float(row["best"]) == pytest.approx(best["CorLoc"], abs=0.01) and row["layer"] == "2"
     assert {path.name for path in out.glob("*.png")} == {"tasks.png", *(f"layers_{n}.png" for n in stored_tasks(out))}
-    assert (out / "results/windows/shapes_knn.png").exists()
+    assert (out / "results/timm_windows/shapes_knn.png").exists()
 
     # Nothing runs again, except what is damaged or has other layers.
-    (out / "results/windows/shapes_lost.json").write_text("{")
+    (out / "results/timm_windows/shapes_lost.json").write_text("{")
     ran = []
     evaluate = bench._evaluate
     monkeypatch.setattr(
         bench, "_evaluate", lambda name, task, *rest: ran.append((name, task.name)) or evaluate(name, task, *rest)
     )
-    assert run_bench(["PE-Spatial-G14-448", "windows"], **options).read_text() == sheet
-    assert ran == [("windows", "shapes_lost")]
-    run_bench(["windows"], **options | dict(layers="-1", tasks=["shapes_lost"]))
-    assert ran[1:] == [("windows", "shapes_lost")]
+    assert run_bench(["PE-Spatial-G14-448", "timm/windows"], **options).read_text() == sheet
+    assert ran == [("timm/windows", "shapes_lost")]
+    run_bench(["timm/windows"], **options | dict(layers="-1", tasks=["shapes_lost"]))
+    assert ran[1:] == [("timm/windows", "shapes_lost")]
 
 
 def stored_tasks(out):
@@ -147,8 +147,8 @@ def test_a_task_that_a_backbone_cannot_run_is_skipped(tiny_bench, root, tmp_path
         raise InputError("only accepts images of 224 x 224 px")
 
     monkeypatch.setattr(bench, "_evaluate", refuse)
-    sheet = run_bench(["a"], tasks=["shapes_lost"], data_root=root, out=tmp_path, workers=0).read_text()
-    assert "- `shapes_lost`, a: only accepts images of 224 x 224 px" in sheet
+    sheet = run_bench(["timm/a"], tasks=["shapes_lost"], data_root=root, out=tmp_path, workers=0).read_text()
+    assert "- `shapes_lost`, timm/a: only accepts images of 224 x 224 px" in sheet
     assert not list(tmp_path.glob("results/**/*.json"))
 
 
@@ -177,11 +177,21 @@ def test_selection_of_tasks(tmp_path):
 
 
 def test_bad_arguments(tiny_bench, tmp_path):
-    with pytest.raises(ConfigError, match="each backbone may be given once, got a, a"):
-        run_bench(["a", "a"], data_root=tmp_path, out=tmp_path)
-    with pytest.raises(ConfigError, match="no task has its data in .*; the tasks `shapes` need none"):
-        run_bench(["a"], tasks=["davis"], data_root=tmp_path, out=tmp_path)
-    assert not tiny_bench
+    name = "PE-Spatial-T16-512=random"
+    for towers, options, message in (
+        ([name, name], {}, "each backbone may be given once, got PE-Spatial-T16-512=random, PE-Spa"),
+        ([name], dict(tasks=["davis"]), "no task has its data in .*; the tasks `shapes` need none"),
+        (
+            [name, "PE-Spatial-T16"],
+            {},
+            "PE-Spatial-T16 is not a published backbone, .* Did you mean PE-Spatial-T16-512",
+        ),
+        (["PE-Spatial-T16-512=missing.pth"], {}, "weights missing.pth of PE-Spatial-T16-512 do not exist"),
+        ([name], dict(layers="last"), "--layers must be 'all' or numbers"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run_bench(towers, data_root=tmp_path, out=tmp_path, **options)
+    assert not tiny_bench  # nothing was opened
 
 
 def test_names_of_backbones(tmp_path):
