@@ -88,15 +88,23 @@ class PatchMemory:
         patches_per_image: patches to keep of each image; None for all.
         seed: the patches that are kept depend on the seed and the image's number only, not on the batches.
         ignored_class: see :func:`label_shares`.
+        capacity: largest number of patches. With it, memory is allocated once; without it, :meth:`entries` takes twice
+            the memory for a moment.
     """
 
     def __init__(
-        self, num_classes: int, patches_per_image: int | None = None, seed: int = 0, ignored_class: int | None = None
+        self,
+        num_classes: int,
+        patches_per_image: int | None = None,
+        seed: int = 0,
+        ignored_class: int | None = None,
+        capacity: int | None = None,
     ):
         if patches_per_image is not None and patches_per_image < 1:
             raise InputError(f"the memory has room for {patches_per_image} patches of an image: make it larger")
         self.num_classes, self.patches_per_image, self.seed = num_classes, patches_per_image, seed
         self.ignored_class = ignored_class
+        self.capacity, self._used = capacity, 0
         self._features: list[Tensor] = []
         self._labels: list[Tensor] = []
         self._images = 0
@@ -122,8 +130,19 @@ class PatchMemory:
             shares = shares.gather(1, chosen[..., None].expand(-1, -1, self.num_classes))
             valid = valid.gather(1, chosen)
         self._images += len(tokens)
-        self._features.append(tokens[valid])
-        self._labels.append(shares[valid])
+        self._keep(tokens[valid], shares[valid])
+
+    def _keep(self, tokens: Tensor, shares: Tensor) -> None:
+        if self.capacity is None:
+            self._features.append(tokens)
+            self._labels.append(shares)
+        elif not self._features:
+            self._features = [tokens.new_empty(self.capacity, tokens.shape[1])]
+            self._labels = [shares.new_empty(self.capacity, self.num_classes)]
+        if self.capacity is not None:
+            part = slice(self._used, self._used + len(tokens))
+            self._features[0][part], self._labels[0][part] = tokens, shares
+        self._used += len(tokens)
 
     def _numbers(self, image: int, patches: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + image)
@@ -135,11 +154,11 @@ class PatchMemory:
         Raises:
             ValueError: if no patch has a label.
         """
+        if not self._used:
+            raise InputError("no patch of the training images has a label")
         if len(self._features) > 1:
             self._features, self._labels = [torch.cat(self._features)], [torch.cat(self._labels)]
-        if not self._features or not len(self._features[0]):
-            raise InputError("no patch of the training images has a label")
-        return self._features[0], self._labels[0]
+        return self._features[0][: self._used], self._labels[0][: self._used]
 
 
 def knn_labels(queries: Tensor, features: Tensor, labels: Tensor, *, k: int = 30, temperature: float = 0.02) -> Tensor:
@@ -219,7 +238,8 @@ def evaluate_knn(
     rows, shown = [], []
     for layers in run.groups(4.0 * len(train) * (room or grid**2) * run.tower.embed_dim):
         part = extractor.with_layers(layers)
-        memories = {layer: PatchMemory(classes, room) for layer in layers}
+        capacity = len(train) * (room or grid**2)
+        memories = {layer: PatchMemory(classes, room, capacity=capacity) for layer in layers}
         for _, labels, maps in part.iter(list(enumerate(train)), partial(load, augment=augment)):
             for layer, features in maps.items():
                 memories[layer].add(features[None], labels[None])
