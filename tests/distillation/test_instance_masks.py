@@ -13,7 +13,7 @@ from pe_dense.distillation.teachers import InstanceMaskTeacher
 
 @pytest.fixture
 def teacher(tmp_path):
-    """Two images of 8 x 8 px: one with a square of 4 px at the top left and a bar at the bottom, one without objects."""
+    """Two images of 8 x 8 px: one with a square at the top left and a bar at the bottom, one without objects."""
     rng = np.random.default_rng(0)
     images = []
     for number in range(2):
