@@ -116,7 +116,9 @@ def _markdown(
 def _cell(row: dict | None) -> str:
     if row is None:
         return "-"
-    extra = f" ({row['best_layer']}: {row['best']:.1f})" if row["best_layer"] != row["layer"] else ""
+    extra = f" ({row['best_layer']}: {row['best']:.1f})" if row["best"] > row["value"] else ""
+    if row["published"] is not None:
+        extra += f" [published {row['published']:.1f}]"
     return f"{row['value']:.1f}{extra}"
 
 

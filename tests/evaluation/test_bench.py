@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from functools import partial
 
 import numpy as np
@@ -138,6 +139,7 @@ def test_published_values_are_beside(tiny_bench, root, tmp_path, monkeypatch):
         ["PE-Spatial-G14-448"], tasks=["shapes_lost"], data_root=root, out=tmp_path, workers=0
     ).read_text()
     assert "| shapes_lost | PE-Spatial-G14-448 | 12.3 | A paper |" in sheet
+    assert re.search(r"\| LOST, shapes \| CorLoc \| [\d.]+ \[published 12\.3\] \|", sheet)
     (row,) = json.loads((tmp_path / "sheet.json").read_text())["rows"]
     assert row["published"] == 12.3 and row["source"] == "A paper"
 
