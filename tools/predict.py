@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pe_dense.engine.arguments import ConfigOptions, number, path, text, whole_number
 
-WORDS_CONFIG = "ade20k_words_pe_l14"  # whose protocol --words follows if no config is named
+WORDS_CONFIG = "ade20k_words_pe_l14"  # whose settings --words uses if no config is named, at the model's native size
 
 
 def parse_args():
@@ -91,7 +91,7 @@ def words_predictor(args):
     from pe_dense.engine.config import load_config
     from pe_dense.engine.inferencer import load_predictor
     from pe_dense.engine.preflight import check_read
-    from pe_dense.language.open_vocabulary import parse_synonyms
+    from pe_dense.language.word_lists import parse_synonyms
 
     parse_synonyms(args.words)  # before weights are read
     name = args.config
@@ -102,11 +102,13 @@ def words_predictor(args):
             )
         config = load_config(WORDS_CONFIG, args.cfg_options)
         config.model.clip = name
+        options = dict(native_except=args.cfg_options or {})
     else:
         config = load_config(name, args.cfg_options)
+        options = {}
     checkpoint = own_weights(config) if args.checkpoint == "words" else args.checkpoint
     check_read(config, "predict", vars(args))
-    return load_predictor(config, checkpoint, device=args.device, words=args.words)
+    return load_predictor(config, checkpoint, device=args.device, words=args.words, **options)
 
 
 def main():
@@ -117,6 +119,8 @@ def main():
         from pe_dense.utils.errors import ConfigError
         from pe_dense.utils.image import check_output_folder, find_images
 
+        if args.checkpoint == "words" and args.words is None and not Path("words").exists():
+            raise ConfigError("CHECKPOINT 'words' stands for a model without training: name its classes by --words")
         check_output_folder(args.out, "--out")
         for source in args.images:
             if args.out.resolve() == Path(source).resolve():

@@ -15,12 +15,20 @@ def parse_args():
     parser.add_argument("model", type=text, help="name, path or hf:// name of a PE Core model")
     parser.add_argument("images", nargs="*", type=text, metavar="IMAGE", help="image files, image folders or videos")
     task = parser.add_mutually_exclusive_group(required=True)
-    task.add_argument("--words", type=text, metavar="WORD,WORD", help="class names separated by commas")
+    task.add_argument(
+        "--words",
+        type=text,
+        metavar="WORD,WORD",
+        help="classes, such as 'a cat, a dog', or a .txt file with one a line; synonyms are separated by ';'",
+    )
     task.add_argument(
         "--labels", type=path, metavar="CSV", help="evaluate classification: a file with the columns file and label"
     )
     task.add_argument(
         "--captions", type=path, metavar="CSV", help="evaluate retrieval: a file with the columns file and caption"
+    )
+    parser.add_argument(
+        "--data-root", type=path, metavar="FOLDER", help="folder that the files of the CSV are relative to (the CSV's)"
     )
     parser.add_argument(
         "--templates",
@@ -49,7 +57,8 @@ def main():
 def run(args):
     from pathlib import Path
 
-    from pe_dense.language.zero_shot import get_templates, parse_words
+    from pe_dense.language.word_lists import parse_synonyms
+    from pe_dense.language.zero_shot import get_templates
     from pe_dense.utils.errors import ConfigError
     from pe_dense.utils.image import find_images
     from pe_dense.utils.video import EXTENSIONS
@@ -58,8 +67,12 @@ def run(args):
     templates = get_templates(args.templates)
     if args.json and args.json.exists() and not args.overwrite:
         raise FileExistsError(f"{args.json} exists: name another file or pass --overwrite")
+    if args.json and args.json.is_dir():
+        raise ConfigError(f"--json {args.json} is a folder: name a file")
     if args.words is not None:
-        words = parse_words(args.words)
+        words, queries, classes = parse_synonyms(args.words)
+        if args.data_root is not None:
+            raise ConfigError("--data-root belongs to --labels and --captions: leave it out")
         if not args.images:
             raise ConfigError("no images: name image files, videos or folders")
         files = []
@@ -71,24 +84,26 @@ def run(args):
 
     from pe_dense.backbones.build import choose_device
     from pe_dense.language import load_clip
+    from pe_dense.language.dense import class_scores
     from pe_dense.language.zero_shot import class_embeddings, encode_files, evaluate_classification, evaluate_retrieval
     from pe_dense.utils.atomic_write import write_json
 
     model = load_clip(args.model, device=choose_device(args.device))
     left_out: list[tuple[Path, str]] = []
     if args.words is not None:
-        embeddings, scale = class_embeddings(model, words, templates), model.logit_scale.detach().exp()
+        embeddings, scale = class_embeddings(model, queries, templates), model.logit_scale.detach().exp()
         results, failed = {}, []
         batches = encode_files(model, files, batch_size=args.batch_size, left_out=failed)
         for numbers, images in batches:
-            for number, row in zip(numbers, (scale * images @ embeddings.T).softmax(dim=-1).tolist(), strict=True):
+            scores = class_scores((images @ embeddings.T)[..., None, None], classes, scale)
+            for number, row in zip(numbers, scores[..., 0, 0].tolist(), strict=True):
                 ranked = sorted(zip(words, row, strict=True), key=lambda pair: -pair[1])
                 results[str(files[number])] = dict(ranked)
                 shown = ", ".join(f"{word} {probability:.1%}" for word, probability in ranked[: args.top])
                 print(f"{files[number]}: {shown}")
         left_out = [(files[number], reason) for number, reason in failed]
     else:
-        options = dict(batch_size=args.batch_size, left_out=left_out)
+        options = dict(batch_size=args.batch_size, left_out=left_out, root=args.data_root)
         if args.labels:
             results = evaluate_classification(model, args.labels, templates, **options)
         else:

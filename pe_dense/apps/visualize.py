@@ -62,7 +62,7 @@ def draw(
         overwrite: replace existing files in the folder.
         device: of the backbone; by default a GPU if one is available.
         left_out: files that cannot be used are appended here, with the reason.
-        words: for mode 'words', as of :func:`~pe_dense.language.open_vocabulary.parse_synonyms`.
+        words: for mode 'words', as of :func:`~pe_dense.language.word_lists.parse_synonyms`.
         patches: for mode 'words', one of :data:`~pe_dense.language.dense.CORE_MODES`, by default 'pooled'.
         background: for mode 'words', the score below which a pixel has no word, from 0 to 1.
 
@@ -277,7 +277,7 @@ def _check_words(mode: str, words: str | None, patches: str | None, background: 
     if layers != "-1":
         raise ConfigError(f"--mode words uses the last layer, but --layers {layers} is given: leave it out")
     from pe_dense.language.dense import CORE_MODES
-    from pe_dense.language.open_vocabulary import parse_synonyms
+    from pe_dense.language.word_lists import parse_synonyms
 
     parse_synonyms(words)
     if patches is not None and patches not in CORE_MODES:

@@ -52,7 +52,10 @@ def read_table(path: str | Path, column: str, root: str | Path | None = None) ->
     files = list(dict.fromkeys(file for file, _ in kept))
     absent = [file for file in files if not file.is_file()]
     if absent:
-        raise FileNotFoundError(f"{len(absent)} of {len(files)} files of {path} do not exist, such as {absent[0]}")
+        raise FileNotFoundError(
+            f"{len(absent)} of {len(files)} files of {path} do not exist, such as {absent[0]}: they are relative to "
+            f"{root}"
+        )
     return kept
 
 

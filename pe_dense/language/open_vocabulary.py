@@ -34,7 +34,8 @@ from pe_dense.language.dense import (
     refine,
     suppress_small_classes,
 )
-from pe_dense.language.zero_shot import class_embeddings, get_templates, parse_words
+from pe_dense.language.word_lists import parse_synonyms
+from pe_dense.language.zero_shot import class_embeddings, get_templates
 from pe_dense.probing.sliding_window import complete_windows, windows_of
 from pe_dense.registry import MODELS
 from pe_dense.utils import read_checkpoint
@@ -42,51 +43,6 @@ from pe_dense.utils.errors import ConfigError, InputError
 from pe_dense.utils.package_weights import published_weights
 
 MODES = (*CORE_MODES, "tokens")
-WORDS_FOLDER = Path(__file__).parent / "words"
-
-
-def read_words(path: str | Path) -> list[str]:
-    """Read a file with one class a line; lines that begin with ``#`` are comments.
-
-    Args:
-        path: a file, or the name of one that comes with the package ('ade20k.txt').
-
-    Raises:
-        FileNotFoundError: if there is no such file; lists those of the package.
-        ConfigError: if it is not a text in UTF-8.
-    """
-    found = Path(path) if Path(path).is_file() else WORDS_FOLDER / path
-    if not found.is_file():
-        known = ", ".join(sorted(file.name for file in WORDS_FOLDER.glob("*.txt")))
-        raise FileNotFoundError(f"word file {path} does not exist; those of the package: {known}")
-    try:
-        lines = found.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"word file {path} is not a text in UTF-8: {error}") from error
-    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-
-
-def parse_synonyms(words: str | Sequence[str]) -> tuple[list[str], list[str], Tensor]:
-    """Split class names into synonyms.
-
-    Args:
-        words: as of :func:`~pe_dense.language.zero_shot.parse_words`, or a file as of :func:`read_words` (its name ends
-            in .txt); synonyms of a class are separated by semicolons ("person; woman; man"), and the first one names
-            the class.
-
-    Returns:
-        names of the K classes, the Q words, and the class (Q,) of each.
-
-    Raises:
-        ConfigError: if there is no word, or one is empty or given twice, in whatever class.
-        FileNotFoundError: as :func:`read_words`.
-    """
-    if isinstance(words, str) and words.strip().endswith(".txt"):
-        words = read_words(words.strip())
-    groups = [[part.strip() for part in word.split(";")] for word in parse_words(words)]
-    queries = parse_words([part for group in groups for part in group])
-    classes = [number for number, group in enumerate(groups) for _ in group]
-    return [group[0] for group in groups], queries, torch.tensor(classes, device="cpu")
 
 
 @MODELS.register_module()
@@ -101,7 +57,7 @@ class OpenVocabularySegmenter(BaseSegmentor):
         clip: name, path or ``hf://`` name of a PE Core model as of :func:`~pe_dense.language.load_clip`, whose weights
             are loaded at once; the arguments of a :class:`~pe_dense.language.CLIP` as a dict, whose weights
             :meth:`init_weights` or a checkpoint loads; a model; or, for mode 'tokens', the config of a registered one.
-        words: class names, as of :func:`parse_synonyms`.
+        words: class names, as of :func:`~pe_dense.language.word_lists.parse_synonyms`.
         mode: how patches are embedded: 'pooled' (each token through the attention pooling by itself), 'proxy'
             (ProxyCLIP: the values of the pooling averaged by the similarities of another backbone's tokens), 'self'
             (other attention weights in the last block; 'sclip', 'clearclip' and 'naclip' are published settings of
@@ -158,11 +114,18 @@ class OpenVocabularySegmenter(BaseSegmentor):
             raise InputError(f"mode {mode!r} is not one of {', '.join(MODES)}")
         if similarity is not None and similarity not in SIMILARITIES:
             raise InputError(f"similarity {similarity!r} is not one of {', '.join(SIMILARITIES)}")
-        if refine_steps < 0 or not refine_dilations or min(refine_dilations) < 1:
-            raise InputError(
-                "refine_steps is at least 0 and refine_dilations are distances of at least 1 pixel, got "
-                f"{refine_steps} and {list(refine_dilations)}"
-            )
+        _check_whole("refine_steps", refine_steps, 0)
+        for distance in refine_dilations or (0,):
+            _check_whole("refine_dilations", distance, 1)
+        for name, value, range_ in (
+            ("threshold", threshold, (0, 1)),
+            ("area_threshold", area_threshold, (0, 1)),
+            ("logit_scale", logit_scale, (1e-3, 1e4)),
+            ("gaussian_std", gaussian_std, (1e-2, 1e4)),
+            ("beta", beta, (-1e4, 1e4)),
+            ("gamma", gamma, (-1e4, 1e4)),
+        ):
+            _check_range(name, value, *range_)
         self_words = parse_synonyms(words)
         if (threshold or area_threshold is not None) and self_words[0][0] != BACKGROUND:
             raise InputError(
@@ -175,7 +138,7 @@ class OpenVocabularySegmenter(BaseSegmentor):
             data_preprocessor or dict(type="pe_dense.ProbePreprocessor", mean=pixel, std=pixel, bgr_to_rgb=True),
             init_cfg,
         )
-        self.test_cfg = complete_windows(test_cfg, ("whole", "slide"))
+        self.test_cfg = _complete_windows(test_cfg)
         self.clip = _build_clip(clip)
         if mode == "tokens" and not hasattr(self.clip, "patch_embeddings"):
             raise InputError(
@@ -188,6 +151,8 @@ class OpenVocabularySegmenter(BaseSegmentor):
         given = (similarity, gaussian_std, residual)
         chosen = [value if value is not None else usual for value, usual in zip(given, own, strict=True)]
         self.similarity, self.gaussian_std, self.residual = chosen
+        if mode in OWN_ATTENTION and self.similarity == "none" and self.gaussian_std is None:
+            raise InputError("similarity 'none' needs gaussian_std, such as 5: without both, tokens have no weights")
         self.mode, self.beta, self.gamma, self.rotated = mode, beta, gamma, rotated
         self.logit_scale, self.threshold, self.area_threshold = logit_scale, threshold, area_threshold
         self.refine_steps, self.refine_dilations = refine_steps, tuple(refine_dilations)
@@ -375,6 +340,33 @@ class OpenVocabularySegmenter(BaseSegmentor):
 
     def _forward(self, inputs: Tensor, data_samples: Sequence | None = None) -> Tensor:
         return self.similarities(inputs)
+
+
+def _complete_windows(test_cfg: Mapping | None) -> dict:
+    """Check the windows' sizes and complete them."""
+    for name in ("crop_size", "stride"):
+        size = (test_cfg or {}).get(name)
+        if size is None:
+            if name == "crop_size" and (test_cfg or {}).get("mode") == "slide":
+                raise InputError("test_cfg.mode 'slide' needs test_cfg.crop_size, such as (336, 336)")
+            continue
+        if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
+            raise InputError(f"test_cfg.{name} is (height, width) in pixels, such as (336, 336), got {size!r}")
+        for side in size:
+            _check_whole(f"test_cfg.{name}", side, 1)
+    return complete_windows(test_cfg, ("whole", "slide"))
+
+
+def _check_whole(name: str, value, lowest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise InputError(f"{name}: {value!r} is not a whole number of at least {lowest}")
+
+
+def _check_range(name: str, value, lowest: float, highest: float) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
+        raise InputError(f"{name}: {value!r} is not a number from {lowest:g} to {highest:g}")
 
 
 def _build_clip(clip: str | dict | nn.Module) -> nn.Module:

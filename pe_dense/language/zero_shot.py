@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from pe_dense.language.clip import CLIP
 from pe_dense.language.preprocessing import VIDEO_FRAMES, get_image_transform, get_text_tokenizer, video_frame_indices
-from pe_dense.utils.errors import ConfigError, InputError
+from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import ImageError, read_image
 from pe_dense.utils.video import EXTENSIONS, read_video
 
@@ -51,35 +50,6 @@ def get_templates(templates: str | Sequence[str]) -> list[str]:
         if not isinstance(template, str) or template.count("{}") != 1:
             raise InputError(f"{template!r} is not one of {', '.join(TEMPLATES)} or a template with one {{}}")
     return templates
-
-
-def parse_words(words: str | Iterable[str]) -> list[str]:
-    """Parse class names from a comma-separated string or a sequence.
-
-    Args:
-        words: such as "a cat, a dog".
-
-    Returns:
-        the names without surrounding spaces.
-
-    Raises:
-        ConfigError: if there is none, one is empty or invisible, or two are equal (letter case and the width of
-            characters are not distinguished).
-    """
-    names = words.split(",") if isinstance(words, str) else list(words)
-    if wrong := [name for name in names if not isinstance(name, str)]:
-        raise ConfigError(f"a class name is a str, got {wrong[0]!r}")
-    names = [" ".join(name.split()) for name in names]
-    if not any(names):
-        raise ConfigError("the list of words is empty: give class names separated by commas, such as 'a cat, a dog'")
-    if "" in names:
-        raise ConfigError(f"word {names.index('') + 1} of {len(names)} is empty: remove a comma")
-    if hidden := [name for name in names if all(unicodedata.category(letter)[0] in "CZ" for letter in name)]:
-        raise ConfigError(f"word {hidden[0]!r} has no visible character")
-    lower = [unicodedata.normalize("NFKC", name).lower() for name in names]
-    if double := sorted({name for name in lower if lower.count(name) > 1}):
-        raise ConfigError(f"class names are given twice: {', '.join(double)}")
-    return names
 
 
 @torch.no_grad()
@@ -256,12 +226,13 @@ def classification_accuracy(logits: Tensor, labels: Tensor) -> dict[str, float]:
     )
 
 
-def read_labels(path: str | Path, column: str) -> tuple[list[Path], list[str]]:
+def read_labels(path: str | Path, column: str, root: str | Path | None = None) -> tuple[list[Path], list[str]]:
     """Read a CSV or JSON lines file with ``file`` and ``label`` or ``caption``.
 
     Args:
-        path: the table; files are relative to its folder.
+        path: the table.
         column: 'label' or 'caption'.
+        root: folder that files are relative to; that of the table by default.
 
     Returns:
         files and their labels; see :func:`~pe_dense.datasets.captions.read_table`.
@@ -271,7 +242,7 @@ def read_labels(path: str | Path, column: str) -> tuple[list[Path], list[str]]:
     """
     from pe_dense.datasets.captions import read_table
 
-    rows = read_table(path, column)
+    rows = read_table(path, column, root)
     return [file for file, _ in rows], [label for _, label in rows]
 
 
@@ -306,6 +277,7 @@ def evaluate_classification(
     labels_file: str | Path,
     templates: str | Sequence[str] = "photo",
     *,
+    root: str | Path | None = None,
     left_out: list | None = None,
     **options,
 ) -> dict[str, float]:
@@ -315,13 +287,14 @@ def evaluate_classification(
         model: both towers.
         labels_file: as of :func:`read_labels`; its distinct labels are the classes.
         templates: as of :func:`get_templates`.
+        root: as of :func:`read_labels`.
         left_out: as of :func:`embed_all`; files that cannot be read are not part of the figures.
         options: of :func:`encode_files`.
 
     Returns:
         as :func:`classification_accuracy`.
     """
-    rows, labels = read_labels(labels_file, "label")
+    rows, labels = read_labels(labels_file, "label", root)
     classes = sorted(set(labels))
     files, embeddings = embed_all(model, list(dict.fromkeys(rows)), left_out, **options)
     places = {file: place for place, file in enumerate(files)}
@@ -336,6 +309,7 @@ def evaluate_retrieval(
     captions_file: str | Path,
     ks: Sequence[int] = (1, 5, 10),
     *,
+    root: str | Path | None = None,
     left_out: list | None = None,
     **options,
 ) -> dict:
@@ -347,6 +321,7 @@ def evaluate_retrieval(
         model: both towers.
         captions_file: as of :func:`read_labels`.
         ks: as of :func:`recall_at_k`.
+        root: as of :func:`read_labels`.
         left_out: as of :func:`embed_all`; files that cannot be read, and captions of no other file, are not part of
             the figures.
         options: of :func:`encode_files`.
@@ -354,7 +329,7 @@ def evaluate_retrieval(
     Returns:
         recalls by name (``text_to_image_r1``, ...), plain and ``_reweighted`` as in :func:`recall_at_k`.
     """
-    rows, texts = read_labels(captions_file, "caption")
+    rows, texts = read_labels(captions_file, "caption", root)
     files, images = embed_all(model, list(dict.fromkeys(rows)), left_out, normalize_frames=True, **options)
     places = {file: place for place, file in enumerate(files)}
     pairs = [(text, places[file]) for file, text in zip(rows, texts, strict=True) if file in places]

@@ -249,6 +249,12 @@ def test_words_of_any_text(ask, images):
     assert ask("/words.png", words=",".join(names), **place)[0] == 200
 
 
+def test_words_are_not_read_from_files(ask, images):
+    """A page that others may reach shows no file of this machine."""
+    status, found, _ = ask("/words", words="voc20.txt", tower="core", size=64, image=images[0])
+    assert status == 200 and [word["name"] for word in found["words"]] == ["voc20.txt"]
+
+
 def test_text_towers_are_found_in_files(clip, tmp_path, monkeypatch):
     save_clip(clip, tmp_path / "clip.pt")
     tower, found = _open(str(tmp_path / "clip.pt"), torch.device("cpu"))

@@ -15,7 +15,7 @@ from PIL import Image
 from pe_dense.engine.runner import load_model_state
 from pe_dense.language import save_clip
 from pe_dense.language.dense import label_map, proxy_weights, refine, suppress_small_classes, word_maps
-from pe_dense.language.open_vocabulary import OpenVocabularySegmenter, parse_synonyms
+from pe_dense.language.open_vocabulary import OpenVocabularySegmenter
 from pe_dense.registry import MODELS
 from pe_dense.utils import CheckpointError
 
@@ -180,12 +180,6 @@ def test_thresholds():
     assert label_map(suppress_small_classes(scores, 0.24)).flatten().tolist() == [1, 1, 1, 2]
 
 
-def test_synonyms():
-    names, queries, classes = parse_synonyms("background; sky;wall, dog ,person; man")
-    assert names == ["background", "dog", "person"] and classes.tolist() == [0, 0, 0, 1, 2, 2]
-    assert queries == ["background", "sky", "wall", "dog", "person", "man"]
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -196,10 +190,20 @@ def test_synonyms():
             "word file cityscape.txt does not exist; those of the package: ade20k.txt, citysc",
         ),
         (dict(mode="tokens"), "mode 'tokens' needs a model with a trained head on tokens, CLIP has none"),
-        (dict(refine_steps=-1), "refine_steps is at least 0"),
+        (dict(refine_steps=-1), "refine_steps: -1 is not a whole number of at least 0"),
+        (dict(refine_dilations=()), "refine_dilations: 0 is not a whole number of at least 1"),
+        (dict(words="background", threshold=1.5), "threshold: 1.5 is not a number from 0 to 1"),
+        (dict(words="background", threshold=float("nan")), "threshold: nan is not a number"),
+        (dict(words="background", area_threshold=-0.1), "area_threshold: -0.1 is not a number from 0 to 1"),
+        (dict(logit_scale=0), "logit_scale: 0 is not a number from 0.001"),
+        (dict(mode="naclip", gaussian_std=0), "gaussian_std: 0 is not a number from 0.01"),
+        (dict(mode="self", similarity="none"), "similarity 'none' needs gaussian_std"),
+        (dict(test_cfg=dict(mode="slide", crop_size=(8.5, 8))), "test_cfg.crop_size: 8.5 is not a whole number"),
+        (dict(test_cfg=dict(mode="slide", crop_size=8)), r"test_cfg.crop_size is \(height, width\)"),
+        (dict(test_cfg=dict(mode="slide")), "mode 'slide' needs test_cfg.crop_size"),
         (dict(words="dog; cat, cat"), "given twice: cat"),
         (dict(words="dog;, cat"), "word 2 of 3 is empty"),
-        (dict(mode="pool"), "mode 'pool' is not one of pooled, proxy, self, sclip, clearclip, naclip, tokens, naive"),
+        (dict(mode="pool"), "mode 'pool' is not one of pooled, proxy, self, sclip, clearclip, naclip, naive, tokens"),
         (dict(mode="self", similarity="kq"), "similarity 'kq' is not one of"),
         (dict(threshold=0.3), "begin the words with 'background'"),
         (dict(mode="proxy"), "no default proxy for a CLIP given by fields"),
@@ -351,6 +355,7 @@ def test_tool_with_a_config(folder):
         (["PE-Core-B16-224", "last.pth", "--words", "cat"], "the second one is 'words', got 'last.pth'"),
         (["PE-Spatial-B16-512", "words", "--words", "cat"], "PE-Spatial-B16-512 has no text tower"),
         (["shapes_words_pe_tiny", "words", "--words", "cat"], "has no pretrained weights: name a CHECKPOINT"),
+        (["PE-Core-B16-224", "words"], "CHECKPOINT 'words' stands for a model without training: name its classes by"),
         (["ade20k_linear_pe_l14", "words", "--words", "cat"], "needs training: name the CHECKPOINT"),
         (
             ["ade20k_linear_pe_l14", "a.pth", "--words", "cat"],

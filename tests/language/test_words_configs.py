@@ -14,7 +14,7 @@ from PIL import Image
 from pe_dense.engine import build_runner
 from pe_dense.engine.config import load_config
 from pe_dense.language import save_clip
-from pe_dense.language.open_vocabulary import WORDS_FOLDER, parse_synonyms
+from pe_dense.language.word_lists import WORDS_FOLDER, parse_synonyms
 from pe_dense.utils.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -22,7 +22,6 @@ from pe_dense.language.zero_shot import (
     evaluate_classification,
     evaluate_retrieval,
     get_templates,
-    parse_words,
     read_labels,
     recall_at_k,
 )
@@ -65,20 +64,6 @@ def test_templates():
     for wrong in ("imagnet", "a {} and a {}", []):
         with pytest.raises(ValueError, match="template"):
             get_templates(wrong)
-
-
-def test_words():
-    assert parse_words(" a cat,a  dog ") == ["a cat", "a dog"]
-    for words, message in (
-        ("", "the list of words is empty"),
-        (" , ", "the list of words is empty"),
-        ("cat,,dog", "word 2 of 3 is empty"),
-        ("cat, dog, Cat", "class names are given twice: cat"),
-        ("cat, ｃａｔ", "class names are given twice: cat"),
-        ("cat,\u200b", r"word '\\u200b' has no visible character"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            parse_words(words)
 
 
 def test_figures():
@@ -187,6 +172,43 @@ def test_tool(folder, tmp_path, capsys, monkeypatch):
         *_, named, counted = capsys.readouterr().out.splitlines()
         assert named.startswith(f"left out: {tmp_path / 'broken.png'} is not a readable image")
         assert counted == "Left out, since they cannot be read: 1 files"
+
+
+def test_tool_with_synonyms_and_a_file(folder, tmp_path):
+    """A class takes its best synonym, in a softmax over all words; a file has one class a line."""
+    arguments = [folder / "0.png", "--device", "cpu", "--templates", "none", "--words"]
+    (tmp_path / "words.txt").write_text("dog; puppy\n\n# comment\ncat\n")
+    results = []
+    for number, words in enumerate(("dog, puppy, cat", "dog; puppy, cat", tmp_path / "words.txt")):
+        out = tmp_path / f"{number}.json"
+        ended = call_tool("zeroshot", folder / "clip.pt", *arguments, words, "--json", out)
+        assert ended.returncode == 0, ended.stderr
+        results += json.loads(out.read_text()).values()
+    single, grouped, from_file = results
+    assert grouped == pytest.approx(dict(dog=max(single["dog"], single["puppy"]), cat=single["cat"]))
+    assert from_file == grouped
+
+
+def test_tool_with_files_of_another_folder(folder, tmp_path):
+    """Captions of generated scenes, in annotations, name files by the folder above."""
+    (tmp_path / "captions.jsonl").write_text('{"file": "0.png", "captions": ["a dog"]}\n')
+    captions = [folder / "clip.pt", "--captions", tmp_path / "captions.jsonl", "--device", "cpu"]
+    ended = call_tool("zeroshot", *captions)
+    assert ended.returncode == 2 and ended.stderr.strip().endswith(f"they are relative to {tmp_path}")
+    assert "text_to_image_r1: 100.00%" in call_tool("zeroshot", *captions, "--data-root", folder).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--words", "missing/words.txt"], "word file missing/words.txt does not exist"),
+        (["--words", "cat", "--data-root", "."], "--data-root belongs to --labels and --captions"),
+        (["--words", "cat", "--json", ".", "--overwrite"], "--json . is a folder: name a file"),
+    ],
+)
+def test_tool_refuses(folder, arguments, message):
+    ended = call_tool("zeroshot", folder / "clip.pt", folder / "0.png", *arguments)
+    assert ended.returncode == 2 and ended.stderr == f"error: {ended.stderr[7:].strip()}\n" and message in ended.stderr
 
 
 def write_webdataset(root, count=6):

@@ -177,7 +177,7 @@ class Explorer:
 
         Args:
             tower, size, image: as in :meth:`colors`.
-            words: as of :func:`~pe_dense.language.open_vocabulary.parse_synonyms`.
+            words: as of :func:`~pe_dense.language.word_lists.parse_synonyms`, but no file.
             patches: mode of :class:`~pe_dense.language.OpenVocabularySegmenter`.
             proxy: for mode 'proxy', name of the backbone whose similarities are used.
             background: score below which a pixel has no word, from 0 to 1.
@@ -187,7 +187,7 @@ class Explorer:
                 background.
             ConfigError: for no word, an empty one, or one given twice.
         """
-        from pe_dense.language.open_vocabulary import parse_synonyms
+        from pe_dense.language.word_lists import parse_synonyms
         from pe_dense.language.zero_shot import truncated_words
 
         self._check_place(tower, size)
@@ -201,7 +201,8 @@ class Explorer:
             proxy = None
         elif proxy not in self.towers:
             raise InvalidRequest(f"patches by proxy need the name of a backbone; available: {', '.join(self.towers)}")
-        names, queries, classes = parse_synonyms(words)
+        # A list is never the name of a file on this machine.
+        names, queries, classes = parse_synonyms(words.split(","))
         photo, model = self.image(image), self._segmenter(tower, patches, proxy)
         key = (tower, size, image, patches, proxy)
         (embeddings,) = self._cached(key, lambda: [self._embed_patches(model, tower, size, image, proxy)])
