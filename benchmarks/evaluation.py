@@ -3,7 +3,7 @@
     python benchmarks/evaluation.py [--device cuda]
 
 - k-NN: search in blocks, and all similarities at once, as a plain use of `topk`; 4,096 queries.
-- TokenCut: the symmetric eigenproblem in PyTorch, and SciPy's generalized one, which TokenCut's code calls.
+- TokenCut: the symmetric eigenproblem, and SciPy's generalized one, which TokenCut's code calls.
 - k-means: one run of 20 iterations, and SciPy's `kmeans2`.
 - keypoints: all keypoints of a pair at once, and one after another, as in the code of SD-DINO.
 
@@ -19,7 +19,7 @@ from utils import in_turns, peak_memory, summary, write_table
 WIDTH = 768
 CASES = {
     "k-NN, 50,000 patches in memory": ("in blocks", "all at once"),
-    "TokenCut, 28 x 28 patches": ("PyTorch, symmetric", "SciPy, generalized"),
+    "TokenCut, 28 x 28 patches": ("symmetric", "SciPy, generalized"),
     "k-means, 20,000 points, 100 clusters": ("PyTorch", "SciPy"),
     "keypoints, 60 x 60 patches, 20 points": ("together", "one by one"),
 }

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from scipy import ndimage
+from scipy.linalg import eigh
 from torch import Tensor
 
 from pe_dense.evaluation import pictures
@@ -78,8 +79,7 @@ def tokencut(features: Tensor, grid: tuple[int, int], *, tau: float = 0.2, eps: 
     weights = torch.where(unit @ unit.T > tau, 1.0, eps).double()
     root = weights.sum(1).rsqrt()
     # The generalized problem (D - A) v = lambda D v has the eigenvectors of D^-1/2 A D^-1/2, scaled by D^-1/2.
-    _, vectors = torch.linalg.eigh(root[:, None] * weights * root)
-    vector = (root * vectors[:, -2]).cpu().numpy()
+    vector = root.cpu().numpy() * _second_largest_eigenvector(root[:, None] * weights * root)
     size = np.abs(vector)
     # Patches with the same neighbors have the same value but for rounding; the first one is the seed.
     seed = int((size >= (1 - _TIE) * size.max()).argmax())
@@ -88,6 +88,14 @@ def tokencut(features: Tensor, grid: tuple[int, int], *, tau: float = 0.2, eps: 
         vector, foreground = -vector, ~foreground
     foreground = foreground.reshape(grid)
     return Discovery(_component(foreground, seed), seed, vector.reshape(grid), foreground)
+
+
+def _second_largest_eigenvector(matrix: Tensor) -> np.ndarray:
+    """Compute one eigenvector (P,) of a symmetric matrix (P, P), on its device."""
+    if matrix.device.type == "cpu":  # where only this vector is computed
+        place = len(matrix) - 2
+        return eigh(matrix.numpy(), subset_by_index=[place, place], check_finite=False)[1][:, 0]
+    return torch.linalg.eigh(matrix)[1][:, -2].cpu().numpy()
 
 
 def lost(features: Tensor, grid: tuple[int, int], *, num_patches: int = 100) -> Discovery:
