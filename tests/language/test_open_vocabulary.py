@@ -354,7 +354,10 @@ def test_tool_with_a_config(folder):
         (["PE-Core-B16-224", "words", "--words", "cat,dog,cat"], "class names are given twice: cat"),
         (["PE-Core-B16-224", "last.pth", "--words", "cat"], "the second one is 'words', got 'last.pth'"),
         (["PE-Spatial-B16-512", "words", "--words", "cat"], "PE-Spatial-B16-512 has no text tower"),
-        (["shapes_words_pe_tiny", "words", "--words", "cat"], "has no pretrained weights: name a CHECKPOINT"),
+        (
+            ["shapes_words_pe_tiny", "words", "--words", "cat", "--cfg-options", "model.init_cfg=None"],
+            "has no pretrained weights: name a CHECKPOINT",
+        ),
         (["PE-Core-B16-224", "words"], "CHECKPOINT 'words' stands for a model without training: name its classes by"),
         (["ade20k_linear_pe_l14", "words", "--words", "cat"], "needs training: name the CHECKPOINT"),
         (
