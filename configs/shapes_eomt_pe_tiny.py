@@ -1,4 +1,4 @@
-"""EoMT with a tiny PE tower on the classes of generated shapes: learns from nothing on a CPU in minutes.
+"""EoMT on PE-Mini for the classes of generated shapes, on a CPU in minutes.
 
 tools/train.py configs/shapes_eomt_pe_tiny.py
 """
@@ -7,12 +7,13 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.mask_transformers import annealing_hook, semantic_model
+    from ._base_.mini_tower import *
     from ._base_.shapes_segmentation import *
 
 max_iters = 1200
 model = semantic_model(image_size)
 model.update(
-    backbone=dict(tiny_tower, window_size=None, global_blocks=(), rope_reference_grid=None),
+    backbone=mini_tower,
     decode_head=dict(
         type="pe_dense.EoMTHead",
         num_things_classes=0,
@@ -24,8 +25,9 @@ model.update(
     test_cfg=dict(mode="whole"),
 )
 optim_wrapper = dict(
-    type="OptimWrapper",
-    optimizer=dict(type="AdamW", lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
+    type="AmpOptimWrapper",
+    dtype="bfloat16",
+    optimizer=dict(type="AdamW", lr=5e-4, betas=(0.9, 0.999), weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
 )
 param_scheduler = [

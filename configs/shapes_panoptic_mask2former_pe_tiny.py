@@ -1,4 +1,4 @@
-"""Mask2Former, by `--tower`'s machinery, with a tiny PE tower on generated shapes and their background.
+"""Mask2Former, by `--tower`'s machinery, on PE-Mini for generated shapes and their background.
 
     tools/train.py configs/shapes_panoptic_mask2former_pe_tiny.py
 
