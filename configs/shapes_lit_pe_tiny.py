@@ -16,6 +16,7 @@ model = dict(
     backbone=dict(
         type="pe_dense.FrozenTower",
         arch="PE-Mini-Spatial",
+        with_head=False,
         init_cfg=dict(type="Pretrained", checkpoint="pe-mini://core"),
     ),
     image_size=128,

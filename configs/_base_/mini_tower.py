@@ -3,6 +3,7 @@
 mini_tower = dict(
     type="pe_dense.PETower",
     arch="PE-Mini-Spatial",
+    with_head=False,
     with_cp=False,
     init_cfg=dict(type="Pretrained", checkpoint="pe-mini://core"),
 )
