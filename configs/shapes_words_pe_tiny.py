@@ -15,7 +15,7 @@ with read_base():
 model.merge(
     dict(
         clip=dict(vision="PE-Mini-Core"),
-        words="background, circle, square, triangle, star, ring, cross, crescent, heart",
+        words="background; empty background, circle, square, triangle, star, ring, cross, crescent, heart",
         templates=["a photo of a {}.", "a picture of a {}", "a {}"],
         test_cfg=dict(crop_size=(128, 128), stride=(64, 64)),
         init_cfg=dict(checkpoint="pe-mini://core"),
