@@ -6,26 +6,13 @@ tools/train.py configs/shapes_lit_pe_tiny.py
 from mmengine.config import read_base
 
 with read_base():
+    from ._base_.mini_lit import *
     from ._base_.runtime import *
     from ._base_.shapes_captions import *
 
 max_iters = 400
 
-model = dict(
-    type="pe_dense.LiT",
-    backbone=dict(
-        type="pe_dense.FrozenTower",
-        arch="PE-Mini-Spatial",
-        with_head=False,
-        init_cfg=dict(type="Pretrained", checkpoint="pe-mini://core"),
-    ),
-    image_size=128,
-    text="PE-Mini-Core",
-    init_cfg=dict(type="Pretrained", checkpoint="pe-mini://core"),
-    head_layers=2,
-    drop_path=0.0,
-    loss="softmax",
-)
+model = dict(mini_lit, init_cfg=dict(type="Pretrained", checkpoint="pe-mini://core"))
 train_dataloader.merge(dict(batch_size=64))
 
 optim_wrapper = dict(

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
-from mmengine.registry import RUNNERS
+from mmengine.registry import RUNNERS, init_default_scope
 
 from pe_dense.backbones.base import TIMM_PREFIX
 from pe_dense.engine.config import load_config
@@ -72,8 +72,7 @@ def training_runner(
         heal_logs(config.work_dir)
     set_resume(config, resume)
     _set_precision(config, amp)
-    with library_errors(f"{config.filename}: the run cannot be set up with these values"):
-        return RUNNERS.build(config)
+    return _build(config, "run")
 
 
 def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | None, launcher: str, tta: bool = False):
@@ -108,7 +107,13 @@ def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | No
         config.pop(name, None)
     config.load_from = checkpoint
     config.resume = False
-    with library_errors(f"{config.filename}: the test cannot be set up with these values"):
+    return _build(config, "test")
+
+
+def _build(config: Config, kind: str):
+    # MMEngine takes up the scope of an earlier runner of the same name and second, but not as the current one.
+    init_default_scope(config.get("default_scope") or "mmengine")
+    with library_errors(f"{config.filename}: the {kind} cannot be set up with these values"):
         return RUNNERS.build(config)
 
 

@@ -131,6 +131,11 @@ class LiT(ContrastiveModel):
         )
         self.logit_scale = nn.Parameter(torch.tensor(self.initial_scale))
 
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch of the frozen backbone, in pixels."""
+        return self.backbone.tower.patch_size
+
     def load_initial(self, checkpoint: str | None) -> None:
         """See :class:`ContrastiveModel`; the backbone loads the weights of its own ``init_cfg``."""
         self.backbone.init_weights()

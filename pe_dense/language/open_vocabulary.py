@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModule
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.structures import SegDataSample
@@ -234,7 +235,8 @@ class OpenVocabularySegmenter(BaseSegmentor):
             images: (N, 3, H, W), normalized for PE; sides are multiples of the patch size.
         """
         if self.mode == "tokens":
-            embeddings, grid = self.clip.patch_embeddings(images)
+            tower = getattr(self.clip, "backbone", None)
+            embeddings, grid = self.clip.patch_embeddings(_normalize_for(getattr(tower, "tower", tower), images))
             return F.normalize(embeddings, dim=-1), grid
         tower = self.clip.visual
         grid, prefix = tower.grid_of(images), tower.num_prefix_tokens
@@ -266,8 +268,7 @@ class OpenVocabularySegmenter(BaseSegmentor):
         size = tuple(side * self.proxy.patch_size for side in grid)
         if size != tuple(images.shape[-2:]):
             images = F.interpolate(images, size, mode="bilinear", align_corners=False)
-        mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (self.proxy.mean, self.proxy.std))
-        (features,) = self.proxy.forward_intermediates((images * 127.5 + 127.5 - mean) / std, [-1], norm=True)
+        (features,) = self.proxy.forward_intermediates(_normalize_for(self.proxy, images), [-1], norm=True)
         return features
 
     def similarities(self, images: Tensor) -> Tensor:
@@ -285,7 +286,9 @@ class OpenVocabularySegmenter(BaseSegmentor):
         def run(window: Tensor) -> Tensor:
             padded, (rows, columns) = pad_symmetric(window, patch_size)
             embeddings, grid = self.patch_embeddings(padded)
-            maps = (embeddings @ texts.T).transpose(1, 2).unflatten(2, grid)
+            # A trained head may compare patches with the last channels of texts only, see LiT.
+            words = F.normalize(texts[:, -embeddings.shape[-1] :], dim=-1)
+            maps = (embeddings @ words.T).transpose(1, 2).unflatten(2, grid)
             maps = F.interpolate(maps, padded.shape[-2:], mode="bilinear", align_corners=False)
             return maps[..., rows, columns]
 
@@ -369,6 +372,14 @@ def _check_range(name: str, value, lowest: float, highest: float) -> None:
         raise InputError(f"{name}: {value!r} is not a number from {lowest:g} to {highest:g}")
 
 
+def _normalize_for(backbone: Backbone | None, images: Tensor) -> Tensor:
+    """Change the normalization of images (N, 3, H, W) from PE's to that of a backbone; None for PE's."""
+    if backbone is None:
+        return images
+    mean, std = (images.new_tensor(values).view(3, 1, 1) for values in (backbone.mean, backbone.std))
+    return (images * 127.5 + 127.5 - mean) / std
+
+
 def _build_clip(clip: str | dict | nn.Module) -> nn.Module:
     """The model of both towers: given, loaded from a file, or built from a config."""
     if isinstance(clip, str | Path):
@@ -376,7 +387,10 @@ def _build_clip(clip: str | dict | nn.Module) -> nn.Module:
     if not isinstance(clip, Mapping):
         return clip
     if "type" in clip:
-        return MODELS.build(clip)
+        model = MODELS.build(clip)
+        if isinstance(model, BaseModule):
+            model.init_weights()  # of a frozen backbone, which a run's checkpoint does not contain
+        return model
     if unknown := sorted(set(clip) - {"vision", "text", "vision_options"}):
         raise InputError(f"clip has no {', '.join(unknown)}: it has vision, text and vision_options, or a type")
     if "vision" not in clip:

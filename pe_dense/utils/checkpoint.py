@@ -122,8 +122,8 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
 
     Args:
         source: path of a PyTorch or safetensors file, path of a run's folder (see :func:`last_checkpoint`), or
-            ``hf://<owner>/<repo>[@<revision>][/<file>]``, or ``pe-mini://core`` and ``pe-mini://spatial``, which come
-            with the package.
+            ``hf://<owner>/<repo>[@<revision>][/<file>]``, or ``pe-mini://core``, which comes with the
+            package.
         map_location: as in :func:`torch.load`. On the CPU, tensors of uncompressed files are mapped into memory, not
             copied.
 

@@ -14,20 +14,21 @@ PACKAGE_PREFIX = "pe-mini://"
 _FOLDER = Path(__file__).parents[1] / "weights"
 # What configs build from the name of a tower, `hf://facebook/<name>`, is also found in the package.
 _NAME = re.compile(r"(?:pe-mini://|hf://facebook/PE-Mini-)(?P<tower>.*)", re.IGNORECASE)
-FILES = dict(core="pe_mini_core.safetensors", spatial="pe_mini_spatial.safetensors")
+FILES = dict(core="pe_mini_core.safetensors")
 
 
-def published_weights(arch: str) -> str:
+def published_weights(arch: str | dict) -> str:
     """Return where the published weights of a tower are: ``hf://facebook/<arch>``, or ``pe-mini://core``."""
-    tower = arch.removeprefix("PE-Mini-").lower()
-    return f"{PACKAGE_PREFIX}{tower}" if arch.startswith("PE-Mini-") else f"hf://facebook/{arch}"
+    if isinstance(arch, str) and arch.startswith("PE-Mini-"):
+        return PACKAGE_PREFIX + arch.removeprefix("PE-Mini-").lower()
+    return f"hf://facebook/{arch}"  # of fields instead of a name: no file, but a text for errors
 
 
 def find_package_weights(source: str) -> Path | None:
     """Return the path of weights in the package.
 
     Args:
-        source: ``pe-mini://core`` (both towers), ``pe-mini://spatial``, or anything else.
+        source: ``pe-mini://core`` (both towers), or anything else.
 
     Returns:
         the path; None if the name is not of that form.

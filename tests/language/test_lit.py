@@ -8,9 +8,12 @@ from helpers.tiny_clip import TEXT, VISION, tiny_clip
 from mmengine.model import BaseDataPreprocessor
 
 from pe_dense.backbones import PETower
+from pe_dense.engine.config import load_config
+from pe_dense.engine.runner import load_model_state
 from pe_dense.language import LiT, load_lit, save_clip
 from pe_dense.language.zero_shot import class_embeddings
-from pe_dense.utils import CheckpointError
+from pe_dense.registry import MODELS
+from pe_dense.utils import CheckpointError, read_checkpoint
 from pe_dense.utils.errors import InputError
 
 SPATIAL = {key: value for key, value in VISION.items() if key != "output_dim"} | dict(
@@ -133,3 +136,22 @@ def test_checkpoint_of_a_run(weights, tmp_path):
         load_lit(save(config.replace("'layers': 2, 'output_dim': 16", "'layers': 9999, 'output_dim': 16")), weights)
     with pytest.raises(CheckpointError, match="is not a checkpoint of a training run of pe_dense.LiT"):
         load_lit(save("model = dict(type='pe_dense.ContrastiveCLIP')"), weights)
+
+
+def test_words_of_a_run_on_frozen_tokens(tmp_path):
+    """The checkpoint of a run, which lacks the frozen backbone, in the config of open-vocabulary segmentation."""
+    config = load_config("shapes_lit_pe_tiny")
+    torch.manual_seed(0)
+    lit = MODELS.build(config.model)
+    lit.init_weights()
+    torch.save(dict(state_dict=lit.state_dict(), meta={}), tmp_path / "run.pth")
+    segmenter = MODELS.build(load_config("shapes_words_lit_pe_tiny").model)
+    load_model_state(segmenter, read_checkpoint(tmp_path / "run.pth"), "run.pth")
+    lit.eval()
+    images = torch.rand(1, 3, 32, 48, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    with torch.no_grad():
+        patches, grid = lit.patch_embeddings(images)
+        texts = lit.patch_text_embeddings(segmenter.queries, segmenter.templates)
+        expected = (patches @ texts.T).transpose(1, 2).unflatten(2, grid)
+        expected = F.interpolate(expected, (32, 48), mode="bilinear")
+        torch.testing.assert_close(segmenter.similarities(images), expected, atol=1e-5, rtol=0)

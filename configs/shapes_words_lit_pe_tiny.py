@@ -1,0 +1,13 @@
+"""Open-vocabulary segmentation of generated shapes in mode `tokens`, by a head that shapes_lit_pe_tiny.py trains.
+
+tools/train.py configs/shapes_lit_pe_tiny.py
+tools/test.py configs/shapes_words_lit_pe_tiny.py work_dirs/shapes_lit_pe_tiny
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ._base_.mini_lit import *
+    from .shapes_words_pe_tiny import *
+
+model.merge(dict(mode="tokens", clip=dict(_delete_=True, **mini_lit), init_cfg=None))
