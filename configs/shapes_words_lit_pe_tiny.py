@@ -8,6 +8,10 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.mini_lit import *
-    from .shapes_words_pe_tiny import *
+    from ._base_.shapes import *
+    from ._base_.shapes_words import *
+    from ._base_.words import *
 
-model.merge(dict(mode="tokens", clip=dict(_delete_=True, **mini_lit), init_cfg=None))
+model.merge(dict(shapes_words, mode="tokens", clip=dict(_delete_=True, **mini_lit), init_cfg=None))
+test_dataloader = words_scenes(shapes_loader)
+del instance_loaders, shapes_loader, tower, words_loader, words_scenes

@@ -10,28 +10,9 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.shapes import *
+    from ._base_.shapes_words import *
     from ._base_.words import *
 
-model.merge(
-    dict(
-        clip=dict(vision="PE-Mini-Core"),
-        words="background; empty background, circle, square, triangle, star, ring, cross, crescent, heart",
-        templates=["a photo of a {}.", "a picture of a {}", "a {}"],
-        test_cfg=dict(crop_size=(128, 128), stride=(64, 64)),
-        init_cfg=dict(checkpoint="pe-mini://core"),
-    )
-)
-test_dataloader = shapes_loader(
-    "pe_dense.ShapesSegmentationDataset",
-    [
-        dict(type="pe_dense.LoadImage"),
-        dict(type="pe_dense.LoadLabelMap", num_classes=9),
-        dict(type="PackSegInputs"),
-    ],
-    data_prefix=dict(img_path="val", seg_map_path="semantic/val"),
-)
-# The scenes of shapes_clip_pe_tiny.py.
-test_dataloader["dataset"].update(
-    data_root="data/shapes_words", generator=dict(num_train=6000, num_val=400, difficulty="easy")
-)
-del instance_loaders, shapes_loader, tower, words_loader
+model.merge(shapes_words)
+test_dataloader = words_scenes(shapes_loader)
+del instance_loaders, shapes_loader, tower, words_loader, words_scenes

@@ -46,7 +46,9 @@ def test_schedule_ends_with_the_run(path):
     schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
     by_epoch = "max_epochs" in loop  # in configs of mmdet, whose warm-up is in iterations
     ends = [scheduler.end for scheduler in schedulers if scheduler.get("by_epoch", False) == by_epoch]
-    assert max(ends) == (loop.max_epochs if by_epoch else loop.max_iters)
+    # A stage from which the next one continues stops halfway.
+    length = 2 if path.stem == "shapes_clip_crops_pe_tiny" else 1
+    assert max(ends) == length * (loop.max_epochs if by_epoch else loop.max_iters)
 
 
 @pytest.mark.parametrize(
