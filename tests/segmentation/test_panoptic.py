@@ -120,12 +120,10 @@ def test_run_on_shapes(tmp_path, method):
     config.work_dir = str(tmp_path / "run")
     config.train_cfg = dict(type="IterBasedTrainLoop", max_iters=2, val_interval=2)
     config.param_scheduler = []
-    config.model.backbone.arch.update(width=32, heads=2)
     if method == "eomt":
         config.custom_hooks[-1].intervals = [(0, 1), (1, 2)]
         config.model.panoptic_head.num_points = 64
     else:
-        config.model.neck.in_channels = 32
         config.model.train_cfg.num_points = 64
     for split in ("train", "val", "test"):
         loader = config[f"{split}_dataloader"]
