@@ -47,9 +47,12 @@ def build(path, content, **kwargs):
 @pytest.fixture
 def log(caplog):
     logger = MMLogger.get_current_instance()
+    level = logger.level  # of tests before
+    logger.setLevel("INFO")
     logger.addHandler(caplog.handler)
     yield caplog
     logger.removeHandler(caplog.handler)
+    logger.setLevel(level)
 
 
 def evaluate(path, content, samples, iou_type="bbox"):

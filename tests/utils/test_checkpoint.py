@@ -86,14 +86,14 @@ def test_not_a_checkpoint(tmp_path):
         read_checkpoint(tmp_path / "page.pth")
 
 
-def test_a_runs_own_state_loads(tmp_path):
+def test_a_runs_own_state_loads(tmp_path, caplog):
     hub = MessageHub.get_instance("test_a_runs_own_state_loads")
     for value in (1.0, 3.0):
         hub.update_scalar("loss", value)
     hub.update_scalar("np", np.float64(2.0))
     content = {"message_hub": hub.state_dict(), "meta": {"rng": np.random.RandomState(0).get_state()}}
     torch.save(content, tmp_path / "run.pth")
-    logging.getLogger("mmengine").setLevel(logging.ERROR)
+    caplog.set_level(logging.ERROR, "mmengine")  # until the end of this test
     with safe_checkpoint_loader():
         loaded = CheckpointLoader.load_checkpoint(str(tmp_path / "run.pth"))
     assert loaded["message_hub"]["log_scalars"]["loss"].mean() == 2.0
