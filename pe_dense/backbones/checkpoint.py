@@ -60,11 +60,7 @@ def load_weights(tower, source: str | Path, *, add_layer_scale: bool = False) ->
     state = adapt_backbone_state(
         tower, extract_backbone_state(read_checkpoint(source), source), source, add_layer_scale=add_layer_scale
     )
-    own = tower.state_dict()
-    if any(value.is_meta for value in own.values()):  # assigned, so that a file in half precision has to be converted
-        tower.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, assign=True)
-    else:
-        tower.load_state_dict(state)
+    tower.load_state_dict(state, assign=any(p.is_meta for p in tower.parameters()))
 
 
 def extract_backbone_state(checkpoint, source: str | Path = "checkpoint") -> dict[str, Tensor]:
@@ -109,7 +105,7 @@ def adapt_backbone_state(
             of spatial alignment; by default this is an error.
 
     Returns:
-        a state dict with exactly the keys and shapes of the tower.
+        a state dict with exactly the keys, shapes and data types of the tower.
 
     Raises:
         CheckpointError: if there are missing keys, unexpected keys or other shapes; the message lists them.
@@ -145,7 +141,8 @@ def adapt_backbone_state(
             initial = tower.config.ls_init_value
             print_log(f"{source}: LayerScale of {initial} added in {len(added)} places: {added[0]}, ...", "current")
     match_state_dict(own, state, str(source), tower.name)
-    return state
+    # Towers on the meta device take the tensors as they are, so a file in half precision is converted here.
+    return {key: value.to(own[key].dtype) for key, value in state.items()}
 
 
 def _check_resampled(state: dict[str, Tensor], source: str | Path) -> None:

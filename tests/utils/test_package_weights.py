@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from pe_dense.backbones.build import load_tower
+from pe_dense.backbones.build import build_pretrained, load_tower
 from pe_dense.backbones.pe_configs import spatial_name
 from pe_dense.datasets.synthetic import write_forms
 from pe_dense.language import load_clip
@@ -32,6 +32,8 @@ def test_files(name):
         assert {file.get_slice(key).get_dtype() for key in file.keys()} == {"F16"}  # noqa: SIM118
     tower = load_tower(f"PE-Mini-{name.title()}")
     assert {parameter.dtype for parameter in tower.parameters()} == {torch.float32}
+    frozen = build_pretrained(dict(type="pe_dense.PETower", arch=f"PE-Mini-{name.title()}"), f"pe-mini://{name}")
+    assert {parameter.dtype for parameter in frozen.parameters()} == {torch.float32}
     assert sum(find_package_weights(f"pe-mini://{other}").stat().st_size for other in FILES) < 16e6
 
 
