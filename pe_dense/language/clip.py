@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pe_dense.backbones import PEConfig, PETower, save_state
-from pe_dense.backbones.build import allowed_options, trained_model
+from pe_dense.backbones.build import allowed_options, fitting_names, trained_model
 from pe_dense.backbones.checkpoint import adapt_backbone_state
 from pe_dense.backbones.pe_configs import PE_CONFIGS
 from pe_dense.language.open_clip import LANDMARK, from_open_clip, to_open_clip
@@ -363,11 +363,9 @@ def export_clip(source: str | Path, path: str | Path, **options) -> list[str]:
         CheckpointError, FileNotFoundError: as :func:`load_clip`.
     """
     model = load_clip(source)
-    save_state(state := model.state_dict(), path, **options)
-    shapes = {key: value.shape for key, value in state.items()}
-    with torch.device("meta"):
-        near = [name for name in TEXT_CONFIGS if PE_CONFIGS[name].width == model.vision_config.width]
-        return [name for name in near if {k: v.shape for k, v in CLIP(name).state_dict().items()} == shapes]
+    save_state(model.state_dict(), path, **options)
+    names = fitting_names(model.visual.state_dict())
+    return [name for name in names if TEXT_CONFIGS.get(name) == model.text_config]
 
 
 def save_clip(model: CLIP, path: str | Path, *, layout: str = "pe", overwrite: bool = False) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -189,7 +190,9 @@ class OpenVocabularySegmenter(BaseSegmentor):
     def text_embeddings(self) -> Tensor:
         """Embeddings (Q, D) of the words, of unit length, computed on first use and again after weights are loaded."""
         if self._texts is None:
-            self._texts = class_embeddings(self.clip, self.queries, self.templates)
+            # A trained head may compare patches with a part of the text embeddings, as LiT does.
+            embed = getattr(self.clip, "patch_text_embeddings", partial(class_embeddings, self.clip))
+            self._texts = embed(self.queries, self.templates)
         self._texts = self._texts.to(self.query_classes.device)
         return self._texts
 
@@ -286,9 +289,7 @@ class OpenVocabularySegmenter(BaseSegmentor):
         def run(window: Tensor) -> Tensor:
             padded, (rows, columns) = pad_symmetric(window, patch_size)
             embeddings, grid = self.patch_embeddings(padded)
-            # A trained head may compare patches with the last channels of texts only, see LiT.
-            words = F.normalize(texts[:, -embeddings.shape[-1] :], dim=-1)
-            maps = (embeddings @ words.T).transpose(1, 2).unflatten(2, grid)
+            maps = (embeddings @ texts.T).transpose(1, 2).unflatten(2, grid)
             maps = F.interpolate(maps, padded.shape[-2:], mode="bilinear", align_corners=False)
             return maps[..., rows, columns]
 

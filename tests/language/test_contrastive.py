@@ -143,7 +143,7 @@ def tiny_config(folder, **options):
     """The config of generated scenes with smaller towers, images and batches."""
     config = load_config(str(CONFIG), {})
     config.model.backbone.arch.update(width=32, layers=2, heads=2, attn_pooler_heads=2, output_dim=16)
-    config.model.text.update(width=32, heads=2, layers=1, output_dim=16)
+    config.model.text = dict(context_length=48, width=32, heads=2, layers=1, output_dim=16)
     config.train_dataloader.update(batch_size=16, num_workers=0)
     config.train_dataloader.dataset.update(
         data_root=str(folder / "scenes"), generator=dict(num_train=32, num_val=1, image_size=64, difficulty="easy")

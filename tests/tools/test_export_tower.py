@@ -1,14 +1,20 @@
 """tools/export_tower.py: a training run's tower in the published format."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from helpers.recordings import recordings
 from helpers.tiny_alignment import STUDENT, make_aligner, photos, write_core
+from helpers.tiny_clip import TEXT, VISION, tiny_clip
 from helpers.tool_runs import run_tool
+from safetensors import safe_open
 
 from pe_dense.backbones import PETower, load_tower
 from pe_dense.backbones.build import export_tower, fitting_names, fold_layer_scale
+from pe_dense.language import export_clip, load_clip
+from pe_dense.utils.package_weights import find_package_weights
 
 
 @pytest.fixture
@@ -83,3 +89,33 @@ def test_not_a_run(tmp_path):
     done = run_tool("export_tower", tmp_path / "other.pt", tmp_path / "out.pt")
     assert done.returncode == 2 and "contains no PE tower" in done.stderr
     assert not (tmp_path / "out.pt").exists()
+
+
+def test_both_towers_in_half_precision(tmp_path):
+    """Of a run on captions: the file of `load_clip`, with texts in its header."""
+    model = tiny_clip()
+    config = f"model = dict(type='pe_dense.ContrastiveCLIP', backbone=dict(type='pe_dense.PETower', arch={VISION}), "
+    state = {f"clip.{key}": value for key, value in model.state_dict().items()}
+    torch.save(dict(state_dict=state, meta=dict(cfg=f"{config}text={TEXT})")), tmp_path / "run.pth")
+    out = tmp_path / "both.safetensors"
+    done = run_tool("export_tower", tmp_path / "run.pth", out, "--text", "--half", "--metadata", "license=Apache-2.0")
+    assert done.returncode == 0, done.stderr
+    with safe_open(out, "pt") as file:
+        assert file.metadata() == {"license": "Apache-2.0"}
+        written = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    assert written.keys() == model.state_dict().keys()
+    for key, value in model.state_dict().items():
+        assert torch.equal(written[key], value.half()), key
+    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(
+        load_clip(out, VISION, TEXT).encode_image(images), model.encode_image(images), rtol=0, atol=2e-2
+    )
+    done = run_tool("export_tower", tmp_path / "run.pth", tmp_path / "both.pt", "--text", "--metadata", "a=b")
+    assert done.returncode == 2 and "only .safetensors files have metadata" in done.stderr
+    done = run_tool("export_tower", tmp_path / "run.pth", out, "--metadata", "license")
+    assert done.returncode == 2 and "not of the form NAME=TEXT" in done.stderr
+
+
+def test_names_of_both_towers(tmp_path):
+    shutil.copy(find_package_weights("pe-mini://core"), tmp_path / "core.safetensors")
+    assert export_clip(tmp_path / "core.safetensors", tmp_path / "again.pt") == ["PE-Mini-Core"]
