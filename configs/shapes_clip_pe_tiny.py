@@ -13,15 +13,14 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.runtime import *
     from ._base_.shapes_captions import *
-    from ._base_.tiny_clip import *
 
 max_iters = 700
 weights_source = "the second stage, configs/shapes_clip_crops_pe_tiny.py, trains them"
 
 model = dict(
     type="pe_dense.ContrastiveCLIP",
-    backbone=dict(type="pe_dense.PETower", arch=tiny_clip["vision"], with_cp=False),
-    text=tiny_clip["text"],
+    backbone=dict(type="pe_dense.PETower", arch=dict(base="PE-Mini-Core"), with_cp=False),
+    text="PE-Mini-Core",
     loss="softmax",
     init_cfg=dict(type="Pretrained", checkpoint="work_dirs/shapes_clip_crops_pe_tiny"),
 )

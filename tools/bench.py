@@ -8,19 +8,12 @@ backbone is added to the sheet by running it together with the old ones. Tasks a
 
 import argparse
 
-from pe_dense.engine.arguments import number, path, text, whole_number
+from pe_dense.engine.arguments import add_towers, number, path, text, whole_number
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "towers",
-        nargs="+",
-        type=text,
-        metavar="TOWER",
-        help="published backbone (PE-Spatial-B16-512) or timm model (timm/NAME), optionally with other weights "
-        "(NAME=FILE or NAME=random), or the checkpoint or work dir of a training run",
-    )
+    add_towers(parser)
     parser.add_argument(
         "--tasks",
         nargs="+",

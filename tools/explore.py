@@ -9,19 +9,12 @@ machine.
 import argparse
 import signal
 
-from pe_dense.engine.arguments import text, whole_number
+from pe_dense.engine.arguments import add_towers, text, whole_number
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "towers",
-        nargs="+",
-        type=text,
-        metavar="TOWER",
-        help="published backbone (PE-Spatial-B16-512) or timm model (timm/NAME), optionally with other weights "
-        "(NAME=FILE or NAME=random), or the checkpoint or work dir of a training run",
-    )
+    add_towers(parser)
     parser.add_argument(
         "--host", type=text, default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)"
     )

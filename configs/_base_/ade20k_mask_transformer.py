@@ -6,19 +6,12 @@ with read_base():
     from .ade20k import *
     from .mask_transformers import semantic_model, semantic_pipeline
     from .runtime import *
+    from .semantic_masks import *
 
-default_scope = "mmseg"
-visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 image_size = sizes_by_patch.patch16.image_size  # all towers get patches of 16 px
 train_dataloader, val_dataloader, _ = ade20k_data(image_size)
 train_dataloader["dataset"]["pipeline"] = semantic_pipeline(image_size, num_classes)
 test_dataloader = val_dataloader
 model = semantic_model(image_size)
-num_queries, mask_classes = 100, dict(num_things_classes=0, num_stuff_classes=num_classes)
-custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
-inferencer = dict(type="pe_dense.SegmentationPredictor")
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
-sync_bn = "torch"  # statistics over all GPUs
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+mask_classes = dict(num_things_classes=0, num_stuff_classes=num_classes)
 del ade20k_data, probe_of, semantic_model, semantic_pipeline, sizes_by_patch

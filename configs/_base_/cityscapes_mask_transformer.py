@@ -5,9 +5,8 @@ from mmengine.config import read_base
 with read_base():
     from .mask_transformers import semantic_model, semantic_pipeline
     from .runtime import *
+    from .semantic_masks import *
 
-default_scope = "mmseg"
-visualizer = dict(type="Visualizer", vis_backends=[dict(type="LocalVisBackend")])
 data_root = "data/cityscapes"
 data_source = dict(
     name="Cityscapes",
@@ -44,11 +43,5 @@ test_dataloader = val_dataloader
 val_evaluator = dict(type="pe_dense.IoUMetric")
 test_evaluator = val_evaluator
 model = semantic_model(image_size)
-num_queries, mask_classes = 100, dict(num_things_classes=0, num_stuff_classes=num_classes)
-custom_hooks = [dict(type="pe_dense.ClassCheckHook")]
-inferencer = dict(type="pe_dense.SegmentationPredictor")
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
-sync_bn = "torch"  # statistics over all GPUs
-auto_scale_lr = dict(enable=False, base_batch_size=16)
+mask_classes = dict(num_things_classes=0, num_stuff_classes=num_classes)
 del cityscapes_loader, semantic_model, semantic_pipeline

@@ -35,6 +35,18 @@ class ConfigOptions(argparse.Action):
         setattr(namespace, self.dest, options)
 
 
+def add_towers(parser: argparse.ArgumentParser) -> None:
+    """Add the positional argument ``towers``: one or more backbones, each optionally with other weights."""
+    parser.add_argument(
+        "towers",
+        nargs="+",
+        type=text,
+        metavar="TOWER",
+        help="published backbone (PE-Spatial-B16-512) or timm model (timm/NAME), optionally with other weights "
+        "(NAME=FILE or NAME=random), or the checkpoint or work dir of a training run",
+    )
+
+
 def whole_number(lowest: int, highest: int):
     """Create an argument type: an integer in a range, both ends included."""
 

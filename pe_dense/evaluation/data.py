@@ -318,13 +318,13 @@ def load_labeled(item: tuple, data: SegmentationData, side: int, mean: tuple, st
     number, (path, label_path) = item
     image, labels = read_image(path), Image.fromarray(data.read_labels(label_path))
     if augment:
-        image, labels = _augment(image, labels, side, number)
+        image, labels = _augment(image, labels, number)
     image = image.resize((side, side), Image.Resampling.BILINEAR)
     labels = labels.resize((side, side), Image.Resampling.NEAREST)
     return to_input(image, mean, std)[0], torch.from_numpy(np.array(labels))
 
 
-def _augment(image: Image.Image, labels: Image.Image, side: int, number: int) -> tuple[Image.Image, Image.Image]:
+def _augment(image: Image.Image, labels: Image.Image, number: int) -> tuple[Image.Image, Image.Image]:
     """Random resized crop and color jitter of Hummingbird's memory, from a seed of the image's number."""
     from torchvision.transforms import RandomResizedCrop, functional
 
