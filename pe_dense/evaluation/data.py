@@ -17,7 +17,6 @@ from torch import Tensor
 
 from pe_dense.datasets.annotations import read_annotations, read_json
 from pe_dense.datasets.synthetic import CLASSES, ShapesSegmentationDataset, write_shapes
-from pe_dense.datasets.synthetic.build import CATEGORY_IDS
 from pe_dense.datasets.synthetic.cache import write_once, write_png
 from pe_dense.datasets.synthetic.scene import draw_scene
 from pe_dense.utils.errors import InputError
@@ -299,19 +298,6 @@ def _write_pairs(draft: Path, spec: dict) -> None:
         for end, (name, box) in zip(("src", "trg"), ends, strict=True):
             pair |= {f"{end}_imname": name, f"{end}_bndbox": box, f"{end}_imsize": [size, size, 3]}
         (draft / f"PairAnnotation/test/{pair['filename']}.json").write_text(json.dumps(pair))
-
-
-__all__ = [
-    "CATEGORY_IDS",
-    "KeypointImage",
-    "KeypointPair",
-    "SegmentationData",
-    "object_boxes",
-    "read_image",
-    "segmentation_data",
-    "spair_pairs",
-    "write_shapes_pairs",
-]
 
 
 def load_labeled(item: tuple, data: SegmentationData, side: int, mean: tuple, std: tuple, augment: bool):

@@ -210,6 +210,6 @@ def test_crop_and_jitter_depend_on_the_image_only():
 
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
     image, labels = Image.fromarray(pixels), Image.fromarray(pixels[..., 0])
-    first, second, other = (_augment(image, labels, 32, number) for number in (3, 3, 4))
+    first, second, other = (_augment(image, labels, number) for number in (3, 3, 4))
     assert np.array_equal(first[0], second[0]) and first[0].size == first[1].size
     assert np.asarray(first[1]).tobytes() != np.asarray(other[1]).tobytes()
