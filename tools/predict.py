@@ -11,8 +11,6 @@ from pathlib import Path
 
 from pe_dense.engine.arguments import ConfigOptions, number, path, text, whole_number
 
-WORDS_CONFIG = "ade20k_words_pe_l14"  # whose settings --words uses if no config is named, at the model's native size
-
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -80,35 +78,25 @@ def config_predictor(args):
     return load_predictor(config, args.checkpoint, device=args.device, **options)
 
 
-def words_predictor(args):
+def open_vocabulary_predictor(args):
     """Build the open-vocabulary segmentation inferencer for ``--words``."""
     from pe_dense.utils.errors import ConfigError
 
     given = dict(tta=args.tta, score_thr=args.score_thr, data=args.data, val_ann=args.val_ann, tower=args.tower)
     if unused := [name for name, value in given.items() if value]:
         raise ConfigError(f"--words does not go with --{unused[0].replace('_', '-')}")
-    from pe_dense.engine.build_runner import own_weights
-    from pe_dense.engine.config import load_config
-    from pe_dense.engine.inferencer import load_predictor
+    from pe_dense.apis.model import words_predictor
     from pe_dense.engine.preflight import check_read
-    from pe_dense.language.word_lists import parse_synonyms
 
-    parse_synonyms(args.words)  # before weights are read
-    name = args.config
-    if name.startswith(("PE-", "hf://")) or name.endswith((".pt", ".pth", ".safetensors")) or Path(name).is_dir():
-        if args.checkpoint != "words":
-            raise ConfigError(
-                f"with --words and a model as the first argument, the second one is 'words', got {args.checkpoint!r}"
-            )
-        config = load_config(WORDS_CONFIG, args.cfg_options)
-        config.model.clip = name
-        options = dict(native_except=args.cfg_options or {})
-    else:
-        config = load_config(name, args.cfg_options)
-        options = {}
-    checkpoint = own_weights(config) if args.checkpoint == "words" else args.checkpoint
-    check_read(config, "predict", vars(args))
-    return load_predictor(config, checkpoint, device=args.device, words=args.words, **options)
+    checkpoint = None if args.checkpoint == "words" else args.checkpoint
+    return words_predictor(
+        args.config,
+        checkpoint,
+        args.words,
+        options=args.cfg_options,
+        device=args.device,
+        check=lambda config: check_read(config, "predict", vars(args)),
+    )
 
 
 def main():
@@ -129,7 +117,7 @@ def main():
         if args.out.is_dir() and any(args.out.iterdir()) and not args.overwrite:
             raise FileExistsError(f"{args.out} is not empty: name another folder or pass --overwrite")
 
-        predictor = words_predictor(args) if args.words is not None else config_predictor(args)
+        predictor = open_vocabulary_predictor(args) if args.words is not None else config_predictor(args)
         from rich.progress import track
 
         pictures = predictor.predict_files(images, args.out, args.batch_size)

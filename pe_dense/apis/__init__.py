@@ -1,1 +1,5 @@
-"""Public Python API: conversion of released detectors."""
+"""Public Python API: load a model, predict typed results, convert released detectors."""
+
+from pe_dense.apis.model import Model, load
+
+__all__ = ["Model", "load"]

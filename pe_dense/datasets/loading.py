@@ -189,3 +189,24 @@ def read_pixels(reader: BaseTransform, path: str, index: int = 0) -> dict:
     if results is None:
         raise ImageError(f"{path} is not a readable image")
     return results
+
+
+def array_results(reader: BaseTransform, image: np.ndarray, index: int = 0) -> dict:
+    """Return what a loading step would for an image in memory.
+
+    Args:
+        reader: the step, which decides on uint8 or float32.
+        image: (H, W, 3) uint8, RGB.
+        index: number of the image, for errors.
+
+    Returns:
+        results dict for the rest of the pipeline.
+
+    Raises:
+        InputError: for an array of another shape or dtype.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(f"Image {index} is {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3) in RGB")
+    shape, stored = image.shape[:2], np.ascontiguousarray(image[..., ::-1])
+    stored = stored.astype(np.float32) if getattr(reader, "to_float32", False) else stored
+    return dict(img=stored, img_id=index, img_path=None, img_shape=shape, ori_shape=shape)

@@ -14,19 +14,21 @@ from mmdet.visualization.palette import get_palette
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
-from pycocotools import mask as rle
 
 from pe_dense.datasets.annotations import compare_with_checkpoint
-from pe_dense.datasets.loading import image_reader, read_pixels, without_loading
+from pe_dense.datasets.loading import image_reader, without_loading
 from pe_dense.engine.config import load_config
-from pe_dense.engine.inferencer import Predictor, drop_pretrained, transform, use_test_time_augmentation
+from pe_dense.engine.inferencer import Predictor, drop_pretrained, prepare_image, use_test_time_augmentation
 from pe_dense.engine.runner import load_model_state
 from pe_dense.registry import INFERENCERS
+from pe_dense.runtime.masks import CroppedMasks
+from pe_dense.runtime.results import Detections
+from pe_dense.runtime.thresholds import Thresholds
 from pe_dense.utils import read_checkpoint
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import write_png
 from pe_dense.utils.state_dict import checkpoint_classes
-from pe_dense.visualization.drawing import DrawnObject, draw_objects
+from pe_dense.visualization.results import draw_detections
 
 Image = str | Path | np.ndarray
 
@@ -133,16 +135,7 @@ class Detector:
             ImageError: if a file cannot be used.
             InputError: for an array of another shape or dtype.
         """
-        if not isinstance(image, np.ndarray):
-            results = read_pixels(self._reader, str(image), index)
-            pixels = np.ascontiguousarray(results["img"][..., ::-1]).astype(np.uint8, copy=False)
-            return transform(self._transforms, results, Path(image)), pixels
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise InputError(f"Image {index} is {image.dtype} of shape {image.shape}; expected uint8 (H, W, 3) in RGB")
-        shape, stored = image.shape[:2], np.ascontiguousarray(image[..., ::-1])
-        stored = stored.astype(np.float32) if getattr(self._reader, "to_float32", False) else stored
-        results = dict(img=stored, img_id=index, img_path=None, img_shape=shape, ori_shape=shape)
-        return self._transforms(results), image
+        return prepare_image(self._reader, self._transforms, image, index)
 
     @torch.no_grad()
     def predict(self, batch: list[dict], *, cropped: bool = False) -> list[DetDataSample]:
@@ -165,65 +158,72 @@ class DetectionPredictor(Predictor):
         config: config of a detector.
         checkpoint: path, work dir or ``hf://`` name.
         device: see :func:`~pe_dense.detection.load_detector`.
-        score_thr: minimum score of the objects to draw; the JSON file lists all.
+        score_thr: minimum score of the objects to draw, or ``{class name: score}``; the JSON file lists all.
         tta: test-time augmentation, see :func:`~pe_dense.detection.load_detector`.
     """
 
     def __init__(
-        self, config: Config, checkpoint: str, device: str | None = None, score_thr: float = 0.3, tta: bool = False
+        self, config: Config, checkpoint: str, device: str | None = None, score_thr: Thresholds = 0.3, tta: bool = False
     ):
         self._set(load_detector(config, checkpoint, device=device, tta=tta), score_thr)
 
     @classmethod
-    def of(cls, detector: Detector, score_thr: float = 0.3) -> DetectionPredictor:
+    def of(cls, detector: Detector, score_thr: Thresholds = 0.3) -> DetectionPredictor:
         """Create the inferencer from a loaded detector."""
         predictor = cls.__new__(cls)
         predictor._set(detector, score_thr)
         return predictor
 
-    def _set(self, detector: Detector, score_thr: float) -> None:
+    def _set(self, detector: Detector, score_thr: Thresholds) -> None:
         super().__init__()
         self.detector, self.score_thr = detector, score_thr
         palette = detector.metainfo.get("palette") or "random"
         self._colors = [tuple(map(int, color)) for color in get_palette(palette, len(detector.classes))]
 
-    def prepare(self, path: Path, index: int) -> tuple[dict, np.ndarray]:
+    @property
+    def classes(self) -> tuple[str, ...]:
         """See the base class."""
-        return self.detector.prepare(path, index)
+        return self.detector.classes
+
+    def prepare(self, image: Path | np.ndarray, index: int) -> tuple[dict, np.ndarray]:
+        """See the base class."""
+        return self.detector.prepare(image, index)
 
     def predict(self, batch: list[dict]) -> list[DetDataSample]:
         """See the base class."""
         return self.detector.predict(batch, cropped=True)
 
+    def result(self, sample: DetDataSample) -> Detections:
+        """See the base class."""
+        found, size = sample.pred_instances.numpy(), tuple(map(int, sample.ori_shape[:2]))
+        return Detections(
+            boxes=found.bboxes,
+            scores=found.scores,
+            labels=found.labels,
+            names=tuple(self.classes[label] for label in found.labels),
+            masks=CroppedMasks(*_crops(found, size), size) if "masks" in found else None,
+            classes=self.classes,
+            size=size,
+            palette=self._colors,
+        )
+
     def write(self, stem: Path, pixels: np.ndarray, sample: DetDataSample) -> dict:
         """See the base class."""
-        found = sample.pred_instances.numpy()
-        objects = [
-            DrawnObject(
-                box=tuple(map(float, box)),
-                text=f"{self.detector.classes[label]}: {100 * score:.1f}",
-                color=self._colors[label],
-                mask=mask,
-                corner=corner,
-            )
-            for box, label, score, (mask, corner) in zip(
-                found.bboxes, found.labels, found.scores, _crops(found, pixels.shape[:2]), strict=True
-            )
-            if score >= self.score_thr
-        ]
-        write_png(f"{stem}.png", draw_objects(pixels, objects, copy=False), reuse=True)
-        return dict(objects=as_json(sample, self.detector.classes))
+        result = self.result(sample)
+        drawn = draw_detections(result, pixels, score_thr=self.score_thr, copy=False)
+        write_png(f"{stem}.png", drawn, reuse=True)
+        return result.to_json()
 
 
 def predict_files(
-    detector: Detector, images: Sequence[Path], out_dir: Path, *, score_thr: float = 0.3, batch_size: int = 1
+    detector: Detector, images: Sequence[Path], out_dir: Path, *, score_thr: Thresholds = 0.3, batch_size: int = 1
 ) -> Iterator[Path]:
     """Detect objects in image files, see :meth:`pe_dense.engine.inferencer.Predictor.predict_files`.
 
     Args:
         detector: see :func:`~pe_dense.detection.load_detector`.
         images, out_dir, batch_size: see :meth:`~pe_dense.engine.inferencer.Predictor.predict_files`.
-        score_thr: minimum score of the objects to draw; the JSON file lists all.
+        score_thr: minimum score of the objects to draw, or ``{class name: score}``; the JSON file lists all.
 
     Yields:
         path of the visualization of each image that could be read, in order.
@@ -231,54 +231,25 @@ def predict_files(
     return DetectionPredictor.of(detector, score_thr).predict_files(images, out_dir, batch_size)
 
 
-def as_json(sample: DetDataSample, classes: Sequence[str]) -> list[dict]:
-    """Convert detections to JSON types: boxes as x1, y1, x2, y2 in pixels, masks as COCO run-length encodings."""
-    found = sample.pred_instances.numpy()
-    crops = _crops(found, sample.ori_shape)
-    objects = []
-    for box, label, score, (mask, corner) in zip(found.bboxes, found.labels, found.scores, crops, strict=True):
-        item = dict(category=classes[label], label=int(label), score=float(score), bbox=[float(x) for x in box])
-        if mask is not None:
-            item["mask"] = run_lengths(mask, corner, sample.ori_shape)
-        objects.append(item)
-    return objects
-
-
 class MaskCrops(list):
     """Masks of a large image, each as its pasted region, (h, w) bool, and the region's top left (row, column)."""
 
 
-def _crops(found, size: tuple[int, int]) -> Iterator[tuple[np.ndarray | None, tuple[int, int]]]:
-    """Crop masks to their pasted regions: boxes with a margin of one pixel, outside of which masks are empty."""
-    if isinstance(found.get("masks"), MaskCrops):
-        yield from found.masks
-        return
-    for index, box in enumerate(found.bboxes):
+def _crops(found, size: tuple[int, int]) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
+    """Crop masks to their pasted regions: boxes with a margin of one pixel, outside of which masks are empty.
+
+    Returns:
+        crops, and row and column of their top left pixels.
+    """
+    if isinstance(found.masks, MaskCrops):
+        return [crop for crop, _ in found.masks], [corner for _, corner in found.masks]
+    crops, corners = [], []
+    for mask, box in zip(found.masks, found.bboxes, strict=True):
         left, top = (int(max(np.floor(value) - 1, 0)) for value in box[:2])
         right, bottom = (int(min(np.ceil(value) + 1, side)) for value, side in zip(box[2:], size[::-1], strict=True))
-        yield (found.masks[index, top:bottom, left:right] if "masks" in found else None), (top, left)
-
-
-def run_lengths(mask: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> dict:
-    """Encode a mask as COCO's compressed RLE, from a crop outside of which the mask is empty.
-
-    Args:
-        mask: (h, w) bool, the crop.
-        corner: row and column of the crop's top left pixel.
-        size: (H, W) of the whole mask.
-    """
-    (height, width), (top, left), rows = size, corner, mask.shape[0] + 2
-    padded = np.zeros((mask.shape[1], rows), bool)  # column by column, with a gap between columns
-    padded[:, 1:-1] = mask.T
-    flat = padded.ravel()
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    changes = (left + changes // rows) * height + top + changes % rows - 1  # starts and ends, in turn
-    starts, ends = changes[::2], changes[1::2]
-    joined = ends[:-1] == starts[1:]  # from the bottom of a column to the top of the next
-    starts, ends = starts[np.r_[True, ~joined][: len(starts)]], ends[np.r_[~joined, True][: len(ends)]]
-    counts = np.diff(np.stack([starts, ends], 1).ravel(), prepend=0, append=height * width).tolist()
-    code = rle.frPyObjects(dict(size=[int(height), int(width)], counts=counts), int(height), int(width))
-    return dict(size=[int(height), int(width)], counts=code["counts"].decode())
+        crops.append(mask[top:bottom, left:right])
+        corners.append((top, left))
+    return crops, corners
 
 
 _DENSE_BYTES = 64 << 20  # up to this size, the masks of an image are pasted by mmdet

@@ -14,9 +14,11 @@ from mmengine.logging import print_log
 
 from pe_dense.backbones.build import backbone_class, choose_device
 from pe_dense.backbones.frozen import FrozenTower
+from pe_dense.datasets.loading import array_results, read_pixels
 from pe_dense.engine.config_check import check_config
 from pe_dense.engine.preflight import check_weights, inner_datasets
 from pe_dense.registry import INFERENCERS
+from pe_dense.runtime.results import Result
 from pe_dense.utils.atomic_write import write_json
 from pe_dense.utils.errors import ConfigError, InputError, library_errors
 from pe_dense.utils.image import ImageError, output_names
@@ -76,20 +78,34 @@ class Predictor(ABC):
     def __init__(self) -> None:
         self.left_out: list[tuple[Path, str]] = []
 
+    @property
     @abstractmethod
-    def prepare(self, path: Path, index: int) -> tuple[dict, np.ndarray]:
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label; empty if the model has no classes."""
+
+    @abstractmethod
+    def prepare(self, image: Path | np.ndarray, index: int) -> tuple[dict, np.ndarray]:
         """Read and transform an image.
+
+        Args:
+            image: a file, or pixels, (H, W, 3) uint8, RGB.
+            index: number of the image.
 
         Returns:
             the model's input, and the image, (H, W, 3) uint8, RGB.
 
         Raises:
             ImageError: if the file cannot be used.
+            InputError: for an array of another shape or dtype.
         """
 
     @abstractmethod
     def predict(self, batch: list[dict]) -> list:
         """Run the model on prepared images and return one data sample per image."""
+
+    @abstractmethod
+    def result(self, sample) -> Result:
+        """Convert a data sample on the CPU to a typed result."""
 
     @abstractmethod
     def write(self, stem: Path, pixels: np.ndarray, sample) -> dict:
@@ -145,7 +161,25 @@ class Predictor(ABC):
                 yield Path(f"{stem}.png")
 
 
-def transform(pipeline: Callable[[dict], dict], results: dict, path: Path) -> dict:
+def prepare_image(
+    reader: Callable[[dict], dict], pipeline: Callable[[dict], dict], image: str | Path | np.ndarray, index: int
+) -> tuple[dict, np.ndarray]:
+    """Read an image and run the pipeline on it, see :meth:`Predictor.prepare`.
+
+    Args:
+        reader: loading step of the pipeline.
+        pipeline: steps after the loading.
+        image: a file, or pixels, (H, W, 3) uint8, RGB.
+        index: number of the image.
+    """
+    if isinstance(image, np.ndarray):
+        return transform(pipeline, array_results(reader, image, index), f"image {index}"), image
+    results = read_pixels(reader, str(image), index)
+    pixels = np.ascontiguousarray(results["img"][..., ::-1]).astype(np.uint8, copy=False)
+    return transform(pipeline, results, image), pixels
+
+
+def transform(pipeline: Callable[[dict], dict], results: dict, path: str | Path) -> dict:
     """Run a pipeline after image loading; errors state the image.
 
     Raises:
@@ -187,3 +221,19 @@ def load_predictor(config: Config, checkpoint: str | None, *, device: str | None
         raise ConfigError(f"{config.filename} is drawn by {inferencer['type']}, which has no {', '.join(unknown)}")
     with library_errors(f"{config.filename}: the model can't be built from these values"):
         return INFERENCERS.build(dict(inferencer, config=config, checkpoint=checkpoint, device=device, **options))
+
+
+def config_of_run(path: Path) -> Path:
+    """Find the config that a run wrote into its work dir.
+
+    Args:
+        path: the work dir or a checkpoint in it.
+
+    Raises:
+        ConfigError: if there is not exactly one.
+    """
+    folder = path if path.is_dir() else path.parent
+    found = sorted(folder.glob("*.py"))
+    if len(found) != 1:
+        raise ConfigError(f"{folder} has {len(found)} configs, not the one of a run: name the config before {path}")
+    return found[0]

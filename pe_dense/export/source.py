@@ -11,7 +11,7 @@ from pe_dense.backbones import PE_CONFIGS
 from pe_dense.backbones.base import TIMM_PREFIX
 from pe_dense.backbones.build import open_tower
 from pe_dense.engine.config import load_config
-from pe_dense.engine.inferencer import load_predictor
+from pe_dense.engine.inferencer import config_of_run, load_predictor
 from pe_dense.language import load_clip
 from pe_dense.utils.errors import ConfigError
 
@@ -61,19 +61,3 @@ def open_model(
     model = predictor.model if detector is None else detector.model
     metainfo = predictor.metainfo if detector is None else detector.metainfo
     return model.eval(), metainfo.get("classes")
-
-
-def config_of_run(path: Path) -> Path:
-    """Find the config that a run wrote into its work dir.
-
-    Args:
-        path: the work dir or a checkpoint in it.
-
-    Raises:
-        ConfigError: if there is not exactly one.
-    """
-    folder = path if path.is_dir() else path.parent
-    found = sorted(folder.glob("*.py"))
-    if len(found) != 1:
-        raise ConfigError(f"{folder} has {len(found)} configs, not the one of a run: name the config before {path}")
-    return found[0]

@@ -12,8 +12,8 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from mmseg.models.segmentors import DepthEstimator
 
 from pe_dense.datasets.annotations import compare_with_checkpoint
-from pe_dense.datasets.loading import image_reader, read_pixels, without_loading
-from pe_dense.engine.inferencer import Predictor, transform
+from pe_dense.datasets.loading import image_reader, without_loading
+from pe_dense.engine.inferencer import Predictor, prepare_image
 from pe_dense.engine.runner import load_model_state
 from pe_dense.probing.sweep import LayerSweep
 from pe_dense.utils import read_checkpoint
@@ -61,11 +61,14 @@ class ProbePredictor(Predictor):
         self._reader = image_reader(dataset.pipeline)
         self._pipeline = Compose(without_loading(dataset.pipeline))
 
-    def prepare(self, path: Path, index: int) -> tuple[dict, np.ndarray]:
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """See the base class."""
+        return () if isinstance(self.model, DepthEstimator) else tuple(self.metainfo.get("classes") or ())
+
+    def prepare(self, image: Path | np.ndarray, index: int) -> tuple[dict, np.ndarray]:
         """See :meth:`Predictor.prepare`."""
-        results = read_pixels(self._reader, str(path), index)
-        pixels = np.ascontiguousarray(results["img"][..., ::-1]).astype(np.uint8, copy=False)
-        return transform(self._pipeline, results, path), pixels
+        return prepare_image(self._reader, self._pipeline, image, index)
 
     @torch.no_grad()
     def predict(self, batch: list[dict]) -> list:

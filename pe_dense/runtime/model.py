@@ -171,7 +171,8 @@ class OnnxModel:
             else:
                 masks = paste_masks(masks, boxes, where.height, where.width)
         names = tuple(self.classes[label] for label in labels) if self.classes else ()
-        return Detections(boxes, outputs["scores"][found], labels, names, masks)
+        size = (where.height, where.width)
+        return Detections(boxes, outputs["scores"][found], labels, names, masks, classes=self.classes, size=size)
 
 
 def _value(text: str):

@@ -13,22 +13,17 @@ from mmseg.structures import SegDataSample
 from torch import from_numpy
 
 from pe_dense.datasets.panoptic import segment_ids
-from pe_dense.detection.inferencer import DetectionPredictor, Detector, as_json
+from pe_dense.detection.inferencer import DetectionPredictor, Detector
 from pe_dense.ops.panopticapi import id2rgb
 from pe_dense.probing.inferencer import ProbePredictor
 from pe_dense.registry import INFERENCERS
+from pe_dense.runtime.results import LabelMap, Segment, Segments
+from pe_dense.runtime.thresholds import Thresholds
 from pe_dense.utils.atomic_write import write_json
 from pe_dense.utils.image import write_png
-from pe_dense.visualization.drawing import add_legend, hstack
+from pe_dense.visualization.results import draw_label_map, draw_segments
 
-_OPACITY = 0.6
 _INSTANCE_OFFSET = 1000  # mmdet's panoptic maps: label + 1000 x number of the object
-
-
-def _blend(pixels: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """Lay colors over the image in gray, which preserves them: (H, W, 3) uint8 each."""
-    gray = pixels.mean(axis=2, keepdims=True, dtype=np.float32)
-    return np.rint(gray + np.float32(_OPACITY) * (colors - gray)).astype(np.uint8)
 
 
 @INFERENCERS.register_module()
@@ -41,18 +36,22 @@ class SegmentationPredictor(ProbePredictor):
 
     endings = ("", "_labels")
 
+    def result(self, sample: SegDataSample) -> LabelMap:
+        """See :meth:`Predictor.result`."""
+        palette = [tuple(map(int, color)) for color in self.metainfo["palette"]]
+        return LabelMap(sample.pred_sem_seg.data[0].numpy(), self.classes, palette=palette)
+
     def write(self, stem: Path, pixels: np.ndarray, sample: SegDataSample) -> dict:
         """See :meth:`Predictor.write`."""
-        labels = sample.pred_sem_seg.data[0].numpy()  # (H, W)
-        names, palette = self.metainfo["classes"], np.asarray(self.metainfo["palette"], np.uint8)
-        present, counts = np.unique(labels, return_counts=True)
-        order = np.argsort(-counts)
-        entries = [(names[label], tuple(map(int, palette[label]))) for label in present[order]]
-        write_png(f"{stem}.png", add_legend(hstack(pixels, _blend(pixels, palette[labels])), entries))
-        write_png(f"{stem}_labels.png", labels.astype(np.uint8 if len(names) <= 256 else np.uint16))
-        shares = counts[order] / labels.size
-        found = zip(present[order], shares, strict=True)
-        return dict(classes=[dict(name=names[label], label=int(label), share=float(share)) for label, share in found])
+        result = self.result(sample)
+        write_png(f"{stem}.png", draw_label_map(result, pixels), reuse=True)
+        write_png(f"{stem}_labels.png", result.labels.astype(label_dtype(len(result.classes))))
+        return result.to_json()
+
+
+def label_dtype(num_classes: int) -> type[np.unsignedinteger]:
+    """Return the type of the labels in a PNG file."""
+    return np.uint8 if num_classes <= 256 else np.uint16
 
 
 @INFERENCERS.register_module()
@@ -70,7 +69,7 @@ class PanopticPredictor(DetectionPredictor):
     def __init__(self, config: Config, checkpoint: str, device: str | None = None, tta: bool = False):
         super().__init__(config, checkpoint, device=device, tta=tta)
 
-    def _set(self, detector: Detector, score_thr: float) -> None:
+    def _set(self, detector: Detector, score_thr: Thresholds) -> None:
         super()._set(detector, score_thr)
         model = getattr(detector.model, "module", detector.model)  # inside a test-time augmentation model
         self._num_things = model.panoptic_fusion_head.num_things_classes
@@ -87,55 +86,35 @@ class PanopticPredictor(DetectionPredictor):
         content = dict(images=self._images, annotations=self._annotations, categories=categories)
         write_json(Path(out_dir) / "panoptic" / "segments.json", content)
 
+    def result(self, sample: DetDataSample) -> Segments:
+        """See :meth:`Predictor.result`."""
+        ids, segments = self._segments(sample.pred_panoptic_seg.sem_seg[0].numpy())
+        objects = super().result(sample) if "pred_instances" in sample else None
+        return Segments(ids, segments, self.classes, objects, palette=self._colors)
+
     def write(self, stem: Path, pixels: np.ndarray, sample: DetDataSample) -> dict:
         """See :meth:`Predictor.write`."""
-        codes = sample.pred_panoptic_seg.sem_seg[0].numpy()  # (H, W)
-        ids, segments = self._segments(codes)
-        colors = id2rgb(ids)
-        drawn = _blend(pixels, colors)
-        drawn[ids == 0] = pixels[ids == 0]
-        drawn[_borders(ids)] = 255
-        classes, palette = self.detector.classes, self._colors
-        present = dict.fromkeys(segment["category_id"] for segment in sorted(segments, key=lambda one: -one["area"]))
-        picture = hstack(pixels, drawn)
-        entries = [(classes[label], palette[label]) for label in present]
-        write_png(f"{stem}.png", add_legend(picture, entries) if entries else picture)
+        result = self.result(sample)
+        write_png(f"{stem}.png", draw_segments(result, pixels), reuse=True)
         name = f"{stem.name}.png"
-        write_png(stem.with_name("panoptic") / name, colors)
-        height, width = ids.shape
+        write_png(stem.with_name("panoptic") / name, id2rgb(result.ids), reuse=True)
+        height, width = result.ids.shape
         source = Path(sample.metainfo.get("img_path") or name)
         number = len(self._images) + 1
         self._images.append(dict(id=number, file_name=f"{stem.name}{source.suffix}", height=height, width=width))
-        self._annotations.append(dict(image_id=number, file_name=name, segments_info=segments))
-        named = [dict(segment, category=classes[segment["category_id"]]) for segment in segments]
-        found = dict(segments_info=named, segments_file=f"panoptic/{name}")
-        return found | (dict(objects=as_json(sample, classes)) if "pred_instances" in sample else {})
+        self._annotations.append(dict(image_id=number, file_name=name, segments_info=result.to_coco()))
+        return dict(result.to_json(), segments_file=f"panoptic/{name}")
 
-    def _segments(self, codes: np.ndarray) -> tuple[np.ndarray, list[dict]]:
-        """Convert mmdet's panoptic map (H, W) to ids (H, W), 0 without a segment, and COCO's list of segments."""
-        present = [int(code) for code in np.unique(codes) if code % _INSTANCE_OFFSET < len(self.detector.classes)]
+    def _segments(self, codes: np.ndarray) -> tuple[np.ndarray, tuple[Segment, ...]]:
+        """Convert mmdet's panoptic map (H, W) to ids (H, W), 0 without a segment, and the segments."""
+        present = [int(code) for code in np.unique(codes) if code % _INSTANCE_OFFSET < len(self.classes)]
         labels = [code % _INSTANCE_OFFSET for code in present]
         ids, segments = np.zeros(codes.shape, np.int32), []
         for code, label, number in zip(present, labels, segment_ids(labels, self._colors), strict=True):
             mask = codes == code
             ids[mask] = number
             left, top, right, bottom = map(int, mask2bbox(from_numpy(mask[None]))[0])
-            segments.append(
-                dict(
-                    id=number,
-                    category_id=label,
-                    isthing=int(label < self._num_things),
-                    area=int(mask.sum()),
-                    bbox=[left, top, right - left, bottom - top],
-                    iscrowd=0,
-                )
-            )
-        return ids, segments
-
-
-def _borders(ids: np.ndarray) -> np.ndarray:
-    """Return the pixels (H, W) bool whose right or lower neighbor has another id."""
-    borders = np.zeros(ids.shape, bool)
-    borders[:, :-1] |= ids[:, 1:] != ids[:, :-1]
-    borders[:-1] |= ids[1:] != ids[:-1]
-    return borders
+            box = (left, top, right - left, bottom - top)
+            is_thing = label < self._num_things
+            segments.append(Segment(number, label, self.classes[label], is_thing, int(mask.sum()), box))
+        return ids, tuple(segments)

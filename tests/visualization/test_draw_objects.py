@@ -6,7 +6,7 @@ from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw
 from pycocotools import mask as rle
 
-from pe_dense.detection.inferencer import run_lengths
+from pe_dense.runtime.masks import run_lengths
 from pe_dense.visualization import drawing
 from pe_dense.visualization.drawing import DrawnObject, add_legend, draw_objects, font_for
 
