@@ -1,25 +1,38 @@
 #!/usr/bin/env python
-"""Draw a trained model's predictions on images: tools/predict.py CONFIG CHECKPOINT IMAGE|FOLDER... --out DIR
+"""Predict on images: tools/predict.py CONFIG CHECKPOINT IMAGE|FOLDER... --out DIR, or RUN IMAGE|FOLDER... --out DIR
 
-The config's model determines the task: object detection, semantic segmentation or depth estimation. With --words,
-open-vocabulary segmentation without training: CONFIG is a PE Core model (PE-Core-B16-224, a file or hf:// name), or the
-config of an open-vocabulary segmenter, and CHECKPOINT is 'words' for its own weights.
+A picture and a JSON file are written for each image, or with --format annotations in a common format. The config's
+model determines the task: object detection, semantic segmentation or depth estimation. With --words, open-vocabulary
+segmentation without training: CONFIG is a PE Core model (PE-Core-B16-224, a file or hf:// name), or the config of an
+open-vocabulary segmenter, and CHECKPOINT is 'words' for its own weights.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-from pe_dense.engine.arguments import ConfigOptions, number, path, text, whole_number
+from pe_dense.engine.arguments import ConfigOptions, path, text, whole_number
+
+INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
 
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=text, help="config file")
+    parser.add_argument(
+        "config", type=text, help="config file; or the work dir of a run, whose config is used, without CHECKPOINT"
+    )
     parser.add_argument(
         "checkpoint", type=text, help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>"
     )
-    parser.add_argument("images", nargs="+", type=text, metavar="IMAGE", help="image files or folders")
-    parser.add_argument("--out", type=path, required=True, help="output folder for visualizations and JSON files")
+    parser.add_argument("images", nargs="*", type=text, metavar="IMAGE", help="image files or folders")
+    parser.add_argument("--out", type=path, required=True, help="output folder")
+    parser.add_argument(
+        "--format",
+        choices=("json", "coco", "yolo", "labelme", "masks"),
+        default="json",
+        help="json: a picture and a JSON file per image (default); the others are annotations to train on or to "
+        "correct: COCO, YOLO, labelme, or label maps with classes.txt",
+    )
     parser.add_argument(
         "--tower",
         type=text,
@@ -29,7 +42,11 @@ def parse_args():
     )
     parser.add_argument("--overwrite", action="store_true", help="overwrite existing files in the output folder")
     parser.add_argument(
-        "--score-thr", type=number(0, 1), help="detectors only: minimum score of the objects to draw (0.3)"
+        "--score-thr",
+        type=text,
+        metavar="SCORE",
+        help="detectors only: minimum score of the objects to draw, or to write with --format (0.3); by class: "
+        "person=0.6,car=0.4, with 0.3 before or after them for the other classes",
     )
     parser.add_argument(
         "--tta", action="store_true", help="detectors only: test-time augmentation: multi-scale and horizontal flip"
@@ -57,15 +74,43 @@ def parse_args():
         metavar="NAME=VALUE",
         help="override config values: image_size=512, ...",
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if names_run(args.config) and not names_checkpoint(args.checkpoint):
+        args.images.insert(0, args.checkpoint)
+        args.checkpoint = args.config
+    if not args.images:
+        parser.error("the following arguments are required: IMAGE")
+    return args
+
+
+def names_run(config):
+    """Return whether the first argument is the work dir of a run, not a config or a folder with both towers of PE."""
+    return contains(config, "*.py")
+
+
+def names_checkpoint(name):
+    """Return whether an argument after a work dir is a checkpoint, not an image or a folder of images."""
+    path = Path(name)
+    return name.startswith("hf://") or path.suffix in (".pth", ".pt", ".safetensors") or contains(name, "*.pth")
+
+
+def contains(folder, pattern):
+    """Return whether a path is a folder with such files."""
+    try:
+        return Path(folder).is_dir() and any(Path(folder).glob(pattern))
+    except OSError:  # not a path that the system accepts: reported where it is used
+        return False
 
 
 def config_predictor(args):
     """Build the inferencer of the config's model."""
     from pe_dense.engine.config import load_config
-    from pe_dense.engine.inferencer import load_predictor
+    from pe_dense.engine.inferencer import config_of_run, load_predictor
     from pe_dense.engine.preflight import check_read
+    from pe_dense.runtime.thresholds import check_thresholds
 
+    if names_run(args.config):
+        args.config = str(config_of_run(Path(args.config)))
     config = load_config(args.config, args.cfg_options, tower=args.tower)
     check_read(config, "predict", vars(args))
     if args.data or args.val_ann:
@@ -75,7 +120,9 @@ def config_predictor(args):
     options = dict(tta=True) if args.tta else {}
     if args.score_thr is not None:
         options["score_thr"] = args.score_thr
-    return load_predictor(config, args.checkpoint, device=args.device, **options)
+    predictor = load_predictor(config, args.checkpoint, device=args.device, **options)
+    check_thresholds(args.score_thr, predictor.classes)
+    return predictor
 
 
 def open_vocabulary_predictor(args):
@@ -99,33 +146,62 @@ def open_vocabulary_predictor(args):
     )
 
 
-def main():
-    args = parse_args()
-    from pe_dense.utils.errors import one_line_errors
+def predict(args):
+    """Predict and write; return the exit status."""
+    from pe_dense.runtime.thresholds import parse_thresholds
+    from pe_dense.utils.errors import ConfigError
+    from pe_dense.utils.image import check_output_folder, find_images
 
-    with one_line_errors():
-        from pe_dense.utils.errors import ConfigError
-        from pe_dense.utils.image import check_output_folder, find_images
+    if args.checkpoint == "words" and args.words is None and not Path("words").exists():
+        raise ConfigError("CHECKPOINT 'words' stands for a model without training: name its classes by --words")
+    if args.score_thr is not None:
+        args.score_thr = parse_thresholds(args.score_thr)
+    check_output_folder(args.out, "--out")
+    for source in args.images:
+        if args.out.resolve() == Path(source).resolve():
+            raise ConfigError(f"--out {args.out} is the folder of the images: name another one")
+    images = find_images(args.images, exclude=[args.out], skip_outputs=True)
+    if args.out.is_dir() and any(args.out.iterdir()) and not args.overwrite:
+        raise FileExistsError(f"{args.out} is not empty: name another folder or pass --overwrite")
 
-        if args.checkpoint == "words" and args.words is None and not Path("words").exists():
-            raise ConfigError("CHECKPOINT 'words' stands for a model without training: name its classes by --words")
-        check_output_folder(args.out, "--out")
-        for source in args.images:
-            if args.out.resolve() == Path(source).resolve():
-                raise ConfigError(f"--out {args.out} is the folder of the images: name another one")
-        images = find_images(args.images, exclude=[args.out], skip_outputs=True)
-        if args.out.is_dir() and any(args.out.iterdir()) and not args.overwrite:
-            raise FileExistsError(f"{args.out} is not empty: name another folder or pass --overwrite")
+    predictor = open_vocabulary_predictor(args) if args.words is not None else config_predictor(args)
+    from rich.progress import track
 
-        predictor = open_vocabulary_predictor(args) if args.words is not None else config_predictor(args)
-        from rich.progress import track
+    if args.format == "json":
+        written, what = predictor.predict_files(images, args.out, args.batch_size), "Pictures and JSON files"
+    else:
+        from pe_dense.apis.label_files import write_labels
 
-        pictures = predictor.predict_files(images, args.out, args.batch_size)
-        done = sum(1 for _ in track(pictures, total=len(images), description="Predicting"))
+        score_thr = 0.3 if args.score_thr is None else args.score_thr
+        written = write_labels(
+            predictor, images, args.out, args.format, score_thr=score_thr, batch_size=args.batch_size
+        )
+        what = f"Annotations ({args.format})"
+    done = 0
+    try:
+        for _ in track(written, total=len(images), description="Predicting"):
+            done += 1
+    except KeyboardInterrupt:
+        print(f"interrupted: {what} of {done} of {len(images)} images: {args.out}", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        written.close()
     for _, reason in predictor.left_out:
         print(f"left out: {reason}")
-    print(f"Pictures and JSON files of {done} of {len(images)} images: {args.out}")
+    print(f"{what} of {done} of {len(images)} images: {args.out}")
     return 1 if predictor.left_out else 0
+
+
+def main():
+    try:
+        args = parse_args()
+        from pe_dense.utils.errors import one_line_errors
+
+        with one_line_errors():
+            return predict(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -137,6 +137,23 @@ class Predictor(ABC):
             InputError: for a batch size below 1.
             WriteError: if an output cannot be written.
         """
+        for path, name, pixels, sample in self.predict_samples(images, out_dir, batch_size):
+            stem = out_dir / name
+            fields = self.write(stem, pixels, sample)
+            height, width = pixels.shape[:2]
+            # :func:`pe_dense.utils.image.is_output` recognizes outputs by the beginning of this file.
+            write_json(f"{stem}.json", dict(image=str(path), width=width, height=height, **fields))
+            yield Path(f"{stem}.png")
+
+    def predict_samples(
+        self, images: Sequence[Path], out_dir: Path, batch_size: int = 1
+    ) -> Iterator[tuple[Path, str, np.ndarray, object]]:
+        """Predict on image files, in batches; see :meth:`predict_files`.
+
+        Yields:
+            for each image that could be used: its file, the name of its outputs, its pixels (H, W, 3) uint8, RGB, and
+            its data sample on the CPU.
+        """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}, must be at least 1")
         self.left_out = []
@@ -153,12 +170,7 @@ class Predictor(ABC):
                 continue
             samples = self.predict([data for _, _, data, _ in usable])
             for (path, name, _, pixels), sample in zip(usable, samples, strict=True):
-                stem = out_dir / name
-                fields = self.write(stem, pixels, sample.cpu())
-                height, width = pixels.shape[:2]
-                # :func:`pe_dense.utils.image.is_output` recognizes outputs by the beginning of this file.
-                write_json(f"{stem}.json", dict(image=str(path), width=width, height=height, **fields))
-                yield Path(f"{stem}.png")
+                yield path, name, pixels, sample.cpu()
 
 
 def prepare_image(

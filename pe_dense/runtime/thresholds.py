@@ -51,7 +51,7 @@ def parse_thresholds(text: str) -> Thresholds:
     return by_class[OTHERS] if by_class.keys() == {OTHERS} else by_class
 
 
-def check_thresholds(threshold: Thresholds, classes: Sequence[str]) -> None:
+def check_thresholds(threshold: Thresholds | None, classes: Sequence[str]) -> None:
     """Check that the classes of thresholds exist.
 
     Raises:

@@ -129,6 +129,16 @@ def image_size(path: str | Path, *, ignore_orientation: bool = False) -> tuple[i
         return stored[::-1] if turned else stored
 
 
+def is_upright(path: str | Path) -> bool:
+    """Return whether an image file is stored as it is shown, without an EXIF orientation.
+
+    Raises:
+        FileNotFoundError, ImageError: as :func:`decode`.
+    """
+    with _open(path, str(path)) as file, _errors_of(str(path), FORMATS), Image.open(file, formats=FORMATS) as image:
+        return _orientation(image) == 1
+
+
 def as_rgb(image: Image.Image, name: str = "image", *, white_level: float | None = None) -> Image.Image:
     """Convert any mode of Pillow to 8-bit RGB. Transparent images are composed on white.
 

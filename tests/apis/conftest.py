@@ -9,9 +9,15 @@ import pe_dense
 
 
 @pytest.fixture(scope="session")
-def detector(tmp_path_factory):
-    """A Mask R-CNN of eight classes, loaded from its run."""
-    return pe_dense.load(write_run(tmp_path_factory.mktemp("detector")), device="cpu")
+def run(tmp_path_factory):
+    """The run of a Mask R-CNN of eight classes."""
+    return write_run(tmp_path_factory.mktemp("detector"))
+
+
+@pytest.fixture(scope="session")
+def detector(run):
+    """The Mask R-CNN, loaded from its run."""
+    return pe_dense.load(run, device="cpu")
 
 
 @pytest.fixture(scope="session")
