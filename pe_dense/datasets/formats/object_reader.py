@@ -1,0 +1,130 @@
+"""Read annotated objects of any format into the common form, with a split into training and validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.logging import print_log
+
+from pe_dense.datasets.annotations import COCO_NAMES, LVIS_NAMES, image_name
+from pe_dense.datasets.formats import coco_json, voc_xml, yolo
+from pe_dense.datasets.formats.coco_layout import find_annotation_file
+from pe_dense.datasets.formats.files import SPLITS, list_files
+from pe_dense.datasets.formats.findings import DataError, FolderFindings
+from pe_dense.datasets.formats.objects import ObjectData, ObjectSplit, labels_by_image, subset
+from pe_dense.datasets.formats.splits import SPLIT_FILE, choose_split
+from pe_dense.utils.errors import ConfigError
+
+FORMATS = (yolo, voc_xml, coco_json)  # in the order of recognition: their files are the most specific
+
+
+def object_format(root: Path, findings: FolderFindings):
+    """Return the module of a folder's format of objects; None if it has none.
+
+    COCO's files with the names of the splits are preferred to other formats beside them, with a note.
+
+    Raises:
+        DataError: for several formats otherwise.
+    """
+    files = list_files(root)
+    found = [module for module in FORMATS if module.recognize(root, files)]
+    if len(found) < 2:
+        return found[0] if found else None
+    names = " and ".join(module.NAME for module in found)
+    if coco_json in found and find_annotation_file(root, "train"):
+        findings.note(f"contains annotations in several formats ({names}): {coco_json.NAME} is used")
+        return coco_json
+    raise DataError(
+        f"{root} contains annotations in several formats ({names}): keep one of them in the folder, name COCO's files "
+        "with --train-ann and --val-ann, or pass YOLO's data.yaml to --data"
+    )
+
+
+def data_root(folder: str | Path) -> tuple[Path, bool]:
+    """Return the folder of a data set, and whether it is given by the path of YOLO's ``data.yaml``.
+
+    Raises:
+        ConfigError: if it does not exist, or is another file.
+    """
+    path = Path(folder)
+    if path.is_file() and path.suffix.lower() in (".yaml", ".yml"):
+        return path.parent, True
+    if path.is_file():
+        raise ConfigError(f"--data {path} is a file: name the folder of the data")
+    if not path.is_dir():
+        raise ConfigError(f"the data folder {path} does not exist ({path.absolute()})")
+    return path, False
+
+
+def read_objects(
+    folder: str | Path,
+    wanted: tuple[str, ...] = SPLITS,
+    *,
+    chosen: dict[str, str | Path | None] | None = None,
+    images: str | Path | None = None,
+    masks: bool | None = None,
+    records: tuple[Path, ...] = (),
+    write_to: Path | None = None,
+    strict: bool = True,
+) -> ObjectData:
+    """Read the objects of a data folder.
+
+    Args:
+        folder: data folder, or YOLO's ``data.yaml``.
+        wanted: splits to read; 'test' without such images is validation.
+        chosen: annotation files given by options, by 'train' and 'val'; COCO's format only.
+        images: folder of images given by an option; COCO's format only.
+        masks: True if all objects need masks, None if not, False to leave them unchecked.
+        records: files of an earlier split, see :func:`~pe_dense.datasets.formats.splits.choose_split`.
+        write_to: file for a new split.
+        strict: raise an error if there are problems; otherwise they are in ``findings``.
+
+    Returns:
+        the splits that were asked for.
+
+    Raises:
+        ConfigError: if the data are not valid.
+    """
+    root, is_yolo = data_root(folder)
+    data = ObjectData(root, "")
+    given = any((chosen or {}).values()) or images
+    module = yolo if is_yolo else coco_json if given else object_format(root, data.findings) or coco_json
+    if module is coco_json:
+        splits, data.format = coco_json.read(root, data.findings, wanted, chosen=chosen, images=images, masks=masks)
+    else:
+        splits, data.format = module.read(root, data.findings, wanted), module.NAME
+    if strict:
+        data.findings.check(root, data.format)
+    data.splits = _complete(root, data, splits, wanted, records, write_to)
+    return data
+
+
+def _complete(
+    root, data: ObjectData, splits: dict[str, ObjectSplit], wanted, records, write_to
+) -> dict[str, ObjectSplit]:
+    """Make the splits that are wanted of those that there are."""
+    if not {"val", "test"} & set(splits):
+        whole = splits.pop("all", None) or splits["train"]
+        splits.update(_split(whole, root, data, records, write_to))
+    if "val" not in splits and "val" in wanted:
+        splits["val"] = splits["test"]
+        print_log(f"{root} has no images for validation: validating on those for testing", "current")
+    if "test" in wanted and not splits.get("test", ObjectSplit(dict(annotations=[]), "")).content["annotations"]:
+        if "val" in splits:
+            splits["test"] = splits["val"]
+    return {split: splits[split] for split in wanted if split in splits}
+
+
+def _split(whole: ObjectSplit, root, data: ObjectData, records, write_to) -> dict[str, ObjectSplit]:
+    fields = LVIS_NAMES if whole.federated else COCO_NAMES
+
+    def name_of(image):
+        return image_name(image, fields)
+
+    labels = labels_by_image(whole.content, name_of)
+    records = (*records, root / SPLIT_FILE)
+    chosen = choose_split(labels, records, data.findings, write_to=write_to)
+    return {
+        part: ObjectSplit(subset(whole.content, names, name_of), whole.images, federated=whole.federated)
+        for part, names in chosen.items()
+    }
