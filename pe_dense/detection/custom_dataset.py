@@ -79,8 +79,8 @@ def use_data(
     print_log(data.describe(), "current")
     if "segm" in metrics and converted and not data.has_masks():
         raise ConfigError(
-            f"{data.root} has objects with a box only, but {config.filename} learns masks: choose a config without masks, "
-            "such as coco_deta_pe_b16"
+            f"{data.root} has objects with a box only, but {config.filename} learns masks: choose a config without "
+            "masks, such as coco_deta_pe_b16"
         )
     if not _set_classes(config.model, len(data.classes)):
         raise ConfigError(f"{config.filename} is not a detector's config: its model has no 'num_classes'")

@@ -109,9 +109,8 @@ def _complete(
     if "val" not in splits and "val" in wanted:
         splits["val"] = splits["test"]
         print_log(f"{root} has no images for validation: validating on those for testing", "current")
-    if "test" in wanted and not splits.get("test", ObjectSplit(dict(annotations=[]), "")).content["annotations"]:
-        if "val" in splits:
-            splits["test"] = splits["val"]
+    if "val" in splits and not ("test" in splits and splits["test"].content["annotations"]):
+        splits["test"] = splits["val"]
     return {split: splits[split] for split in wanted if split in splits}
 
 

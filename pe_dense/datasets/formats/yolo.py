@@ -242,7 +242,6 @@ class _Labels:
     boxes: int = 0
     as_corners: int = 0  # boxes that are valid corners
     leaving: int = 0  # of these, boxes that leave the image as center and size
-    normal: bool = True
     number: int = 0  # of annotations
 
     def read(self, image: dict) -> list[dict]:
@@ -341,7 +340,6 @@ class _Labels:
             self.findings.error(
                 f"{what}, must be fractions 0..1 of the image's size", f"{place}: {high if high > 1 else low:g}"
             )
-            self.normal = False
             return None
         if len(numbers) == 4:
             x, y, w, h = numbers
