@@ -114,9 +114,9 @@ def config_predictor(args):
     config = load_config(args.config, args.cfg_options, tower=args.tower)
     check_read(config, "predict", vars(args))
     if args.data or args.val_ann:
-        from pe_dense.detection.custom_dataset import use_data
+        from pe_dense.apis.custom_data import use_data
 
-        use_data(config, args.data, splits=("val",), val_ann=args.val_ann)
+        use_data(config, args.data, ("test",), val_ann=args.val_ann)
     options = dict(tta=True) if args.tta else {}
     if args.score_thr is not None:
         options["score_thr"] = args.score_thr

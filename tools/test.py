@@ -27,7 +27,7 @@ def parse_args():
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation: multi-scale and horizontal flip")
     parser.add_argument(
-        "--data", type=text, metavar="FOLDER", help="folder of a custom data set, used instead of the config's"
+        "--data", type=text, metavar="FOLDER", help="folder of custom data, used instead of the config's"
     )
     parser.add_argument("--val-ann", type=text, metavar="FILE", help="annotation file of the test images, with --data")
     parser.add_argument("--images", type=text, metavar="FOLDER", help="image folder, with --data")
@@ -47,7 +47,7 @@ def main():
     from pe_dense.utils.signals import STOP
 
     with STOP.handled(), one_line_errors():
-        from pe_dense.engine.build_runner import testing_runner
+        from pe_dense.engine.build_runner import testing_runner, work_dir_of
         from pe_dense.engine.config import load_config
         from pe_dense.engine.distributed import destroy_distributed
         from pe_dense.engine.preflight import check_read
@@ -55,9 +55,17 @@ def main():
         config = load_config(args.config, args.cfg_options, tower=args.tower, distributed=args.launcher != "none")
         check_read(config, "test", vars(args))
         if args.data or args.val_ann or args.images:
-            from pe_dense.detection.custom_dataset import use_data
+            from pe_dense.apis.custom_data import use_data
 
-            use_data(config, args.data, splits=("val",), val_ann=args.val_ann, images=args.images)
+            use_data(
+                config,
+                args.data,
+                ("test",),
+                work_dir=work_dir_of(config, args.work_dir),
+                checkpoint=args.checkpoint,
+                val_ann=args.val_ann,
+                images=args.images,
+            )
         runner = testing_runner(config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher, tta=args.tta)
         runner.test()
         destroy_distributed()

@@ -59,9 +59,7 @@ def parse_args():
         action="store_true",
         help="print the learning rate of each parameter group and exit; requires neither data nor weights",
     )
-    parser.add_argument(
-        "--data", type=text, metavar="FOLDER", help="folder of a custom data set in COCO or LVIS format"
-    )
+    parser.add_argument("--data", type=text, metavar="FOLDER", help="folder of custom data; its format is recognized")
     parser.add_argument(
         "--train-ann", type=text, metavar="FILE", help="annotation file of the training images, with --data"
     )
@@ -85,7 +83,7 @@ def main():
     from pe_dense.utils.signals import STOP, StopRun
 
     with STOP.handled(), one_line_errors():
-        from pe_dense.engine.build_runner import training_runner
+        from pe_dense.engine.build_runner import training_runner, work_dir_of
         from pe_dense.engine.config import load_config
         from pe_dense.engine.distributed import destroy_distributed
         from pe_dense.engine.preflight import check_read
@@ -99,9 +97,17 @@ def main():
         )
         check_read(config, "train", vars(args))
         if args.data or args.train_ann or args.val_ann or args.images:
-            from pe_dense.detection.custom_dataset import use_data
+            from pe_dense.apis.custom_data import use_data
 
-            use_data(config, args.data, train_ann=args.train_ann, val_ann=args.val_ann, images=args.images)
+            use_data(
+                config,
+                args.data,
+                work_dir=None if args.show_parameter_groups else work_dir_of(config, args.work_dir),
+                checkpoint=args.resume,
+                train_ann=args.train_ann,
+                val_ann=args.val_ann,
+                images=args.images,
+            )
         if args.show_parameter_groups:
             from pe_dense.engine.optimizers.layer_decay import describe, parameter_groups
 

@@ -17,7 +17,7 @@ from pe_dense.utils.errors import ConfigError
 
 def use_data(
     config: Config,
-    folder: str | Path | None,
+    folder: str | Path,
     splits: tuple[str, ...] = ("train", "val"),
     *,
     train_ann: str | Path | None = None,
@@ -56,10 +56,6 @@ def use_data(
         ConfigError: if a file or its images are missing or ambiguous, or train and val are the same file without being
             requested explicitly, or have different classes.
     """
-    if not folder:
-        raise ConfigError(
-            "--train-ann, --val-ann and --images select parts of custom data: add its folder with --data FOLDER"
-        )
     data_root(folder)
     if "metric" not in (config.get("val_evaluator") or {}):
         raise ConfigError(f"{config.filename} is not a detector's config: its val_evaluator has no 'metric'")

@@ -58,7 +58,7 @@ def training_runner(
     if "train_dataloader" not in config:
         raise ConfigError(f"{config.filename} has nothing to train: run it by tools/test.py")
     check_config(config)
-    config.work_dir = _work_dir(config, work_dir)
+    config.work_dir = work_dir_of(config, work_dir)
     check_files(config, ("train", "val"))
     check_pictures(config)
     check_weights(config)
@@ -96,7 +96,7 @@ def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | No
     if tta:
         use_test_time_augmentation(config)
     check_config(config)
-    config.work_dir = _work_dir(config, work_dir)
+    config.work_dir = work_dir_of(config, work_dir)
     check_files(config, ("test",))
     _launch(config, launcher)
     drop_pretrained(config.model)
@@ -139,7 +139,16 @@ def own_weights(config: Config) -> str | None:
     return weights
 
 
-def _work_dir(config: Config, work_dir: str | None) -> str:
+def work_dir_of(config: Config, work_dir: str | None) -> str:
+    """Return the folder of a run's outputs; nothing is created.
+
+    Args:
+        config: complete config.
+        work_dir: folder given by the user; None for the config's, or else the default of :func:`training_runner`.
+
+    Raises:
+        ConfigError: if it cannot be written to.
+    """
     folder = work_dir or config.get("work_dir")
     if not folder:
         folder = f"work_dirs/{Path(config.filename).stem}"

@@ -1,5 +1,6 @@
 """Adapt configs to custom data sets."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -159,7 +160,7 @@ GOOD = content(PARTS, ["0.png", "1.png"])
 @pytest.mark.parametrize(
     ("files", "messages"),
     [
-        (dict(train=GOOD), ["no annotation file for val; looked for annotations/*val*.json, *val*.json, val*/*.json"]),
+        (dict(val=GOOD), ["no annotation file for train; looked for annotations/*train*.json, *train*.json"]),
         (
             dict(train=GOOD, instances_train=GOOD, val=GOOD),
             ["several annotation files for train: annotations/instances_train.json, annotations/train.json"],
@@ -249,10 +250,17 @@ def test_val_is_never_the_training_file(tmp_path, names, train, val):
     assert annotation_files(use_data(config_of(), tmp_path)) == [f"{train}.json", f"{val}.json", f"{val}.json"]
 
 
-def test_only_a_trainval_file_is_refused(tmp_path):
-    write(tmp_path, trainval=GOOD)
-    with pytest.raises(ConfigError, match="no annotation file for val.*--val-ann FILE"):
-        use_data(config_of(), tmp_path)
+@pytest.mark.parametrize("name", ["trainval", "result"])
+def test_a_single_file_of_any_name_is_split(tmp_path, name):
+    root = write(tmp_path / "data", **{name: GOOD})
+    config = use_data(config_of(), root, work_dir=tmp_path / "run")
+    files = [Path(dataset_of(config, split).ann_file) for split in ("train", "val")]
+    assert {file.parent for file in files} == {tmp_path / "run/data"}
+    listed = [[image["file_name"] for image in json.loads(file.read_text())["images"]] for file in files]
+    assert sorted(listed) == [["0.png"], ["1.png"]]
+    assert dataset_of(config, "train").data_prefix.img == "pictures"
+    again = use_data(config_of(), root, work_dir=tmp_path / "other", records=(tmp_path / "run/data/split.json",))
+    assert Path(dataset_of(again, "val").ann_file).read_text() == files[1].read_text()
 
 
 def test_files_of_other_tasks_in_cocos_own_folder_are_ignored(tmp_path):
@@ -282,8 +290,6 @@ def test_files_and_images_named_by_options(tmp_path, monkeypatch):
         use_data(config_of(), "data", **chosen, images="absent")
     with pytest.raises(ConfigError, match="lists the image 0.png, but annotations/0.png does not exist|exist"):
         use_data(config_of(), "data", **chosen, images="annotations")
-    with pytest.raises(ConfigError, match="add its folder with --data FOLDER"):
-        use_data(config_of(), None, **chosen)
 
 
 def test_the_same_file_for_train_and_val_only_where_asked(tmp_path):

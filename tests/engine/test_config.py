@@ -13,7 +13,7 @@ from mmengine.runner._flexible_runner import FlexibleRunner
 
 from pe_dense.backbones import FrozenTower
 from pe_dense.engine.arguments import OptionText, number, text, whole_number
-from pe_dense.engine.build_runner import _work_dir
+from pe_dense.engine.build_runner import work_dir_of
 from pe_dense.engine.config import load_config
 from pe_dense.engine.config_check import FLEXIBLE_KEYS, OWN_KEYS, RUNNER_ARGUMENTS, RUNNER_READS
 from pe_dense.engine.inferencer import drop_pretrained
@@ -183,8 +183,8 @@ def test_tower_sets_the_sizes_of_images(tower, size):
 def test_default_work_dir_has_the_name_of_another_tower(options, suffix, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_config(CONFIGS / "ade20k_sweep_pe.py", options)
-    assert _work_dir(config, None) == f"work_dirs/ade20k_sweep_pe{suffix}"
-    assert _work_dir(config, "other") == "other"
+    assert work_dir_of(config, None) == f"work_dirs/ade20k_sweep_pe{suffix}"
+    assert work_dir_of(config, "other") == "other"
 
 
 def test_tower_sets_the_sizes_of_video_frames():

@@ -71,9 +71,11 @@ def read(
         ConfigError: if files or images are missing or ambiguous, or classes differ between files.
     """
     found = choose_files(root, wanted, chosen or {})
-    splits = {
-        split: _read_split(root, path, source, findings, images, masks) for split, (source, path) in found.items()
-    }
+    read_files = {}
+    for source, path in found.values():
+        if path not in read_files:
+            read_files[path] = _read_split(root, path, source, findings, images, masks)
+    splits = {split: read_files[path] for split, (_, path) in found.items()}
     _check_common_classes({found[split][1]: content for split, content in splits.items()})
     return splits, format_name(splits, next(iter(found.values()))[1])
 

@@ -63,6 +63,7 @@ class ObjectData:
         counts = ", ".join(
             f"{name} {len(split.content['images'])} images, {len(split.content['annotations'])} objects"
             for name, split in self.splits.items()
+            if name != "test" or split is not self.splits.get("val")
         )
         return f"{self.root}: {self.format} format, {len(self.classes)} classes; {counts}"
 

@@ -100,6 +100,8 @@ def read(root: Path, findings: FolderFindings, wanted: tuple[str, ...] = SPLITS)
             if box[2] <= 0 or box[3] <= 0:
                 findings.repair("boxes of no width or height left out", entry["place"])
                 continue
+            if name not in ids:  # reported
+                continue
             number = len(content["annotations"]) + 1
             content["annotations"].append(make_object(number, image["id"], ids[name], box, crowd=difficult))
     return {split: splits[split] for split in (*SPLITS, "all") if split in splits}

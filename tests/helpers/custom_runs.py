@@ -1,0 +1,56 @@
+"""Train, test and predict on custom data with tiny models, by the tools' own command lines."""
+
+import json
+
+from helpers.tool_runs import ROOT, call_tool
+from pe_dense.engine.config import load_config
+from pe_dense.engine.preflight import inner_datasets
+
+
+def write_config(path, name, *, max_iters=2, image_size=64, without_masks=False, **options):
+    """Write a config of generated shapes with one block and a few iterations, without augmentation by chance."""
+    config = load_config(ROOT / f"configs/{name}.py", dict(image_size=image_size))
+    backbone = config.model.backbone
+    if isinstance(backbone.get("arch"), dict):
+        backbone.arch.update(layers=1)
+        backbone.update(global_blocks=(0,), init_cfg=None, out_indices=(-1,))
+    config.train_cfg.update(max_iters=max_iters, val_interval=max_iters)
+    config.param_scheduler = []
+    config.default_hooks.checkpoint.interval = max_iters
+    for split in ("train", "val", "test"):
+        loader = config[f"{split}_dataloader"]
+        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        for dataset in inner_datasets(loader):
+            dataset.pop("generator", None)
+    if without_masks:
+        config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
+        for name in ("val", "test"):
+            config[f"{name}_evaluator"].metric = "bbox"
+        for dataset in (config[f"{name}_dataloader"].dataset for name in ("train", "val", "test")):
+            for step in dataset.pipeline:
+                step.update(with_mask=False) if step.type == "LoadAnnotations" else None
+    config.merge_from_dict(options)
+    config.dump(path)
+    return path
+
+
+def run(name, *arguments):
+    """Run a tool in this process; it must succeed."""
+    done = call_tool(name, *arguments)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    return done
+
+
+def train_test_predict(config, data, folder, picture):
+    """Train, test and predict on a folder of data.
+
+    Returns:
+        the metrics of the test, and the JSON file of the prediction for ``picture``.
+    """
+    work_dir = folder / "run"
+    run("train", config, "--data", data, "--work-dir", work_dir)
+    run("test", config, work_dir, "--data", data, "--work-dir", folder / "test")
+    run("predict", config, work_dir, picture, "--data", data, "--out", folder / "drawn")
+    (metrics,) = (path for path in (folder / "test").glob("*/*.json") if path.stem == path.parent.name)
+    (drawn,) = (folder / "drawn").glob("*.json")
+    return json.loads(metrics.read_text()), json.loads(drawn.read_text())
