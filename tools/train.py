@@ -9,7 +9,7 @@ tools/train.py mmdet::dino/dino-4scale_r50_8xb2-12e_coco --tower PE-Spatial-L14-
 
 import argparse
 
-from pe_dense.engine.arguments import ConfigOptions, number, text
+from pe_dense.engine.arguments import ConfigOptions, number, text, whole_number
 
 
 def parse_args():
@@ -37,6 +37,12 @@ def parse_args():
         "--keep-optimizer",
         action="store_true",
         help="with --tower: keep the config's optimizer instead of AdamW with layer-wise learning-rate decay",
+    )
+    parser.add_argument(
+        "--lora",
+        type=whole_number(1, 4096),
+        metavar="RANK",
+        help="train low-rank adapters (LoRA) of this rank in the backbone instead of its weights; heads train as usual",
     )
     parser.add_argument(
         "--amp", action="store_true", help="enable bfloat16 mixed precision (GPU, or CPU with AMX or AVX512-BF16)"
@@ -95,6 +101,10 @@ def main():
             keep_optimizer=args.keep_optimizer,
             distributed=args.launcher != "none",
         )
+        if args.lora is not None:
+            from pe_dense.engine.lora_option import use_lora
+
+            use_lora(config, args.lora)
         check_read(config, "train", vars(args))
         if args.data or args.train_ann or args.val_ann or args.images:
             from pe_dense.apis.custom_data import use_data

@@ -38,6 +38,7 @@ class Backbone(HubMixin, BaseModule, ABC):
         mean, std: normalization of RGB values between 0 and 255, one value per channel.
         out_indices: blocks whose maps :meth:`forward` returns, from 0.
         pad_to_patch: pad images at the bottom and right to a multiple of the patch size instead of raising an error.
+        lora: settings of LoRA adapters; None without adapters, see :func:`~pe_dense.backbones.lora.add_lora`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Backbone(HubMixin, BaseModule, ABC):
     std: tuple[float, float, float]
     out_indices: tuple[int, ...]
     pad_to_patch: bool = False
+    lora: dict | None = None
 
     @property
     def out_channels(self) -> int:

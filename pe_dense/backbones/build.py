@@ -29,6 +29,7 @@ from pe_dense.backbones.timm import TIMM_HUB, TimmTower
 from pe_dense.registry import MODELS
 from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.lora_state import merge_lora
 from pe_dense.utils.package_weights import published_weights
 from pe_dense.utils.rng import fork_rng_at_initial_seed
 from pe_dense.utils.state_dict import unwrap_state
@@ -322,7 +323,7 @@ def allowed_options(backbone: dict, source: str | Path) -> dict:
         CheckpointError: for any other option.
     """
     known = {*inspect.signature(PETower).parameters, "dtype"} - {"init_cfg"}
-    options = {key: value for key, value in backbone.items() if key not in ("type", "init_cfg")}
+    options = {key: value for key, value in backbone.items() if key not in ("type", "init_cfg", "lora")}
     for key, value in options.items():
         if key == "arch" and isinstance(value, dict):
             names = {field.name for field in fields(PEConfig)}
@@ -390,4 +391,4 @@ def save_weights(tower, path: str | Path, *, overwrite: bool = False) -> Path:
     Arguments, return value and errors are those of :func:`save_state`, with a :class:`~pe_dense.backbones.PETower`
     in place of the state dict.
     """
-    return save_state(tower.state_dict(), path, overwrite=overwrite)
+    return save_state(merge_lora(tower.state_dict(), tower.name), path, overwrite=overwrite)

@@ -15,6 +15,7 @@ from pe_dense.backbones.sam3 import rename_sam3_tower
 from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
 from pe_dense.utils.checkpoint import write_checkpoint, write_safetensors
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.lora_state import merge_lora, with_lora
 from pe_dense.utils.state_dict import require_finite, unwrap_state
 
 # Two parameters that every tower has, used to find a tower in a file.
@@ -64,7 +65,7 @@ def load_weights(tower, source: str | Path, *, add_layer_scale: bool = False) ->
 
 
 def extract_backbone_state(checkpoint, source: str | Path = "checkpoint") -> dict[str, Tensor]:
-    """Find the tower in a checkpoint and return its state dict with the published names.
+    """Find the tower in a checkpoint and return its state dict with the published names; LoRA adapters are merged.
 
     Args:
         checkpoint: a state dict, or a dict with one under ``state_dict``, ``weights`` or ``model``.
@@ -89,7 +90,8 @@ def extract_backbone_state(checkpoint, source: str | Path = "checkpoint") -> dic
     prefix = prefixes[0]
     if others := sum(not key.startswith(prefix) for key in state):
         print_log(f"{source}: took the tower under {prefix!r}, left out {others} other tensors", logger="current")
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    part = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return merge_lora(part, str(source))
 
 
 def adapt_backbone_state(
@@ -140,6 +142,7 @@ def adapt_backbone_state(
         if added:
             initial = tower.config.ls_init_value
             print_log(f"{source}: LayerScale of {initial} added in {len(added)} places: {added[0]}, ...", "current")
+    state = with_lora(state, own)
     match_state_dict(own, state, str(source), tower.name)
     # Towers on the meta device take the tensors as they are, so a file in half precision is converted here.
     return {key: value.to(own[key].dtype) for key, value in state.items()}

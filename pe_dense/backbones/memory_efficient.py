@@ -45,7 +45,12 @@ def qkv_with_rope(
     """
     if table is not None and memory_efficient and _is_eager() and _is_plain(weight) and _is_plain(bias):
         return _ProjectAndTurn.apply(x, weight, bias, heads, *table)
-    qkv = _split(F.linear(x, weight, bias), heads)
+    return split_with_rope(F.linear(x, weight, bias), heads, table)
+
+
+def split_with_rope(qkv: Tensor, heads: int, table: RotaryTable | None) -> tuple[Tensor, ...]:
+    """Split projected tokens (B, N, 3 C); see :func:`qkv_with_rope` for the other arguments and the result."""
+    qkv = _split(qkv, heads)
     if table is not None:
         qkv = torch.cat([apply_rope(qkv[:, :, :2], table), qkv[:, :, 2:]], dim=2)
     return qkv.permute(2, 0, 3, 1, 4).unbind()

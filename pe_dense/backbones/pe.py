@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pe_dense.backbones.attention import Windows
 from pe_dense.backbones.base import Backbone, resolve_indices
 from pe_dense.backbones.checkpoint import adapt_backbone_state, extract_backbone_state
+from pe_dense.backbones.lora import add_lora
 from pe_dense.backbones.pe_configs import PE_CONFIGS, PEConfig, get_pe_config
 from pe_dense.backbones.pos_embed import POSITION_MODES, resize_positions
 from pe_dense.backbones.transformer import DROP_PATH_SCHEDULES, LAYER_NORM_EPS, Attention, AttentionPool, Transformer
@@ -55,6 +56,7 @@ class PETower(Backbone):
             projection), if the arch has them. By default they are kept without and dropped with ``window_size``.
         memory_efficient: save fewer activations for the backward pass, see
             :mod:`~pe_dense.backbones.memory_efficient`. Set it to False for double backward or ``torch.func``.
+        lora: ``dict(rank=...)`` trains low-rank adapters only, see :func:`~pe_dense.backbones.lora.add_lora`.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads a path or ``hf://`` name in ``init_weights``;
             keys and shapes must match exactly, and running the tower before that raises an error.
 
@@ -81,6 +83,7 @@ class PETower(Backbone):
         with_cls_token: bool | None = None,
         with_head: bool | None = None,
         memory_efficient: bool = True,
+        lora: dict | None = None,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -155,6 +158,8 @@ class PETower(Backbone):
         self.register_load_state_dict_post_hook(_weights_arrived)
         if frozen:
             self.requires_grad_(False)
+        if lora:
+            add_lora(self, lora)
         self.train()
 
     def _reset_parameters(self) -> None:

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pe_dense.backbones.base import TIMM_PREFIX, Backbone, resolve_indices
+from pe_dense.backbones.lora import add_lora
 from pe_dense.registry import MODELS
 from pe_dense.utils.checkpoint import CheckpointError
 from pe_dense.utils.errors import InputError
-from pe_dense.utils.state_dict import match_state_dict
+from pe_dense.utils.lora_state import has_lora, merge_lora, with_lora
+from pe_dense.utils.state_dict import check_state_dict, match_state_dict
 
 TIMM_HUB = "timm"
 _AFTER_BLOCKS = ("norm", "fc_norm", "attn_pool", "head_drop", "head")
@@ -34,6 +36,7 @@ class TimmTower(Backbone):
         frozen: disable gradients and training mode.
         pad_to_patch: pad images at the bottom and right to a multiple of the patch size instead of raising an error.
         model_args: further arguments of ``timm.create_model``, such as ``dict(reg_tokens=4)``.
+        lora: ``dict(rank=...)`` trains low-rank adapters only, see :func:`~pe_dense.backbones.lora.add_lora`.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` with a path, an ``hf://`` name, or ``'timm'`` for the
             weights that timm's configuration of the model names. Without it weights are random.
 
@@ -51,6 +54,7 @@ class TimmTower(Backbone):
         frozen: bool = False,
         pad_to_patch: bool = False,
         model_args: dict | None = None,
+        lora: dict | None = None,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -76,6 +80,8 @@ class TimmTower(Backbone):
         self.register_load_state_dict_post_hook(_mark_loaded)
         if frozen:
             self.requires_grad_(False)
+        if lora:
+            add_lora(self, lora)
         self.train()
 
     def _create(self, **weights) -> tuple[nn.Module, bool]:
@@ -127,7 +133,7 @@ class TimmTower(Backbone):
         except (RuntimeError, OSError, KeyError) as error:
             reason = str(error).partition("\n")[0]
             raise CheckpointError(f"{source} could not be loaded as weights of {self.name}: {reason}") from error
-        return {f"model.{key}": value for key, value in model.state_dict().items()}
+        return with_lora({f"model.{key}": value for key, value in model.state_dict().items()}, self.state_dict())
 
     def adapt_state_dict(self, checkpoint: Mapping, source: str | Path) -> dict[str, Tensor]:
         """See :meth:`Backbone.adapt_state_dict`; published files are converted by timm."""
@@ -135,11 +141,14 @@ class TimmTower(Backbone):
         state = dict(checkpoint)
         while isinstance(inner := next((state.get(key) for key in ("state_dict", "model")), None), Mapping):
             state = dict(inner)
+        if has_lora(state):
+            state = merge_lora(check_state_dict(state, str(source)), str(source))
         for prefix in ("", "backbone."):
             part = {
                 key.removeprefix(prefix): value for key, value in state.items() if key.startswith(f"{prefix}model.")
             }
             if part:
+                part = with_lora(part, own)
                 match_state_dict(own, part, str(source), self.name)
                 return part
         if not state or not all(isinstance(value, Tensor) for value in state.values()):
@@ -152,6 +161,7 @@ class TimmTower(Backbone):
         # timm loads with strict=False if the classifier is removed, so the keys are compared here.
         dropped = (*_classifiers(self.model.pretrained_cfg), "mask_token")
         state = {f"model.{key}": value for key, value in state.items() if not key.startswith(dropped)}
+        state = with_lora(state, own)
         match_state_dict(own, state, str(source), self.name)
         return state
 

@@ -19,7 +19,7 @@ from pe_dense.backbones.attention import (
     trains_in_bfloat16_on_cpu,
     with_unrotated_tokens,
 )
-from pe_dense.backbones.memory_efficient import gelu_linear, qkv_with_rope
+from pe_dense.backbones.memory_efficient import gelu_linear, qkv_with_rope, split_with_rope
 from pe_dense.backbones.pe_configs import PEConfig
 
 LAYER_NORM_EPS = 1e-5
@@ -32,7 +32,7 @@ class Attention(nn.Module):
     """Multi-head self-attention within groups of tokens, with rotary position embedding.
 
     As in ``nn.MultiheadAttention``, the projection to queries, keys and values has the parameters ``in_proj_weight``
-    and ``in_proj_bias``; adapters such as LoRA can be added with ``torch.nn.utils.parametrize``.
+    and ``in_proj_bias``; adapters that wrap linear layers, such as LoRA, need :meth:`use_linear_in_proj`.
 
     Args:
         width: channels of a token.
@@ -47,6 +47,15 @@ class Attention(nn.Module):
         self.in_proj_weight = nn.Parameter(torch.empty(3 * width, width))
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
+        self.in_proj: nn.Module | None = None
+
+    def use_linear_in_proj(self) -> None:
+        """Move ``in_proj_weight`` and ``in_proj_bias`` into a linear layer, ``in_proj``, that adapters can wrap."""
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        del self.in_proj_weight, self.in_proj_bias
+        with torch.device("meta"):
+            self.in_proj = nn.Linear(weight.shape[1], weight.shape[0])
+        self.in_proj.weight, self.in_proj.bias = weight, bias
 
     def forward(self, x: Tensor, rope: RotaryTable | None, attn_mask: Tensor | None = None) -> Tensor:
         """Apply attention within each group.
@@ -73,6 +82,8 @@ class Attention(nn.Module):
         Returns:
             queries, keys and values, each (B * G, heads, N, head_dim).
         """
+        if self.in_proj is not None:
+            return split_with_rope(self.in_proj(x.flatten(0, 1)), self.heads, rope)
         return qkv_with_rope(
             x.flatten(0, 1),
             self.in_proj_weight,

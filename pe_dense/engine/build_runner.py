@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS, init_default_scope
 
 from pe_dense.backbones.base import TIMM_PREFIX
+from pe_dense.backbones.lora import describe_trainable
 from pe_dense.engine.config import load_config
 from pe_dense.engine.config_check import check_config
 from pe_dense.engine.distributed import check_launcher, init_distributed, is_main_process
@@ -72,7 +73,10 @@ def training_runner(
         heal_logs(config.work_dir)
     set_resume(config, resume)
     _set_precision(config, amp)
-    return _build(config, "run")
+    runner = _build(config, "run")
+    if trained := describe_trainable(runner.model):
+        runner.logger.info(trained)
+    return runner
 
 
 def testing_runner(config: Config, checkpoint: str | None, *, work_dir: str | None, launcher: str, tta: bool = False):

@@ -49,16 +49,17 @@ def use_test_time_augmentation(config: Config) -> Config:
 
 
 def drop_pretrained(model: dict) -> None:
-    """Remove pretrained weights from a model's config, since a checkpoint contains all weights.
+    """Remove pretrained weights and LoRA from a model's config, since a checkpoint contains all weights.
 
     Loading them first would only cost time and perhaps a download. The weights of a frozen backbone, which are not
-    saved in checkpoints, are kept.
+    saved in checkpoints, are kept. LoRA adapters are merged when the checkpoint is loaded.
     """
     model = model.get("module", model)
     model.pop("init_cfg", None)
     backbone = model.get("backbone", {})
     if backbone_class(backbone) is not FrozenTower:
         backbone.pop("init_cfg", None)
+        backbone.pop("lora", None)
 
 
 # Default inferencer of configs without `inferencer`.

@@ -249,8 +249,8 @@ def _some_entries(dataset, count: int = 16) -> Iterator[dict]:
 # Parts of a config that are used in training only.
 _TRAINING_ONLY = (
     "activation_checkpointing", "auto_scale_lr", "default_hooks.checkpoint", "default_hooks.param_scheduler",
-    "model.train_cfg", "optim_wrapper", "param_scheduler", "train_cfg", "train_dataloader", "val_cfg",
-    "val_dataloader", "val_evaluator",
+    "model.backbone.lora", "model.train_cfg", "optim_wrapper", "param_scheduler", "train_cfg", "train_dataloader",
+    "val_cfg", "val_dataloader", "val_evaluator",
 )  # fmt: skip
 # Parts that are used in predictions on image files; the other tools use all parts that no rule below excludes.
 _PREDICT_READS = (

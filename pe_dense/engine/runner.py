@@ -42,6 +42,7 @@ from pe_dense.utils.checkpoint import (
     write_checkpoint,
 )
 from pe_dense.utils.errors import ConfigError, UserError
+from pe_dense.utils.lora_state import match_lora
 from pe_dense.utils.rng import StepSeedHook
 from pe_dense.utils.signals import STOP, StopRun
 from pe_dense.utils.state_dict import unwrap_state
@@ -63,15 +64,16 @@ def strip_wrappers(checkpoint, source: str) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items()}
 
 
-def model_state(model, checkpoint, source: str) -> dict[str, Tensor]:
+def model_state(model, checkpoint, source: str, *, resume: bool = False) -> dict[str, Tensor]:
     """Find the state dict of a complete model in a checkpoint and convert it to the model's names; keys must match.
 
     A model may have a method ``from_published(state, source)`` that maps the layouts of released files to its own.
 
     Args:
-        model: a model, on any device.
+        model: a model.
         checkpoint: see :func:`strip_wrappers`.
         source: name of the file in errors.
+        resume: see :func:`~pe_dense.utils.lora_state.match_lora`, which merges or adds LoRA adapters.
 
     Returns:
         a state dict with exactly the model's keys and shapes.
@@ -82,15 +84,17 @@ def model_state(model, checkpoint, source: str) -> dict[str, Tensor]:
     state = strip_wrappers(checkpoint, source)
     if hasattr(model, "from_published"):
         state = model.from_published(state, source)
-    match_state_dict(model.state_dict(), state, source, f"this config's {type(model).__name__}")
+    own = model.state_dict()
+    state = match_lora(state, own, source, resume=resume)
+    match_state_dict(own, state, source, f"this config's {type(model).__name__}")
     return state
 
 
-def load_model_state(model, checkpoint, source: str) -> None:
+def load_model_state(model, checkpoint, source: str, **options) -> None:
     """Load the result of :func:`model_state` into a model, which may be wrapped or sharded for distributed training."""
     model = model.module if is_model_wrapper(model) else model
     model = model.module if isinstance(model, BaseTTAModel) else model  # the model has no weights of its own
-    model.load_state_dict(fsdp.distribute_state_dict(model_state(model, checkpoint, source), model))
+    model.load_state_dict(fsdp.distribute_state_dict(model_state(model, checkpoint, source, **options), model))
 
 
 @RUNNERS.register_module()
@@ -111,9 +115,7 @@ class Runner(CheckedBuilding):
         model.init_weights()
         model = fsdp.shard(model)
         here, total = fsdp.local_numel(model)
-        self.logger.info(
-            f"Sharded across {self.world_size} processes: {here:,} of {total:,} parameters in this process"
-        )
+        self.logger.info(f"Sharded across {self.world_size} processes: {here:,} of {total:,} parameters in this one")
         return model
 
     def _init_model_weights(self) -> None:
@@ -223,14 +225,14 @@ class Runner(CheckedBuilding):
 
         Raises:
             CheckpointError: if the file is damaged or does not match.
-            ConfigError: when a run with EMA is resumed without EMA.
+            ConfigError: when a run with EMA or LoRA is resumed without it.
         """
         checkpoint = self._read_to_resume(filename) if self._resume else read_checkpoint(filename, map_location)
         averaged = isinstance(checkpoint, dict) and "ema_state_dict" in checkpoint
         if averaged and self._resume and not any(isinstance(hook, _EMAHook) for hook in self.hooks):
             raise ConfigError(f"{filename} was saved by a run with EMA weights: resume it with --ema")
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
-        load_model_state(self.model, checkpoint, str(filename))
+        load_model_state(self.model, checkpoint, str(filename), resume=self._resume)
         self._has_loaded = True
         self.logger.info(f"Loaded {filename}")
         return checkpoint
@@ -285,10 +287,9 @@ class Runner(CheckedBuilding):
             earlier = newest_undamaged(folder, skip=damaged)
             if earlier is None:
                 raise
-            config = self.cfg.filename or "CONFIG"
             raise DamagedCheckpointError(
                 f"{error} {earlier} is not damaged; continue from it with: "
-                f"python tools/train.py {config} --work-dir {self.work_dir} --resume {earlier}"
+                f"python tools/train.py {self.cfg.filename or 'CONFIG'} --work-dir {self.work_dir} --resume {earlier}"
             ) from error
         check_training_state(self, checkpoint, str(filename))
         # MMEngine would execute this text to compare the numbers of GPUs.

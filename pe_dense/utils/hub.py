@@ -23,6 +23,7 @@ from pe_dense import __version__
 from pe_dense.utils.atomic_write import write_json, write_text
 from pe_dense.utils.checkpoint import CheckpointError, read_checkpoint, write_safetensors
 from pe_dense.utils.errors import InputError, UserError
+from pe_dense.utils.lora_state import merge_lora
 from pe_dense.utils.state_dict import match_state_dict
 
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
@@ -34,7 +35,7 @@ class HubMixin(ModelHubMixin, library_name="pe_dense"):
     """Adds ``save_pretrained``, ``from_pretrained`` and ``push_to_hub`` to a model.
 
     The arguments of the constructor are recorded when an object is created. ``init_cfg``, which names files of weights,
-    is left out of what is saved.
+    and ``lora`` are left out of what is saved.
 
     Attributes:
         default_scope: MMEngine's scope of names in the arguments.
@@ -69,8 +70,8 @@ class HubMixin(ModelHubMixin, library_name="pe_dense"):
         return plain(arg)
 
     def hub_state(self) -> dict[str, Tensor]:
-        """Return all tensors to save, by name."""
-        return dict(self.state_dict())
+        """Return all tensors to save, by name; LoRA adapters are merged."""
+        return merge_lora(self.state_dict(), type(self).__name__)
 
     def load_hub_state(self, state: Mapping[str, Tensor], source: str) -> None:
         """Load the result of :meth:`hub_state`, which must match exactly."""
@@ -79,7 +80,7 @@ class HubMixin(ModelHubMixin, library_name="pe_dense"):
 
     def hub_arguments(self) -> dict:
         """Return the arguments that build this model, as JSON types."""
-        return _without_files(plain(self._hub_mixin_config or {}))
+        return _without_training(plain(self._hub_mixin_config or {}))
 
     def _save_pretrained(self, save_directory: Path) -> None:
         config = dict(
@@ -166,11 +167,11 @@ def plain(value):
     return str(value)
 
 
-def _without_files(value):
-    """Remove ``init_cfg`` at any depth."""
+def _without_training(value):
+    """Remove files of initial weights and LoRA adapters, which are merged, at any depth."""
     if isinstance(value, dict):
-        return {key: _without_files(item) for key, item in value.items() if key != "init_cfg"}
-    return [_without_files(item) for item in value] if isinstance(value, list) else value
+        return {key: _without_training(item) for key, item in value.items() if key not in ("init_cfg", "lora")}
+    return [_without_training(item) for item in value] if isinstance(value, list) else value
 
 
 def read_config(path: Path, source: str) -> dict:
