@@ -45,17 +45,20 @@ def train(*runs):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Run six steps with DDP; three with FSDP and, resumed, three more."""
+    """Run six steps with DDP; three with FSDP and, resumed, three more; two steps of both with LoRA."""
     folder = tmp_path_factory.mktemp("distributed")
     longer = write_config(folder, name="longer", max_iters=6, **OPTIONS)
     validated = write_config(folder, name="validated", max_iters=3, validate=True, **OPTIONS)
+    adapted = write_config(folder, name="adapted", max_iters=2, **OPTIONS)
     whole, sharded = folder / "whole", folder / "sharded"
     output = train(
         [longer, "--work-dir", whole],
         [validated, "--work-dir", sharded, "--fsdp"],
         [longer, "--work-dir", sharded, "--fsdp", "--resume"],
+        [adapted, "--work-dir", folder / "lora", "--lora", 2],
+        [adapted, "--work-dir", folder / "sharded_lora", "--lora", 2, "--fsdp"],
     )
-    return SimpleNamespace(config=longer, whole=whole, sharded=sharded, output=output)
+    return SimpleNamespace(config=longer, whole=whole, sharded=sharded, folder=folder, output=output)
 
 
 def test_parameters_are_shared_out(runs):
@@ -93,3 +96,11 @@ def test_one_process_reads_a_sharded_run(runs):
     state = read_checkpoint(runs.sharded / "iter_6.pth")["state_dict"]
     for name, parameter in detector.model.named_parameters():
         assert torch.equal(parameter, state[name]), name
+
+
+def test_adapters_train_alike_whole_and_sharded(runs):
+    states = [read_checkpoint(runs.folder / name / "iter_2.pth")["state_dict"] for name in ("lora", "sharded_lora")]
+    torch.testing.assert_close(states[1], states[0], rtol=1e-5, atol=1e-6)
+    ups = [value for key, value in states[0].items() if ".lora_B." in key]
+    assert len(ups) == 3 * 4
+    assert all(up.any() for up in ups[:8]) and not any(up.any() for up in ups[8:])  # the last block has no gradient
