@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 SMALL = dict(
     tower=["--arch", "PE-Spatial-T16-512", "--batch", "4", "--repeats", "5"],
     training_step=["--batch", "64", "--repeats", "3"],
+    lora=["--size", "256", "--repeats", "3"],
     roi_align=["--sides", "16", "64", "--regions", "64", "--repeats", "3"],
     attention=["--batch-tokens", "4096", "--repeats", "3"],
     detection=["--size", "256", "--window", "8", "--repeats", "3", "--no-compile"],

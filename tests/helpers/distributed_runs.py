@@ -10,6 +10,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import peft  # noqa: F401 - of runs with LoRA
 import torch
 
 import pe_dense.detection
