@@ -104,3 +104,6 @@ TRANSFORMS = Registry(
         "pe_dense.tracking",
     ],
 )
+VISBACKENDS = Registry(
+    "vis_backend", parent=mmengine.VISBACKENDS, scope="pe_dense", locations=["pe_dense.engine.hooks"]
+)

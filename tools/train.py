@@ -61,6 +61,11 @@ def parse_args():
         "average over about 5000 iterations; use a larger value for short runs)",
     )
     parser.add_argument(
+        "--track",
+        choices=["tensorboard", "wandb", "mlflow"],
+        help="send metrics, learning rates and pictures of predictions to a tracker, too",
+    )
+    parser.add_argument(
         "--show-parameter-groups",
         action="store_true",
         help="print the learning rate of each parameter group and exit; requires neither data nor weights",
@@ -105,6 +110,10 @@ def main():
             from pe_dense.engine.lora_option import use_lora
 
             use_lora(config, args.lora)
+        if args.track is not None:
+            from pe_dense.engine.tracking_option import use_tracker
+
+            use_tracker(config, args.track)
         check_read(config, "train", vars(args))
         if args.data or args.train_ann or args.val_ann or args.images:
             from pe_dense.apis.custom_data import use_data
