@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1] / "pe_dense"
 FLOORS = [
     ["registry", "utils"],
     ["ops", "backbones", "necks", "datasets", "runtime"],
-    ["engine", "visualization"],
+    ["engine", "tiling", "visualization"],
     ["detection", "tracking", "probing", "distillation"],
     ["segmentation", "depth", "language", "apps", "evaluation"],
     ["apis", "export"],

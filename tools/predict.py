@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pe_dense.engine.arguments import ConfigOptions, path, text, whole_number
+from pe_dense.engine.arguments import ConfigOptions, number, path, text, whole_number
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
 
@@ -51,7 +51,15 @@ def parse_args():
     parser.add_argument(
         "--tta", action="store_true", help="detectors only: test-time augmentation: multi-scale and horizontal flip"
     )
-    parser.add_argument("--batch-size", type=whole_number(1, 100_000), default=1, help="batch size (1)")
+    parser.add_argument("--batch-size", type=whole_number(1, 100_000), default=1, help="images or tiles per batch (1)")
+    parser.add_argument(
+        "--tile",
+        type=whole_number(32, 1 << 16),
+        metavar="PX",
+        help="predict in tiles of this side, for images that are larger than the model's input; memory depends on the "
+        "tile, objects on seams are merged, label maps and depth are blended",
+    )
+    parser.add_argument("--overlap", type=number(0, 0.89), help="overlap of tiles as a part of their side (0.2)")
     parser.add_argument("--device", type=text, help="cuda, cuda:1, cpu, ... (default: a GPU if available)")
     parser.add_argument(
         "--data",
@@ -146,6 +154,24 @@ def open_vocabulary_predictor(args):
     )
 
 
+def outputs(args, predictor, images, on_tile):
+    """Return an iterator that writes the outputs of an image at each step, and what it writes."""
+    results = None
+    score_thr = 0.3 if args.score_thr is None else args.score_thr
+    if args.tile is not None:
+        from pe_dense.apis.tiles import tile_results
+        from pe_dense.tiling import Tiling
+
+        tiling = Tiling(args.tile, 0.2 if args.overlap is None else args.overlap)
+        results = tile_results(predictor, images, args.out, tiling, args.batch_size, on_tile=on_tile)
+    if args.format == "json":
+        return predictor.predict_files(images, args.out, args.batch_size, results=results), "Pictures and JSON files"
+    from pe_dense.apis.label_files import write_labels
+
+    options = dict(score_thr=score_thr, batch_size=args.batch_size, results=results)
+    return write_labels(predictor, images, args.out, args.format, **options), f"Annotations ({args.format})"
+
+
 def predict(args):
     """Predict and write; return the exit status."""
     from pe_dense.runtime.thresholds import parse_thresholds
@@ -154,6 +180,8 @@ def predict(args):
 
     if args.checkpoint == "words" and args.words is None and not Path("words").exists():
         raise ConfigError("CHECKPOINT 'words' stands for a model without training: name its classes by --words")
+    if args.overlap is not None and args.tile is None:
+        raise ConfigError("--overlap is that of tiles: add --tile PX")
     if args.score_thr is not None:
         args.score_thr = parse_thresholds(args.score_thr)
     check_output_folder(args.out, "--out")
@@ -165,27 +193,24 @@ def predict(args):
         raise FileExistsError(f"{args.out} is not empty: name another folder or pass --overwrite")
 
     predictor = open_vocabulary_predictor(args) if args.words is not None else config_predictor(args)
-    from rich.progress import track
+    from rich.progress import Progress
 
-    if args.format == "json":
-        written, what = predictor.predict_files(images, args.out, args.batch_size), "Pictures and JSON files"
-    else:
-        from pe_dense.apis.label_files import write_labels
-
-        score_thr = 0.3 if args.score_thr is None else args.score_thr
-        written = write_labels(
-            predictor, images, args.out, args.format, score_thr=score_thr, batch_size=args.batch_size
-        )
-        what = f"Annotations ({args.format})"
     done = 0
-    try:
-        for _ in track(written, total=len(images), description="Predicting"):
-            done += 1
-    except KeyboardInterrupt:
-        print(f"interrupted: {what} of {done} of {len(images)} images: {args.out}", file=sys.stderr)
-        return INTERRUPTED
-    finally:
-        written.close()
+    with Progress() as bar:
+        task = bar.add_task("Predicting", total=len(images))
+        written, what = outputs(
+            args, predictor, images, lambda tile, tiles: bar.update(task, completed=done + tile / tiles)
+        )
+        try:
+            for _ in written:
+                done += 1
+                bar.update(task, completed=done)
+        except KeyboardInterrupt:
+            bar.stop()
+            print(f"interrupted: {what} of {done} of {len(images)} images: {args.out}", file=sys.stderr)
+            return INTERRUPTED
+        finally:
+            written.close()
     for _, reason in predictor.left_out:
         print(f"left out: {reason}")
     print(f"{what} of {done} of {len(images)} images: {args.out}")

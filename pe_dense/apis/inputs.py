@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pe_dense.runtime.results import Source
+from pe_dense.runtime.source import Source
 from pe_dense.utils import video
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import as_rgb, find_images

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pe_dense.engine.inferencer import Predictor
+from pe_dense.engine.inferencer import ImageResult, Predictor
 from pe_dense.runtime.masks import CroppedMasks, outlines
 from pe_dense.runtime.results import Detections, LabelMap, Result, Segments
 from pe_dense.runtime.thresholds import Thresholds
+from pe_dense.tiling import open_windows
 from pe_dense.utils.atomic_write import atomic_write, write_json, write_text
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.image import is_upright, write_png
@@ -50,7 +51,7 @@ class LabelWriter(ABC):
         Args:
             stem: name of the files without suffix.
             image: file of the image.
-            pixels: (H, W, 3) uint8, RGB.
+            pixels: (H, W, 3) uint8, RGB, perhaps reduced.
             result: the prediction.
 
         Raises:
@@ -62,8 +63,9 @@ class LabelWriter(ABC):
                 f"--format {self.name} is for {_named(self.kinds)}, this model predicts {_named([type(result)])}: "
                 f"choose {_formats_of(type(result))}"
             )
-        copied = self._copy(stem, image, pixels)
-        self.write(stem, copied, pixels.shape[:2], result)
+        size = result.image_size or pixels.shape[:2]
+        copied = self._copy(stem, image, pixels, size)
+        self.write(stem, copied, size, result)
 
     @abstractmethod
     def write(self, stem: str, image: Path, size: tuple[int, int], result: Result) -> None:
@@ -79,11 +81,11 @@ class LabelWriter(ABC):
     def finish(self) -> None:  # noqa: B027 - labelme has no such files
         """Write the files that describe all images; also called after an interruption."""
 
-    def _copy(self, stem: str, image: Path, pixels: np.ndarray) -> Path:
+    def _copy(self, stem: str, image: Path, pixels: np.ndarray, size: tuple[int, int]) -> Path:
         folder = self.folder / self.images
         if not is_upright(image):
             copy = folder / f"{stem}.png"
-            write_png(copy, pixels)
+            write_png(copy, pixels if pixels.shape[:2] == size else open_windows(image).read(*map(slice, (0, 0), size)))
             return copy
         copy = folder / f"{stem}{image.suffix.lower()}"
         with image.open("rb") as source, atomic_write(copy) as target:
@@ -232,6 +234,7 @@ def write_labels(
     *,
     score_thr: Thresholds = 0.3,
     batch_size: int = 1,
+    results: Iterator[ImageResult] | None = None,
 ) -> Iterator[Path]:
     """Predict on image files and write the results as annotations.
 
@@ -245,6 +248,7 @@ def write_labels(
         format: one of :data:`FORMATS`.
         score_thr: lowest score of objects, see :meth:`~pe_dense.runtime.Detections.above`.
         batch_size: number of images per batch.
+        results: results of the images, if they are not predicted as a whole.
 
     Yields:
         each image that could be used, after its annotations are written.
@@ -256,8 +260,7 @@ def write_labels(
     writer = FORMATS[format](Path(folder), predictor.classes)
     done = 0
     try:
-        for path, name, pixels, sample in predictor.predict_samples(images, folder, batch_size):
-            result = predictor.result(sample)
+        for path, name, pixels, result in results or predictor.predict_results(images, folder, batch_size):
             writer.add(name, path, pixels, result.above(score_thr) if isinstance(result, Detections) else result)
             done += 1
             yield path

@@ -10,12 +10,15 @@ from pathlib import Path
 from mmengine.config import Config
 
 from pe_dense.apis.inputs import Picture, read_inputs
+from pe_dense.apis.tiles import open_image
 from pe_dense.engine.build_runner import own_weights
 from pe_dense.engine.config import load_config
 from pe_dense.engine.inferencer import Predictor, config_of_run, load_predictor
 from pe_dense.language.word_lists import parse_synonyms
-from pe_dense.runtime.results import Detections, Result, Source
+from pe_dense.runtime.results import Detections, Result
+from pe_dense.runtime.source import Source
 from pe_dense.runtime.thresholds import Thresholds, check_thresholds
+from pe_dense.tiling import Tiling, predict_tiles
 from pe_dense.utils.errors import ConfigError, InputError
 
 WORDS_CONFIG = "ade20k_words_pe_l14"  # whose settings open-vocabulary segmentation uses if no config is named
@@ -155,6 +158,8 @@ class Model:
         batch_size: int = 1,
         *,
         score_thr: Thresholds = 0.3,
+        tile: int | None = None,
+        overlap: float = 0.2,
     ) -> list[Result]:
         """Predict on images.
 
@@ -164,6 +169,9 @@ class Model:
             batch_size: number of images per batch.
             score_thr: lowest score of objects, or one by class, ``{"person": 0.6, "*": 0.3}``; 0 for all objects that
                 the model returns.
+            tile: predict in tiles of this side in pixels, for images that are larger than the model's input; the batch
+                is then one of tiles, and large maps are ``numpy.memmap`` of temporary files.
+            overlap: smallest overlap of neighboring tiles, as a part of the side.
 
         Returns:
             a result per image or frame: :class:`~pe_dense.runtime.Detections`, :class:`~pe_dense.runtime.LabelMap`,
@@ -174,14 +182,20 @@ class Model:
             FileNotFoundError, ImageError: if a file cannot be read.
             InputError: for a URL, anything that is not an image, or an unknown class.
         """
-        results = self.stream(images, batch_size, score_thr=score_thr)
+        results = self.stream(images, batch_size, score_thr=score_thr, tile=tile, overlap=overlap)
         return [
             one if one.source.frame is None else replace(one, source=replace(one.source, pixels=None))
             for one in results
         ]
 
     def stream(
-        self, images: Picture | Iterable[Picture], batch_size: int = 1, *, score_thr: Thresholds = 0.3
+        self,
+        images: Picture | Iterable[Picture],
+        batch_size: int = 1,
+        *,
+        score_thr: Thresholds = 0.3,
+        tile: int | None = None,
+        overlap: float = 0.2,
     ) -> Iterator[Result]:
         """Same as :meth:`predict`, but yield results as soon as they are computed, so that memory stays bounded.
 
@@ -190,6 +204,8 @@ class Model:
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}, must be at least 1")
         check_thresholds(score_thr, self.classes)
+        if tile is not None:
+            return self._stream_tiles(read_inputs(images), Tiling(tile, overlap), batch_size, score_thr)
         return self._stream(read_inputs(images), batch_size, score_thr)
 
     def _stream(self, sources: Iterator[Source], batch_size: int, score_thr: Thresholds) -> Iterator[Result]:
@@ -202,6 +218,15 @@ class Model:
                 number += 1
             for source, sample in zip(batch, self.predictor.predict(inputs), strict=True):
                 yield self._result(sample, source, score_thr)
+
+    def _stream_tiles(
+        self, sources: Iterator[Source], tiling: Tiling, batch_size: int, score_thr: Thresholds
+    ) -> Iterator[Result]:
+        for source in sources:
+            reader = open_image(self.predictor, source.path if source.pixels is None else source.pixels)
+            result = predict_tiles(self.predictor, reader, tiling, batch_size, score_thr=score_thr)
+            reader.close()
+            yield replace(result, source=source)
 
     def _result(self, sample, source: Source, score_thr: Thresholds) -> Result:
         result = self.predictor.result(sample.cpu())

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmcv.transforms import BaseTransform
 from mmdet.models.roi_heads.mask_heads.fcn_mask_head import FCNMaskHead, _do_paste_mask
 from mmdet.structures import DetDataSample
 from mmdet.visualization.palette import get_palette
@@ -85,12 +86,15 @@ class Detector:
         model: an mmdet detector.
         pipeline: test pipeline, starting with the loading of a file.
         metainfo: meta information of the data set, with ``classes``.
+
+    Attributes:
+        reader: the loading step of the pipeline.
     """
 
     def __init__(self, model: torch.nn.Module, pipeline: Sequence[dict], metainfo: dict):
         self.model = model
         self.metainfo = dict(metainfo)
-        self._reader = image_reader(pipeline)
+        self.reader = image_reader(pipeline)
         self._transforms = Compose(without_loading(pipeline))
         self._paste_masks = _bound_mask_memory(model)
 
@@ -135,7 +139,7 @@ class Detector:
             ImageError: if a file cannot be used.
             InputError: for an array of another shape or dtype.
         """
-        return prepare_image(self._reader, self._transforms, image, index)
+        return prepare_image(self.reader, self._transforms, image, index)
 
     @torch.no_grad()
     def predict(self, batch: list[dict], *, cropped: bool = False) -> list[DetDataSample]:
@@ -162,6 +166,8 @@ class DetectionPredictor(Predictor):
         tta: test-time augmentation, see :func:`~pe_dense.detection.load_detector`.
     """
 
+    tiles = "objects"
+
     def __init__(
         self, config: Config, checkpoint: str, device: str | None = None, score_thr: Thresholds = 0.3, tta: bool = False
     ):
@@ -179,6 +185,11 @@ class DetectionPredictor(Predictor):
         self.detector, self.score_thr = detector, score_thr
         palette = detector.metainfo.get("palette") or "random"
         self._colors = [tuple(map(int, color)) for color in get_palette(palette, len(detector.classes))]
+
+    @property
+    def reader(self) -> BaseTransform:
+        """See the base class."""
+        return self.detector.reader
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -207,9 +218,8 @@ class DetectionPredictor(Predictor):
             palette=self._colors,
         )
 
-    def write(self, stem: Path, pixels: np.ndarray, sample: DetDataSample) -> dict:
+    def write(self, stem: Path, pixels: np.ndarray, result: Detections) -> dict:
         """See the base class."""
-        result = self.result(sample)
         drawn = draw_detections(result, pixels, score_thr=self.score_thr, copy=False)
         write_png(f"{stem}.png", drawn, reuse=True)
         return result.to_json()

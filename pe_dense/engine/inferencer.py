@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from inspect import signature
 from pathlib import Path
 
 import numpy as np
+from mmcv.transforms import BaseTransform
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
@@ -19,6 +21,7 @@ from pe_dense.engine.config_check import check_config
 from pe_dense.engine.preflight import check_weights, inner_datasets
 from pe_dense.registry import INFERENCERS
 from pe_dense.runtime.results import Result
+from pe_dense.runtime.source import Source
 from pe_dense.utils.atomic_write import write_json
 from pe_dense.utils.errors import ConfigError, InputError, library_errors
 from pe_dense.utils.image import ImageError, output_names
@@ -66,18 +69,34 @@ def drop_pretrained(model: dict) -> None:
 DETECTION = dict(type="pe_dense.DetectionPredictor")
 
 
+# File of an image, name of its outputs, its pixels (H, W, 3) uint8, RGB, perhaps reduced, and its result.
+ImageResult = tuple[Path, str, np.ndarray, Result]
+
+
 class Predictor(ABC):
     """Base class of inferencers, which predict on image files and draw the predictions.
 
     Attributes:
         endings: suffixes of the names of the files that :meth:`write` writes for an image.
         left_out: files that the last call of :meth:`predict_files` could not use, with the reason.
+        tiles: how results of tiles are combined: 'objects' are merged, 'maps' are blended by :meth:`tile_scores`,
+            :meth:`decide` and :meth:`map_result`; 'none' if images cannot be predicted in tiles.
+        map_dtype: type of the values of combined maps.
+        keep_scores: whether data samples need the scores that :meth:`tile_scores` returns, which take memory.
     """
 
     endings: Sequence[str] = ("",)
+    tiles = "none"
+    map_dtype: type[np.generic] = np.uint8
+    keep_scores = False
 
     def __init__(self) -> None:
         self.left_out: list[tuple[Path, str]] = []
+
+    @property
+    @abstractmethod
+    def reader(self) -> BaseTransform:
+        """The loading step of the pipeline."""
 
     @property
     @abstractmethod
@@ -108,20 +127,39 @@ class Predictor(ABC):
     def result(self, sample) -> Result:
         """Convert a data sample on the CPU to a typed result."""
 
+    def tile_scores(self, sample) -> np.ndarray:
+        """Return the scores (C, h, w) float32 of a data sample of a tile, which may be overwritten."""
+        raise NotImplementedError
+
+    def decide(self, scores: np.ndarray) -> np.ndarray:
+        """Convert blended scores (C, h, w) to the values (h, w) of a map."""
+        raise NotImplementedError
+
+    def map_result(self, values: np.ndarray) -> Result:
+        """Return the result of a combined map (H, W)."""
+        raise NotImplementedError
+
     @abstractmethod
-    def write(self, stem: Path, pixels: np.ndarray, sample) -> dict:
+    def write(self, stem: Path, pixels: np.ndarray, result: Result) -> dict:
         """Write the visualization of an image, ``<stem>.png``, and any further outputs.
 
         Args:
             stem: output path without suffix.
-            pixels: (H, W, 3) uint8, RGB.
-            sample: data sample with the prediction.
+            pixels: (H, W, 3) uint8, RGB, drawn on; of an image in tiles, reduced by a whole number.
+            result: the prediction.
 
         Returns:
             fields of the JSON file in addition to ``image``, ``width`` and ``height``.
         """
 
-    def predict_files(self, images: Sequence[Path], out_dir: Path, batch_size: int = 1) -> Iterator[Path]:
+    def predict_files(
+        self,
+        images: Sequence[Path],
+        out_dir: Path,
+        batch_size: int = 1,
+        *,
+        results: Iterator[ImageResult] | None = None,
+    ) -> Iterator[Path]:
         """Write ``<name>.png`` (visualization), ``<name>.json`` and further outputs of :meth:`write` for each image.
 
         A file that cannot be used does not end the run: it is added to ``left_out`` and logged.
@@ -130,6 +168,7 @@ class Predictor(ABC):
             images: image files. Output names are numbered where they would collide with each other or with an image.
             out_dir: output folder, created if missing.
             batch_size: number of images per batch.
+            results: results of the images instead of those of :meth:`predict_results`.
 
         Yields:
             path of the visualization of each image that could be used, in order.
@@ -138,22 +177,20 @@ class Predictor(ABC):
             InputError: for a batch size below 1.
             WriteError: if an output cannot be written.
         """
-        for path, name, pixels, sample in self.predict_samples(images, out_dir, batch_size):
+        for path, name, pixels, result in results or self.predict_results(images, out_dir, batch_size):
             stem = out_dir / name
-            fields = self.write(stem, pixels, sample)
-            height, width = pixels.shape[:2]
+            fields = self.write(stem, pixels, result)
+            height, width = result.image_size or pixels.shape[:2]
             # :func:`pe_dense.utils.image.is_output` recognizes outputs by the beginning of this file.
             write_json(f"{stem}.json", dict(image=str(path), width=width, height=height, **fields))
             yield Path(f"{stem}.png")
 
-    def predict_samples(
-        self, images: Sequence[Path], out_dir: Path, batch_size: int = 1
-    ) -> Iterator[tuple[Path, str, np.ndarray, object]]:
+    def predict_results(self, images: Sequence[Path], out_dir: Path, batch_size: int = 1) -> Iterator[ImageResult]:
         """Predict on image files, in batches; see :meth:`predict_files`.
 
         Yields:
             for each image that could be used: its file, the name of its outputs, its pixels (H, W, 3) uint8, RGB, and
-            its data sample on the CPU.
+            its result.
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}, must be at least 1")
@@ -171,7 +208,7 @@ class Predictor(ABC):
                 continue
             samples = self.predict([data for _, _, data, _ in usable])
             for (path, name, _, pixels), sample in zip(usable, samples, strict=True):
-                yield path, name, pixels, sample.cpu()
+                yield path, name, pixels, replace(self.result(sample.cpu()), source=Source(path))
 
 
 def prepare_image(

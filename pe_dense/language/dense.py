@@ -236,3 +236,35 @@ def refine(images: Tensor, maps: Tensor, steps: int = 10, dilations: Sequence[in
         # One neighbor after the other: all of them at once take 16 times the memory of the maps.
         maps = sum(weight * neighbor for weight, neighbor in zip(weights, shifted(maps), strict=True))
     return maps
+
+
+_BAND = 1 << 26  # values of a band of upsampled maps: 256 MB in float32
+
+
+def upsampled_bands(maps: Tensor, size: tuple[int, int], limit: int = _BAND) -> Iterator[Tensor]:
+    """Resize maps bilinearly, in bands of rows if the result has many values.
+
+    150 maps of a photo of 24 million pixels would take 14 GB.
+
+    Args:
+        maps: (N, Q, h, w).
+        size: (H, W) of the result.
+        limit: largest number of values of a band.
+
+    Yields:
+        (N, Q, rows, W) from top to bottom; a single band is exactly that of ``F.interpolate``.
+    """
+    height, width = size
+    rows = max(limit // (maps.shape[0] * maps.shape[1] * width), 1)
+    if rows >= height:
+        yield F.interpolate(maps, size, mode="bilinear", align_corners=False)
+        return
+    old = maps.shape[2]
+    places = ((torch.arange(height, device=maps.device) + 0.5) * (old / height) - 0.5).clamp(min=0)
+    low = places.long()
+    share = (places - low).to(maps)[:, None]
+    high = (low + 1).clamp(max=old - 1)
+    for start in range(0, height, rows):
+        part = slice(start, start + rows)
+        band = torch.lerp(maps[:, :, low[part]], maps[:, :, high[part]], share[part])
+        yield F.interpolate(band, (band.shape[2], width), mode="bilinear", align_corners=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.hooks import Hook
@@ -77,6 +78,18 @@ class OpenVocabularyPredictor(SegmentationPredictor):
         self.metainfo = dict(classes=model.class_names, palette=palette)
         self._reader = image_reader(dataset.pipeline)
         self._pipeline = Compose(without_loading(dataset.pipeline))
+
+    def predict(self, batch: list[dict]) -> list:
+        """See :meth:`Predictor.predict`."""
+        self.model.keep_scores = self.keep_scores
+        return super().predict(batch)
+
+    def decide(self, scores: np.ndarray) -> np.ndarray:
+        """See :meth:`Predictor.decide`."""
+        labels = scores.argmax(0)
+        if self.model.threshold:
+            labels[scores.max(0) < self.model.threshold] = 0
+        return labels
 
 
 def native_windows(tower: Backbone, crop_size: Sequence[int] | None = None) -> tuple[dict, int]:

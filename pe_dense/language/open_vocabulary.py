@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -35,10 +36,12 @@ from pe_dense.language.dense import (
     proxy_weights,
     refine,
     suppress_small_classes,
+    upsampled_bands,
 )
+from pe_dense.language.value_checks import check_range, check_whole, checked_windows
 from pe_dense.language.word_lists import parse_synonyms
 from pe_dense.language.zero_shot import class_embeddings, get_templates
-from pe_dense.probing.sliding_window import complete_windows, windows_of
+from pe_dense.probing.sliding_window import windows_of
 from pe_dense.registry import MODELS
 from pe_dense.utils import read_checkpoint
 from pe_dense.utils.errors import ConfigError, InputError
@@ -116,9 +119,9 @@ class OpenVocabularySegmenter(BaseSegmentor):
             raise InputError(f"mode {mode!r} is not one of {', '.join(MODES)}")
         if similarity is not None and similarity not in SIMILARITIES:
             raise InputError(f"similarity {similarity!r} is not one of {', '.join(SIMILARITIES)}")
-        _check_whole("refine_steps", refine_steps, 0)
+        check_whole("refine_steps", refine_steps, 0)
         for distance in refine_dilations or (0,):
-            _check_whole("refine_dilations", distance, 1)
+            check_whole("refine_dilations", distance, 1)
         for name, value, range_ in (
             ("threshold", threshold, (0, 1)),
             ("area_threshold", area_threshold, (0, 1)),
@@ -127,7 +130,7 @@ class OpenVocabularySegmenter(BaseSegmentor):
             ("beta", beta, (-1e4, 1e4)),
             ("gamma", gamma, (-1e4, 1e4)),
         ):
-            _check_range(name, value, *range_)
+            check_range(name, value, *range_)
         self_words = parse_synonyms(words)
         if (threshold or area_threshold is not None) and self_words[0][0] != BACKGROUND:
             raise InputError(
@@ -140,7 +143,7 @@ class OpenVocabularySegmenter(BaseSegmentor):
             data_preprocessor or dict(type="pe_dense.ProbePreprocessor", mean=pixel, std=pixel, bgr_to_rgb=True),
             init_cfg,
         )
-        self.test_cfg = _complete_windows(test_cfg)
+        self.test_cfg = checked_windows(test_cfg)
         self.clip = _build_clip(clip)
         if mode == "tokens" and not hasattr(self.clip, "patch_embeddings"):
             raise InputError(
@@ -158,6 +161,7 @@ class OpenVocabularySegmenter(BaseSegmentor):
         self.mode, self.beta, self.gamma, self.rotated = mode, beta, gamma, rotated
         self.logit_scale, self.threshold, self.area_threshold = logit_scale, threshold, area_threshold
         self.refine_steps, self.refine_dilations = refine_steps, tuple(refine_dilations)
+        self.keep_scores = True  # predictions contain the probabilities of all classes
         self.proxy = self._build_proxy(proxy) if mode == "proxy" else None
         self.class_names, self.queries, classes = self_words
         self.templates, self._texts = templates, None
@@ -307,23 +311,31 @@ class OpenVocabularySegmenter(BaseSegmentor):
                 result.
 
         Returns:
-            the samples with ``pred_sem_seg`` (1, H, W) and ``seg_logits`` (K, H, W), probabilities.
+            the samples with ``pred_sem_seg`` (1, H, W) and, if ``keep_scores`` is set, ``seg_logits`` (K, H, W),
+            probabilities.
         """
         samples = data_samples or [SegDataSample() for _ in inputs]
         for image, sample in zip(inputs, samples, strict=True):
             height, width = sample.metainfo.get("img_shape", image.shape[-2:])[:2]
             image = image.reshape(1, *image.shape[-3:])[..., :height, :width]
             size = tuple(sample.metainfo.get("ori_shape", (height, width)))[:2]
-            maps = F.interpolate(self.similarities(image), size, mode="bilinear", align_corners=False)
-            if self.refine_steps:
-                image = F.interpolate(image, size, mode="bilinear", align_corners=False)
-                maps = refine(image, maps, self.refine_steps, self.refine_dilations)
-            scores = class_scores(maps, self.query_classes, self.logit_scale)
-            if self.area_threshold is not None:
-                scores = suppress_small_classes(scores, self.area_threshold)
-            sample.pred_sem_seg = PixelData(data=label_map(scores, self.threshold))
-            sample.seg_logits = PixelData(data=scores[0])
+            whole = self.refine_steps or self.area_threshold is not None  # these look at all of the image
+            bands = upsampled_bands(self.similarities(image), size, **dict(limit=sys.maxsize) if whole else {})
+            found = [self._decide(image, maps) for maps in bands]
+            sample.pred_sem_seg = PixelData(data=torch.cat([labels for labels, _ in found], 1))
+            if self.keep_scores:
+                sample.seg_logits = PixelData(data=torch.cat([scores for _, scores in found], 1))
         return samples
+
+    def _decide(self, image: Tensor, maps: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return labels (1, H, W) and, if they are kept, scores (K, H, W) of maps (1, Q, H, W)."""
+        if self.refine_steps:
+            image = F.interpolate(image, maps.shape[-2:], mode="bilinear", align_corners=False)
+            maps = refine(image, maps, self.refine_steps, self.refine_dilations)
+        scores = class_scores(maps, self.query_classes, self.logit_scale)
+        if self.area_threshold is not None:
+            scores = suppress_small_classes(scores, self.area_threshold)
+        return label_map(scores, self.threshold), scores[0] if self.keep_scores else None
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict:
         """Raise an error, since the model is not trained.
@@ -344,33 +356,6 @@ class OpenVocabularySegmenter(BaseSegmentor):
 
     def _forward(self, inputs: Tensor, data_samples: Sequence | None = None) -> Tensor:
         return self.similarities(inputs)
-
-
-def _complete_windows(test_cfg: Mapping | None) -> dict:
-    """Check the windows' sizes and complete them."""
-    for name in ("crop_size", "stride"):
-        size = (test_cfg or {}).get(name)
-        if size is None:
-            if name == "crop_size" and (test_cfg or {}).get("mode") == "slide":
-                raise InputError("test_cfg.mode 'slide' needs test_cfg.crop_size, such as (336, 336)")
-            continue
-        if isinstance(size, str) or not isinstance(size, Sequence) or len(size) != 2:
-            raise InputError(f"test_cfg.{name} is (height, width) in pixels, such as (336, 336), got {size!r}")
-        for side in size:
-            _check_whole(f"test_cfg.{name}", side, 1)
-    return complete_windows(test_cfg, ("whole", "slide"))
-
-
-def _check_whole(name: str, value, lowest: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise InputError(f"{name}: {value!r} is not a whole number of at least {lowest}")
-
-
-def _check_range(name: str, value, lowest: float, highest: float) -> None:
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
-        raise InputError(f"{name}: {value!r} is not a number from {lowest:g} to {highest:g}")
 
 
 def _normalize_for(backbone: Backbone | None, images: Tensor) -> Tensor:

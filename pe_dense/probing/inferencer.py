@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
@@ -60,6 +61,11 @@ class ProbePredictor(Predictor):
         self.model = model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
         self._reader = image_reader(dataset.pipeline)
         self._pipeline = Compose(without_loading(dataset.pipeline))
+
+    @property
+    def reader(self) -> BaseTransform:
+        """See the base class."""
+        return self._reader
 
     @property
     def classes(self) -> tuple[str, ...]:

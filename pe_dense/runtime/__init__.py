@@ -11,8 +11,8 @@ from pe_dense.runtime.results import (
     Result,
     Segment,
     Segments,
-    Source,
 )
+from pe_dense.runtime.source import Source
 
 __all__ = [
     "CroppedMasks",

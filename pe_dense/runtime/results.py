@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from pe_dense.runtime.masks import CroppedMasks, run_lengths, yolo_text
+from pe_dense.runtime.source import Source
 from pe_dense.runtime.thresholds import Thresholds, thresholds_of
 from pe_dense.utils.atomic_write import write_bytes, write_json
 from pe_dense.utils.errors import InputError, UserError
@@ -22,21 +23,6 @@ from pe_dense.utils.errors import InputError, UserError
 # needs OpenCV and Matplotlib.
 DRAWING: dict[type, Callable] = {}
 _LARGE = 1 << 26  # pixels
-
-
-@dataclass(frozen=True)
-class Source:
-    """The image that a result belongs to.
-
-    Attributes:
-        path: file of the image or video; None for an image in memory.
-        frame: number of the frame of a video, from 0; None for an image.
-        pixels: (H, W, 3) uint8, RGB; None if they were not kept, as for files.
-    """
-
-    path: Path | None = None
-    frame: int | None = None
-    pixels: np.ndarray | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +36,13 @@ class Result:
 
     source: Source | None = field(default=None, repr=False)
     palette: Sequence[tuple[int, int, int]] | None = field(default=None, repr=False)
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(H, W) of the image; None if it is not known."""
+        maps = (getattr(self, name, None) for name in ("labels", "ids", "depth"))
+        shapes = (values.shape for values in maps if values is not None and values.ndim == 2)
+        return getattr(self, "size", None) or next(shapes, None)
 
     def draw(self, image: np.ndarray | None = None, **options) -> np.ndarray:
         """Draw the result on its image.

@@ -14,6 +14,7 @@ from torch import from_numpy
 
 from pe_dense.datasets.panoptic import segment_ids
 from pe_dense.detection.inferencer import DetectionPredictor, Detector
+from pe_dense.engine.inferencer import ImageResult
 from pe_dense.ops.panopticapi import id2rgb
 from pe_dense.probing.inferencer import ProbePredictor
 from pe_dense.registry import INFERENCERS
@@ -35,17 +36,36 @@ class SegmentationPredictor(ProbePredictor):
     """
 
     endings = ("", "_labels")
+    tiles = "maps"
+
+    @property
+    def map_dtype(self) -> type[np.generic]:
+        """See :class:`Predictor`."""
+        return label_dtype(len(self.classes))
 
     def result(self, sample: SegDataSample) -> LabelMap:
         """See :meth:`Predictor.result`."""
-        palette = [tuple(map(int, color)) for color in self.metainfo["palette"]]
-        return LabelMap(sample.pred_sem_seg.data[0].numpy(), self.classes, palette=palette)
+        return self.map_result(sample.pred_sem_seg.data[0].numpy())
 
-    def write(self, stem: Path, pixels: np.ndarray, sample: SegDataSample) -> dict:
+    def tile_scores(self, sample: SegDataSample) -> np.ndarray:
+        """See :meth:`Predictor.tile_scores`."""
+        return sample.seg_logits.data.float().cpu().numpy()
+
+    def decide(self, scores: np.ndarray) -> np.ndarray:
+        """See :meth:`Predictor.decide`."""
+        if len(scores) == 1:  # as in mmseg, the probability of the foreground
+            return scores[0] > self.model.decode_head.threshold
+        return scores.argmax(0)
+
+    def map_result(self, values: np.ndarray) -> LabelMap:
+        """See :meth:`Predictor.map_result`."""
+        palette = [tuple(map(int, color)) for color in self.metainfo["palette"]]
+        return LabelMap(values, self.classes, palette=palette)
+
+    def write(self, stem: Path, pixels: np.ndarray, result: LabelMap) -> dict:
         """See :meth:`Predictor.write`."""
-        result = self.result(sample)
         write_png(f"{stem}.png", draw_label_map(result, pixels), reuse=True)
-        write_png(f"{stem}_labels.png", result.labels.astype(label_dtype(len(result.classes))))
+        write_png(f"{stem}_labels.png", np.asarray(result.labels, label_dtype(len(result.classes))))
         return result.to_json()
 
 
@@ -66,6 +86,8 @@ class PanopticPredictor(DetectionPredictor):
         config, checkpoint, device, tta: see :class:`~pe_dense.detection.DetectionPredictor`.
     """
 
+    tiles = "none"
+
     def __init__(self, config: Config, checkpoint: str, device: str | None = None, tta: bool = False):
         super().__init__(config, checkpoint, device=device, tta=tta)
 
@@ -74,11 +96,18 @@ class PanopticPredictor(DetectionPredictor):
         model = getattr(detector.model, "module", detector.model)  # inside a test-time augmentation model
         self._num_things = model.panoptic_fusion_head.num_things_classes
 
-    def predict_files(self, images: Sequence[Path], out_dir: Path, batch_size: int = 1) -> Iterator[Path]:
+    def predict_files(
+        self,
+        images: Sequence[Path],
+        out_dir: Path,
+        batch_size: int = 1,
+        *,
+        results: Iterator[ImageResult] | None = None,
+    ) -> Iterator[Path]:
         """See the base class; ``panoptic/segments.json`` is written at the end."""
         self._images: list[dict] = []
         self._annotations: list[dict] = []
-        yield from super().predict_files(images, out_dir, batch_size)
+        yield from super().predict_files(images, out_dir, batch_size, results=results)
         categories = [
             dict(id=label, name=name, isthing=int(label < self._num_things))
             for label, name in enumerate(self.detector.classes)
@@ -92,14 +121,13 @@ class PanopticPredictor(DetectionPredictor):
         objects = super().result(sample) if "pred_instances" in sample else None
         return Segments(ids, segments, self.classes, objects, palette=self._colors)
 
-    def write(self, stem: Path, pixels: np.ndarray, sample: DetDataSample) -> dict:
+    def write(self, stem: Path, pixels: np.ndarray, result: Segments) -> dict:
         """See :meth:`Predictor.write`."""
-        result = self.result(sample)
         write_png(f"{stem}.png", draw_segments(result, pixels), reuse=True)
         name = f"{stem.name}.png"
         write_png(stem.with_name("panoptic") / name, id2rgb(result.ids), reuse=True)
         height, width = result.ids.shape
-        source = Path(sample.metainfo.get("img_path") or name)
+        source = Path(name) if result.source is None else result.source.path
         number = len(self._images) + 1
         self._images.append(dict(id=number, file_name=f"{stem.name}{source.suffix}", height=height, width=width))
         self._annotations.append(dict(image_id=number, file_name=name, segments_info=result.to_coco()))

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from pe_dense.ops.panopticapi import id2rgb
+from pe_dense.runtime.masks import CroppedMasks
 from pe_dense.runtime.results import DRAWING, DepthMap, Detections, LabelMap, Result, Segments
 from pe_dense.runtime.thresholds import Thresholds
+from pe_dense.tiling import open_windows
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import read_image
 from pe_dense.visualization.drawing import DrawnObject, add_colorbar, add_legend, draw_objects, hstack
 
+DRAWN_SIDE = 4096  # px, longer side of the pictures of images in tiles
+_LARGE = 89_000_000  # pixels; larger images are reduced before drawing
 _OPACITY = 0.6
 _DEPTH_COLORS = "magma_r"  # near pixels are bright
 _PERCENTILES = (1, 99)  # percentiles of depth at the ends of the color map
 
 
 def pixels_of(result: Result, image: np.ndarray | None = None) -> np.ndarray:
-    """Return the pixels (H, W, 3) uint8, RGB, that a result is drawn on.
+    """Return the pixels (H, W, 3) uint8, RGB, that a result is drawn on; those of very large images are reduced.
 
     Args:
         result: whose source is read if no image is given.
@@ -33,11 +38,14 @@ def pixels_of(result: Result, image: np.ndarray | None = None) -> np.ndarray:
     source = result.source
     if image is not None:
         return np.asarray(image)
-    if source is not None and source.pixels is not None:
-        return source.pixels
-    if source is None or source.path is None or source.frame is not None:
+    pixels = None if source is None else source.pixels
+    if pixels is None and (source is None or source.path is None or source.frame is not None):
         raise InputError("the pixels of this image were not kept: pass them, draw(image)")
-    return np.asarray(read_image(source.path))
+    if np.prod(result.image_size or (0, 0)) > _LARGE:
+        reader = open_windows(source.path if pixels is None else pixels)
+        pixels, _ = reader.overview(DRAWN_SIDE)
+        reader.close()
+    return np.asarray(read_image(source.path)) if pixels is None else pixels
 
 
 def blend(pixels: np.ndarray, colors: np.ndarray) -> np.ndarray:
@@ -58,7 +66,7 @@ def draw_detections(
         copy: do not draw on ``image`` itself.
     """
     pixels = pixels_of(result, image)
-    found = result.above(score_thr)
+    found = reduced(result, pixels).above(score_thr)
     palette = colors_of(result)
     crops = found.crops()
     objects = []
@@ -81,7 +89,9 @@ def draw_detections(
 
 def draw_label_map(result: LabelMap, image: np.ndarray | None = None) -> np.ndarray:
     """Draw classes over the image in gray, next to the image, with a legend; see :meth:`Result.draw`."""
-    pixels, labels = pixels_of(result, image), np.asarray(result.labels)
+    pixels = pixels_of(result, image)
+    result = reduced(result, pixels)
+    labels = np.asarray(result.labels)
     palette = np.asarray(colors_of(result, int(labels.max(initial=0)) + 1), np.uint8)
     names = result.classes or tuple(map(str, range(len(palette))))
     entries = [(names[label], tuple(map(int, palette[label]))) for label in result.shares()]
@@ -106,13 +116,41 @@ def draw_depth(result: DepthMap, image: np.ndarray | None = None) -> np.ndarray:
     """Draw color-coded depth next to the image, with a color bar; see :meth:`Result.draw`."""
     import matplotlib
 
-    pixels, depth = pixels_of(result, image), np.asarray(result.depth)
+    pixels = pixels_of(result, image)
+    depth = np.asarray(reduced(result, pixels).depth)
     colors = np.rint(255 * matplotlib.colormaps[_DEPTH_COLORS](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
     near, far = np.percentile(depth, _PERCENTILES)
     share = np.clip((depth - near) / max(far - near, 1e-6), 0, 1)
     drawn = colors[np.rint(255 * share).astype(int)]
     picture: Image.Image = add_colorbar(hstack(pixels, drawn), colors, f"{near:.2f} m", f"{far:.2f} m")
     return np.asarray(picture)
+
+
+def reduced(result: Result, pixels: np.ndarray) -> Result:
+    """Reduce the result of an image to the size of its reduced pixels, for drawing.
+
+    Args:
+        result: of an image of any size.
+        pixels: (h, w, 3), the image, or the image reduced by a whole number.
+
+    Returns:
+        the result, if the pixels are those of the image; maps are reduced without interpolation.
+    """
+    step = -(-max(result.image_size or pixels.shape[:2]) // max(pixels.shape[:2]))
+    if step == 1:
+        return result
+    if isinstance(result, LabelMap):
+        return replace(result, labels=np.asarray(result.labels[::step, ::step]))
+    if not isinstance(result, Detections):
+        return replace(result, depth=np.asarray(result.depth[::step, ::step]))
+    masks = result.crops()
+    if masks is not None:
+        crops, corners = [], []
+        for crop, (row, column) in masks.crops():
+            crops.append(crop[-row % step :: step, -column % step :: step])
+            corners.append((-(-row // step), -(-column // step)))
+        masks = CroppedMasks(crops, corners, pixels.shape[:2])
+    return replace(result, boxes=result.boxes / step, masks=masks, size=pixels.shape[:2])
 
 
 def colors_of(result: Detections | LabelMap | Segments, count: int = 0) -> Sequence[tuple[int, int, int]]:

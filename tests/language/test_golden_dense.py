@@ -17,6 +17,7 @@ from pe_dense.language.dense import (
     proxy_weights,
     refine,
     suppress_small_classes,
+    upsampled_bands,
 )
 from pe_dense.probing.sliding_window import SlidingWindows
 
@@ -159,3 +160,12 @@ def test_golden_postprocess(path):
             resized = F.interpolate(image, tuple(config["ori_shape"]), mode="bilinear")
             refined = refine(resized, logits, config["pamr_steps"], config["pamr_dilations"])
             torch.testing.assert_close(refined, golden["pamr/logits"], **COSINES)
+
+
+def test_bands_of_upsampled_maps():
+    """In bands of four rows, the maps are those of one interpolation."""
+    maps = torch.randn(1, 3, 7, 5, generator=torch.Generator().manual_seed(0))
+    (whole,) = upsampled_bands(maps, (30, 20))
+    bands = list(upsampled_bands(maps, (30, 20), limit=3 * 4 * 20))
+    assert [band.shape[2] for band in bands] == [4] * 7 + [2]
+    torch.testing.assert_close(torch.cat(bands, 2), whole, atol=1e-6, rtol=0)

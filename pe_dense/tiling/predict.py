@@ -1,0 +1,82 @@
+"""Predict on an image tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from pe_dense.engine.inferencer import Predictor
+from pe_dense.runtime.results import Detections, Result
+from pe_dense.runtime.thresholds import Thresholds
+from pe_dense.tiling.grid import Tile, Tiling
+from pe_dense.tiling.maps import MapBlender
+from pe_dense.tiling.objects import ObjectMerger
+from pe_dense.tiling.readers import WindowReader
+from pe_dense.utils.errors import ConfigError
+
+
+def predict_tiles(
+    predictor: Predictor,
+    image: WindowReader,
+    tiling: Tiling,
+    batch_size: int = 1,
+    *,
+    score_thr: Thresholds = 0.0,
+    folder: Path | None = None,
+    on_tile: Callable[[int, int], None] | None = None,
+) -> Result:
+    """Predict on an image tile by tile.
+
+    Objects are merged across seams, see :class:`~pe_dense.tiling.objects.ObjectMerger`; scores of classes and depth are
+    blended, see :class:`~pe_dense.tiling.maps.MapBlender`.
+
+    Args:
+        predictor: inferencer of a detector, or of semantic segmentation, words or depth.
+        image: the image.
+        tiling: size and overlap of the tiles.
+        batch_size: number of tiles per batch.
+        score_thr: lowest score of the objects of a tile; those of lower scores are not merged.
+        folder: for temporary files; the system's by default.
+        on_tile: called after each tile with the number of tiles so far and of all tiles.
+
+    Returns:
+        the result of the whole image: :class:`~pe_dense.runtime.Detections` with cropped masks, or a label map (uint8
+        or uint16) or depth map (float32), which is a ``numpy.memmap`` of a temporary file if it is large.
+
+    Raises:
+        ConfigError: for a panoptic model.
+    """
+    if predictor.tiles == "none":
+        raise ConfigError(f"tiles are for objects, label maps and depth: {type(predictor).__name__} predicts the whole")
+    grid = tiling.grid(image.height, image.width)
+    merger, blender = ObjectMerger(grid), None
+    if predictor.tiles == "maps":
+        blender = MapBlender(grid, predictor.decide, predictor.map_dtype, folder)
+        predictor.keep_scores = True
+    for number, (tile, sample) in enumerate(_samples(predictor, image, iter(grid), batch_size), 1):
+        if blender is not None:
+            blender.add(tile, predictor.tile_scores(sample))
+        else:
+            found = predictor.result(sample.cpu())
+            assert isinstance(found, Detections)
+            merger.add(tile, found.above(score_thr))
+        del sample
+        if on_tile is not None:
+            on_tile(number, len(grid))
+    return merger.finish() if blender is None else predictor.map_result(blender.result)
+
+
+def _samples(
+    predictor: Predictor, image: WindowReader, tiles: Iterator[Tile], batch_size: int
+) -> Iterator[tuple[Tile, object]]:
+    number = 0
+    while batch := list(islice(tiles, batch_size)):
+        inputs = []
+        for tile in batch:
+            inputs.append(predictor.prepare(image.read(tile.rows, tile.columns), number)[0])
+            number += 1
+        samples = predictor.predict(inputs)
+        del inputs
+        for tile in batch:  # a sample is released before the next one is used: its scores may be large
+            yield tile, samples.pop(0)
