@@ -4,10 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint docs clean
 help:
 	@echo "make demo   set up, train a small detector on generated shapes, test it, draw predictions"
 	@echo "make test   set up, check style and run the tests"
+	@echo "make docs   set up and build the site of the documentation in work_dirs/site"
 	@echo "make setup  virtual environment $(VENV) with everything in it"
 	@echo "make clean  remove $(VENV), data/shapes and work_dirs/demo"
 
@@ -36,6 +37,9 @@ test: $(READY) lint
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) data/shapes $(DEMO)

@@ -28,9 +28,11 @@ def use_lora(config: Config, rank: int) -> None:
         raise ConfigError(f"--lora: {name} has no model.backbone, so there is nothing to adapt: leave --lora out")
     kind = backbone_class(backbone)
     if kind is FrozenTower or backbone.get("frozen"):
+        remedy = "use a config that trains its backbone"
+        if kind is not FrozenTower:
+            remedy = "train it by --cfg-options model.backbone.frozen=False"
         raise ConfigError(
-            f"--lora: the backbone of {name} is frozen and only its heads train: leave --lora out, or use a config "
-            "that trains its backbone"
+            f"--lora: the backbone of {name} is frozen and only its heads train: leave --lora out, or {remedy}"
         )
     title = getattr(kind, "__name__", backbone["type"])
     if not (isinstance(kind, type) and issubclass(kind, Backbone)):

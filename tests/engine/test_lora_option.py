@@ -104,7 +104,7 @@ def test_the_run_folder_is_enough(run, tmp_path):
     [
         (dict(type="X"), "has no model.backbone, so there is nothing to adapt"),
         (dict(backbone=dict(type="pe_dense.FrozenTower", arch="PE-Mini-Core")), "frozen and only its heads train"),
-        (dict(backbone=dict(type="pe_dense.PETower", arch="PE-Mini-Core", frozen=True)), "frozen and only its heads"),
+        (dict(backbone=dict(type="pe_dense.PETower", arch="PE-Mini-Core", frozen=True)), "model.backbone.frozen=False"),
         (dict(backbone=dict(type="mmdet.ResNet", depth=50)), "is ResNet, not a vision transformer: add --tower NAME"),
     ],
 )
