@@ -31,7 +31,7 @@ class RepeatFactorSampler(InfiniteSampler):
     Args:
         dataset: data set with ``get_cat_ids(index)``, such as mmdet's.
         threshold: fraction of images below which a class counts as rare, see :func:`repeat_factors`.
-        random seed, identical in every process; None for a seed shared by all processes.
+        seed: random seed, identical in every process; None for a seed shared by all processes.
 
     Raises:
         ValueError: if the threshold is not in (0, 1].

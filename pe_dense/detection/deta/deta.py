@@ -320,8 +320,8 @@ class DETAOptimWrapperConstructor(LayerDecayOptimWrapperConstructor):
     Args:
         optim_wrapper_cfg: as for MMEngine's default constructor.
         paramwise_cfg: ``dict(decay_rate=...)``, see
-        :class:`~pe_dense.engine.optimizers.LayerDecayOptimWrapperConstructor`, and
-            ``offsets_rate``, the factor of the offsets' learning rate, 0.1 by default.
+            :class:`~pe_dense.engine.optimizers.LayerDecayOptimWrapperConstructor`, and ``offsets_rate``, the factor of
+            the offsets' learning rate, 0.1 by default.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
