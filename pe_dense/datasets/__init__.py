@@ -7,6 +7,7 @@ from pe_dense.datasets.image_folder import TORCHVISION_TRANSFORMS, ImageFolder
 from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap
 from pe_dense.datasets.loading import LoadImage
 from pe_dense.datasets.lvis import LVISDataset
+from pe_dense.datasets.map_files import MapFiles
 from pe_dense.datasets.panoptic import CocoPanopticDataset
 from pe_dense.datasets.samplers import RepeatFactorSampler, ShardSampler
 from pe_dense.datasets.webdataset import WebImages
@@ -23,6 +24,7 @@ __all__ = [
     "LoadDepthMap",
     "LoadImage",
     "LoadLabelMap",
+    "MapFiles",
     "Objects365Dataset",
     "RepeatFactorSampler",
     "ShardSampler",

@@ -34,17 +34,31 @@ class LoadLabelMap(LoadAnnotations):
         ignore_index: label of pixels without a class.
         value_map: labels of pixel values, if pixel values are not the labels themselves: ``{0: 0, 255: 1}`` for binary
             masks of 0 and 255. All values that occur must be listed; ``ignore_index`` is allowed as a label.
+        colors: labels of RGB colors, if maps are colored: ``{"#000000": 0, "#ff0000": 1}``. All colors that occur must
+            be listed.
 
     Raises:
-        InputError: if ``value_map`` has values outside of 0..65535, or labels that are not classes.
+        InputError: if ``value_map`` has values outside of 0..65535, or labels that are not classes, or if colors are
+            not of that form.
         MapError: with file, sizes or labels.
     """
 
-    def __init__(self, num_classes: int, ignore_index: int = 255, value_map: dict[int, int] | None = None):
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_index: int = 255,
+        value_map: dict[int, int] | None = None,
+        colors: dict[str, int] | None = None,
+    ):
         super().__init__()
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.value_map = _checked_value_map(value_map) if value_map else None
+        self._is_colored = bool(colors)
+        if colors:
+            if value_map:
+                raise InputError("value_map and colors exclude each other: maps have values or colors")
+            self.value_map = _checked_colors(colors)
 
     def _load_seg_map(self, results: dict) -> None:
         results["gt_seg_map"] = self.labels(_read_map(results["seg_map_path"]), results)
@@ -64,6 +78,10 @@ class LoadLabelMap(LoadAnnotations):
             MapError: with file, sizes or labels.
         """
         path = results["seg_map_path"]
+        if self._is_colored:
+            values = _packed(values)
+        elif values.ndim == 3 and (values[..., :3] == values[..., :1]).all():
+            values = values[..., 0]  # gray, stored with three channels
         if values.ndim != 2:
             raise MapError(f"label map {path} is of shape {values.shape}: it must have one channel of labels")
         _check_size(values, results, "label map", path)
@@ -90,11 +108,16 @@ class LoadLabelMap(LoadAnnotations):
         present = np.unique(values)
         if unknown := [int(value) for value in present if int(value) not in self.value_map]:
             raise MapError(
-                f"label map {path} has values {', '.join(map(str, unknown[:8]))} that value_map does not list: "
-                f"it has {', '.join(map(str, sorted(self.value_map)))}"
+                f"label map {path} has values {self._shown(unknown)} that value_map does not list: it has "
+                f"{self._shown(sorted(self.value_map))}"
+                if not self._is_colored
+                else f"label map {path} has the colors {self._shown(unknown)}, which are those of no class"
             )
         labels = np.array([self.value_map[int(value)] for value in present])
         return labels[np.searchsorted(present, values)]
+
+    def _shown(self, values: list[int]) -> str:
+        return ", ".join(f"#{value:06x}" if self._is_colored else str(value) for value in values[:8])
 
     def _reduce(self, labels: np.ndarray, results: dict) -> np.ndarray:
         """Reduce the zero label and select classes, as mmseg does."""
@@ -116,6 +139,25 @@ def _checked_value_map(value_map: dict) -> dict[int, int]:
     if not numbers or not all(0 <= value <= 65535 and 0 <= label <= 255 for value, label in numbers.items()):
         raise InputError(f"value_map is {value_map!r}: must map pixel values (0..65535) to labels (0..255)")
     return numbers
+
+
+def _checked_colors(colors: dict) -> dict[int, int]:
+    """Return labels by color, R * 65536 + G * 256 + B."""
+    try:
+        numbers = {int(str(color).removeprefix("#"), 16): int(label) for color, label in colors.items()}
+        good = all(len(str(color)) == 7 and str(color).startswith("#") for color in colors)
+    except (TypeError, ValueError, AttributeError):
+        good = False
+    if not good or not all(0 <= label <= 255 for label in numbers.values()):
+        raise InputError(f"colors is {colors!r}: must map colors such as '#ff0000' to labels (0..255)")
+    return numbers
+
+
+def _packed(values: np.ndarray) -> np.ndarray:
+    """Convert colors (H, W, 3 or 4) uint8, or gray (H, W), to R * 65536 + G * 256 + B."""
+    if values.ndim == 2:
+        return values.astype(np.int64) * 0x10101
+    return values[..., :3].astype(np.int64) @ np.array([65536, 256, 1])
 
 
 def _read_map(path: str) -> np.ndarray:
@@ -208,16 +250,18 @@ class LoadDepthMap(LoadDepthAnnotation):
     Args:
         depth_rescale_factor: factor from the file's unit to meters: 1e-3 for millimeters.
         decode_backend: 'cv2' for images, 'numpy' for arrays.
+        nan_is_unknown: read NaN and infinite depths as unknown instead of refusing them.
 
     Raises:
         InputError: if the backend is unknown.
         MapError: naming the file and its size or values.
     """
 
-    def __init__(self, depth_rescale_factor: float, decode_backend: str = "cv2"):
+    def __init__(self, depth_rescale_factor: float, decode_backend: str = "cv2", nan_is_unknown: bool = False):
         if decode_backend not in ("cv2", "numpy"):  # mmseg also has 'pickle', which would run code from the file
             raise InputError(f"decode_backend is {decode_backend!r}, must be 'cv2' or 'numpy'")
         super().__init__(decode_backend=decode_backend, depth_rescale_factor=depth_rescale_factor)
+        self.nan_is_unknown = nan_is_unknown
 
     def transform(self, results: dict) -> dict:
         """Load the map into ``gt_depth_map`` (H, W), float32, in meters; 0 where depth is unknown."""
@@ -241,7 +285,9 @@ class LoadDepthMap(LoadDepthAnnotation):
         else:
             depth = super().transform(dict(depth_map_path=path, seg_fields=[]))["gt_depth_map"]
         finite = np.isfinite(depth)
-        if not finite.all():
+        if self.nan_is_unknown:
+            depth = np.where(finite, depth, np.float32(0))
+        elif not finite.all():
             raise MapError(
                 f"depth map {path} has {np.count_nonzero(~finite)} pixels that are NaN or infinite: use 0 for unknown "
                 "depth"

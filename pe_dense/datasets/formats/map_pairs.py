@@ -1,0 +1,170 @@
+"""Pair images with their label or depth maps by the names of folders and files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pe_dense.datasets.formats.files import (
+    SPLIT_NAMES,
+    SPLITS,
+    is_image,
+    join,
+    list_files,
+    read_text,
+    split_named,
+    stem,
+    text_lines,
+)
+from pe_dense.datasets.formats.findings import DataError, FolderFindings
+
+IMAGE_WORDS = frozenset(("images", "image", "imgs", "img", "jpegimages", "leftimg8bit", "rgb", "photos", "dir"))
+MASK_WORDS = frozenset(
+    ("masks", "mask", "annotations", "annotation", "ann", "labels", "label", "gt", "gtfine", "groundtruth", "annot")
+    + ("segmentationclass", "segmentationclasspng", "segmentation", "segmentations", "semantic", "seg", "labelmaps")
+)
+DEPTH_WORDS = frozenset(("depth", "depths", "depthmaps", "depthmap", "dense"))
+_MASK_ENDING = re.compile(
+    r"[-_. ](mask|masks|label|labels|seg|segmentation|gt|L|gtFine_labelTrainIds|gtFine_labelIds|labelTrainIds|labelIds)$"
+)
+_DEPTH_ENDING = re.compile(r"[-_. ](depth|depths|depth_map|d)$")
+_IMAGE_ENDING = re.compile(r"[-_. ](leftImg8bit|image|img|rgb|photo)$")
+_OTHER_MAPS = re.compile(r"[-_. ](gtFine_color|gtFine_instanceIds|color|instanceIds|polygons)$")  # Cityscapes'
+
+
+@dataclass
+class MapData:
+    """Images with maps of their pixels.
+
+    Attributes:
+        root: data folder.
+        format: name of its format.
+        splits: (image, map) files by split, relative to the root.
+        classes: class names by label; empty for depth.
+        palette: RGB color of each class.
+        reader: arguments of the step that reads the maps.
+        findings: what was found on reading.
+        present: labels that occur in each image; empty for depth.
+    """
+
+    root: Path
+    format: str
+    splits: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    palette: list[tuple[int, int, int]] = field(default_factory=list)
+    reader: dict = field(default_factory=dict)
+    findings: FolderFindings = field(default_factory=FolderFindings)
+    present: dict[str, set[int]] = field(default_factory=dict)
+
+    def describe(self) -> str:
+        """Return one line with the format, the number of classes and the counts of each split."""
+        classes = f"{len(self.classes)} classes; " if self.classes else ""
+        parts = {
+            name: pairs for name, pairs in self.splits.items() if name != "test" or pairs is not self.splits.get("val")
+        }
+        counts = ", ".join(f"{name} {len(pairs)} images" for name, pairs in parts.items())
+        return f"{self.root}: {self.format}, {classes}{counts}"
+
+
+def find_pairs(
+    root: Path, words: frozenset[str], endings: Iterable[str], findings: FolderFindings
+) -> dict[str, list[tuple[str, str]]]:
+    """Find images and their maps.
+
+    Maps are in a folder named after one of the words, beside or below that of the images (``images/train/a.jpg`` and
+    ``masks/train/a.png``, ``train/rgb/a.jpg`` and ``train/depth/a.png``), or beside their image with an ending
+    (``a.jpg`` and ``a_mask.png``). Splits are the folders' names, or lists of names in ``train.txt`` and ``val.txt``,
+    in the root or in ``ImageSets/``.
+
+    Args:
+        root: data folder.
+        words: words in the names of folders of maps.
+        endings: endings of map files.
+        findings: receives what has no counterpart, as repairs.
+
+    Returns:
+        (image, map) by split, 'all' without splits; empty if the folder has no maps.
+    """
+    files, endings = list_files(root), tuple(endings)
+    images: dict[tuple, str] = {}
+    maps: dict[tuple, list[str]] = {}
+    for folder, names in files.items():
+        parts = [re.findall("[a-z0-9]+", part.lower()) for part in folder.split("/")] if folder else []
+        in_maps = any(word in words for part in parts for word in part)
+        key = tuple(word for part in parts for word in part if word not in words | IMAGE_WORDS)
+        known = {stem(name) for name in names if is_image(name)}
+        ending = _DEPTH_ENDING if words is DEPTH_WORDS or "depth" in words else _MASK_ENDING
+        for name in names:
+            base, path = stem(name), join(folder, name)
+            if _OTHER_MAPS.search(base):
+                continue
+            if name.lower().endswith(endings) and (in_maps or ending.sub("", base) in known - {base}):
+                maps.setdefault((key, ending.sub("", base)), []).append(path)
+                if ending.sub("", base) != base:
+                    maps.setdefault((key, base), []).append(path)
+            elif is_image(name) and not in_maps:
+                if (key, base) in images:
+                    findings.error("images of the same name with different endings", f"{path}, {images[key, base]}")
+                images[key, base] = path
+    pairs, used = [], set()
+    for (key, base), image in images.items():
+        found = maps.get((key, base)) or maps.get((key, _IMAGE_ENDING.sub("", base))) or []
+        found = [path for path in found if stem(path) == base] or _preferred(found)
+        if len(found) > 1:
+            findings.error("images with several maps", f"{image}: {', '.join(found[:3])}")
+        if found:
+            pairs.append((image, found[0]))
+            used.update(found)
+    if not pairs:
+        return {}
+    paired = {image for image, _ in pairs}
+    for image in images.values():
+        if image not in paired:
+            findings.repair("images without a map left out", image)
+    for path in dict.fromkeys(path for paths in maps.values() for path in paths):
+        if path not in used and "labelIds" not in path:
+            findings.repair("maps without an image ignored", path)
+    return _by_split(root, files, pairs, findings)
+
+
+def _preferred(found: list[str]) -> list[str]:
+    """Of Cityscapes' maps, those of the 19 classes of training."""
+    return [path for path in found if "TrainIds" in path] or found
+
+
+def _by_split(root: Path, files: dict, pairs: list, findings: FolderFindings) -> dict[str, list[tuple[str, str]]]:
+    found: dict[str, list[tuple[str, str]]] = {}
+    for image, path in pairs:
+        words = [word for part in image.split("/")[:-1] for word in [part, *re.findall("[A-Za-z0-9]+", part)]]
+        found.setdefault(next((part for part in map(split_named, words) if part), "all"), []).append((image, path))
+    lists = {
+        split: root / folder / f"{word}.txt"
+        for folder in reversed([folder for folder in files if folder == "" or "ImageSets" in folder])
+        for split in SPLITS
+        for word in SPLIT_NAMES[split]
+        if f"{word}.txt" in files[folder]
+    }
+    if set(found) != {"all"} or not lists:
+        if "all" in found and len(found) > 1:
+            findings.note(f"{len(found['all'])} images in no split are left out, such as {found['all'][0][0]}")
+            del found["all"]
+        return found
+    by_name = {key: pair for pair in pairs for key in (pair[0], stem(pair[0]), Path(pair[0]).name)}
+    listed: dict[str, list] = {}
+    owner: dict[str, str] = {}
+    for split, path in lists.items():
+        for number, line in text_lines(read_text(path, findings, root)):
+            entry = line.split()[0].replace("\\", "/")
+            pair = by_name.get(entry) or by_name.get(Path(entry).name) or by_name.get(stem(entry))
+            place = f"{path.relative_to(root).as_posix()} line {number}: {entry}"
+            if pair is None:
+                findings.repair("listed images without a map left out", place)
+            elif owner.setdefault(pair[0], split) != split:
+                findings.error("images in several splits", f"{place} (also in {owner[pair[0]]})")
+            else:
+                listed.setdefault(split, []).append(pair)
+    if not listed:
+        raise DataError(f"{root}: none of the images is listed in {', '.join(map(str, lists.values()))}")
+    return listed
