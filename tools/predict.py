@@ -124,7 +124,7 @@ def config_predictor(args):
     if args.data or args.val_ann:
         from pe_dense.apis.custom_data import use_data
 
-        use_data(config, args.data, ("test",), val_ann=args.val_ann)
+        use_data(config, args.data, ("test",), checkpoint=args.checkpoint, val_ann=args.val_ann)
     options = dict(tta=True) if args.tta else {}
     if args.score_thr is not None:
         options["score_thr"] = args.score_thr

@@ -3,7 +3,7 @@
 
 import argparse
 
-from pe_dense.engine.arguments import ConfigOptions, text
+from pe_dense.engine.arguments import ConfigOptions, number, text
 
 
 def parse_args():
@@ -32,6 +32,12 @@ def parse_args():
     parser.add_argument("--val-ann", type=text, metavar="FILE", help="annotation file of the test images, with --data")
     parser.add_argument("--images", type=text, metavar="FOLDER", help="image folder, with --data")
     parser.add_argument(
+        "--depth-scale",
+        type=number(1e-9, 1e6),
+        metavar="METERS",
+        help="meters per unit of integer depth maps, with --data (0.001, or that of depth.json)",
+    )
+    parser.add_argument(
         "--cfg-options",
         nargs="+",
         action=ConfigOptions,
@@ -54,7 +60,7 @@ def main():
 
         config = load_config(args.config, args.cfg_options, tower=args.tower, distributed=args.launcher != "none")
         check_read(config, "test", vars(args))
-        if args.data or args.val_ann or args.images:
+        if args.data or args.val_ann or args.images or args.depth_scale:
             from pe_dense.apis.custom_data import use_data
 
             use_data(
@@ -65,6 +71,7 @@ def main():
                 checkpoint=args.checkpoint,
                 val_ann=args.val_ann,
                 images=args.images,
+                depth_scale=args.depth_scale,
             )
         runner = testing_runner(config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher, tta=args.tta)
         runner.test()

@@ -79,6 +79,12 @@ def parse_args():
     )
     parser.add_argument("--images", type=text, metavar="FOLDER", help="image folder, with --data")
     parser.add_argument(
+        "--depth-scale",
+        type=number(1e-9, 1e6),
+        metavar="METERS",
+        help="meters per unit of integer depth maps, with --data (0.001, or that of depth.json)",
+    )
+    parser.add_argument(
         "--cfg-options",
         nargs="+",
         action=ConfigOptions,
@@ -115,7 +121,7 @@ def main():
 
             use_tracker(config, args.track)
         check_read(config, "train", vars(args))
-        if args.data or args.train_ann or args.val_ann or args.images:
+        if args.data or args.train_ann or args.val_ann or args.images or args.depth_scale:
             from pe_dense.apis.custom_data import use_data
 
             use_data(
@@ -126,6 +132,7 @@ def main():
                 train_ann=args.train_ann,
                 val_ann=args.val_ann,
                 images=args.images,
+                depth_scale=args.depth_scale,
             )
         if args.show_parameter_groups:
             from pe_dense.engine.optimizers.layer_decay import describe, parameter_groups

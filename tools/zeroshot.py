@@ -25,6 +25,13 @@ def parse_args():
         "--labels", type=path, metavar="CSV", help="evaluate classification: a file with the columns file and label"
     )
     task.add_argument(
+        "--data",
+        dest="labels",
+        type=path,
+        metavar="FOLDER",
+        help="evaluate classification on a folder with a folder of images for each class",
+    )
+    task.add_argument(
         "--captions", type=path, metavar="CSV", help="evaluate retrieval: a file with the columns file and caption"
     )
     parser.add_argument(

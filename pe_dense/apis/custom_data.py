@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
+from pe_dense.datasets.formats.object_reader import data_root
 from pe_dense.datasets.formats.splits import SPLIT_FILE
+from pe_dense.depth import custom_dataset as depth
+from pe_dense.detection import custom_dataset as detection
+from pe_dense.engine.preflight import inner_datasets
+from pe_dense.segmentation import custom_dataset as semantic
+from pe_dense.segmentation import custom_panoptic as panoptic
 from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.image import find_images
+
+TASKS = {
+    "objects": "object detection",
+    "panoptic": "panoptic segmentation",
+    "semantic": "semantic segmentation",
+    "depth": "depth estimation",
+    "images": "training on images",
+}
+# In the order of recognition: panoptic configs may have metrics of objects, too.
+_METRICS = {
+    "panoptic": {"CocoPanopticMetric"},
+    "objects": {"CocoMetric", "LVISMetric", "CocoOccludedSeparatedMetric", "VOCMetric", "OpenImagesMetric"},
+    "semantic": {"IoUMetric", "CityscapesMetric"},
+    "depth": {"DepthMetric"},
+}
+_IMAGE_FOLDERS = ("ImageFolder", "CaptionFolder")
 
 
 def use_data(
@@ -20,6 +45,7 @@ def use_data(
     train_ann: str | Path | None = None,
     val_ann: str | Path | None = None,
     images: str | Path | None = None,
+    depth_scale: float | None = None,
 ) -> Config:
     """Adapt a config to the custom data in a folder, including the classes; the config's task decides what is read.
 
@@ -32,6 +58,7 @@ def use_data(
         checkpoint: the checkpoint that is tested or resumed, or its work dir: the split of its run is used again.
         train_ann, val_ann, images: parts of COCO's format that are chosen by options, see
             :func:`pe_dense.detection.custom_dataset.use_data`.
+        depth_scale: meters per unit of integer depth maps.
 
     Returns:
         the config.
@@ -39,15 +66,67 @@ def use_data(
     Raises:
         ConfigError: if the data are not valid, or are those of another task.
     """
-    from pe_dense.detection import custom_dataset as detection
-
     if not folder:
         raise ConfigError(
-            "--train-ann, --val-ann and --images select parts of custom data: add its folder with --data FOLDER"
+            "--train-ann, --val-ann, --images and --depth-scale are about custom data: add its folder with --data FOLDER"
         )
-    records = tuple(dict.fromkeys(_records(checkpoint, work_dir)))
-    options = dict(work_dir=work_dir, records=records, train_ann=train_ann, val_ann=val_ann, images=images)
-    return detection.use_data(config, folder, splits, **options)
+    task = task_of(config)
+    options = dict(work_dir=work_dir, records=tuple(dict.fromkeys(_records(checkpoint, work_dir))))
+    chosen = dict(train_ann=train_ann, val_ann=val_ann, images=images)
+    if task != "objects" and (given := [name for name, value in chosen.items() if value]):
+        raise ConfigError(
+            f"--{given[0].replace('_', '-')} is for detectors; {config.filename} is a config of {TASKS[task]}"
+        )
+    if task != "depth" and depth_scale is not None:
+        raise ConfigError(f"--depth-scale is for depth; {config.filename} is a config of {TASKS[task]}")
+    if task == "objects":
+        return detection.use_data(config, folder, splits, **options, **chosen)
+    if task == "panoptic":
+        return panoptic.use_data(config, folder, splits, **options)
+    if task == "semantic":
+        return semantic.use_data(config, folder, splits, **options)
+    if task == "depth":
+        return depth.use_data(config, folder, splits, **options, scale=depth_scale)
+    return _use_images(config, folder)
+
+
+def task_of(config: Config) -> str:
+    """Return the task of a config, one of ``TASKS``, by its metrics and data sets.
+
+    Raises:
+        ConfigError: for a config that takes no custom data.
+    """
+    parts = [config.get(name) for name in ("val_evaluator", "test_evaluator")]
+    types = {str(part.get("type")).rpartition(".")[2] for item in parts for part in _dicts(item)}
+    for task, metrics in _METRICS.items():
+        if types & metrics:
+            return task
+    for dataset in inner_datasets(config.get("train_dataloader")):
+        if str(dataset.get("type")).rpartition(".")[2] in _IMAGE_FOLDERS:
+            return "images"
+    raise ConfigError(
+        f"{config.filename} takes no --data FOLDER: it is a config of neither {', '.join(list(TASKS.values())[:-1])} nor "
+        f"{TASKS['images']}; set the paths of its data sets by --cfg-options"
+    )
+
+
+def _dicts(part) -> Iterator[dict]:
+    if isinstance(part, dict):
+        yield part
+    for item in part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ():
+        yield from _dicts(item)
+
+
+def _use_images(config: Config, folder: str | Path) -> Config:
+    """Set the folder of images without annotations; data sets for validation are not changed."""
+    root, _ = data_root(folder)
+    images = find_images([root])
+    for dataset in inner_datasets(config.train_dataloader):
+        dataset["data_root"] = str(root)
+    config.data_root = str(root)
+    config.pop("data_source", None)
+    print_log(f"{root}: {len(images)} images", "current")
+    return config
 
 
 def _records(checkpoint: str | Path | None, work_dir: str | Path | None) -> list[Path]:

@@ -54,7 +54,7 @@ class CocoPanopticDataset(_CocoPanopticDataset):
     def COCOAPI(self, path: str) -> COCOPanoptic:
         """Read the annotation file (called by mmdet's class)."""
         content = read_json(path)
-        if problems := list(_problems(content)):
+        if problems := list(panoptic_problems(content)):
             raise AnnotationError(f"{path} is not a valid file of panoptic annotations: {'; '.join(problems)}")
         check_classes(self.metainfo["classes"], class_names(content), self.ann_file)
         self._check_things(content["categories"])
@@ -75,7 +75,7 @@ class CocoPanopticDataset(_CocoPanopticDataset):
             )
 
 
-def _problems(content) -> Iterator[str]:
+def panoptic_problems(content) -> Iterator[str]:
     """Yield what is wrong with the content of an annotation file."""
     lists = ("images", "annotations", "categories")
     if not isinstance(content, dict) or not all(isinstance(content.get(name), list) for name in lists):

@@ -11,6 +11,7 @@ from pe_dense.datasets.formats.coco_layout import relative
 from pe_dense.datasets.formats.object_reader import data_root, read_objects
 from pe_dense.datasets.formats.objects import ObjectData, ObjectSplit, write_content
 from pe_dense.datasets.formats.splits import SPLIT_FILE
+from pe_dense.engine.class_counts import set_below, set_num_classes
 from pe_dense.engine.preflight import inner_datasets
 from pe_dense.utils.errors import ConfigError
 
@@ -78,7 +79,7 @@ def use_data(
             f"{data.root} has objects with a box only, but {config.filename} learns masks: choose a config without "
             "masks, such as coco_deta_pe_b16"
         )
-    if not _set_classes(config.model, len(data.classes)):
+    if not set_num_classes(config.model, len(data.classes)):
         raise ConfigError(f"{config.filename} is not a detector's config: its model has no 'num_classes'")
     for split, found in data.splits.items():
         _use_split(config, data, split, found, converted, metrics)
@@ -93,7 +94,7 @@ def _use_split(config: Config, data: ObjectData, split: str, found: ObjectSplit,
     if found.path is None:
         _apply_orientation(config)
     if split == "train":
-        _set_below(config.model, "ann_file", str(path))
+        set_below(config.model, "ann_file", str(path))
         _use_in_loader(config.train_dataloader, data, found, path)
         return
     metric = "pe_dense.LVISMetric" if found.federated else "pe_dense.CocoMetric"
@@ -126,34 +127,6 @@ def _refuse_maps(config: Config, splits: tuple[str, ...]) -> None:
         )
 
 
-def _set_classes(model, count: int) -> int:
-    """Set the number of classes in heads and losses, and the class weights that depend on it.
-
-    Returns:
-        number of heads and losses that were changed.
-    """
-    changed = _set_below(model, "num_classes", count)
-    for part in _mask_heads(model):
-        weights = (part.get("loss_cls") or {}).get("class_weight")
-        if isinstance(weights, list | tuple) and len(weights) == part["num_things_classes"] + 1:
-            part["loss_cls"]["class_weight"] = [weights[0]] * count + [weights[-1]]  # the last one is of the background
-        part["num_things_classes"] = count
-        changed += 1
-    return changed
-
-
-def _mask_heads(part):
-    """Iterate over the heads of mask transformers, which have things and stuff instead of classes."""
-    if isinstance(part, dict):
-        if "num_things_classes" in part:
-            yield part
-        for item in part.values():
-            yield from _mask_heads(item)
-    elif isinstance(part, list | tuple):
-        for item in part:
-            yield from _mask_heads(item)
-
-
 def _use_in_loader(loader: dict, data: ObjectData, split: ObjectSplit, path: Path) -> None:
     for dataset in inner_datasets(loader):
         dataset.pop("generator", None)
@@ -166,24 +139,3 @@ def _use_in_loader(loader: dict, data: ObjectData, split: ObjectSplit, path: Pat
             # mmdet's palette has 80 colors; without a palette it generates as many as are needed.
             metainfo=dict(classes=data.classes, palette=None),
         )
-
-
-def _set_below(part, name: str, value) -> int:
-    """Set a value wherever a model's config has it, except in the RPN head, which is class-agnostic.
-
-    Args:
-        part: config to search; the complete model in the outermost call.
-        name: key of the value.
-        value: new value.
-
-    Returns:
-        number of changed values.
-    """
-    if isinstance(part, list | tuple):
-        return sum(_set_below(item, name, value) for item in part)
-    if not isinstance(part, dict):
-        return 0
-    below = sum(_set_below(item, name, value) for key, item in part.items() if key != "rpn_head")
-    if name in part:
-        part[name] = value
-    return below + (name in part)

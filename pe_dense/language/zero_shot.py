@@ -230,7 +230,8 @@ def read_labels(path: str | Path, column: str, root: str | Path | None = None) -
     """Read a CSV or JSON lines file with ``file`` and ``label`` or ``caption``.
 
     Args:
-        path: the table.
+        path: the table, or for labels a folder with a folder of images for each class, see
+            :func:`pe_dense.datasets.formats.class_folders.read`.
         column: 'label' or 'caption'.
         root: folder that files are relative to; that of the table by default.
 
@@ -241,8 +242,9 @@ def read_labels(path: str | Path, column: str, root: str | Path | None = None) -
         ConfigError, FileNotFoundError: as that function.
     """
     from pe_dense.datasets.captions import read_table
+    from pe_dense.datasets.formats import class_folders
 
-    rows = read_table(path, column, root)
+    rows = class_folders.read(path) if column == "label" and Path(path).is_dir() else read_table(path, column, root)
     return [file for file, _ in rows], [label for _, label in rows]
 
 

@@ -35,9 +35,9 @@ def find_annotation_file(root: Path, split: str) -> Path | None:
     """
     inner = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     places = [
-        [(_rank(file.name, split), file) for file in _json_files(root / "annotations")],
-        [(_rank(file.name, split), file) for file in _json_files(root)],
-        [(_rank(folder.name, split), file) for folder in inner for file in _json_files(folder)],
+        [(split_rank(file.name, split), file) for file in _json_files(root / "annotations")],
+        [(split_rank(file.name, split), file) for file in _json_files(root)],
+        [(split_rank(folder.name, split), file) for folder in inner for file in _json_files(folder)],
     ]
     for place in places:
         matches = [(rank, file) for rank, file in place if rank is not None]
@@ -60,7 +60,7 @@ def _json_files(folder: Path) -> list[Path]:
     return [file for file in files if not any(task in file.name.lower() for task in _OTHER_TASKS)]
 
 
-def _rank(name: str, split: str) -> int | None:
+def split_rank(name: str, split: str) -> int | None:
     """Return how well a name matches a split: 0 is the best match, None is no match."""
     words = re.findall("[a-z]+", name.lower())
     named = {other for other in SPLITS if any(other in word for word in words)}

@@ -27,7 +27,7 @@ MASK_WORDS = frozenset(
 )
 DEPTH_WORDS = frozenset(("depth", "depths", "depthmaps", "depthmap", "dense"))
 _MASK_ENDING = re.compile(
-    r"[-_. ](mask|masks|label|labels|seg|segmentation|gt|L|gtFine_labelTrainIds|gtFine_labelIds|labelTrainIds|labelIds)$"
+    r"[-_. ](masks?|labels?|seg|segmentation|gt|L|gtFine_labelTrainIds|gtFine_labelIds|labelTrainIds|labelIds)$"
 )
 _DEPTH_ENDING = re.compile(r"[-_. ](depth|depths|depth_map|d)$")
 _IMAGE_ENDING = re.compile(r"[-_. ](leftImg8bit|image|img|rgb|photo)$")

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from pycocotools import mask as rle
 
+from pe_dense.datasets.annotations import COCO_NAMES, LVIS_NAMES, image_name
 from pe_dense.datasets.formats.files import content_hash
 from pe_dense.datasets.formats.findings import DataError
 from pe_dense.datasets.formats.map_pairs import MapData
@@ -47,7 +48,7 @@ def rasterize(data: ObjectData, folder: Path | None) -> MapData:
         data.root, f"{data.format} polygons as semantic masks", classes=tuple(classes), findings=data.findings
     )
     result.palette, result.reader = [voc_color(label) for label in range(len(classes))], dict(num_classes=len(classes))
-    done: dict[int, list] = {}
+    done: dict[int, list] = {}  # test and val may be the same
     for name, split in data.splits.items():
         if id(split) not in done:
             done[id(split)] = _draw(data, split, name, classes, first, folder)
@@ -66,7 +67,7 @@ def _draw(data: ObjectData, split: ObjectSplit, name: str, classes, first: int, 
         target = (folder / f"{name}_masks_{content_hash(json.dumps(split.content))}").absolute()
     pairs = []
     for image in split.content["images"]:
-        file = Path(split.images) / image["file_name"]
+        file = Path(split.images) / image_name(image, LVIS_NAMES if split.federated else COCO_NAMES)
         path = (target or Path("masks")) / f"{image['id']}_{file.stem}.png"
         pairs.append((str(file), str(path)))
         if target is not None and not path.is_file():
