@@ -68,7 +68,8 @@ def use_data(
     """
     if not folder:
         raise ConfigError(
-            "--train-ann, --val-ann, --images and --depth-scale are about custom data: add its folder with --data FOLDER"
+            "--train-ann, --val-ann, --images and --depth-scale select parts of custom data: add its folder with "
+            "--data FOLDER"
         )
     task = task_of(config)
     options = dict(work_dir=work_dir, records=tuple(dict.fromkeys(_records(checkpoint, work_dir))))
@@ -105,8 +106,8 @@ def task_of(config: Config) -> str:
         if str(dataset.get("type")).rpartition(".")[2] in _IMAGE_FOLDERS:
             return "images"
     raise ConfigError(
-        f"{config.filename} takes no --data FOLDER: it is a config of neither {', '.join(list(TASKS.values())[:-1])} nor "
-        f"{TASKS['images']}; set the paths of its data sets by --cfg-options"
+        f"{config.filename} takes no --data FOLDER, which is for {', '.join(TASKS.values())}; set the paths of its "
+        "data sets by --cfg-options"
     )
 
 

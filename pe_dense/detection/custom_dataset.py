@@ -74,11 +74,6 @@ def use_data(
     )
     data.findings.log(data.root)
     print_log(data.describe(), "current")
-    if "segm" in metrics and converted and not data.has_masks():
-        raise ConfigError(
-            f"{data.root} has objects with a box only, but {config.filename} learns masks: choose a config without "
-            "masks, such as coco_deta_pe_b16"
-        )
     if not set_num_classes(config.model, len(data.classes)):
         raise ConfigError(f"{config.filename} is not a detector's config: its model has no 'num_classes'")
     for split, found in data.splits.items():

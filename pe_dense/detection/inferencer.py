@@ -18,6 +18,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from pe_dense.datasets.annotations import compare_with_checkpoint
 from pe_dense.datasets.loading import image_reader, without_loading
+from pe_dense.engine.class_counts import fit_to_checkpoint
 from pe_dense.engine.config import load_config
 from pe_dense.engine.inferencer import Predictor, drop_pretrained, prepare_image, use_test_time_augmentation
 from pe_dense.engine.runner import load_model_state
@@ -61,6 +62,7 @@ def load_detector(
         raise InputError("options change a config that is given by its path; change the loaded one itself")
     config = deepcopy(config) if isinstance(config, Config) else load_config(config, options)
     content = read_checkpoint(checkpoint)
+    fit_to_checkpoint(config, content)
     dataset = config.test_dataloader.dataset
     classes = (dataset.get("metainfo") or {}).get("classes")
     compare_with_checkpoint(content, classes, checkpoint, "the config's data set")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+from mmengine.config import Config
 
 
 def set_num_classes(model: dict, count: int, num_things: int | None = None) -> int:
@@ -78,3 +80,29 @@ def set_below(part, name: str, value) -> int:
     if name in part:
         part[name] = value
     return below + (name in part)
+
+
+def fit_to_checkpoint(config: Config, checkpoint) -> None:
+    """Set the classes and the depth range of a model that a checkpoint of custom data was trained with.
+
+    Nothing is changed if the config names the classes of its data set, which are compared with the checkpoint's.
+
+    Args:
+        config: complete config, changed in place.
+        checkpoint: content of the file; MMEngine's runs write the metainfo of their data to ``meta.dataset_meta``.
+    """
+    for key in ("meta", "dataset_meta"):
+        checkpoint = checkpoint.get(key) if isinstance(checkpoint, Mapping) else None
+    dataset = (config.get("test_dataloader") or {}).get("dataset") or {}
+    if not isinstance(checkpoint, Mapping) or (dataset.get("metainfo") or {}).get("classes"):
+        return
+    if isinstance(depth := checkpoint.get("max_depth"), int | float):
+        set_below(config.model, "max_depth", float(depth))
+    classes, things = checkpoint.get("classes"), checkpoint.get("thing_classes")
+    if not isinstance(classes, list | tuple) or not classes:
+        return
+    is_panoptic = any(head["num_things_classes"] and head.get("num_stuff_classes") for head in mask_heads(config.model))
+    if not is_panoptic:
+        set_num_classes(config.model, len(classes))
+    elif isinstance(things, list | tuple):
+        set_num_classes(config.model, len(classes), len(things))

@@ -14,6 +14,7 @@ from mmseg.models.segmentors import DepthEstimator
 
 from pe_dense.datasets.annotations import compare_with_checkpoint
 from pe_dense.datasets.loading import image_reader, without_loading
+from pe_dense.engine.class_counts import fit_to_checkpoint
 from pe_dense.engine.inferencer import Predictor, prepare_image
 from pe_dense.engine.runner import load_model_state
 from pe_dense.probing.sweep import LayerSweep
@@ -42,6 +43,7 @@ class ProbePredictor(Predictor):
     def __init__(self, config: Config, checkpoint: str, device: str | None = None):
         super().__init__()
         content = read_checkpoint(checkpoint)
+        fit_to_checkpoint(config, content)
         classes = (config.test_dataloader.dataset.get("metainfo") or {}).get("classes")
         compare_with_checkpoint(content, classes, checkpoint, "the config's data set")
         init_default_scope(config.get("default_scope", "mmseg"))

@@ -6,7 +6,10 @@ import pytest
 from helpers import data_formats as formats
 from helpers.custom_runs import train_test_predict, write_config
 
+from pe_dense.apis.custom_data import use_data
+from pe_dense.engine.config import load_config
 from pe_dense.utils.checkpoint import read_checkpoint
+from pe_dense.utils.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +44,85 @@ def test_detectors(tmp_path, detector, box_detector, name):
         assert not (tmp_path / "test/data/split.json").exists()
     else:
         assert found == formats.expected_boxes([5] if name == "roboflow" else [4, 5])
+
+
+@pytest.fixture(scope="module")
+def linear_probe(tmp_path_factory):
+    return write_config(tmp_path_factory.mktemp("configs") / "linear.py", "shapes_linear_pe_tiny")
+
+
+@pytest.mark.parametrize("name", ["index", "rgb", "polygons"])
+def test_semantic_segmentation(tmp_path, linear_probe, name):
+    if name == "polygons":
+        data = formats.write_yolo(tmp_path / "data")
+    else:
+        data = formats.write_masks(tmp_path / "data", kind=name, split=name == "index")
+    picture = next(data.rglob("0.jpg"))
+    metrics, drawn = train_test_predict(linear_probe, data, tmp_path, picture, name_data=False)
+    assert 0 <= metrics["mIoU"] <= 100
+    names = ("background", *formats.NAMES)
+    assert {item["name"] for item in drawn["classes"]} <= set(names)
+    assert tuple(read_checkpoint(tmp_path / "run")["meta"]["dataset_meta"]["classes"]) == names
+
+
+@pytest.mark.parametrize("kind", ["png", "npy", "tiff"])
+def test_depth(tmp_path, depth_probe, kind):
+    data = formats.write_depth(tmp_path / "data", kind=kind, scale=0.002)
+    options = ["--depth-scale", "0.002"] if kind == "png" else []
+    picture = next(data.rglob("0.jpg"))
+    metrics, drawn = train_test_predict(depth_probe, data, tmp_path, picture, *options, name_data=False)
+    assert 0 < metrics["rmse"] < 12
+    assert drawn["depth"]["max"] <= 12
+    scale = 0.002 if kind == "png" else 1.0
+    assert json.loads((tmp_path / "run/data/depth.json").read_text()) == dict(scale=scale, max_depth=12.0)
+
+
+@pytest.fixture(scope="module")
+def depth_probe(tmp_path_factory):
+    return write_config(tmp_path_factory.mktemp("configs") / "depth.py", "shapes_depth_linear_pe_tiny")
+
+
+def test_panoptic_segmentation(tmp_path):
+    config = write_config(tmp_path / "panoptic.py", "shapes_panoptic_eomt_pe_tiny", image_size=128, max_iters=1)
+    data = formats.write_panoptic(tmp_path / "data", 3)
+    metrics, drawn = train_test_predict(config, data, tmp_path, data / "images/train/0.jpg", name_data=False)
+    assert "coco_panoptic/PQ" in metrics
+    assert {item["category"] for item in drawn["segments_info"]} <= {*formats.NAMES, "ground"}
+    meta = read_checkpoint(tmp_path / "run")["meta"]["dataset_meta"]
+    assert (tuple(meta["thing_classes"]), tuple(meta["stuff_classes"])) == (formats.NAMES, ("ground",))
+
+
+@pytest.mark.parametrize(
+    ("config", "data", "message"),
+    [
+        ("ade20k_linear_pe_b16", "voc", "objects with a box only, but this config needs polygons"),
+        ("coco_maskrcnn_pe_b16", "masks", "contains semantic masks, not annotations of objects"),
+        ("coco_maskrcnn_pe_b16", "voc", r"has (\d) of \1 objects with a box only"),
+        ("nyu_linear_pe_b16", "coco", "contains no depth maps .*; it contains COCO objects"),
+        ("coco_panoptic_eomt_pe_b16", "coco", "contains no file of panoptic annotations"),
+        ("ade20k_linear_pe_b16", "depth", "contains neither masks .*; it contains depth maps"),
+        ("davis_propagation_pe_b16", "coco", "takes no --data FOLDER, which is for object detection, "),
+    ],
+)
+def test_data_of_another_task(tmp_path, config, data, message):
+    root = getattr(formats, f"write_{data}")(tmp_path / "data", 2)
+    with pytest.raises(ConfigError, match=message):
+        use_data(load_config(f"configs/{config}.py"), root, work_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_of_other_tasks(tmp_path):
+    root = formats.write_masks(tmp_path)
+    config = load_config("configs/ade20k_linear_pe_b16.py")
+    with pytest.raises(ConfigError, match="--val-ann is for detectors; .* is a config of semantic segmentation"):
+        use_data(config, root, val_ann="val.json")
+    with pytest.raises(ConfigError, match="--depth-scale is for depth"):
+        use_data(config, root, depth_scale=0.1)
+    with pytest.raises(ConfigError, match="add its folder with --data FOLDER"):
+        use_data(config, None, val_ann="val.json")
+
+
+def test_images_without_annotations(tmp_path):
+    root = formats.write_coco(tmp_path, 2)
+    config = use_data(load_config("configs/images_align_pe_b16.py"), root)
+    assert config.train_dataloader.dataset.data_root == str(root)

@@ -16,6 +16,7 @@ def write_config(path, name, *, max_iters=2, image_size=64, without_masks=False,
         backbone.update(global_blocks=(0,), init_cfg=None, out_indices=(-1,))
     config.train_cfg.update(max_iters=max_iters, val_interval=max_iters)
     config.param_scheduler = []
+    config.custom_hooks = [hook for hook in config.get("custom_hooks") or () if "MaskAnnealing" not in hook.type]
     config.default_hooks.checkpoint.interval = max_iters
     for split in ("train", "val", "test"):
         loader = config[f"{split}_dataloader"]
@@ -41,16 +42,24 @@ def run(name, *arguments):
     return done
 
 
-def train_test_predict(config, data, folder, picture):
+def train_test_predict(config, data, folder, picture, *options, name_data=True):
     """Train, test and predict on a folder of data.
+
+    Args:
+        config: path of a config.
+        data: data folder.
+        folder: for the outputs.
+        picture: image to predict on.
+        options: of training and test.
+        name_data: whether the prediction names the data; otherwise it knows the classes from the checkpoint.
 
     Returns:
         the metrics of the test, and the JSON file of the prediction for ``picture``.
     """
     work_dir = folder / "run"
-    run("train", config, "--data", data, "--work-dir", work_dir)
-    run("test", config, work_dir, "--data", data, "--work-dir", folder / "test")
-    run("predict", config, work_dir, picture, "--data", data, "--out", folder / "drawn")
+    run("train", config, "--data", data, *options, "--work-dir", work_dir)
+    run("test", config, work_dir, "--data", data, *options, "--work-dir", folder / "test")
+    run("predict", config, work_dir, picture, *(["--data", data] if name_data else []), "--out", folder / "drawn")
     (metrics,) = (path for path in (folder / "test").glob("*/*.json") if path.stem == path.parent.name)
     (drawn,) = (folder / "drawn").glob("*.json")
     return json.loads(metrics.read_text()), json.loads(drawn.read_text())

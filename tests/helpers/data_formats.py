@@ -179,3 +179,79 @@ def expected_boxes(numbers):
         f"{number}.jpg": sorted((NAMES[label], tuple(map(float, box))) for label, *box in scene(number))
         for number in numbers
     }
+
+
+def write_masks(root, count=6, *, kind="index", split=True):
+    """``images/`` and ``masks/`` with labels, palette colors, RGB colors or binary values."""
+    table = np.array([BACKGROUND, *COLORS], np.uint8)
+    for number in range(count):
+        folder = split_of(number, count) if split else "."
+        save(root / "images" / folder / f"{number}.jpg", picture(number))
+        labels = label_map(number)
+        path = root / "masks" / folder / f"{number}.png"
+        if kind == "palette":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = Image.fromarray(labels, mode="P")
+            image.putpalette(table.tobytes())
+            image.save(path)
+        elif kind == "binary":
+            save(path, np.where(labels > 0, 255, 0).astype(np.uint8))
+        else:
+            save(path, table[labels] if kind == "rgb" else labels)
+    names = ("background", *NAMES)
+    if kind == "rgb":
+        rows = [f"{name},{','.join(map(str, color))}" for name, color in zip(names, table.tolist(), strict=True)]
+        text(root / "classes.csv", "\n".join(["name,r,g,b", *rows]) + "\n")
+    elif kind != "binary":
+        text(root / "classes.txt", "\n".join(names) + "\n")
+    return root
+
+
+def depth_map(number):
+    """Depth (H, W) float32 in meters: a ramp from 2 to 4 m, objects at 1 and 1.5 m, unknown in a corner."""
+    depth = np.linspace(2, 4, SIZE[1], dtype=np.float32)[:, None].repeat(SIZE[0], 1)
+    labels = label_map(number)
+    depth[labels > 0] = 0.5 + 0.5 * labels[labels > 0]
+    depth[:4, :4] = 0
+    return depth
+
+
+def write_depth(root, count=6, *, kind="png", scale=1e-3):
+    """``train/rgb``, ``train/depth`` and so on, with integers, meters in NumPy files, or meters in TIFF files."""
+    for number in range(count):
+        folder = root / split_of(number, count)
+        save(folder / f"rgb/{number}.jpg", picture(number))
+        depth = depth_map(number)
+        if kind == "png":
+            save(folder / f"depth/{number}.png", np.rint(depth / scale).astype(np.uint16))
+        elif kind == "npy":
+            (folder / "depth").mkdir(exist_ok=True)
+            np.save(folder / f"depth/{number}.npy", np.where(depth > 0, depth, np.nan))
+        else:
+            save(folder / f"depth/{number}.tiff", depth)
+    return root
+
+
+def write_panoptic(root, count=6):
+    """COCO's panoptic format in two files, with stuff before things in the list of categories."""
+    for split in ("train", "val"):
+        images, annotations = [], []
+        for number in [number for number in range(count) if split_of(number, count) == split]:
+            labels = label_map(number)
+            ids = labels.astype(int) * 1000 + 7
+            segments = []
+            for value in np.unique(labels).tolist():
+                rows, columns = np.nonzero(labels == value)
+                left, top = int(columns.min()), int(rows.min())
+                box = [left, top, int(columns.max()) - left + 1, int(rows.max()) - top + 1]
+                segments.append(dict(id=value * 1000 + 7, category_id=value, area=len(rows), bbox=box, iscrowd=0))
+            colors = np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
+            save(root / f"images/{split}/{number}.jpg", picture(number))
+            save(root / f"annotations/panoptic_{split}/{number}.png", colors)
+            images.append(dict(id=number, file_name=f"{number}.jpg", width=SIZE[0], height=SIZE[1]))
+            annotations.append(dict(image_id=number, file_name=f"{number}.png", segments_info=segments))
+        categories = [dict(id=0, name="ground", isthing=0)]
+        categories += [dict(id=label, name=name, isthing=1) for label, name in enumerate(NAMES, start=1)]
+        content = dict(images=images, annotations=annotations, categories=categories)
+        text(root / f"annotations/panoptic_{split}.json", json.dumps(content))
+    return root

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pe_dense.datasets.annotations import read_json
-from pe_dense.datasets.formats.files import SPLIT_NAMES, is_image, join, list_files, split_named
+from pe_dense.datasets.formats.files import is_image, join, list_files, split_named
 from pe_dense.datasets.formats.findings import DataError
 
 NAME = "folders by class"
@@ -47,10 +47,10 @@ def read(root: str | Path, wanted: tuple[str, ...] = ("test", "val", "train")) -
         label = named.get(first, first.replace("_", " "))
         rows += [(root / join(folder, name), label) for name in names if is_image(name)]
     if len({label for _, label in rows}) < 2:
-        where = f" and {skipped} images outside of class folders" if skipped else ""
+        where = f" and {skipped} images outside of them" if skipped else ""
         raise DataError(
-            f"{root} contains {len({label for _, label in rows})} folders of images{where}: for classification, put the "
-            f"images of each class into a folder of its name ({', '.join(SPLIT_NAMES['val'][:1])} or test above them)"
+            f"{root} contains {len({label for _, label in rows})} folders of images{where}: for classification, put "
+            "the images of each class into a folder of its name"
         )
     return rows
 

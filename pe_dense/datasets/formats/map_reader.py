@@ -47,7 +47,7 @@ def read_masks(
             f"{root} contains neither masks (images/ and masks/, see docs/custom_data.md) nor objects with polygons"
             f"{_others(root)}"
         )
-    objects = read_objects(folder, wanted, records=records, write_to=split_file, strict=strict)
+    objects = read_objects(folder, wanted, masks=True, records=records, write_to=split_file, strict=strict)
     return rasterize(objects, write_to)
 
 
@@ -79,7 +79,12 @@ def read_depth(
 def _others(root: Path) -> str:
     """Describe what else a folder contains, for errors."""
     module = object_format(root, FolderFindings())
-    found = module.NAME + " objects" if module else "semantic masks" if semantic_masks.recognize(root) else None
+    if module:
+        found = f"{module.NAME} objects"
+    elif depth_maps.recognize(root):
+        found = depth_maps.NAME
+    else:
+        found = semantic_masks.NAME if semantic_masks.recognize(root) else None
     return f"; it contains {found}: choose a config for those" if found else ""
 
 

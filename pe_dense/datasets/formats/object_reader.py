@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from pe_dense.datasets.annotations import COCO_NAMES, LVIS_NAMES, image_name
-from pe_dense.datasets.formats import coco_json, voc_xml, yolo
+from pe_dense.datasets.formats import coco_json, depth_maps, semantic_masks, voc_xml, yolo
 from pe_dense.datasets.formats.coco_layout import find_annotation_file
 from pe_dense.datasets.formats.files import SPLITS, list_files
 from pe_dense.datasets.formats.findings import DataError, FolderFindings
@@ -88,13 +88,23 @@ def read_objects(
     root, is_yolo = data_root(folder)
     data = ObjectData(root, "")
     given = any((chosen or {}).values()) or images
-    module = yolo if is_yolo else coco_json if given else object_format(root, data.findings) or coco_json
+    module = yolo if is_yolo else coco_json if given else object_format(root, data.findings)
+    if module is None:
+        others = [other.NAME for other in (depth_maps, semantic_masks) if other.recognize(root)]
+        if others:
+            raise DataError(
+                f"{root} contains {others[0]}, not annotations of objects, which a detector needs: choose a config for "
+                "those"
+            )
+        module = coco_json
     if module is coco_json:
         splits, data.format = coco_json.read(root, data.findings, wanted, chosen=chosen, images=images, masks=masks)
     else:
         splits, data.format = module.read(root, data.findings, wanted), module.NAME
     if strict:
         data.findings.check(root, data.format)
+    if masks:
+        _require_masks(root, data.format, splits)
     data.splits = _complete(root, data, splits, wanted, records, write_to)
     return data
 

@@ -53,11 +53,6 @@ class ObjectData:
         first = next(iter(self.splits.values()))
         return tuple(category["name"] for category in first.content["categories"])
 
-    def has_masks(self) -> bool:
-        """Return whether all objects but crowds have a mask."""
-        objects = [item for split in self.splits.values() for item in split.content["annotations"]]
-        return all(item.get("segmentation") for item in objects)
-
     def describe(self) -> str:
         """Return one line with the format, the number of classes and the counts of each split."""
         counts = ", ".join(

