@@ -80,8 +80,6 @@ class LoadLabelMap(LoadAnnotations):
         path = results["seg_map_path"]
         if self._is_colored:
             values = _packed(values)
-        elif values.ndim == 3 and (values[..., :3] == values[..., :1]).all():
-            values = values[..., 0]  # gray, stored with three channels
         if values.ndim != 2:
             raise MapError(f"label map {path} is of shape {values.shape}: it must have one channel of labels")
         _check_size(values, results, "label map", path)

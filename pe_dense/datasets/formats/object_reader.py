@@ -109,6 +109,15 @@ def read_objects(
     return data
 
 
+def _require_masks(root: Path, name: str, splits: dict[str, ObjectSplit]) -> None:
+    objects = [item for split in splits.values() for item in split.content["annotations"]]
+    if bare := sum(not item.get("segmentation") for item in objects):
+        raise DataError(
+            f"{root} ({name}) has {bare} of {len(objects)} objects with a box only, but this config needs polygons or "
+            "masks: for boxes alone choose a detector without masks, such as coco_deta_pe_b16"
+        )
+
+
 def _complete(
     root, data: ObjectData, splits: dict[str, ObjectSplit], wanted, records, write_to
 ) -> dict[str, ObjectSplit]:

@@ -49,14 +49,21 @@ def read(root: Path, findings: FolderFindings) -> MapData:
         pairs = [pairs[i * len(pairs) // _MOST_MASKS] for i in range(_MOST_MASKS)]
     seen: dict[str, Counter] = {}
     kinds: dict[str, list[str]] = {}
+    stored_as_rgb = False
     for image, path in pairs:
         if path.lower().endswith((".jpg", ".jpeg")):
             findings.error("masks stored as JPEG, whose compression changes labels: use PNG", path)
             continue
         if (values := _read(root, image, path, findings)) is None:
             continue
-        kinds.setdefault("color" if values.ndim == 3 else "gray", []).append(path)
-        seen[path] = _count(values)
+        is_gray = values.ndim == 2 or bool((values == values[..., :1]).all())
+        kinds.setdefault("gray" if is_gray else "color", []).append(path)
+        stored_as_rgb |= values.ndim == 3
+        seen[path] = _count(values[..., 0] if is_gray and values.ndim == 3 else values)
+    if "color" in kinds and table is not None and table.colors is not None:
+        for path in kinds.pop("gray", []):  # colored masks in which only gray classes occur
+            kinds["color"].append(path)
+            seen[path] = Counter({value * 0x10101: count for value, count in seen[path].items()})
     if len(kinds) > 1:
         few = min(kinds, key=lambda kind: len(kinds[kind]))
         for path in kinds[few]:
@@ -73,6 +80,8 @@ def read(root: Path, findings: FolderFindings) -> MapData:
     data.reader = dict(num_classes=len(names))
     if "color" in kinds:
         data.reader["colors"] = {_hex(value): label for value, label in mapping.items()}
+    elif stored_as_rgb:
+        data.reader["colors"] = {_hex(value * 0x10101): label for value, label in mapping.items() if 0 <= value < 256}
     elif any(value != label for value, label in mapping.items()):
         data.reader["value_map"] = dict(mapping)
     found = {path: {mapping.get(value, IGNORED) for value in values} - {IGNORED} for path, values in seen.items()}
@@ -92,8 +101,6 @@ def _read(root: Path, image: str, path: str, findings: FolderFindings) -> np.nda
     values = np.array(decoded)
     if values.ndim == 3:
         values = values[..., :3] if values.shape[2] >= 3 else values[..., 0]  # without transparency
-        if values.ndim == 3 and (values == values[..., :1]).all():
-            values = values[..., 0]
     if values.dtype.kind == "f":
         findings.error("masks of decimal numbers", path)
         return None
