@@ -23,7 +23,7 @@ def labels_of(data, work_dir):
             str(path),
             data_root=str(data.root),
             metainfo=dict(classes=data.classes),
-            pipeline=[dict(type="pe_dense.LoadImage"), reader],,
+            pipeline=[dict(type="pe_dense.LoadImage"), reader],
         )
         for item in dataset:
             found[int(item["img_path"].rpartition("/")[2].split(".")[0])] = item["gt_seg_map"]
