@@ -1,8 +1,8 @@
-"""Small-scale Spatial alignment, minutes on a CPU: the teachers are the demo's tower and a tiny random SAM.
+"""Small-scale Spatial alignment, minutes on a CPU: the teachers are PE-Mini-Core and a tiny random SAM.
 
 tools/train.py configs/shapes_align_pe_tiny.py
 
-A random SAM does not separate objects; the run only tests the code.
+A random SAM does not separate objects; the run only tests the code. shapes_align_pe_mini.py has a teacher that does.
 """
 
 from mmengine.config import read_base
@@ -10,21 +10,18 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.image_folder import image_pipeline
     from ._base_.images_align import *
-    from ._base_.tiny_tower import *
 
 image_size = 128
 data_root = "data/shapes"
-weights_source = "`make demo` trains them"
+core = "PE-Mini-Core"
 max_iters = 300
-
-student = dict(tiny_tower, arch=dict(tiny_tower.arch, ls_init_value=0.1), drop_path_rate=0.1)
 
 model.merge(
     dict(
         image_size=image_size,
-        backbone=dict(_delete_=True, **student),
-        init_cfg=dict(checkpoint="work_dirs/demo"),
-        core=dict(tower=dict(_delete_=True, **tiny_tower), layer=2, dtype="float32"),
+        backbone=dict(arch=dict(base="PE-Mini-Spatial", ls_init_value=0.1), drop_path_rate=0.1, with_cp=False),
+        init_cfg=dict(checkpoint="pe-mini://core"),
+        core=dict(tower=dict(arch=core), layer=4, dtype="float32"),
         sam=dict(
             size="t",
             checkpoint=None,

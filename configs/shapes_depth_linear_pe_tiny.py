@@ -1,4 +1,4 @@
-"""Depth of generated shapes: a linear head on the tower that `make demo` trains, on a CPU in minutes.
+"""Depth of generated shapes: a linear head on PE-Mini-Spatial, on a CPU in a minute.
 
 tools/train.py configs/shapes_depth_linear_pe_tiny.py
 """

@@ -1,4 +1,4 @@
-"""Depth of generated shapes: a small DPT head on the tower that `make demo` trains, on a CPU in minutes.
+"""Depth of generated shapes: a small DPT head on PE-Mini-Spatial, on a CPU in minutes.
 
 tools/train.py configs/shapes_depth_pe_tiny.py
 """

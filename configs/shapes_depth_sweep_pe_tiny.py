@@ -1,4 +1,4 @@
-"""Linear depth heads on all four layers of the tower that `make demo` trains, on a CPU in minutes.
+"""Linear depth heads on all six layers of PE-Mini-Spatial, on a CPU in minutes.
 
     tools/train.py configs/shapes_depth_sweep_pe_tiny.py
 

@@ -1,8 +1,6 @@
-"""DETA on the tiny PE tower that `make demo` trains, on generated shapes, on a CPU in minutes.
+"""DETA on PE-Mini-Spatial, on generated shapes, on a CPU in minutes.
 
 tools/train.py configs/shapes_deta_pe_tiny.py
-
-Detection transformers train slowly from scratch, so a trained tower is used, as at full size.
 """
 
 from mmengine.config import read_base
@@ -10,16 +8,15 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.deta import *
     from ._base_.detection_data import shapes_pipelines
+    from ._base_.mini_tower import *
     from ._base_.runtime import *
     from ._base_.shapes import *
     from ._base_.shapes_schedule import *
-    from ._base_.tiny_tower import *
 
 model.merge(
     dict(
-        # The tower of `make demo` was trained with this normalization.
-        data_preprocessor=dict(pad_size_divisor=image_size, mean=[127.0] * 3, std=[127.0] * 3),
-        backbone=dict(tiny_tower, init_cfg=dict(type="Pretrained", checkpoint="work_dirs/demo")),
+        data_preprocessor=dict(pad_size_divisor=image_size, mean=[127.5] * 3, std=[127.5] * 3),
+        backbone=dict(mini_tower, _delete_=True),
         neck=dict(in_channels=128),
         bbox_head=dict(num_classes=8),
         embed_dims=128,

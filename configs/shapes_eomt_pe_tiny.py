@@ -37,4 +37,4 @@ param_scheduler = [
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=max_iters // 2)
 custom_hooks.append(annealing_hook([(max_iters // 6, max_iters // 2), (max_iters // 2, max_iters * 5 // 6)]))
 default_hooks.merge(dict(checkpoint=dict(interval=max_iters // 2)))
-del annealing_hook, pixel_shares, semantic_model, tower, weights_source
+del annealing_hook, pixel_shares, semantic_model, tower

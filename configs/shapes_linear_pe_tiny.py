@@ -1,4 +1,4 @@
-"""Linear probe of the tower that `make demo` trains, on the classes of generated shapes, on a CPU in minutes.
+"""Linear probe of PE-Mini-Spatial, on the classes of generated shapes, on a CPU in a minute.
 
 tools/train.py configs/shapes_linear_pe_tiny.py
 """

@@ -1,5 +1,5 @@
 """Small-scale LVIS recipe on generated shapes in LVIS format: federated loss, repeat-factor sampling, large-scale
-jitter, layer decay and EMA, on a CPU in minutes; from the tower that `make demo` trains, as at full size from PE's.
+jitter, layer decay and EMA, on a CPU in minutes.
 
     tools/train.py configs/shapes_lvis_maskrcnn_pe_tiny.py
 """
@@ -9,9 +9,12 @@ from mmengine.config import read_base
 with read_base():
     from .shapes_maskrcnn_pe_tiny import *
 
+data_root = "data/shapes_hard"
+generator = dict(num_train=1000, num_val=80, difficulty="hard")  # rare classes, up to eight shapes
+hard_scenes = dict(data_root=data_root, generator=generator)
+
 model.merge(
     dict(
-        backbone=dict(init_cfg=dict(type="Pretrained", checkpoint="work_dirs/demo")),
         roi_head=dict(
             bbox_head=dict(
                 loss_cls=dict(
@@ -31,6 +34,7 @@ train_dataloader.merge(
         # 0.4 for a few hundred images; 1e-3 for the 100,000 of LVIS
         sampler=dict(_delete_=True, type="pe_dense.RepeatFactorSampler", threshold=0.4),
         dataset=dict(
+            hard_scenes,
             type="pe_dense.ShapesLVISDataset",
             ann_file="annotations/lvis_train.json",
             data_prefix=dict(img=""),
@@ -62,6 +66,7 @@ train_dataloader.merge(
 val_dataloader.merge(
     dict(
         dataset=dict(
+            hard_scenes,
             type="pe_dense.ShapesLVISDataset",
             ann_file="annotations/lvis_val.json",
             data_prefix=dict(_delete_=True, img=""),
@@ -76,3 +81,4 @@ test_evaluator = val_evaluator
 
 optim_wrapper.merge(dict(constructor="pe_dense.LayerDecayOptimWrapperConstructor", paramwise_cfg=dict(decay_rate=0.9)))
 custom_hooks = [*custom_hooks, dict(type="EMAHook", momentum=0.01)]
+del hard_scenes

@@ -1,4 +1,4 @@
-"""Mask R-CNN with a tiny PE tower on generated shapes, trained from scratch in minutes on a CPU.
+"""Mask R-CNN on PE-Mini-Spatial, on generated shapes, on a CPU in minutes: the detector of `make demo`.
 
 tools/train.py configs/shapes_maskrcnn_pe_tiny.py
 """
@@ -8,15 +8,15 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.detection_data import shapes_pipelines
     from ._base_.maskrcnn import *
+    from ._base_.mini_tower import *
     from ._base_.runtime import *
     from ._base_.shapes import *
     from ._base_.shapes_schedule import *
-    from ._base_.tiny_tower import *
 
 model.merge(
     dict(
-        data_preprocessor=dict(pad_size_divisor=image_size),
-        backbone=tiny_tower,
+        data_preprocessor=dict(pad_size_divisor=image_size, mean=[127.5] * 3, std=[127.5] * 3),
+        backbone=dict(mini_tower, _delete_=True),
         neck=dict(in_channels=128, out_channels=64, scales=(2.0, 1.0, 0.5), stride=8),
         rpn_head=dict(
             in_channels=64,

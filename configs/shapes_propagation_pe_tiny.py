@@ -1,4 +1,4 @@
-"""Label propagation on moving shapes with the tower of the Mask R-CNN demo, on a CPU in minutes. It needs no training.
+"""Label propagation on moving shapes with PE-Mini-Spatial, on a CPU in minutes. It needs no training.
 
     tools/test.py configs/shapes_propagation_pe_tiny.py
 
@@ -11,15 +11,13 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.davis import *
     from ._base_.label_propagation import *
+    from ._base_.mini_tower import *
     from ._base_.runtime import *
-    from ._base_.tiny_tower import *
 
 data_root = "data/shapes_video"
-weights_source = "`make demo` trains them"
 del sizes_by_patch  # of PE's patches
 
-tiny_tower.merge(dict(img_size=256, init_cfg=dict(type="Pretrained", checkpoint="work_dirs/demo")))
-model.merge(dict(backbone=dict(tiny_tower, with_head=None)))
+model.merge(dict(backbone=dict(mini_tower, with_head=None)))
 test_dataloader.merge(
     dict(
         num_workers=1,

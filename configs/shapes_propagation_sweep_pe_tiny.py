@@ -1,4 +1,4 @@
-"""Layer sweep: label propagation on moving shapes for all four blocks of the demo's tower.
+"""Layer sweep: label propagation on moving shapes for all six blocks of PE-Mini-Spatial.
 
     tools/test.py configs/shapes_propagation_sweep_pe_tiny.py
 

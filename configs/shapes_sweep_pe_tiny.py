@@ -1,4 +1,4 @@
-"""Linear probes on all four layers of the tower that `make demo` trains, on a CPU in minutes.
+"""Linear probes on all six layers of PE-Mini-Spatial, on a CPU in minutes.
 
     tools/train.py configs/shapes_sweep_pe_tiny.py
 

@@ -1,4 +1,4 @@
-"""PE-Mini's image tower, with the contrastive weights that come with the package: images of 128 px, patches of 8 px."""
+"""PE-Mini-Spatial, with the weights that come with the package: images of 128 px, patches of 8 px."""
 
 mini_tower = dict(
     type="pe_dense.PETower",

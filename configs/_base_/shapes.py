@@ -5,7 +5,7 @@ MMEngine keeps functions that a config imports: delete them there once they have
 
 image_size = 128
 data_root = "data/shapes"
-generator = dict(num_train=1000, num_val=80)
+generator = dict(num_train=1000, num_val=80, difficulty="easy")
 
 
 def shapes_loader(type, pipeline, train=False, **dataset):

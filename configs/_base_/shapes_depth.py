@@ -1,20 +1,20 @@
-"""Depth of generated shapes by a head on the tower that `make demo` trains."""
+"""Depth of generated shapes by a head on the frozen PE-Mini-Spatial."""
 
 from mmengine.config import read_base
 
 with read_base():
+    from .mini_tower import *
     from .probe import *
     from .runtime import *
     from .shapes import *
     from .shapes_probe import *
-    from .tiny_tower import *
 
 min_depth, max_depth = 0.5, 12.0  # meters
 model.merge(
     dict(
         type="pe_dense.DepthProbe",
         data_preprocessor=dict(size=(image_size, image_size), seg_pad_val=0),
-        backbone=demo_tower(tiny_tower),
+        backbone=dict(mini_tower, _delete_=True, type="pe_dense.FrozenTower"),
         decode_head=dict(min_depth=min_depth, max_depth=max_depth),
         test_cfg=dict(mode="whole"),
     )
@@ -38,4 +38,4 @@ default_hooks.merge(
         checkpoint=dict(interval=train_cfg.val_interval, save_best="rmse", rule="less"),
     )
 )
-del demo_tower, instance_loaders, map_loaders, shapes_loader
+del instance_loaders, map_loaders, shapes_loader

@@ -78,6 +78,25 @@ def cosine(student: Tensor, teacher: Tensor) -> Tensor:
         return F.cosine_similarity(student.float(), teacher.float(), dim=-1, eps=1e-12).mean()
 
 
+def target_cosine(student: Tensor, targets: Tensor) -> Tensor:
+    """Mean cosine similarity of student tokens and target directions, weighted by the lengths of the targets.
+
+    Args:
+        student, targets: (B, N, C); a target of length 0 is ignored.
+
+    Returns:
+        a scalar in [-1, 1]; 0 if all targets are 0.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if student.shape != targets.shape:
+        raise ValueError(f"shapes of tokens and targets differ: {tuple(student.shape)} vs {tuple(targets.shape)}")
+    with _float32(student):
+        products = (F.normalize(student.float(), dim=-1) * targets.float()).sum(-1)
+        return products.sum() / targets.float().norm(dim=-1).sum().clamp_min(1e-12)
+
+
 def similarities(tokens: Tensor) -> Tensor:
     """Compute pairwise cosine similarities (B, N, N) of the tokens (B, N, C) of each image."""
     directions = F.normalize(tokens.float(), dim=-1)

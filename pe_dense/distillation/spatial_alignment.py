@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from pe_dense.backbones.build import embed_dim_of
-from pe_dense.distillation.losses import cosine, effective_rank, locality_loss, pairwise_loss
+from pe_dense.distillation.losses import cosine, effective_rank, locality_loss, pairwise_loss, target_cosine
 from pe_dense.distillation.student import Student
 from pe_dense.distillation.teachers.base import Teacher, TowerTeacher
+from pe_dense.distillation.teachers.object_crops import embedding_dim_of
 from pe_dense.registry import MODELS
 from pe_dense.utils import read_checkpoint
 from pe_dense.utils.errors import InputError
@@ -56,7 +57,10 @@ class SpatialAligner(Student):
         core: arguments of :class:`~pe_dense.distillation.teachers.base.TowerTeacher` for the initial tower, without
             checkpoint and image size, which are those of the student.
         sam: config of the SAM teacher, a :class:`~pe_dense.distillation.teachers.sam.SAMTeacher`.
-        core_weight, locality_weight: weights of the losses; a teacher with weight 0 is not built.
+        objects: config of a third teacher that is not part of the published stage, without checkpoint:
+            :class:`~pe_dense.distillation.teachers.object_crops.ObjectCropTeacher`. A linear layer that is only used in
+            training projects the student's tokens to its embeddings.
+        core_weight, locality_weight, objects_weight: weights of the losses; a teacher with weight 0 is not built.
         temperature: see :func:`~pe_dense.distillation.losses.locality_loss`.
         mask_ratio, mask_block_size: see :func:`~pe_dense.distillation.spatial_alignment.block_mask`.
 
@@ -72,8 +76,10 @@ class SpatialAligner(Student):
         init_cfg: dict,
         core: dict,
         sam: dict,
+        objects: dict | None = None,
         core_weight: float = 1.0,
         locality_weight: float = 1.0,
+        objects_weight: float = 1.0,
         temperature: float = 20.0,
         mask_ratio: float = 0.75,
         mask_block_size: int = 2,
@@ -82,36 +88,50 @@ class SpatialAligner(Student):
         super().__init__(backbone, image_size, init_cfg, data_preprocessor)
         if not 0.0 <= mask_ratio < 1.0:
             raise InputError(f"mask_ratio {mask_ratio} is not in [0, 1)")
-        if min(core_weight, locality_weight) < 0 or core_weight == locality_weight == 0:
-            raise InputError(
-                f"loss weights must be at least 0 and not all 0, got core_weight={core_weight}, "
-                f"locality_weight={locality_weight}"
-            )
+        weights = dict(core_weight=core_weight, locality_weight=locality_weight)
+        if objects is not None:
+            weights["objects_weight"] = objects_weight
+        if min(weights.values()) < 0 or not any(weights.values()):
+            given = ", ".join(f"{name}={value}" for name, value in weights.items())
+            raise InputError(f"loss weights must be at least 0 and not all 0, got {given}")
         if temperature <= 0:
             raise InputError(f"temperature must be above 0, got {temperature}")
         self.core = core
         self.sam = sam
+        self.objects = objects if objects_weight else None
         self.core_weight = core_weight
         self.locality_weight = locality_weight
+        self.objects_weight = objects_weight
         self.temperature = temperature
         self.mask_ratio = mask_ratio
         self.mask_block_size = mask_block_size
         self.mask_token = nn.Parameter(torch.empty(self.backbone.out_channels)) if mask_ratio else None
         if mask_ratio:
             nn.init.normal_(self.mask_token, std=0.02)
+        if self.objects is not None:
+            with torch.device("meta"):
+                channels = embedding_dim_of(MODELS.build(self.objects["tower"]))
+            self.projection = nn.Linear(self.backbone.out_channels, channels)
 
     def load(self, checkpoint: str) -> dict[str, Teacher]:
         """See :class:`Student`; the file is read once for student and teacher."""
         content = read_checkpoint(checkpoint)
         self.backbone.load_pretrained(checkpoint, content, add_layer_scale=True)
         teachers: dict[str, Teacher] = {}
+
+        def same_weights(config):
+            return {} if "checkpoint" in config else dict(checkpoint=checkpoint, content=content)
+
         if self.core_weight:
-            same = dict(checkpoint=checkpoint, content=content) if "checkpoint" not in self.core else {}
-            core = TowerTeacher(**self.core, image_size=self.image_size, **same)
+            core = TowerTeacher(**self.core, image_size=self.image_size, **same_weights(self.core))
             core.require_grid(self.grid)
             teachers["core"] = core
         if self.locality_weight:
             teachers["sam"] = MODELS.build(self.sam)
+        if self.objects is not None:
+            teachers["objects"] = MODELS.build(
+                dict(image_size=self.image_size, **self.objects, **same_weights(self.objects))
+            )
         return teachers
 
     def loss(self, images: Tensor) -> dict[str, Tensor]:
@@ -126,6 +146,10 @@ class SpatialAligner(Student):
             result["cosine"] = similarity.detach()
         if "sam" in wanted:
             result["loss_locality"] = self.locality_weight * locality_loss(student, wanted["sam"], self.temperature)
+        if "objects" in wanted:
+            similarity = target_cosine(self.projection(student), wanted["objects"])
+            result["loss_objects"] = -self.objects_weight * similarity
+            result["object_cosine"] = similarity.detach()
         result["effective_rank"] = effective_rank(student)
         return result
 

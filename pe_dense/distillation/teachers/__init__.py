@@ -2,6 +2,7 @@
 
 from pe_dense.distillation.teachers.base import TowerTeacher
 from pe_dense.distillation.teachers.instance_masks import InstanceMaskTeacher
+from pe_dense.distillation.teachers.object_crops import ObjectCropTeacher
 from pe_dense.distillation.teachers.sam import SAMTeacher
 
-__all__ = ["InstanceMaskTeacher", "SAMTeacher", "TowerTeacher"]
+__all__ = ["InstanceMaskTeacher", "ObjectCropTeacher", "SAMTeacher", "TowerTeacher"]

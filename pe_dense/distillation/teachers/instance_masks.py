@@ -43,18 +43,27 @@ class InstanceMaskTeacher(Teacher):
         Raises:
             ValueError: for an image that is not among the annotated ones, pixel by pixel.
         """
-        found = []
-        for image in images:
-            entry = self._objects.get(pixel_key((image.cpu() * 255).round().byte()))
-            if entry is None:
-                raise InputError(
-                    f"an image of {tuple(image.shape[1:])} px is none of the {len(self._objects)} annotated images: "
-                    "crops and scaled images have no masks; remove random transforms from the pipeline"
-                )
-            found.append(object_fractions(*entry, grid))
+        found = [object_fractions(*self.find(image)[1:], grid) for image in images]
         channels = max(tokens.shape[1] for tokens in found)
         padded = [torch.nn.functional.pad(tokens, (0, channels - tokens.shape[1])) for tokens in found]
         return torch.stack(padded).to(images.device)
+
+    def find(self, image: Tensor) -> tuple[str, tuple[int, int], list]:
+        """Find an image (3, H, W), RGB in [0, 1], by its pixels.
+
+        Returns:
+            its key, size (H, W) and the objects' segmentations.
+
+        Raises:
+            ValueError: if it is not among the annotated ones.
+        """
+        key = pixel_key((image.cpu() * 255).round().byte())
+        if key not in self._objects:
+            raise InputError(
+                f"an image of {tuple(image.shape[1:])} px is none of the {len(self._objects)} annotated images: "
+                "crops and scaled images have no masks; remove random transforms from the pipeline"
+            )
+        return key, *self._objects[key]
 
     def settings(self) -> str:
         """See :class:`Teacher`."""
@@ -80,12 +89,13 @@ def annotated_images(ann_file: str | Path, data_prefix: str | Path):
 
 def object_fractions(size: tuple[int, int], segmentations: list, grid: tuple[int, int]) -> Tensor:
     """Compute the fractions of each patch of a grid (h, w) that the background and N objects cover: (h w, 1 + N)."""
-    found = [torch.from_numpy(_decode(segmentation, size)) for segmentation in segmentations]
+    found = [torch.from_numpy(decode_mask(segmentation, size)) for segmentation in segmentations]
     maps = torch.stack([1 - sum(found, torch.zeros(size)).clamp(max=1), *(mask.float() for mask in found)])
     return torch.nn.functional.adaptive_avg_pool2d(maps, grid).flatten(1).T
 
 
-def _decode(segmentation, size: tuple[int, int]) -> np.ndarray:
+def decode_mask(segmentation, size: tuple[int, int]) -> np.ndarray:
+    """Decode polygons or run-length codes of COCO's format to a mask (H, W) uint8."""
     if isinstance(segmentation, list):
         segmentation = mask_api.merge(mask_api.frPyObjects(segmentation, *size))
     elif isinstance(segmentation["counts"], list):
