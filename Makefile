@@ -6,11 +6,11 @@ READY := $(VENV)/.ready
 
 .PHONY: help setup demo test lint docs clean
 help:
-	@echo "make demo   set up, train a small detector on generated shapes, test it, draw predictions"
+	@echo "make demo   set up, then see everything at work in minutes: detector, probes, tracking, words, features"
 	@echo "make test   set up, check style and run the tests"
 	@echo "make docs   set up and build the site of the documentation in work_dirs/site"
 	@echo "make setup  virtual environment $(VENV) with everything in it"
-	@echo "make clean  remove $(VENV), data/shapes and work_dirs/demo"
+	@echo "make clean  remove $(VENV), the generated data and work_dirs/demo"
 
 setup: $(READY)
 $(READY): pyproject.toml constraints.txt
@@ -25,10 +25,7 @@ $(READY): pyproject.toml constraints.txt
 
 DEMO := work_dirs/demo
 demo: $(READY)
-	# One thread: the same figures each time, and nothing lost where another program wants the second core.
-	OMP_NUM_THREADS=1 $(BIN)/python tools/train.py configs/shapes_maskrcnn_pe_tiny.py --work-dir $(DEMO) --resume
-	$(BIN)/python tools/test.py configs/shapes_maskrcnn_pe_tiny.py $(DEMO) --work-dir $(DEMO)/test
-	$(BIN)/python tools/predict.py configs/shapes_maskrcnn_pe_tiny.py $(DEMO) data/shapes/val/00000[0-9].png --out $(DEMO)/pictures --overwrite
+	$(BIN)/python tools/demo.py --out $(DEMO)
 
 test: $(READY) lint
 	# A process per core, four at most, with one thread each; a file's tests stay together, since they share fixtures.
@@ -42,4 +39,4 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) data/shapes $(DEMO)
+	rm -rf $(VENV) data/shapes data/shapes_video_demo $(DEMO)

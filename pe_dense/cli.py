@@ -22,6 +22,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "demo": Command("demo", "see everything at work in minutes on a CPU, in one page"),
     "train": Command("train", "train a model from a config"),
     "test": Command("test", "evaluate a checkpoint"),
     "predict": Command("predict", "draw and save predictions for images"),

@@ -5,5 +5,5 @@ mini_tower = dict(
     arch="PE-Mini-Spatial",
     with_head=False,
     with_cp=False,
-    init_cfg=dict(type="Pretrained", checkpoint="pe-mini://core"),
+    init_cfg=dict(type="Pretrained", checkpoint="pe-mini://spatial"),
 )

@@ -14,7 +14,7 @@ PACKAGE_PREFIX = "pe-mini://"
 _FOLDER = Path(__file__).parents[1] / "weights"
 # What configs build from the name of a tower, `hf://facebook/<name>`, is also found in the package.
 _NAME = re.compile(r"(?:pe-mini://|hf://facebook/PE-Mini-)(?P<tower>.*)", re.IGNORECASE)
-FILES = dict(core="pe_mini_core.safetensors")
+FILES = dict(core="pe_mini_core.safetensors", spatial="pe_mini_spatial.safetensors")
 
 
 def published_weights(arch: str | dict) -> str:
@@ -28,7 +28,7 @@ def find_package_weights(source: str) -> Path | None:
     """Return the path of weights in the package.
 
     Args:
-        source: ``pe-mini://core`` (both towers), or anything else.
+        source: ``pe-mini://core`` (both towers), ``pe-mini://spatial``, or anything else.
 
     Returns:
         the path; None if the name is not of that form.
