@@ -99,7 +99,7 @@ def test_overview():
 def test_unknown_command():
     ended = subprocess.run([sys.executable, "-m", "pe_dense", "trian"], capture_output=True, text=True)
     assert ended.returncode == 2
-    assert ended.stderr.startswith("error: unknown command 'trian'; did you mean train? commands: train, test")
+    assert ended.stderr.startswith("error: unknown command 'trian'; did you mean train? commands: demo, train")
 
 
 def test_missing_graphics_library_has_a_remedy(tmp_path):

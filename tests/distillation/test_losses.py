@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pe_dense.distillation.losses import cosine, effective_rank, locality_loss, pairwise_loss
+from pe_dense.distillation.losses import cosine, effective_rank, locality_loss, pairwise_loss, target_cosine
 
 
 def tokens(*shape, seed):
@@ -24,6 +24,25 @@ def test_cosine():
     assert cosine(student, teacher).item() == pytest.approx(each.mean(), abs=1e-6)
     assert cosine(student, 3 * student).item() == pytest.approx(1, abs=1e-6)
     assert cosine(student, -student).item() == pytest.approx(-1, abs=1e-6)
+
+
+def test_target_cosine():
+    """Of tokens (3, 4), (1, 0), (5, 5): cosines 0.6 and sqrt(1/2) for targets of length 1 and 1/2, and an ignored one."""
+    student = torch.tensor([[[3.0, 4.0], [1.0, 0.0], [5.0, 5.0]]], requires_grad=True)
+    targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0], [0.0, 0.5]]])
+    found = target_cosine(student, targets)
+    assert found.item() == pytest.approx((0.6 + 0.5 * 0.5**0.5) / 1.5, abs=1e-6)
+    assert target_cosine(student, 4 * targets).item() == pytest.approx(found.item(), abs=1e-6)
+    assert target_cosine(targets.flip(-1), -targets.flip(-1)).item() == pytest.approx(-1, abs=1e-6)
+    found.backward()
+    assert student.grad.norm(dim=-1).gt(0).tolist() == [[True, False, True]]
+
+
+def test_target_cosine_without_targets():
+    student = tokens(1, 3, 2, seed=0).requires_grad_()
+    found = target_cosine(student, torch.zeros(1, 3, 2))
+    found.backward()
+    assert found.item() == 0 and not student.grad.any()
 
 
 @pytest.mark.parametrize("temperature", [20.0, 3.0])
@@ -46,9 +65,15 @@ def test_pairwise_loss():
 
 def test_losses_are_computed_in_float32_under_autocast():
     student, sam = tokens(2, 16, 32, seed=0), tokens(2, 16, 24, seed=1)
-    expected = [cosine(student, student + sam[..., :1]), locality_loss(student, sam), pairwise_loss(student, sam)]
+
+    def values():
+        teacher = student + sam[..., :1]
+        pairs = [loss(student, sam) for loss in (locality_loss, pairwise_loss)]
+        return [*pairs, *(loss(student, teacher) for loss in (cosine, target_cosine))]
+
+    expected = values()
     with torch.autocast("cpu", torch.bfloat16):
-        given = [cosine(student, student + sam[..., :1]), locality_loss(student, sam), pairwise_loss(student, sam)]
+        given = values()
     assert given == expected
 
 
@@ -64,7 +89,7 @@ def test_effective_rank_counts_directions():
     assert effective_rank(even * torch.nan).isnan()
 
 
-@pytest.mark.parametrize("loss", [cosine, locality_loss, pairwise_loss])
+@pytest.mark.parametrize("loss", [cosine, locality_loss, pairwise_loss, target_cosine])
 def test_tokens_that_do_not_belong_together(loss):
     with pytest.raises(ValueError, match=r"\(1, 4, 8\).*\(1, 9, 8\)"):
         loss(torch.ones(1, 4, 8), torch.ones(1, 9, 8))

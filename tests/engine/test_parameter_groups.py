@@ -42,8 +42,8 @@ def test_flagship():
 
 
 def test_config_without_layer_decay():
-    (group,) = parameter_groups(load_config(CONFIGS / "shapes_maskrcnn_pe_tiny.py"))
-    assert (group.layer, group.lr, group.weight_decay) == (None, 1e-3, 0.05)
+    (group,) = parameter_groups(load_config(CONFIGS / "shapes_linear_pe_tiny.py"))
+    assert (group.layer, group.lr, group.weight_decay) == (None, 5e-3, 1e-4)
 
 
 def test_table():

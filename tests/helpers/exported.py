@@ -4,6 +4,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.registry import MODELS, init_default_scope
 
+from helpers.tiny_run import two_blocks
 from helpers.tool_runs import ROOT
 from pe_dense.engine.config import load_config
 
@@ -14,9 +15,7 @@ WINDOWS = dict(window_size=2, global_blocks=(1,), pos_embed="tile", rope_referen
 def tiny_detector(name, **options):
     """Build a detector of the shapes configs with a tower of two blocks and weights of a size that lets scores vary."""
     config = load_config(ROOT / "configs" / f"{name}.py")
-    config.model.backbone.update(init_cfg=None)
-    config.model.backbone.arch.layers = 2
-    config.model.backbone.global_blocks = (1,) if config.model.backbone.window_size else ()
+    config.model.backbone = two_blocks()
     config.merge_from_dict(options)
     init_default_scope(config.get("default_scope", "mmdet"))
     torch.manual_seed(0)

@@ -1,9 +1,6 @@
-"""Short shapes configs of probes, with a tower file of random weights."""
+"""Short shapes configs of probes of PE-Mini-Spatial."""
 
 from pathlib import Path
-
-import torch
-from mmengine.registry import MODELS
 
 from pe_dense.engine.config import load_config
 
@@ -12,7 +9,7 @@ GENERATOR = dict(num_train=6, num_val=5, image_size=64)
 
 
 def small_config(name, folder, **options):
-    """Return a shapes config with four steps of two images, and data and tower in ``folder``."""
+    """Return a shapes config with four steps of two images, and data in ``folder``."""
     config = load_config(CONFIGS / f"{name}.py", {"data_root": str(folder / "shapes")})
     for split in ("train", "val", "test"):
         loader = config[f"{split}_dataloader"]
@@ -20,7 +17,6 @@ def small_config(name, folder, **options):
         loader.dataset.generator = GENERATOR
         loader.dataset.pipeline = [step for step in loader.dataset.pipeline if step.type != "Resize"]
     config.model.data_preprocessor.size = (64, 64)
-    config.model.backbone.init_cfg.checkpoint = str(write_demo_tower(config, folder / "tower.pth"))
     config.train_cfg.update(max_iters=4, val_interval=2)
     config.default_hooks.logger.interval = 1
     config.default_hooks.checkpoint.interval = 2
@@ -28,12 +24,3 @@ def small_config(name, folder, **options):
     config.log_level = "WARNING"
     config.merge_from_dict(options)
     return config
-
-
-def write_demo_tower(config, path):
-    """Write random weights in the place where `make demo` writes trained ones."""
-    if not path.exists():
-        torch.manual_seed(7)
-        tower = dict(config.model.backbone, type="pe_dense.PETower", out_indices=(-1,), init_cfg=None)
-        torch.save(MODELS.build(tower).state_dict(), path)
-    return path

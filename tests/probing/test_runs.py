@@ -62,18 +62,18 @@ def test_sweep_reports_every_validation(sweep):
     for step in (2, 4):
         path = report(sweep, f"layers_iter_{step}")
         rows = list(csv.DictReader((path / "layers.csv").open()))
-        assert [int(row["layer"]) for row in rows] == [0, 1, 2, 3]
+        assert [int(row["layer"]) for row in rows] == [0, 1, 2, 3, 4, 5]
         assert all(0 <= float(row["mIoU"]) <= 100 for row in rows)
         content = json.loads((path / "layers.json").read_text())
         assert content["best"]["mIoU"] == max(row["mIoU"] for row in content["rows"])
-        assert content["title"] == "Shapes, linear probe, 4 blocks, 128 channels"
+        assert content["title"] == "Shapes, linear probe, PE-Mini-Spatial"
         assert Image.open(path / "layers.png").size == (1120, 700)
-        logs = logged(sweep, "best_layer", "mIoU", "mIoU/layer_3-0")[step]
+        logs = logged(sweep, "best_layer", "mIoU", "mIoU/layer_5-0")[step]
         assert logs[:2] == [content["best"]["layer"], pytest.approx(content["best"]["mIoU"])]
 
 
 def test_checkpoints_are_small(sweep):
-    # four heads of 128 -> 9 with BatchNorm (5 x 128 + 1 numbers), a number per tensor of the tower, AdamW's moments
+    # six heads of 128 -> 9 with BatchNorm (5 x 128 + 1 numbers), a number per tensor of the tower, AdamW's moments
     assert (sweep / "iter_4.pth").stat().st_size < 200_000
 
 
@@ -94,12 +94,12 @@ def test_any_layers_probe_is_found_in_the_sweep(sweep, folder):
     path = save_probe(sweep, folder / "second.pth", layer=1)
     config = small_config("shapes_linear_pe_tiny", folder, **{"model.backbone.out_indices": [1]})
     assert evaluate(config, path, folder / "t3")["mIoU"] == pytest.approx(rows[1]["mIoU"])
-    with pytest.raises(CheckpointError, match=r"trained on blocks \[1\], the config has \[3\]"):
+    with pytest.raises(CheckpointError, match=r"trained on blocks \[1\], the config has \[5\]"):
         evaluate(small_config("shapes_linear_pe_tiny", folder), path, folder / "t4")
     with pytest.raises(FileExistsError, match="second.pth exists"):
         save_probe(sweep, path, layer=2)
-    with pytest.raises(CheckpointError, match="contains 0 probes of layer 4"):
-        save_probe(sweep, folder / "fifth.pth", layer=4)
+    with pytest.raises(CheckpointError, match="contains 0 probes of layer 6"):
+        save_probe(sweep, folder / "seventh.pth", layer=6)
 
 
 def test_a_tested_sweep_reports_too(sweep, folder):
@@ -185,7 +185,7 @@ def test_numbers_do_not_depend_on_the_batch(run, name, key, folder, request):
     work_dir = request.getfixturevalue(run)
     config = small_config(name, folder, **{"test_dataloader.batch_size": 5})
     found = evaluate(config, work_dir, folder / f"batch_{run}")
-    for layer in range(4):
+    for layer in range(6):
         (value,) = logged(work_dir, f"{key}/layer_{layer}-0")[4]  # validated in batches of two
         assert found[f"{key}/layer_{layer}-0"] == pytest.approx(value, rel=1e-5)
 
@@ -196,12 +196,12 @@ def test_what_can_not_be_drawn(sweep, folder):
     with pytest.raises(ConfigError, match="SegmentationPredictor, which has no score_thr"):
         load_predictor(small_config("shapes_linear_pe_tiny", folder), str(sweep), score_thr=0.5)
     with pytest.raises(ConfigError, match=r"nothing to draw on single images: run it by tools/test\.py"):
-        load_predictor(load_config(CONFIGS / "shapes_propagation_pe_tiny.py"), str(folder / "tower.pth"))
+        load_predictor(load_config(CONFIGS / "shapes_propagation_pe_tiny.py"), "pe-mini://spatial")
 
 
 def test_another_towers_weights_are_refused(sweep, folder):
     config = small_config("shapes_linear_pe_tiny", folder)
-    state = torch.load(folder / "tower.pth")
+    state = read_checkpoint("pe-mini://spatial")
     torch.save({key: value + 0.5 for key, value in state.items()}, folder / "other.pth")
     config.model.backbone.init_cfg.checkpoint = str(folder / "other.pth")
     with pytest.raises(CheckpointError, match="was trained on a backbone with other weights"):
@@ -211,5 +211,6 @@ def test_another_towers_weights_are_refused(sweep, folder):
 def test_missing_weights_of_the_tower(folder):
     config = small_config("shapes_linear_pe_tiny", folder)
     config.model.backbone.init_cfg.checkpoint = "work_dirs/absent"
-    with pytest.raises(ConfigError, match=r"weights work_dirs/absent do not exist .*: `make demo` trains them; other"):
+    config.weights_source = "the first stage trains them"
+    with pytest.raises(ConfigError, match=r"work_dirs/absent do not exist .*: the first stage trains them; other"):
         train(config, folder / "never")

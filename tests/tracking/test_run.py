@@ -93,9 +93,9 @@ def test_nothing_depends_on_the_number_of_processes(folder, single):
 def test_the_sweep_compares_all_layers(folder, single):
     values, results = run(folder, "sweep", ROOT / "configs/shapes_propagation_sweep_pe_tiny.py")
     report = json.loads((results / "layers.json").read_text())
-    assert [row["layer"] for row in report["rows"]] == [0, 1, 2, 3]
+    assert [row["layer"] for row in report["rows"]] == [0, 1, 2, 3, 4, 5]
     assert report["best"]["layer"] == values["davis/layer"]
-    assert values["davis/layer_3_J&F"] == single[0]["davis/J&F"]
+    assert values["davis/layer_5_J&F"] == single[0]["davis/J&F"]
     assert (results / "layers.png").exists() and (results / "layers.csv").exists()
     assert not (results / "masks").exists()
 
@@ -135,7 +135,7 @@ def test_missing_data_is_reported(tmp_path):
         (
             "shapes_propagation_pe_tiny",
             {"model.backbone.init_cfg.checkpoint": "absent"},
-            "the tower's weights absent do not exist .*`make demo` trains them",
+            "the tower's weights absent do not exist .*; other ones: --cfg-options model.backbone.init_cfg",
         ),
     ],
 )
