@@ -65,7 +65,7 @@ class SpatialAligner(Student):
         mask_ratio, mask_block_size: see :func:`~pe_dense.distillation.spatial_alignment.block_mask`.
 
     Raises:
-        ValueError: if the mask ratio is not in [0, 1), a weight is negative or both are 0, the temperature is not
+        ValueError: if the mask ratio is not in [0, 1), a weight is negative or all are 0, the temperature is not
             positive, or as in the base class.
     """
 
@@ -130,7 +130,7 @@ class SpatialAligner(Student):
             teachers["sam"] = MODELS.build(self.sam)
         if self.objects is not None:
             teachers["objects"] = MODELS.build(
-                dict(image_size=self.image_size, **self.objects, **same_weights(self.objects))
+                {"image_size": self.image_size, **self.objects, **same_weights(self.objects)}
             )
         return teachers
 

@@ -57,7 +57,7 @@ class ObjectCropTeacher(InstanceMaskTeacher):
         if context < 1:
             raise InputError(f"context of a crop must be at least 1 (the object's box), got {context}")
         self.tower: PETower = build_pretrained(tower, checkpoint, content)
-        if not self.tower.has_head:
+        if not self.tower.has_head or self.tower.config.pool_type == "none":
             raise InputError(f"{self.tower.name} has no pooling head: take a Core tower, such as PE-Core-B16-224")
         self.requires_grad_(False).eval()
         self.image_size = image_size
