@@ -23,6 +23,7 @@ from pe_dense.utils.errors import UserError
 SCENES, VIDEOS = "data/shapes", "data/shapes_video_demo"
 FORMS = "circle, square, triangle, star, ring, cross, crescent, heart"
 _PICTURES = 8
+_DRAWINGS = "*[0-9].png"  # not label maps and depth maps beside them
 
 
 class DemoError(UserError):
@@ -96,7 +97,7 @@ def detector(out: Path) -> list[Part]:
             ["predict", config, str(run), *scenes, "--out", str(run / "pictures"), "--overwrite"],
             run / "pictures",
             "Mask R-CNN on PE-Mini-Spatial, on scenes that were held out: 80 of them for the figures.",
-            pictures=["*.jpg", "*.png"],
+            pictures=[_DRAWINGS],
         ),
     ]
 
@@ -125,14 +126,14 @@ def others(out: Path) -> list[Part]:
             ],
             out / "correspondence",
             "Mutual nearest neighbors among the patches of two frames.",
-            pictures=["*.jpg", "*.png"],
+            pictures=[_DRAWINGS],
         ),
         Part(
             "Features",
             ["visualize", *scenes[:4], "--arch", "PE-Mini-Spatial", "--out", str(out / "features"), "--overwrite"],
             out / "features",
             "The first three principal components of PE-Mini-Spatial's last layer as colors.",
-            pictures=["*.jpg", "*.png"],
+            pictures=[_DRAWINGS],
         ),
         Part(
             "Words",
@@ -143,7 +144,7 @@ def others(out: Path) -> list[Part]:
             out / "words",
             "The most similar of these words for each patch, by the image and text towers of PE-Mini-Core; no label "
             "map was used in training.",
-            pictures=["*.jpg", "*.png"],
+            pictures=[_DRAWINGS],
         ),
     ]
     for name, title, config, caption, figures in (
@@ -170,7 +171,7 @@ def others(out: Path) -> list[Part]:
                 ["predict", config, str(run), *scenes[:4], "--out", str(run / "pictures"), "--overwrite"],
                 run / "pictures",
                 caption,
-                pictures=["*.jpg", "*.png"],
+                pictures=[_DRAWINGS],
             ),
         ]
     return parts
@@ -195,7 +196,7 @@ def run_demo(out: Path, say: Callable[[str], None] = print) -> Path:
     total = sum(len(chain) for chain in chains)
     stop, lock = threading.Event(), threading.Lock()
     done: list[Part] = []
-    errors: list[DemoError] = []
+    errors: list[Exception] = []
 
     def run(chain: list[Part], shown: bool) -> None:
         for part in chain:
@@ -203,10 +204,12 @@ def run_demo(out: Path, say: Callable[[str], None] = print) -> Path:
                 return
             began = time.monotonic()
             try:
-                _run(part, stop, say if shown else lambda line: None)
-            except DemoError as error:
+                finished = _run(part, stop, say if shown else lambda line: None)
+            except Exception as error:  # raised again below, also that of the second thread
                 errors.append(error)
                 stop.set()
+                return
+            if not finished:
                 return
             with lock:
                 done.append(part)
@@ -231,9 +234,10 @@ def run_demo(out: Path, say: Callable[[str], None] = print) -> Path:
     return page
 
 
-def _run(part: Part, stop: threading.Event, show: Callable[[str], None]) -> None:
+def _run(part: Part, stop: threading.Event, show: Callable[[str], None]) -> bool:
+    """Run a part to its end, or until ``stop`` is set; tell whether it has finished."""
     if part.is_done():
-        return
+        return True
     part.out.mkdir(parents=True, exist_ok=True)
     log = part.out.parent / f"{part.out.name}.log"
     # One thread: the same figures each time, and nothing lost where another program wants the second core.
@@ -242,21 +246,25 @@ def _run(part: Part, stop: threading.Event, show: Callable[[str], None]) -> None
     with log.open("w") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=subprocess.STDOUT)
     shown = 0
-    while process.poll() is None:
-        if stop.wait(0.5):
+    try:
+        while process.poll() is None:
+            if stop.wait(0.5):
+                return False
+            lines = log.read_text(errors="replace").splitlines()
+            for line in lines[shown:-1]:
+                if "Iter(" in line or "images," in line:
+                    show(line)
+            shown = max(shown, len(lines) - 1)
+    finally:  # also where a signal ends the demo here
+        if process.poll() is None:
             process.terminate()
             process.wait()
-            return
-        lines = log.read_text(errors="replace").splitlines()
-        for line in lines[shown:-1]:
-            if "Iter(" in line or "images," in line:
-                show(line)
-        shown = max(shown, len(lines) - 1)
     if process.returncode:
         tail = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
         raise DemoError(f"{part.line} failed with status {process.returncode}: {tail[0]} (all of its output: {log})")
     with atomic_write(part.out / "done.json", "w") as file:
         json.dump(part.command, file)
+    return True
 
 
 def page_of(parts: Sequence[Part], out: Path) -> str:
