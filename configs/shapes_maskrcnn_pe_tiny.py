@@ -16,7 +16,7 @@ with read_base():
 model.merge(
     dict(
         data_preprocessor=dict(pad_size_divisor=image_size, mean=[127.5] * 3, std=[127.5] * 3),
-        backbone=dict(mini_tower, _delete_=True),
+        backbone=dict(mini_tower, _delete_=True, frozen=True),
         neck=dict(in_channels=128, out_channels=64, scales=(2.0, 1.0, 0.5), stride=8),
         rpn_head=dict(
             in_channels=64,
@@ -62,3 +62,4 @@ default_hooks.merge(
         visualization=dict(type="DetVisualizationHook"),
     )
 )
+optim_wrapper.merge(dict(type="AmpOptimWrapper", dtype="bfloat16"))

@@ -27,7 +27,7 @@ def test_cosine():
 
 
 def test_target_cosine():
-    """Of tokens (3, 4), (1, 0), (5, 5): cosines 0.6 and sqrt(1/2) for targets of length 1 and 1/2, and an ignored one."""
+    """Of tokens (3, 4), (1, 0), (5, 5): cosines 0.6 and sqrt(1/2) for targets of length 1 and 1/2; one is ignored."""
     student = torch.tensor([[[3.0, 4.0], [1.0, 0.0], [5.0, 5.0]]], requires_grad=True)
     targets = torch.tensor([[[1.0, 0.0], [0.0, 0.0], [0.0, 0.5]]])
     found = target_cosine(student, targets)

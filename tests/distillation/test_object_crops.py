@@ -161,7 +161,9 @@ def test_the_teacher_is_the_initial_tower(folder, tmp_path):
 
 
 def test_embeddings_without_a_projection_of_their_own(folder):
-    objects = dict(files(folder), type="pe_dense.ObjectCropTeacher", tower=dict(TOWER, arch=dict(CORE, output_dim=None)))
+    objects = dict(
+        files(folder), type="pe_dense.ObjectCropTeacher", tower=dict(TOWER, arch=dict(CORE, output_dim=None))
+    )
     assert MODELS.build(aligner_config("unread.pt", objects=objects)).projection.out_features == 32
     objects = dict(objects, tower=TOWER)
     assert MODELS.build(aligner_config("unread.pt", objects=objects)).projection.out_features == 8

@@ -21,7 +21,9 @@ def test_names():
     assert published_weights("PE-Core-B16-224") == "hf://facebook/PE-Core-B16-224"
     assert (spatial_name("PE-Mini-Core"), spatial_name("PE-Core-L14-336")) == ("PE-Mini-Spatial", "PE-Spatial-L14-448")
     assert spatial_name("PE-Spatial-L14-448") is spatial_name("PE-Lang-L14-448") is spatial_name("a file") is None
-    with pytest.raises(ValueError, match="pe-mini://lang: weights in the package are pe-mini://core, pe-mini://spatial$"):
+    with pytest.raises(
+        ValueError, match="pe-mini://lang: weights in the package are pe-mini://core, pe-mini://spatial$"
+    ):
         read_checkpoint("pe-mini://lang")
 
 
