@@ -14,6 +14,7 @@ import pytest
 
 from pe_dense.apps import demo
 from pe_dense.apps.demo import DemoError, Part, page_of, run_demo
+from pe_dense.engine.arguments import OptionText
 from pe_dense.engine.config import load_config
 from pe_dense.utils.package_files import find_config
 
@@ -237,4 +238,4 @@ def test_commands_name_what_exists(tmp_path):
             continue
         assert find_config(name).is_file()
         given = rest[rest.index("--cfg-options") + 1 :] if "--cfg-options" in rest else []
-        load_config(name, dict(option.split("=") for option in given))
+        load_config(name, {key: OptionText(value) for key, value in (option.split("=") for option in given)})
