@@ -194,7 +194,6 @@ def make_config(task: str, folder: Path, iterations: int) -> Path:
         augment(config, after="LoadAnnotations")
     elif task == "deta":
         config = load_config(ROOT / "configs/shapes_deta_pe_tiny.py", {"data_root": str(folder / "shapes")})
-        config.model.backbone.init_cfg.checkpoint = tower(config, folder)
         augment(config, after="LoadAnnotations")
     elif task in ("probe", "sweep"):
         name = dict(probe="shapes_linear_pe_tiny", sweep="shapes_sweep_pe_tiny")[task]
@@ -205,7 +204,6 @@ def make_config(task: str, folder: Path, iterations: int) -> Path:
         write_images(folder / "shapes" / "train")
         if task == "shards":
             read_shards(config, folder)
-        config.model.init_cfg.checkpoint = tower(config, folder)
         config.model.locality_weight = 0.0  # SAM 2 is not installed everywhere
         config.custom_hooks = [hook for hook in config.custom_hooks if hook.type != "pe_dense.FeaturePictureHook"]
     for split in ("train", "val", "test"):
@@ -237,18 +235,6 @@ def augment(config: Config, after: str) -> None:
         dict(type="PhotoMetricDistortion"),
     ]
     config.train_dataloader.dataset.pipeline = steps
-
-
-def tower(config: Config, folder: Path) -> str:
-    """A file with the random weights of a config's backbone."""
-    from mmengine.registry import MODELS
-
-    path = folder / "tower.pth"
-    if not path.exists():
-        torch.manual_seed(7)
-        backbone = config.model.get("core", {}).get("tower") or config.model.backbone
-        torch.save(MODELS.build(dict(backbone, init_cfg=None)).state_dict(), path)
-    return str(path)
 
 
 def write_images(folder: Path) -> None:

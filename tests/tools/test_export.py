@@ -17,7 +17,7 @@ def test_tower_of_a_run(trained, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"Model for features: {out}, " in done.stdout
     model = OnnxModel(out, threads=1)
-    assert model.metadata["size"] == [64, 128] and model.metadata["layers"] == [1, 3]
+    assert model.metadata["size"] == [64, 128] and model.metadata["layers"] == [1, 5]
     assert model.session.get_outputs()[0].shape == [1, 128, 8, 16]
     done = call_tool("export", trained.work_dir, out, "--part", "tower")
     assert done.returncode == 2 and "--overwrite" in done.stderr

@@ -79,7 +79,7 @@ def test_predicting_draws_and_writes(trained):
     [
         ("train", ["configs/lvis_maskrcnn_pe_g14.py"], "LVIS v1 (train) not found: data/lvis/annotations"),
         ("train", ["configs/lvis_maskrcnn_pe_g41.py"], "did you mean lvis_maskrcnn_pe_g14.py"),
-        ("train", [CONFIG, "--cfg-options", "model.backbone.out_indices=[6]"], "allowed are -4..3"),
+        ("train", [CONFIG, "--cfg-options", "model.backbone.out_indices=[6]"], "allowed are -6..5"),
         ("train", [CONFIG, "--cfg-options", "model.backbone.arch=PE-Spatial-G15"], "Known towers: PE-Core-T16-384"),
         ("test", [CONFIG, "absent.pth"], "absent.pth does not exist"),
         ("train", [CONFIG, "--cfg-options", "train_cfg.max_iter=2"], "has no 'max_iter'; did you mean max_iters"),
