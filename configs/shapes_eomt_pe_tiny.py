@@ -29,6 +29,8 @@ optim_wrapper = dict(
     dtype="bfloat16",
     optimizer=dict(type="AdamW", lr=5e-4, betas=(0.9, 0.999), weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
+    constructor="pe_dense.LayerDecayOptimWrapperConstructor",
+    paramwise_cfg=dict(decay_rate=0.5),  # the layers of so few blocks are far apart
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),

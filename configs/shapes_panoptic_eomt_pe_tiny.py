@@ -23,7 +23,15 @@ model.update(
         num_points=1024,
     ),
 )
-optim_wrapper.merge(dict(type="AmpOptimWrapper", dtype="bfloat16", optimizer=dict(lr=5e-4)))
+optim_wrapper.merge(
+    dict(
+        type="AmpOptimWrapper",
+        dtype="bfloat16",
+        optimizer=dict(lr=5e-4),
+        constructor="pe_dense.LayerDecayOptimWrapperConstructor",
+        paramwise_cfg=dict(decay_rate=0.5),  # the layers of so few blocks are far apart
+    )
+)
 custom_hooks.append(annealing_hook([(max_iters // 6, max_iters // 2), (max_iters // 2, max_iters * 5 // 6)]))
 default_hooks.merge(dict(checkpoint=dict(interval=400)))
 del annealing_hook, object_model

@@ -110,7 +110,7 @@ class SpatialAligner(Student):
             nn.init.normal_(self.mask_token, std=0.02)
         if self.objects is not None:
             with torch.device("meta"):
-                channels = embedding_dim_of(MODELS.build(self.objects["tower"]))
+                channels = embedding_dim_of(MODELS.build(self.objects["tower"]), image_size)
             self.projection = nn.Linear(self.backbone.out_channels, channels)
 
     def load(self, checkpoint: str) -> dict[str, Teacher]:

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pe_dense.backbones.base import Backbone
 from pe_dense.backbones.build import build_pretrained
-from pe_dense.backbones.pe import PETower
 from pe_dense.distillation.preprocessor import colors_of, resize
 from pe_dense.distillation.teachers.instance_masks import InstanceMaskTeacher, decode_mask, object_fractions
 from pe_dense.registry import MODELS
@@ -56,9 +56,8 @@ class ObjectCropTeacher(InstanceMaskTeacher):
         super().__init__(ann_file, data_prefix)
         if context < 1:
             raise InputError(f"context of a crop must be at least 1 (the object's box), got {context}")
-        self.tower: PETower = build_pretrained(tower, checkpoint, content)
-        if not self.tower.has_head or self.tower.config.pool_type == "none":
-            raise InputError(f"{self.tower.name} has no pooling head: take a Core tower, such as PE-Core-B16-224")
+        self.tower: Backbone = build_pretrained(tower, checkpoint, content)
+        self.channels = embedding_dim_of(self.tower, image_size)
         self.requires_grad_(False).eval()
         self.image_size = image_size
         self.context = context
@@ -86,12 +85,11 @@ class ObjectCropTeacher(InstanceMaskTeacher):
                 embeddings = F.normalize(self.tower.forward_pooled(batch), dim=-1).cpu()
             for key, group in zip(crops, embeddings.split([len(group) for group in crops.values()]), strict=True):
                 self._embeddings[key] = group.clone()
-        channels = embedding_dim_of(self.tower)
         tokens = []
         for key, size, objects in found:
             fractions = object_fractions(size, objects, grid)[:, 1:]
             tokens.append(
-                fractions @ self._embeddings[key] if objects else fractions.new_zeros(len(fractions), channels)
+                fractions @ self._embeddings[key] if objects else fractions.new_zeros(len(fractions), self.channels)
             )
         return torch.stack(tokens).to(images.device)
 
@@ -106,6 +104,15 @@ class ObjectCropTeacher(InstanceMaskTeacher):
         return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
-def embedding_dim_of(tower: PETower) -> int:
-    """Return the channels of a tower's pooled embedding."""
-    return tower.embed_dim if tower.proj is None else tower.proj.shape[1]
+@torch.no_grad()
+def embedding_dim_of(tower: Backbone, image_size: int) -> int:
+    """Return the channels of a backbone's pooled embedding, which may be on the meta device.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    device = next(tower.parameters()).device
+    try:
+        return tower.forward_pooled(torch.zeros(1, 3, image_size, image_size, device=device)).shape[1]
+    except RuntimeError as error:
+        raise InputError(f"the teacher of crops needs a pooled embedding: {error}") from error
