@@ -2,6 +2,7 @@
 
 import json
 
+from helpers.tiny_run import two_blocks
 from helpers.tool_runs import ROOT, call_tool
 from pe_dense.engine.config import load_config
 from pe_dense.engine.preflight import inner_datasets
@@ -10,10 +11,8 @@ from pe_dense.engine.preflight import inner_datasets
 def write_config(path, name, *, max_iters=2, image_size=64, without_masks=False, **options):
     """Write a config of generated shapes with one block and a few iterations, without augmentation by chance."""
     config = load_config(ROOT / f"configs/{name}.py", dict(image_size=image_size))
-    backbone = config.model.backbone
-    if isinstance(backbone.get("arch"), dict):
-        backbone.arch.update(layers=1)
-        backbone.update(global_blocks=(0,), init_cfg=None, out_indices=(-1,))
+    config.model.backbone = dict(two_blocks(), global_blocks=(0,))
+    config.model.backbone.arch.layers = 1
     config.train_cfg.update(max_iters=max_iters, val_interval=max_iters)
     config.param_scheduler = []
     config.custom_hooks = [hook for hook in config.get("custom_hooks") or () if "MaskAnnealing" not in hook.type]

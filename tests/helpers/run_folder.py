@@ -1,10 +1,11 @@
-"""Work dirs of training runs, written without training: a config and a checkpoint of random weights."""
+"""Work dirs of training runs, written without training: a config and a checkpoint, with random weights in heads."""
 
 import torch
 from mmengine.registry import MODELS, init_default_scope
 
 from helpers.exported import CLASSES, tiny_detector
 from helpers.shapes_probe import small_config
+from helpers.tiny_run import two_blocks
 from helpers.tool_runs import ROOT
 from pe_dense.engine.config import load_config
 
@@ -12,7 +13,7 @@ COLORS = [(20 * number, 100, 200) for number in range(len(CLASSES))]
 
 
 def write_run(folder, name="shapes_maskrcnn_pe_tiny", classes=CLASSES):
-    """Write the run of a config into ``folder / "run"``; a probe's frozen tower is ``folder / "tower.pth"``.
+    """Write the run of a config into ``folder / "run"``; a probe's frozen tower is PE-Mini-Spatial.
 
     The data that the config names do not exist.
     """
@@ -20,8 +21,8 @@ def write_run(folder, name="shapes_maskrcnn_pe_tiny", classes=CLASSES):
     run.mkdir(parents=True)
     path = ROOT / "configs" / f"{name}.py"
     if "maskrcnn" in name:
-        options = {"data_root": str(folder / "absent"), "model.backbone.arch.layers": 2}
-        config = load_config(path, options | {"model.backbone.global_blocks": [1]})
+        config = load_config(path, {"data_root": str(folder / "absent")})
+        config.model.backbone = two_blocks()
         model = tiny_detector(name)
     else:
         config = small_config(name, folder)
