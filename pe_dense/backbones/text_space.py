@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from pe_dense.backbones.base import Backbone
 from pe_dense.backbones.pe import PETower
 from pe_dense.utils.errors import InputError
 
@@ -76,3 +77,16 @@ def last_block_tokens(
         return attended
     x = x + block.ls_1(attended)
     return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def pooled_dim_of(tower: Backbone) -> int:
+    """Return the channels of a backbone's pooled embedding.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if not isinstance(tower, PETower):
+        return tower.embed_dim
+    if not tower.has_head or tower.config.pool_type == "none":
+        raise InputError(f"{tower.name} has no pooled embedding: take a Core tower, such as PE-Core-B16-224")
+    return tower.embed_dim if tower.proj is None else tower.proj.shape[1]

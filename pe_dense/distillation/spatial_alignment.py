@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from pe_dense.backbones.build import embed_dim_of
+from pe_dense.backbones.text_space import pooled_dim_of
 from pe_dense.distillation.losses import cosine, effective_rank, locality_loss, pairwise_loss, target_cosine
 from pe_dense.distillation.student import Student
 from pe_dense.distillation.teachers.base import Teacher, TowerTeacher
-from pe_dense.distillation.teachers.object_crops import embedding_dim_of
 from pe_dense.registry import MODELS
 from pe_dense.utils import read_checkpoint
 from pe_dense.utils.errors import InputError
@@ -110,7 +110,7 @@ class SpatialAligner(Student):
             nn.init.normal_(self.mask_token, std=0.02)
         if self.objects is not None:
             with torch.device("meta"):
-                channels = embedding_dim_of(MODELS.build(self.objects["tower"]), image_size)
+                channels = pooled_dim_of(MODELS.build(self.objects["tower"]))
             self.projection = nn.Linear(self.backbone.out_channels, channels)
 
     def load(self, checkpoint: str) -> dict[str, Teacher]:

@@ -104,7 +104,7 @@ def test_other_pixels_have_no_objects(folder, images):
     "tower", [dict(TOWER, with_head=False), dict(TOWER, arch=dict(STUDENT))], ids=["no head", "no pooling"]
 )
 def test_a_tower_without_pooled_embedding(folder, tower):
-    with pytest.raises(ValueError, match="the teacher of crops needs a pooled embedding"):
+    with pytest.raises(ValueError, match="has no pooled embedding: take a Core tower"):
         make_teacher(folder, tower=tower, checkpoint=None)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pe_dense.backbones.base import Backbone
 from pe_dense.backbones.build import build_pretrained
+from pe_dense.backbones.text_space import pooled_dim_of
 from pe_dense.distillation.preprocessor import colors_of, resize
 from pe_dense.distillation.teachers.instance_masks import InstanceMaskTeacher, decode_mask, object_fractions
 from pe_dense.registry import MODELS
@@ -57,7 +58,7 @@ class ObjectCropTeacher(InstanceMaskTeacher):
         if context < 1:
             raise InputError(f"context of a crop must be at least 1 (the object's box), got {context}")
         self.tower: Backbone = build_pretrained(tower, checkpoint, content)
-        self.channels = embedding_dim_of(self.tower, image_size)
+        self.channels = pooled_dim_of(self.tower)
         self.requires_grad_(False).eval()
         self.image_size = image_size
         self.context = context
@@ -102,17 +103,3 @@ class ObjectCropTeacher(InstanceMaskTeacher):
         matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
         size = (self.image_size, self.image_size)
         return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-
-
-@torch.no_grad()
-def embedding_dim_of(tower: Backbone, image_size: int) -> int:
-    """Return the channels of a backbone's pooled embedding, which may be on the meta device.
-
-    Raises:
-        ValueError: if it has none.
-    """
-    device = next(tower.parameters()).device
-    try:
-        return tower.forward_pooled(torch.zeros(1, 3, image_size, image_size, device=device)).shape[1]
-    except RuntimeError as error:
-        raise InputError(f"the teacher of crops needs a pooled embedding: {error}") from error
