@@ -53,7 +53,7 @@ def test_results_are_those_of_the_model(detector, photo):
     assert isinstance(found, Detections)
     pixels = torch.from_numpy(np.asarray(Image.open(photo)))
     batch = torch.zeros(1, 3, 128, 128)
-    batch[0, :, :96] = (pixels.permute(2, 0, 1) - 127.0) / 127.0
+    batch[0, :, :96] = (pixels.permute(2, 0, 1) - 127.5) / 127.5
     (expected,) = own_predictions(model, batch, torch.tensor([[96, 128]]), rescale=True)
     assert len(found) == len(expected) == len(found.names) > 5
     order = expected.scores.sort(descending=True, stable=True).indices
