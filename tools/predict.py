@@ -24,7 +24,9 @@ def parse_args():
     parser.add_argument(
         "checkpoint", type=text, help="path, work dir (its last checkpoint), or hf://<owner>/<repo>/<file>"
     )
-    parser.add_argument("images", nargs="*", type=text, metavar="IMAGE", help="image files or folders")
+    parser.add_argument(
+        "images", nargs="*", type=text, metavar="IMAGE", help="image files, videos or folders of images"
+    )
     parser.add_argument("--out", type=path, required=True, help="output folder")
     parser.add_argument(
         "--format",
@@ -58,6 +60,11 @@ def parse_args():
         metavar="PX",
         help="predict in tiles of this side, for images that are larger than the model's input; memory depends on the "
         "tile, objects on seams are merged, label maps and depth are blended",
+    )
+    parser.add_argument(
+        "--fps",
+        type=number(0.01, 1000),
+        help="frames per second: folders are then videos with an image for each frame, which are drawn as a video",
     )
     parser.add_argument("--overlap", type=number(0, 0.89), help="overlap of tiles as a part of their side (0.2)")
     parser.add_argument("--device", type=text, help="cuda, cuda:1, cpu, ... (default: a GPU if available)")
@@ -172,11 +179,58 @@ def outputs(args, predictor, images, on_tile):
     return write_labels(predictor, images, args.out, args.format, **options), f"Annotations ({args.format})"
 
 
+def open_videos(names, fps):
+    """Find the frames of videos."""
+    if not names:
+        return []
+    from pe_dense.apis.videos import Video
+
+    return [Video.open(name, fps) for name in names]
+
+
+def write_videos(args, predictor, videos):
+    """Write the predictions of videos; return whether all were written, without an interruption."""
+    from rich.progress import Progress
+
+    from pe_dense.apis.videos import write_predictions
+    from pe_dense.utils.image import output_names
+
+    score_thr = 0.3 if args.score_thr is None else args.score_thr
+    for video, name in zip(videos, output_names([video.path for video in videos]), strict=True):
+        done = 0
+        with Progress() as bar:
+            task = bar.add_task(f"Predicting {name}", total=video.count)
+
+            def on_frame(count):
+                nonlocal done
+                done = count
+                bar.update(task, completed=count)  # noqa: B023 - called in this turn of the loop only
+
+            try:
+                write_predictions(
+                    predictor,
+                    video,
+                    args.out / name,
+                    args.batch_size,
+                    score_thr=score_thr,
+                    overwrite=args.overwrite,
+                    on_frame=on_frame,
+                )
+            except KeyboardInterrupt:
+                bar.stop()
+                print(f"interrupted: {done} frames of {video.path}: {args.out / name}.mp4", file=sys.stderr)
+                return False
+        print(f"Video and JSON lines of {done} frames: {args.out / name}.mp4, {args.out / name}.jsonl")
+    return True
+
+
 def predict(args):
     """Predict and write; return the exit status."""
     from pe_dense.runtime.thresholds import parse_thresholds
     from pe_dense.utils.errors import ConfigError
     from pe_dense.utils.image import check_output_folder, find_images
+    from pe_dense.utils.paths import check_path
+    from pe_dense.utils.video import is_video
 
     if args.checkpoint == "words" and args.words is None and not Path("words").exists():
         raise ConfigError("CHECKPOINT 'words' stands for a model without training: name its classes by --words")
@@ -186,13 +240,23 @@ def predict(args):
         args.score_thr = parse_thresholds(args.score_thr)
     check_output_folder(args.out, "--out")
     for source in args.images:
+        check_path(source)
         if args.out.resolve() == Path(source).resolve():
             raise ConfigError(f"--out {args.out} is the folder of the images: name another one")
-    images = find_images(args.images, exclude=[args.out], skip_outputs=True)
+    named = [name for name in args.images if is_video(name) or (args.fps and Path(name).is_dir())]
+    if named and (args.tile is not None or args.format != "json"):
+        raise ConfigError(f"{named[0]} is a video: --tile and --format are for images")
+    videos = open_videos(named, args.fps)
+    others = [name for name in args.images if name not in named]
+    images = find_images(others, exclude=[args.out], skip_outputs=True) if others else []
     if args.out.is_dir() and any(args.out.iterdir()) and not args.overwrite:
         raise FileExistsError(f"{args.out} is not empty: name another folder or pass --overwrite")
 
     predictor = open_vocabulary_predictor(args) if args.words is not None else config_predictor(args)
+    if videos and not write_videos(args, predictor, videos):
+        return INTERRUPTED
+    if not images:
+        return 0
     from rich.progress import Progress
 
     done = 0

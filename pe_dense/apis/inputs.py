@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from pe_dense.runtime.source import Source
 from pe_dense.utils import video
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import as_rgb, find_images
+from pe_dense.utils.paths import check_path
 
 Picture = str | os.PathLike | Image.Image | np.ndarray | torch.Tensor
 _KINDS = "a path, a Pillow image, an array (H, W, 3) uint8 in RGB or a tensor (3, H, W)"
@@ -37,26 +37,10 @@ def read_inputs(images: Picture | Iterable[Picture]) -> Iterator[Source]:
         yield from _read(one)
 
 
-def is_video(path: str | os.PathLike) -> bool:
-    """Return whether a path has the suffix of a video file."""
-    return Path(path).suffix.lower() in video.EXTENSIONS
-
-
-def check_path(path: str | os.PathLike) -> Path:
-    """Return a path; names of the network are refused.
-
-    Raises:
-        InputError: for a URL.
-    """
-    if "://" in os.fspath(path):
-        raise InputError(f"{os.fspath(path)} is a URL: download the image and pass its path")
-    return Path(path)
-
-
 def _read(image: Picture) -> Iterator[Source]:
     if isinstance(image, str | os.PathLike):
         path = check_path(image)
-        if path.is_dir() or not is_video(path):
+        if path.is_dir() or not video.is_video(path):
             yield from (Source(file) for file in find_images([path]))
         else:
             yield from (Source(path, number, frame) for number, frame in enumerate(video.read_video(path)))

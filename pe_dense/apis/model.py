@@ -11,6 +11,7 @@ from mmengine.config import Config
 
 from pe_dense.apis.inputs import Picture, read_inputs
 from pe_dense.apis.tiles import open_image
+from pe_dense.apis.videos import Video, track_video
 from pe_dense.engine.build_runner import own_weights
 from pe_dense.engine.config import load_config
 from pe_dense.engine.inferencer import Predictor, config_of_run, load_predictor
@@ -207,6 +208,31 @@ class Model:
         if tile is not None:
             return self._stream_tiles(read_inputs(images), Tiling(tile, overlap), batch_size, score_thr)
         return self._stream(read_inputs(images), batch_size, score_thr)
+
+    def track(
+        self,
+        video: str | Path,
+        batch_size: int = 1,
+        *,
+        score_thr: Thresholds = 0.3,
+        track_thr: float = 0.5,
+        fps: float | None = None,
+    ) -> Iterator[Result]:
+        """Yield the results of the frames of a video; objects have ``ids`` that are the same in all frames.
+
+        Args:
+            video: a video file, or a folder with an image for each frame.
+            batch_size: number of frames per batch.
+            score_thr: lowest score of objects, as of :meth:`predict`; tracks also use those of lower scores.
+            track_thr: score from which objects are matched first; new tracks need 0.1 more.
+            fps: frames per second; that of the file, or 25, by default.
+
+        Raises:
+            FileNotFoundError, InputError: if the video cannot be read.
+        """
+        check_thresholds(score_thr, self.classes)
+        for result in track_video(self.predictor, Video.open(video, fps), batch_size, track_thr=track_thr):
+            yield result.above(score_thr) if isinstance(result, Detections) else result
 
     def _stream(self, sources: Iterator[Source], batch_size: int, score_thr: Thresholds) -> Iterator[Result]:
         number = 0

@@ -1,7 +1,8 @@
 """Replacement of mmcv's compiled operators (``mmcv._ext``), implemented with PyTorch, torchvision and Triton.
 
-An import hook provides it where mmcv has no compiled operators, and a replacement of ``panopticapi`` where that package
-is not installed. Importing this package is cheap: torch and mmcv are only imported when ``mmcv._ext`` is imported.
+An import hook provides it where mmcv has no compiled operators, and replacements of ``panopticapi`` and ``lap`` where
+those packages are not installed. Importing this package is cheap: torch and mmcv are only imported when ``mmcv._ext``
+is imported.
 """
 
 import sys
@@ -12,8 +13,10 @@ from pathlib import Path
 
 _REPLACEMENT = Path(__file__).with_name("mmcv_ext.py")
 _PANOPTIC = Path(__file__).with_name("panopticapi.py")
+_ASSIGNMENT = Path(__file__).with_name("lap.py")
 _REPLACEMENTS = {
     "mmcv._ext": _REPLACEMENT,
+    "lap": _ASSIGNMENT,
     "panopticapi": _PANOPTIC,
     "panopticapi.evaluation": _PANOPTIC,
     "panopticapi.utils": _PANOPTIC,
@@ -21,7 +24,7 @@ _REPLACEMENTS = {
 
 
 class ReplacementFinder(MetaPathFinder):
-    """Meta path finder that loads ``mmcv._ext`` and ``panopticapi`` from the files of this package."""
+    """Meta path finder that loads ``mmcv._ext``, ``panopticapi`` and ``lap`` from the files of this package."""
 
     def find_spec(self, fullname: str, path=None, target=None) -> ModuleSpec | None:
         """Return the module spec of the replacement, or None for any other module."""
@@ -32,7 +35,7 @@ class ReplacementFinder(MetaPathFinder):
 
 
 def install_replacements() -> None:
-    """Install the import hook, so that ``mmcv._ext`` and ``panopticapi`` can be imported where they are missing.
+    """Install the import hook, so that they can be imported where they are missing.
 
     The finder is appended to ``sys.meta_path``, so installed ones take precedence. Repeated calls have no effect.
     """

@@ -78,6 +78,22 @@ def frame_rate(path: str | Path) -> float:
         return float(container.streams.video[0].average_rate or 25)
 
 
+def frame_count(path: str | Path) -> int | None:
+    """Return the number of frames that a readable video declares; None if it does not."""
+    import av
+
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        if stream.frames or container.duration is None or not stream.average_rate:
+            return stream.frames or None
+        return round(container.duration / av.time_base * float(stream.average_rate))
+
+
+def is_video(path: str | Path) -> bool:
+    """Return whether a path has the suffix of a video file."""
+    return Path(path).suffix.lower() in EXTENSIONS
+
+
 def write_video(path: str | Path, pictures: Iterable[np.ndarray], fps: float, *, overwrite: bool = False) -> None:
     """Write RGB images (H, W, 3) uint8 of one size as MP4, in H.264 if FFmpeg supports it.
 

@@ -87,7 +87,7 @@ def draw_detections(
     return draw_objects(pixels, objects, copy=copy)
 
 
-def draw_label_map(result: LabelMap, image: np.ndarray | None = None) -> np.ndarray:
+def draw_label_map(result: LabelMap, image: np.ndarray | None = None, *, legend: bool = True) -> np.ndarray:
     """Draw classes over the image in gray, next to the image, with a legend; see :meth:`Result.draw`."""
     pixels = pixels_of(result, image)
     result = reduced(result, pixels)
@@ -95,10 +95,11 @@ def draw_label_map(result: LabelMap, image: np.ndarray | None = None) -> np.ndar
     palette = np.asarray(colors_of(result, int(labels.max(initial=0)) + 1), np.uint8)
     names = result.classes or tuple(map(str, range(len(palette))))
     entries = [(names[label], tuple(map(int, palette[label]))) for label in result.shares()]
-    return np.asarray(add_legend(hstack(pixels, blend(pixels, palette[labels])), entries))
+    picture = hstack(pixels, blend(pixels, palette[labels]))
+    return np.asarray(add_legend(picture, entries) if legend else picture)
 
 
-def draw_segments(result: Segments, image: np.ndarray | None = None) -> np.ndarray:
+def draw_segments(result: Segments, image: np.ndarray | None = None, *, legend: bool = True) -> np.ndarray:
     """Draw segments over the image in gray, next to the image, with a legend; see :meth:`Result.draw`."""
     pixels, ids = pixels_of(result, image), np.asarray(result.ids)
     colors = id2rgb(ids)  # ids are made from colors
@@ -109,7 +110,7 @@ def draw_segments(result: Segments, image: np.ndarray | None = None) -> np.ndarr
     present = dict.fromkeys(segment.label for segment in sorted(result.segments, key=lambda one: -one.area))
     picture = hstack(pixels, drawn)
     entries = [(result.classes[label], palette[label]) for label in present]
-    return np.asarray(add_legend(picture, entries) if entries else picture)
+    return np.asarray(add_legend(picture, entries) if entries and legend else picture)
 
 
 def draw_depth(result: DepthMap, image: np.ndarray | None = None) -> np.ndarray:
