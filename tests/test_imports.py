@@ -19,7 +19,7 @@ FLOORS = [
     ["ops", "backbones", "necks", "datasets", "runtime"],
     ["engine", "tiling", "visualization"],
     ["detection", "tracking", "probing", "distillation"],
-    ["segmentation", "depth", "language", "apps", "evaluation"],
+    ["segmentation", "depth", "language", "evaluation", "apps"],
     ["apis", "export"],
     ["cli", "__main__"],
 ]

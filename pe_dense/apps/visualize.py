@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pe_dense.backbones.base import parse_layers
 from pe_dense.utils.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def draw(
     _check_options(mode, mask, point, per_image, films)
     _check_words(mode, words, patches, background, layers)
     place = _parse_point(point)
-    _check_numbers(layers)
+    parse_layers(layers)
     check_output_folder(out, "--out")
     if out.exists() and any(out.iterdir()) and not overwrite:
         raise FileExistsError(f"{out} is not empty: choose another folder or pass --overwrite")
@@ -210,31 +211,6 @@ def _words_of(clip: CLIP, words: str, patches: str | None, background: float | N
         return WordMaps(cosines.cpu().numpy(), labels.cpu().numpy())
 
     return model.class_names, maps
-
-
-def parse_layers(text: str, layers: int) -> list[int]:
-    """Parse 'all' or block numbers separated by commas to sorted block numbers from 0.
-
-    Raises:
-        ConfigError: if the text is neither.
-        ValueError: if a number is out of range; the message states the allowed range.
-    """
-
-    from pe_dense.backbones.base import resolve_indices
-
-    numbers = _check_numbers(text)
-    return list(range(layers)) if numbers is None else sorted(set(resolve_indices("--layers", numbers, layers)))
-
-
-def _check_numbers(text: str) -> list[int] | None:
-    if text == "all":
-        return None
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise ConfigError(
-            f"--layers must be 'all' or numbers separated by commas, such as -1 or 2,5,8, got {text!r}"
-        ) from error
 
 
 def _parse_point(text: str | None) -> tuple[float, float] | str | None:

@@ -11,7 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from pe_dense.utils.checkpoint import read_checkpoint
-from pe_dense.utils.errors import InputError
+from pe_dense.utils.errors import ConfigError, InputError
 from pe_dense.utils.hub import HubMixin
 
 TIMM_PREFIX = "timm/"
@@ -319,6 +319,28 @@ def resolve_indices(argument: str, indices: Sequence[int] | None, num_layers: in
                 f"allowed are {-num_layers}..{num_layers - 1}"
             )
     return tuple(index % num_layers for index in indices)
+
+
+def parse_layers(text: str, layers: int | None = None) -> list[int]:
+    """Parse 'all' or block numbers separated by commas to sorted block numbers from 0.
+
+    Args:
+        text: value of the option --layers.
+        layers: number of blocks; None to check the form of the text only.
+
+    Raises:
+        ConfigError: if the text is neither.
+        ValueError: if a number is out of range; the message states the allowed range.
+    """
+    if text == "all":
+        return list(range(layers or 0))
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(
+            f"--layers must be 'all' or numbers separated by commas, such as -1 or 2,5,8, got {text!r}"
+        ) from error
+    return numbers if layers is None else sorted(set(resolve_indices("--layers", numbers, layers)))
 
 
 def backbone_config(arch: str | dict, **options) -> dict:

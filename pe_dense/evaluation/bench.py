@@ -7,26 +7,28 @@ import re
 import time
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import lru_cache, partial
 from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
 
-from pe_dense.apps.visualize import parse_layers
 from pe_dense.backbones import PE_CONFIGS, Backbone
-from pe_dense.backbones.base import TIMM_PREFIX
+from pe_dense.backbones.base import TIMM_PREFIX, parse_layers
 from pe_dense.backbones.build import RANDOM, choose_device, open_tower
 from pe_dense.evaluation.features import fingerprint
 from pe_dense.evaluation.run import TaskRun
 from pe_dense.evaluation.sheet import write_sheet
-from pe_dense.evaluation.tasks import Task, select_tasks
+from pe_dense.evaluation.task import Task
+from pe_dense.evaluation.tasks import select_tasks
+from pe_dense.evaluation.words import open_text
 from pe_dense.utils.atomic_write import write_json
 from pe_dense.utils.checkpoint import HUB_PREFIX
 from pe_dense.utils.errors import ConfigError, InputError
+from pe_dense.utils.package_weights import PACKAGE_PREFIX
 
 # Increment it whenever the code gives other values for the same arguments: stored results are then computed again.
-VERSION = 1
-_MANY_LAYERS = 1000  # more than any backbone has: to check the form of --layers
+VERSION = 2
 
 
 def run_bench(
@@ -73,7 +75,7 @@ def run_bench(
         raise ConfigError(f"each backbone may be given once, got {', '.join(towers)}")
     for name in towers:
         _check_name(name)
-    parse_layers(layers, _MANY_LAYERS)
+    parse_layers(layers)
     present, absent = select_tasks(tasks, data_root)
     for task in absent:
         print_log(f"{task.name}: {task.missing(data_root)} not found; get it from {task.source}", "current")
@@ -83,10 +85,17 @@ def run_bench(
     for name in towers:
         tower = open_named(name, choose_device(device))
         weights = fingerprint(tower)
+        text = lru_cache(maxsize=1)(partial(open_text, name, choose_device(device)))
         for task in present:
             path = out / "results" / file_name(name) / f"{task.name}.json"
             numbers = tuple(parse_layers(layers, tower.num_layers))
             key = dict(version=VERSION, weights=weights, layers=list(numbers), protocol=task.protocol)
+            if task.needs_text:
+                try:
+                    key["weights"] = fingerprint(text())
+                except InputError as error:
+                    skipped.append(dict(tower=name, task=task.name, reason=str(error)))
+                    continue
             result = _stored(path, key)
             if result is None:
                 run = TaskRun(
@@ -98,6 +107,7 @@ def run_bench(
                     cache=None if cache is None else Path(cache),
                     memory_limit=1e9 * memory_limit,
                     figure=path.with_suffix(".png"),
+                    text=text if task.needs_text else None,
                 )
                 try:
                     result = _evaluate(name, task, run, key)
@@ -143,7 +153,7 @@ def _check_name(name: str) -> None:
     arch, _, weights = name.partition("=")
     known = arch in PE_CONFIGS or arch.startswith(TIMM_PREFIX)
     source = weights if known else name
-    if not source or source == RANDOM or source.startswith(HUB_PREFIX) or Path(source).exists():
+    if not source or source == RANDOM or source.startswith((HUB_PREFIX, PACKAGE_PREFIX)) or Path(source).exists():
         return
     if known:
         raise ConfigError(f"weights {source} of {arch} do not exist: name a file, a work dir, hf://... or random")

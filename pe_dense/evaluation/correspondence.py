@@ -204,16 +204,22 @@ def _load_keypoint_image(item: KeypointImage, side: int, variant: str, mean: tup
 
 
 def evaluate_correspondence(
-    run: TaskRun, *, variant: str, side: int | None, per_class: int | None, generator: dict | None = None
+    run: TaskRun,
+    *,
+    variant: str,
+    per_class: int | None,
+    side: int | None = None,
+    patches: int = 32,
+    generator: dict | None = None,
 ) -> list[dict]:
     """Evaluate keypoint correspondence on SPair-71k or on generated pairs.
 
     Args:
         run: backbone and layers.
         variant: see :func:`~pe_dense.evaluation.correspondence.place_keypoints`.
-        side: approximate side of the square input in pixels, rounded to a multiple of the patch size; None for 32
-            patches.
         per_class: pairs of each class; None for all.
+        side: approximate side of the square input in pixels, rounded to a multiple of the patch size.
+        patches: side of the input in patches, without ``side``.
         generator: arguments of :func:`~pe_dense.evaluation.data.write_shapes_pairs`; None for SPair-71k.
 
     Returns:
@@ -222,7 +228,7 @@ def evaluate_correspondence(
     root = run.root if generator is None else write_shapes_pairs(run.root, **generator)
     pairs = spair_pairs(root, per_class=per_class)
     patch = run.tower.patch_size
-    side = (32 if side is None else max(round(side / patch), 1)) * patch
+    side = (patches if side is None else max(round(side / patch), 1)) * patch
     ends = [end for pair in pairs for end in (pair.source, pair.target)]
     load = partial(_load_keypoint_image, side=side, variant=variant, mean=run.tower.mean, std=run.tower.std)
     extractor = run.extractor(norm=False)

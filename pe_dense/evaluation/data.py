@@ -300,13 +300,34 @@ def _write_pairs(draft: Path, spec: dict) -> None:
         (draft / f"PairAnnotation/test/{pair['filename']}.json").write_text(json.dumps(pair))
 
 
-def load_labeled(item: tuple, data: SegmentationData, side: int, mean: tuple, std: tuple, augment: bool):
+def load_labeled(
+    item: tuple[int, tuple[Path, Path]],
+    data: SegmentationData,
+    side: int,
+    mean: tuple,
+    std: tuple,
+    augment: bool,
+    label_side: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Read an image and its label map, and squash both to squares.
+
+    Args:
+        item: number of the image, by which augmentations are drawn, and both paths.
+        data: the data set.
+        side: of the image in pixels.
+        mean, std: normalization.
+        augment: crop and jitter.
+        label_side: of the label map; by default that of the image.
+
+    Returns:
+        (3, side, side), and (label_side, label_side) uint8.
+    """
     number, (path, label_path) = item
     image, labels = read_image(path), Image.fromarray(data.read_labels(label_path))
     if augment:
         image, labels = _augment(image, labels, number)
     image = image.resize((side, side), Image.Resampling.BILINEAR)
-    labels = labels.resize((side, side), Image.Resampling.NEAREST)
+    labels = labels.resize((label_side or side,) * 2, Image.Resampling.NEAREST)
     return to_input(image, mean, std)[0], torch.from_numpy(np.array(labels))
 
 

@@ -77,7 +77,7 @@ class FeatureExtractor:
             index of the item, the second result of ``load``, and {layer: (C, h, w) float32 on the backbone's device}.
         """
         loader = DataLoader(
-            _Items(items, load), self.batch_size, num_workers=self.workers, collate_fn=list, shuffle=False
+            Items(items, load), self.batch_size, num_workers=self.workers, collate_fn=list, shuffle=False
         )
         index = 0
         for batch in loader:
@@ -145,7 +145,9 @@ class FeatureExtractor:
             )
 
 
-class _Items(Dataset):
+class Items(Dataset):
+    """A list of items that worker processes load; arguments as of :meth:`FeatureExtractor.iter`."""
+
     def __init__(self, items: Sequence, load: Callable) -> None:
         self.items, self.load = items, load
 

@@ -223,13 +223,18 @@ def point_errors(
 
 
 def evaluate_navi(
-    run: TaskRun, *, side: int = SIDE, step: int = 4, grid: int = POINTS, generator: dict | None = None
+    run: TaskRun,
+    *,
+    patches: int | None = None,
+    step: int = 4,
+    grid: int = POINTS,
+    generator: dict | None = None,
 ) -> list[dict]:
     """Evaluate geometric correspondence.
 
     Args:
         run: backbone and layers.
-        side: approximate side of the model input in pixels, rounded to a multiple of the patch size.
+        patches: side of the model input in patches; by default as many as are closest to 512 px.
         step: see :func:`navi_pairs`.
         grid: side of the grid of points; 128 as published.
         generator: arguments of :func:`write_shapes_navi`; None for NAVI.
@@ -241,7 +246,7 @@ def evaluate_navi(
     root = run.root if generator is None else write_shapes_navi(run.root, **generator)
     pairs = navi_pairs(root, step=step)
     patch = run.tower.patch_size
-    side = max(round(side / patch), 1) * patch
+    side = (patches or max(round(SIDE / patch), 1)) * patch
     load = partial(load_view, side=side, mean=run.tower.mean, std=run.tower.std, grid=grid)
     extractor = run.extractor(norm=False)
     extractor.announce_cache(2 * len(pairs), (side // patch) ** 2)

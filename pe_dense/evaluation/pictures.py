@@ -12,7 +12,7 @@ from pe_dense.evaluation.scores import IGNORED
 from pe_dense.tracking.results_hook import overlay, strip
 from pe_dense.tracking.tracker import read_frame
 from pe_dense.utils.image import read_image, write_png
-from pe_dense.visualization.drawing import draw_sheet, enlarge, fit_image, join, overlay_heatmap
+from pe_dense.visualization.drawing import draw_sheet, enlarge, fit_image, heat_colors, join, overlay_heatmap
 
 _SIDE = 240  # px
 _FOUND, _TRUE = (230, 159, 0), (0, 158, 115)
@@ -44,6 +44,22 @@ def label_figure(
         drawn = numbered.astype(np.uint8)[predicted] if cluster_colors else colors[predicted]
         maps = [enlarge(pixels, image.size) for pixels in (colors[truth], drawn)]
         titles = ("image", "classes", title) if number == 0 else ("",) * 3
+        rows.append(list(zip(titles, (image, *maps), strict=True)))
+    return draw_sheet(rows)
+
+
+def depth_figure(shown: Sequence[tuple[Path, np.ndarray, np.ndarray]]) -> Image.Image:
+    """Draw images, depth and predicted depth in rows; both maps of a row share one scale.
+
+    Args:
+        shown: image path, true depth (H, W) and predicted depth (H, W).
+    """
+    rows = []
+    for path, truth, predicted in shown:
+        image = read_image(path).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+        low, high = float(truth.min()), max(float(truth.max()), float(truth.min()) + 1e-6)
+        maps = [enlarge(heat_colors((values - low) / (high - low)), image.size) for values in (truth, predicted)]
+        titles = ("" if rows else title for title in ("image", "depth", "predicted"))
         rows.append(list(zip(titles, (image, *maps), strict=True)))
     return draw_sheet(rows)
 

@@ -12,8 +12,7 @@ from pe_dense.tracking import DavisMetric, LabelPropagator
 def evaluate_propagation(
     run: TaskRun,
     *,
-    short_side: int | None = None,
-    patches: int | None = None,
+    patches: int,
     list_file: str = "ImageSets/2017/val.txt",
     generator: dict | None = None,
 ) -> list[dict]:
@@ -21,8 +20,7 @@ def evaluate_propagation(
 
     Args:
         run: backbone and layers.
-        short_side: of the frames in pixels, rounded up to a multiple of the patch size.
-        patches: short side of the frames in patches instead.
+        patches: short side of the frames in patches; the long side is rounded up to whole patches.
         list_file: list of the videos.
         generator: arguments of :func:`~pe_dense.datasets.synthetic.write_shapes_video`; None for DAVIS.
 
@@ -31,7 +29,7 @@ def evaluate_propagation(
     """
     root = run.root if generator is None else write_shapes_video(run.root, **generator)
     patch = run.tower.patch_size
-    pipeline = [dict(type="pe_dense.LoadVideo", short_side=short_side or patches * patch, divisor=patch, round_up=True)]
+    pipeline = [dict(type="pe_dense.LoadVideo", short_side=patches * patch, divisor=patch, round_up=True)]
     data = DavisDataset(data_root=str(root), ann_file=list_file, pipeline=pipeline)
     metric = DavisMetric()
     model = LabelPropagator(run.tower, neighborhood="circle", temperature=0.2, upsampling="nearest", norm=True)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from pe_dense.backbones import Backbone
 from pe_dense.evaluation import pictures
-from pe_dense.evaluation.features import FeatureExtractor
+from pe_dense.evaluation.features import FeatureExtractor, Items
+from pe_dense.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from pe_dense.language.clip import CLIP
 
 SHOWN_IMAGES = 4  # of a figure
 
@@ -26,6 +33,7 @@ class TaskRun:
         batch_size, workers, cache: see :class:`~pe_dense.evaluation.features.FeatureExtractor`.
         memory_limit: bytes that features of several layers may take together; layers are evaluated in groups that fit.
         figure: path of the figure to write; None for none.
+        text: loads image and text tower, for tasks with words; None if the backbone has no text tower.
     """
 
     tower: Backbone
@@ -36,6 +44,25 @@ class TaskRun:
     cache: Path | None = None
     memory_limit: float = 4e9
     figure: Path | None = None
+    text: Callable[[], CLIP] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.tower.parameters()).device
+
+    def open_text(self) -> CLIP:
+        """Load image and text tower.
+
+        Raises:
+            InputError: if the backbone has no text tower.
+        """
+        if self.text is None:
+            raise InputError("the backbone has no text tower")
+        return self.text()
+
+    def read(self, items: Sequence, load: Callable[[Any], Any]) -> Iterator[Any]:
+        """Yield ``load(item)`` for each item in order, read by the workers."""
+        yield from DataLoader(Items(items, load), batch_size=None, num_workers=self.workers)
 
     def extractor(self, *, norm: bool) -> FeatureExtractor:
         """Create a feature extractor of all layers."""

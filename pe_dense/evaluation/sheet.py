@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 
 from pe_dense.engine.layer_report import best_row
-from pe_dense.evaluation.tasks import Task
+from pe_dense.evaluation.task import Task
 from pe_dense.utils.atomic_write import atomic_write, write_json, write_text
 
 _COLUMNS = ("task", "tower", "metric", "value", "layer", "best", "best_layer", "published", "source")

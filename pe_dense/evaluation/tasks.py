@@ -1,9 +1,8 @@
-"""Tasks of the benchmark: their data, settings and protocols."""
+"""Tasks of the benchmark on published data sets, and their selection by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -14,48 +13,11 @@ from pe_dense.evaluation.knn_segmentation import evaluate_knn
 from pe_dense.evaluation.navi import evaluate_navi
 from pe_dense.evaluation.object_discovery import evaluate_discovery
 from pe_dense.evaluation.propagation import evaluate_propagation
-from pe_dense.evaluation.run import TaskRun
+from pe_dense.evaluation.shapes_tasks import shapes_tasks
+from pe_dense.evaluation.task import Task
+from pe_dense.evaluation.words import evaluate_words
 from pe_dense.utils.errors import ConfigError
 
-
-@dataclass(frozen=True)
-class Task:
-    """A task of the benchmark.
-
-    Attributes:
-        name: its name on the command line.
-        title: its name in the sheet.
-        metric: key of the rows by which layers are compared, in percent; higher is better.
-        folder: folder of the data below the data root.
-        evaluate: returns a row per layer: ``layer``, the metric and further values.
-        protocol: one line, for the sheet.
-        files: files or folders in the folder that must exist; none for generated data.
-        source: where to get the data.
-    """
-
-    name: str
-    title: str
-    metric: str
-    folder: str
-    evaluate: Callable[[TaskRun], list[dict]]
-    protocol: str
-    files: tuple[str, ...] = ()
-    source: str = "generated"
-
-    @property
-    def generated(self) -> bool:
-        """Whether the data are generated on first use."""
-        return not self.files
-
-    def missing(self, data_root: Path) -> str | None:
-        """Return the first path that does not exist; None if the data are present or generated."""
-        paths = [data_root / self.folder / file for file in self.files]
-        return next((str(path) for path in paths if not path.exists()), None)
-
-
-_SHAPES = dict(num_train=400, num_val=80)
-_PAIRS = dict(num_pairs=64)
-_VIDEOS = dict(num_videos=12, num_frames=24)
 _GRID = 32  # patches along a side: 448 px for patches of 14 px, 512 px for 16 px
 
 _VOC12 = dict(
@@ -102,48 +64,40 @@ _NAVI = dict(
     files=(".",),
     source="https://github.com/google/navi, down-sampled by Probe3D's data_processing/resize_navi.py",
 )
-_DAVIS = dict(
-    folder="davis",
-    files=("ImageSets/2017/val.txt", "JPEGImages/480p", "Annotations/480p"),
-    source="https://davischallenge.org/davis2017/code.html (TrainVal, 480p)",
-)
-
-
-def _generated() -> list[Task]:
-    """Tasks on generated data: 256 patches per image, minutes on a CPU for a small backbone."""
-    knn = partial(evaluate_knn, data="shapes", grid=16, memory=None, fraction=0.25, augment=False, generator=_SHAPES)
-    clusters = partial(
-        evaluate_clusters, data="shapes", grid=16, clusters=100, seeds=(0, 1), restarts=2, generator=_SHAPES
-    )
-    pairs = partial(evaluate_correspondence, variant="padded", side=256, per_class=None, generator=_PAIRS)
-    discovery = partial(evaluate_discovery, data="shapes", grid=16, generator=_SHAPES)
-    spheres = partial(evaluate_navi, side=256, step=1, grid=48, generator={})
-    videos = partial(evaluate_propagation, short_side=256, generator=_VIDEOS)
-    return [
-        Task(
-            "shapes_knn",
-            "k-NN, shapes",
-            "mIoU",
-            "shapes",
-            knn,
-            "k = 30, a quarter of the training images, no augmentation",
+_VIDEOS = {  # title, files, reader
+    "davis": (
+        "DAVIS 2017",
+        dict(
+            folder="davis",
+            files=("ImageSets/2017/val.txt", "JPEGImages/480p", "Annotations/480p"),
+            source="https://davischallenge.org/davis2017/code.html (TrainVal, 480p)",
         ),
-        Task("shapes_clusters", "k-means, shapes", "mIoU", "shapes", clusters, "K = 100, 2 seeds"),
-        Task("shapes_correspondence", "keypoints, shapes", "PCK", "shapes_pairs", pairs, "PCK@0.1, as SD-DINO"),
-        Task(
-            "shapes_navi",
-            "surface points, spheres",
-            "R2cm",
-            "shapes_navi",
-            spheres,
-            "as Probe3D, grid of 48 x 48 points, recall at 2 cm",
+        "davis",
+    ),
+    "ytvos": (
+        "YouTube-VOS",
+        dict(
+            folder="youtube_vos",
+            files=("JPEGImages", "Annotations", "meta.json"),
+            source="https://youtube-vos.org/dataset/vos/ (train split, or valid with masks of all frames)",
         ),
-        Task("shapes_tokencut", "TokenCut, shapes", "CorLoc", "shapes", partial(discovery, method="tokencut"), _TAU),
-        Task("shapes_lost", "LOST, shapes", "CorLoc", "shapes", partial(discovery, method="lost"), _OUTPUT),
-        Task("shapes_propagation", "tracking, shapes", "J&F", "shapes_video", videos, "as DINOv3, short side 256 px"),
-    ]
-
-
+        "youtube_vos",
+    ),
+    "mose": (
+        "MOSE",
+        dict(
+            folder="mose",
+            files=("JPEGImages", "Annotations"),
+            source="https://henghuiding.com/MOSE/ (train split, whose masks are public)",
+        ),
+        "mose",
+    ),
+}
+_WORDS = {  # title, words, short side in windows as in ProxyCLIP, threshold of the background
+    "voc": ("VOC21", "voc21.txt", 1.0, 0.2),
+    "ade20k": ("ADE20k", "ade20k.txt", 4 / 3, 0.0),
+    "cityscapes": ("Cityscapes", "cityscapes.txt", 2.0, 0.0),
+}
 _OUTPUT = "output features after the final norm"
 _TAU = f"{_OUTPUT}, best of six thresholds"
 
@@ -153,7 +107,8 @@ def _published() -> list[Task]:
     tasks = []
 
     def add(name: str, title: str, metric: str, evaluate: Callable, protocol: str, files: dict, **settings) -> None:
-        tasks.append(Task(name, title, metric, evaluate=partial(evaluate, **settings), protocol=protocol, **files))
+        task = dict(evaluate=partial(evaluate, **settings), protocol=protocol, **files)
+        tasks.append(Task(name, title, metric, needs_text=evaluate is evaluate_words, **task))
 
     for data, title in (("voc", "VOC12"), ("ade20k", "ADE20k"), ("cityscapes", "Cityscapes")):
         settings = dict(data=data, grid=_GRID, memory=1024 * 10**4, epochs=2)
@@ -189,14 +144,19 @@ def _published() -> list[Task]:
                 _BOXES[data],
                 **settings,
             )
-    for size, patches in (("s", 30), ("m", 60), ("l", 90)):
-        protocol = f"DINOv3, short side of {patches} patches"
-        title = f"DAVIS 2017, {size.upper()}"
-        add(f"davis_{size}", title, "J&F", evaluate_propagation, protocol, _DAVIS, patches=patches)
+    for data, (title, files, reader) in _VIDEOS.items():
+        for size, patches in (("s", 30), ("m", 60), ("l", 90)):
+            protocol = f"DINOv3, short side of {patches} patches"
+            settings = dict(data=reader, patches=patches)
+            add(f"{data}_{size}", f"{title}, {size.upper()}", "J&F", evaluate_propagation, protocol, files, **settings)
+    for data, (title, words, short_side, threshold) in _WORDS.items():
+        protocol = f"ProxyCLIP's windows at the native size, patches pooled one by one, words of {words}"
+        settings = dict(data=data, words=words, short_side=short_side, threshold=threshold)
+        add(f"{data}_words", f"words, {title}", "mIoU", evaluate_words, protocol, _SEGMENTATION[data], **settings)
     return tasks
 
 
-TASKS: dict[str, Task] = {task.name: task for task in [*_generated(), *_published()]}
+TASKS: dict[str, Task] = {task.name: task for task in [*shapes_tasks(), *_published()]}
 
 
 def select_tasks(names: Sequence[str] | None, data_root: Path) -> tuple[list[Task], list[Task]]:

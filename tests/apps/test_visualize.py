@@ -11,7 +11,7 @@ from helpers.tiny_towers import ARCH, tiny_tower
 from mmengine.config import Config
 from PIL import Image
 
-from pe_dense.apps.visualize import draw, parse_layers
+from pe_dense.apps.visualize import draw
 from pe_dense.language import save_clip
 from pe_dense.language.dense import CORE_MODES
 from pe_dense.utils.errors import ConfigError
@@ -311,12 +311,6 @@ def test_nothing_is_drawn_where_no_file_can_be_read(folder, broken):
     options = dict(weights=str(folder / "absent.pth"), out=broken / "out", left_out=left_out)
     assert list(draw([str(broken / name) for name in BROKEN], **DEFAULTS | options)) == []
     assert len(left_out) == 3 and not (broken / "out").exists()
-
-
-def test_layers():
-    assert parse_layers("all", 3) == [0, 1, 2]
-    assert parse_layers("-1", 3) == [2]
-    assert parse_layers("1,-1,1", 3) == [1, 2]
 
 
 def test_outputs_are_neither_read_again_nor_written_over_images(folder, tmp_path):

@@ -7,19 +7,23 @@ from functools import partial
 
 import numpy as np
 import pytest
+from helpers.tiny_clip import tiny_clip
 from helpers.tiny_towers import tiny_tower
 from PIL import Image
 
+from pe_dense.backbones.base import parse_layers
 from pe_dense.evaluation import bench, tasks
 from pe_dense.evaluation.bench import file_name, open_named, run_bench
 from pe_dense.evaluation.clustering import evaluate_clusters
 from pe_dense.evaluation.correspondence import evaluate_correspondence
 from pe_dense.evaluation.knn_segmentation import evaluate_knn
+from pe_dense.evaluation.linear_probe import evaluate_linear_depth, evaluate_linear_segmentation
 from pe_dense.evaluation.object_discovery import evaluate_discovery
 from pe_dense.evaluation.propagation import evaluate_propagation
 from pe_dense.evaluation.run import TaskRun
 from pe_dense.evaluation.sheet import published_values
 from pe_dense.evaluation.tasks import TASKS, select_tasks
+from pe_dense.evaluation.words import evaluate_words, evaluate_zero_shot, open_text
 from pe_dense.utils.errors import ConfigError, InputError
 
 SHAPES = dict(num_train=4, num_val=3, image_size=64)
@@ -34,10 +38,18 @@ SETTINGS = {
         partial(
             evaluate_correspondence,
             variant="padded",
-            side=64,
+            patches=8,
             per_class=None,
             generator=dict(num_pairs=4, image_size=64),
         ),
+    ),
+    "shapes_linear": (
+        "shapes",
+        partial(evaluate_linear_segmentation, data="shapes", grid=8, steps=4, generator=SHAPES),
+    ),
+    "shapes_depth": (
+        "shapes",
+        partial(evaluate_linear_depth, grid=8, depth_range=(0.5, 12.0), steps=4, generator=SHAPES),
     ),
     "shapes_tokencut": (
         "shapes",
@@ -77,6 +89,51 @@ def test_batches_workers_layers_and_cache_change_no_value(name, root, tmp_path):
 def test_more_layers_have_the_rows_of_fewer(root):
     single = [rows_of("shapes_lost", root, layers=(layer,))[0] for layer in range(3)]
     assert rows_of("shapes_lost", root, layers=(0, 1, 2)) == single
+
+
+WORDS = {
+    "shapes_words": (
+        "shapes",
+        partial(
+            evaluate_words,
+            data="shapes",
+            words="background, circle, square, triangle, star, ring, cross, crescent, heart",
+            templates=["a {}"],
+            short_side=1.5,
+            generator=SHAPES,
+        ),
+    ),
+    "shapes_zeroshot": (
+        "forms",
+        partial(evaluate_zero_shot, templates=["a {}"], generator=dict(num_images=8, image_size=64)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_tasks_of_words(name, root, tmp_path):
+    folder, evaluate = WORDS[name]
+    clip = tiny_clip()
+    run = TaskRun(clip.visual, root / folder, (0,), text=lambda: clip, figure=tmp_path / "figure.png")
+    (row,) = evaluate(run)
+    assert row["layer"] == 1 and 0 <= row[TASKS[name].metric] <= 100
+    other = evaluate(TaskRun(clip.visual, root / folder, (0,), text=lambda: clip, batch_size=2, workers=1))
+    assert other == [pytest.approx(row, abs=0.05)]
+    with pytest.raises(InputError, match="the backbone has no text tower"):
+        evaluate(TaskRun(tiny_tower(), root / folder, (0,)))
+
+
+def test_backbones_with_text():
+    assert open_text("PE-Mini-Core=random", "cpu").logit_scale.ndim == 0
+    for name in ("PE-Spatial-T16-512=random", "timm/vit_tiny_patch16_224=random"):
+        with pytest.raises(InputError, match=f"{name.partition('=')[0]} has no text tower"):
+            open_text(name, "cpu")
+
+
+def test_layers():
+    assert parse_layers("all", 3) == [0, 1, 2]
+    assert parse_layers("-1", 3) == [2]
+    assert parse_layers("1,-1,1", 3) == [1, 2]
 
 
 @pytest.fixture

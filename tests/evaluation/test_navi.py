@@ -93,14 +93,14 @@ def test_features_of_places_on_the_object_find_them_and_others_do_not(root):
 
 def test_rows(root, tmp_path):
     run = TaskRun(tiny_tower(), root, (0, 2), batch_size=3, figure=tmp_path / "points.png")
-    rows = evaluate_navi(run, side=32, step=2, grid=24, generator=GENERATOR)
+    rows = evaluate_navi(run, patches=8, step=2, grid=24, generator=GENERATOR)
     assert [row["layer"] for row in rows] == [0, 2] and (tmp_path / "points.png").exists()
     for row in rows:
         assert 0 < row["R1cm"] <= row["R2cm"] <= row["R5cm"] <= 100 and row["R5px"] <= row["R25px"] <= row["R50px"]
         by_angle = [row[name] for name in row if name.startswith("R2cm_")]
         assert len(by_angle) == 4 and not all(map(math.isnan, by_angle))
     other = evaluate_navi(
-        TaskRun(tiny_tower(), root, (2,), batch_size=1), side=32, step=2, grid=24, generator=GENERATOR
+        TaskRun(tiny_tower(), root, (2,), batch_size=1), patches=8, step=2, grid=24, generator=GENERATOR
     )
     assert other[0]["R2cm"] == pytest.approx(rows[1]["R2cm"], abs=0.2)
 
