@@ -67,6 +67,17 @@ def parse_args():
         help="with --mode words: pixels whose best probability is lower have no word (0)",
     )
     parser.add_argument(
+        "--clusters", type=whole_number(2, 18), help="with --mode clusters: number of clusters, 2 to 18 (6)"
+    )
+    parser.add_argument(
+        "--method", choices=["tokencut", "lost"], help="with --mode discovery: how the object is found (tokencut)"
+    )
+    parser.add_argument(
+        "--tau",
+        type=number(-1, 1),
+        help="with --method tokencut: tokens are similar above this cosine; the best one depends on the tower (0.2)",
+    )
+    parser.add_argument(
         "--size",
         type=whole_number(1, 16_384),
         help="longer side of the resized images in pixels (default: the backbone's)",

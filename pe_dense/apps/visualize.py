@@ -21,6 +21,8 @@ MODES = {
     "correspondence": "mutual nearest neighbors between the first image and each of the others",
     "similarity": "cosine similarity of all tokens to the token at --point of the first image",
     "attention": "attention map of the token at --point, from the backbone's queries and keys",
+    "clusters": "k-means clusters of the tokens of all images together",
+    "discovery": "the object that TokenCut or LOST finds without labels, and the scores of all tokens",
     "words": "similarity to each of --words, and the most similar word of each pixel (PE Core)",
 }
 DEFAULT_PATCHES = "pooled"
@@ -44,6 +46,9 @@ def draw(
     words: str | None = None,
     patches: str | None = None,
     background: float | None = None,
+    clusters: int | None = None,
+    method: str | None = None,
+    tau: float | None = None,
 ) -> Iterator[Path]:
     """Draw figures of the features of images or videos.
 
@@ -66,6 +71,9 @@ def draw(
         words: for mode 'words', as of :func:`~pe_dense.language.word_lists.parse_synonyms`.
         patches: for mode 'words', one of :data:`~pe_dense.language.dense.CORE_MODES`, by default 'pooled'.
         background: for mode 'words', the score below which a pixel has no word, from 0 to 1.
+        clusters: for mode 'clusters', their number.
+        method: for mode 'discovery', 'tokencut' or 'lost'.
+        tau: for 'tokencut', its threshold.
 
     Yields:
         the path of each file after it is written.
@@ -83,6 +91,7 @@ def draw(
     stills = [source for source in sources if Path(source) not in films]
     _check_options(mode, mask, point, per_image, films)
     _check_words(mode, words, patches, background, layers)
+    unsupervised = _unsupervised_options(mode, clusters, method, tau)
     place = _parse_point(point)
     parse_layers(layers)
     check_output_folder(out, "--out")
@@ -123,6 +132,11 @@ def draw(
         inputs = FigureInputs(tower, title, output_names(list(images)), list(images.values()), long_side, masks)
     if clip:
         drawn = figures.draw_words(inputs, *_words_of(clip, words, patches, background), out)
+    elif mode in ("clusters", "discovery"):
+        from pe_dense.apps.unsupervised import draw_clusters, draw_discovery
+
+        draw_mode = draw_clusters if mode == "clusters" else draw_discovery
+        drawn = draw_mode(inputs, blocks, out, **unsupervised)
     else:
         options = {"pca": dict(per_image=per_image), "correspondence": {}}.get(mode, dict(point=place))
         drawn = getattr(figures, f"draw_{mode}")(inputs, blocks, out, **options)
@@ -258,6 +272,21 @@ def _check_words(mode: str, words: str | None, patches: str | None, background: 
     parse_synonyms(words)
     if patches is not None and patches not in CORE_MODES:
         raise ConfigError(f"--patches {patches} is not one of {', '.join(CORE_MODES)}")
+
+
+def _unsupervised_options(mode: str, clusters: int | None, method: str | None, tau: float | None) -> dict:
+    """Check the options of modes 'clusters' and 'discovery', and refuse them in the other modes."""
+    for name, value, owner in (
+        ("clusters", clusters, "clusters"),
+        ("method", method, "discovery"),
+        ("tau", tau, "discovery"),
+    ):
+        if value is not None and mode != owner:
+            raise ConfigError(f"--{name} is not supported by --mode {mode}: it belongs to --mode {owner}")
+    if tau is not None and method == "lost":
+        raise ConfigError("--tau is not supported by --method lost: it belongs to tokencut")
+    given = dict(count=clusters, method=method, tau=tau)
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _length(film: Path) -> int:

@@ -73,11 +73,11 @@ def draw_pca(inputs: FigureInputs, blocks: Sequence[int], out: Path, *, per_imag
         side = LARGE if len(tiles[number]) <= FEW else SMALL
         image = fit_image(inputs.images[number], side)
         cells = [(name, image)] + [(f"layer {block}", enlarge(rgb, image.size)) for block, rgb in tiles[number]]
-        yield _save(_sheet(inputs, cells), out / f"{name}.png")
+        yield save_sheet(tile_sheet(inputs, cells), out / f"{name}.png")
         if len(tiles[number]) > 1:
             image = fit_image(inputs.images[number], LARGE)
             frames = (
-                np.asarray(_sheet(inputs, [(name, image), (f"layer {block}", enlarge(rgb, image.size))]))
+                np.asarray(tile_sheet(inputs, [(name, image), (f"layer {block}", enlarge(rgb, image.size))]))
                 for block, rgb in tiles[number]
             )
             write_video(out / f"{name}_layers.mp4", frames, ANIMATION_FPS, overwrite=True)
@@ -122,7 +122,7 @@ def draw_correspondence(inputs: FigureInputs, blocks: Sequence[int], out: Path, 
                 [("principal components of all images together", join(colors[0], colors[other], []))],
             ]
             path = out / f"{inputs.names[0]}_{inputs.names[other]}_layer{block}.png"
-            yield _save(draw_sheet(rows, _heading(inputs)), path)
+            yield save_sheet(draw_sheet(rows, _heading(inputs)), path)
 
 
 def draw_similarity(
@@ -156,7 +156,7 @@ def draw_similarity(
             title = f"layer {block}: cosine {float(values.min()):.2f} to {float(values.max()):.2f}"
             row.append((title, mark(heat, places, numbered=number > 0)))
         rows.append(row)
-    yield _save(draw_sheet(rows, _heading(inputs)), out / f"{inputs.names[0]}_similarity.png")
+    yield save_sheet(draw_sheet(rows, _heading(inputs)), out / f"{inputs.names[0]}_similarity.png")
 
 
 def draw_attention(
@@ -187,7 +187,7 @@ def draw_attention(
         if tokens[number] is not None:
             place = center_of(tokens[number], image.size, inputs.grid(number))
             cells = [(title, mark(picture, [place])) for title, picture in cells]
-        yield _save(_sheet(inputs, cells), out / f"{name}_attention.png")
+        yield save_sheet(tile_sheet(inputs, cells), out / f"{name}_attention.png")
 
 
 def draw_words(
@@ -208,7 +208,7 @@ def draw_words(
         image = fit_image(inputs.images[number], WORD_SIDE)
         found = maps(inputs.input(number), image.size[::-1])
         inputs.advance(inputs.tower.num_layers)
-        yield _save(word_sheet(name, image, words, found, _heading(inputs)), out / f"{name}_words.png")
+        yield save_sheet(word_sheet(name, image, words, found, _heading(inputs)), out / f"{name}_words.png")
 
 
 @dataclass(frozen=True)
@@ -247,10 +247,15 @@ def word_heat(image: Image.Image, cosines: np.ndarray) -> tuple[Image.Image, flo
 
 def word_labels(image: Image.Image, maps: WordMaps) -> Image.Image:
     """Blend a gray image with the colors of the labels (H, W), which have its size."""
-    palette = np.array([*word_colors(len(maps.cosines)), (0, 0, 0)], np.float32)
+    return blend_labels(image, maps.labels, word_colors(len(maps.cosines)))
+
+
+def blend_labels(image: Image.Image, labels: np.ndarray, colors: Sequence[tuple[int, int, int]]) -> Image.Image:
+    """Blend a gray image with the colors of labels (H, W) of its size; labels without a color leave it gray."""
+    palette = np.array([*colors, (0, 0, 0)], np.float32)
     gray = np.asarray(image.convert("L"), np.float32)[..., None]
-    opacity = np.where(maps.labels == len(maps.cosines), 0, _LABEL_OPACITY)[..., None]
-    return Image.fromarray(np.rint(gray + opacity * (palette[maps.labels] - gray)).astype(np.uint8))
+    opacity = np.where(labels == len(colors), 0, _LABEL_OPACITY)[..., None]
+    return Image.fromarray(np.rint(gray + opacity * (palette[labels] - gray)).astype(np.uint8))
 
 
 def word_sheet(name: str, image: Image.Image, words: Sequence[str], maps: WordMaps, heading: str = "") -> Image.Image:
@@ -311,7 +316,8 @@ def _heading(inputs: FigureInputs) -> str:
     return f"{inputs.title}, input {inputs.long_side} px, patch size {inputs.patch} px"
 
 
-def _sheet(inputs: FigureInputs, cells: Sequence[Cell]) -> Image.Image:
+def tile_sheet(inputs: FigureInputs, cells: Sequence[Cell]) -> Image.Image:
+    """Arrange titled pictures of one image under a heading with backbone and input size."""
     return _arranged(cells, cells[0][1].size, _heading(inputs))
 
 
@@ -322,7 +328,8 @@ def _arranged(cells: Sequence[Cell], size: tuple[int, int], heading: str) -> Ima
     return draw_sheet(in_rows(cells, min(columns, len(cells))), heading)
 
 
-def _save(sheet: Image.Image, path: Path) -> Path:
+def save_sheet(sheet: Image.Image, path: Path) -> Path:
+    """Write a sheet as PNG and return its path."""
     write_png(path, sheet)
     return path
 

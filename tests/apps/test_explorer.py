@@ -107,6 +107,29 @@ def test_colors(ask, images):
         assert not np.array_equal(together, changed)
 
 
+def test_clusters(ask, images):
+    place = dict(tower="first", layer=2, size=64, image=images[0], together=" ".join(images))
+    status, content, _ = ask("/clusters", count=4, **place)
+    assert status == 200 and picture(content).shape == (360, 480, 3)
+    assert not np.array_equal(picture(content), picture(ask("/clusters", count=2, **place)[1]))
+    assert not np.array_equal(picture(content), picture(ask("/clusters", count=4, **place | dict(layer=0))[1]))
+    for count in (1, 19):
+        status, content, _ = ask("/clusters", count=count, **place)
+        assert status == 400 and content["error"] == f"{count} clusters are out of range: it must be 2 to 18"
+
+
+def test_objects(ask, images):
+    place = dict(tower="first", layer=2, size=64, image=images[0])
+    found = {}
+    for algorithm, tau in (("tokencut", 0.2), ("tokencut", 0.9), ("lost", 0)):
+        status, content, _ = ask("/object", algorithm=algorithm, tau=tau, **place)
+        assert status == 200 and (picture(content) == (230, 159, 0)).all(-1).sum() > 50  # the box
+        found[algorithm, tau] = picture(content)
+    assert not np.array_equal(found["tokencut", 0.2], found["lost", 0])
+    assert ask("/object", algorithm="sam", tau=0, **place)[1]["error"] == "method 'sam' is not one of tokencut, lost"
+    assert ask("/object", algorithm="lost", tau=2, **place)[1]["error"] == "tau 2 is out of range: it must be -1 to 1"
+
+
 def test_similarity_in_both_images(ask, images):
     place = dict(tower="first", layer=2, size=64, source=images[0], x=0.3, y=0.6)
     own, other = (ask("/similarity", image=image, **place) for image in images)

@@ -108,6 +108,23 @@ def test_exploring(page):
     assert all(url.startswith((page.home, "data:", "blob:")) for url in page.asked)
 
 
+def test_kinds_of_pictures(page):
+    drop(page, 0, photo_file(), "a.png")
+    wait_for(page, "colors", 2)
+    assert not page.is_visible("#clusters") and not page.is_visible("#tau")
+    page.select_option("#kind", "clusters")
+    wait_for(page, "clusters", 2)
+    page.fill("#clusters", "3")
+    wait_for(page, "count=3", 2)
+    assert page.inner_text("#tower-0 figure:nth-child(1) figcaption").startswith("3 clusters")
+    page.select_option("#kind", "tokencut")
+    page.fill("#tau", "0.5")
+    wait_for(page, "tau=0.5", 2)
+    page.select_option("#kind", "lost")
+    wait_for(page, "algorithm=lost", 2)
+    assert not page.is_visible("#clusters") and not page.is_visible("#tau") and page.faults == []
+
+
 def test_backbones_are_selected(page):
     drop(page, 0, photo_file(), "a.png")
     wait_for(page, "tower=second", 1)

@@ -110,6 +110,36 @@ def test_correspondence(folder, tmp_path):
     assert Image.open(out / "a_b_layer2.png").width >= 480 + 160 + 3 * 12
 
 
+def test_clusters(folder, tmp_path):
+    assert run(folder, tmp_path / "o", "a.png", "b.png", mode="clusters", clusters=3) == [
+        "a_clusters.png",
+        "b_clusters.png",
+    ]
+    drawn = pixels(tmp_path / "o" / "a_clusters.png")[100:, 520:960].reshape(-1, 3).astype(int)
+    hues = {tuple(np.sign(pixel - pixel.mean()).astype(int)) for pixel in np.unique(drawn, axis=0)}
+    assert len(hues) >= 3
+    assert run(folder, tmp_path / "p", "a.png", mode="clusters", layers="0,-1") == ["a_clusters.png"]
+    assert Image.open(tmp_path / "p" / "a_clusters.png").width == 3 * 480 + 4 * 12
+
+
+def test_discovery(folder, tmp_path):
+    for name, options in (("tokencut", dict(tau=0.5)), ("lost", dict(method="lost")), ("tokencut", {})):
+        out = tmp_path / str(options)
+        assert run(folder, out, "a.png", "b.png", mode="discovery", **options) == [f"a_{name}.png", f"b_{name}.png"]
+        assert (pixels(out / f"a_{name}.png") == (230, 159, 0)).all(-1).sum() > 50  # the box
+
+
+def test_options_of_clusters_and_discovery(folder, tmp_path):
+    for options, message in (
+        (dict(clusters=3), "--clusters is not supported by --mode pca: it belongs to --mode clusters"),
+        (dict(mode="clusters", tau=0.1), "--tau is not supported by --mode clusters: it belongs to --mode discovery"),
+        (dict(mode="discovery", method="lost", tau=0.1), "--tau is not supported by --method lost"),
+        (dict(mode="discovery", point="1,1"), "--point is not supported by --mode discovery"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run(folder, tmp_path / "o", "a.png", **options)
+
+
 def test_similarity(folder, tmp_path):
     options = dict(mode="similarity", layers="0,-1")
     assert run(folder, tmp_path / "o", "a.png", "b.png", point="5,40", **options) == ["a_similarity.png"]

@@ -64,6 +64,8 @@ class ExplorerApp:
             Route("/image", self._post_image, methods=["POST"]),
             Route("/colors", self._colors, methods=["GET"]),
             Route("/similarity", self._similarity, methods=["GET"]),
+            Route("/clusters", self._clusters, methods=["GET"]),
+            Route("/object", self._object, methods=["GET"]),
             Route("/words", self._words, methods=["GET"]),
             Route("/words.png", self._word_sheet, methods=["GET"]),
         ]
@@ -119,6 +121,24 @@ class ExplorerApp:
 
     def _draw_colors(self, *args) -> bytes:
         return _png(self.explorer.colors(*args))
+
+    async def _clusters(self, request: Request) -> Response:
+        query = _Query(request)
+        args = (*query.place(), query.text("together", "").split(), query.number("count", int))
+        with self.runs.place():
+            return _picture(await _unless_disconnected(request, self.runs.run(self._draw_clusters, *args)))
+
+    def _draw_clusters(self, *args) -> bytes:
+        return _png(self.explorer.clusters(*args))
+
+    async def _object(self, request: Request) -> Response:
+        query = _Query(request)
+        args = (*query.place(), query.text("algorithm"), query.number("tau", float))
+        with self.runs.place():
+            return _picture(await _unless_disconnected(request, self.runs.run(self._draw_object, *args)))
+
+    def _draw_object(self, *args) -> bytes:
+        return _png(self.explorer.object(*args))
 
     async def _similarity(self, request: Request) -> Response:
         query = _Query(request)

@@ -11,6 +11,7 @@ from functools import lru_cache
 from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from pe_dense.visualization.figures import WordMaps
 from pe_dense.visualization.pca import Basis, fit_basis
 from pe_dense.visualization.similarity import cosine_similarity, nearest_tokens
 
-if TYPE_CHECKING:  # imported where words are used: their tokenizer and mmseg take seconds
+if TYPE_CHECKING:  # imported where they are used, as the clusters are: their tokenizer and mmseg take seconds
     from pe_dense.language.clip import CLIP
     from pe_dense.language.open_vocabulary import OpenVocabularySegmenter
 
@@ -81,6 +82,7 @@ class Explorer:
         self._texts: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
         self._segmenters: dict[tuple, OpenVocabularySegmenter] = {}
         self._basis = lru_cache(64)(self._fit)
+        self._clusters = lru_cache(64)(self._fit_clusters)
 
     def describe(self) -> dict:
         """Backbones and limits for the page's controls, as values that JSON can represent."""
@@ -169,6 +171,42 @@ class Explorer:
         tokens = [(row, column)] if image == source else nearest_tokens(values, count)
         places = [center_of(token, shown.size, values.shape) for token in tokens]
         return mark(heat, places, numbered=image != source), float(values.min()), float(values.max())
+
+    def clusters(
+        self, tower: str, layer: int, size: int, image: str, together: Sequence[str], count: int
+    ) -> Image.Image:
+        """Draw the k-means clusters of an image's tokens.
+
+        Args:
+            tower, layer, size, image, together: as in :meth:`colors`; the tokens of all images are clustered together.
+            count: number of clusters.
+
+        Raises:
+            InvalidRequest: as :meth:`colors`.
+            InputError: if the number is out of range, or larger than that of tokens.
+        """
+        from pe_dense.apps.unsupervised import cluster_picture
+
+        names = tuple(sorted({image, *together}))
+        maps = self._clusters(tower, layer, size, names, count)
+        return cluster_picture(self.image(image), maps[names.index(image)], count)
+
+    def object(self, tower: str, layer: int, size: int, image: str, method: str, tau: float) -> Image.Image:
+        """Draw the object that is found in an image.
+
+        Args:
+            tower, layer, size, image: as in :meth:`colors`.
+            method, tau: as of :func:`~pe_dense.apps.unsupervised.find_object`.
+
+        Raises:
+            InvalidRequest: as :meth:`colors`, or for a threshold outside of -1..1.
+            InputError: for an unknown method.
+        """
+        from pe_dense.apps.unsupervised import find_object, object_picture
+
+        if not -1 <= tau <= 1:
+            raise InvalidRequest(f"tau {tau:g} is out of range: it must be -1 to 1")
+        return object_picture(self.image(image), find_object(self._features(tower, layer, size, image), method, tau))
 
     def words(
         self, tower: str, size: int, image: str, words: str, patches: str, proxy: str | None, background: float
@@ -288,6 +326,11 @@ class Explorer:
                 self._maps.popitem(last=False)
         self._maps.move_to_end(key)
         return self._maps[key]
+
+    def _fit_clusters(self, tower: str, layer: int, size: int, images: tuple[str, ...], count: int) -> list[np.ndarray]:
+        from pe_dense.apps.unsupervised import cluster_maps
+
+        return cluster_maps([self._features(tower, layer, size, image) for image in images], count)
 
     def _fit(self, tower: str, layer: int, size: int, images: tuple[str, ...]) -> Basis:
         return fit_basis([self._features(tower, layer, size, image) for image in images])

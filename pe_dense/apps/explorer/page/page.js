@@ -122,6 +122,34 @@ function movePoint(number, event) {
   choose(number, { x: clamp(from.x + right * step), y: clamp(from.y + down * step) });
 }
 
+// The first picture of each image: its request and its names.
+function kindOfPicture(together) {
+  const kind = byId("kind").value;
+  if (kind === "colors") return { title: "Principal components", suffix: "pca", path: "colors", options: { together } };
+  if (kind === "clusters") {
+    const count = byId("clusters").value;
+    return { title: `${count} clusters`, suffix: "clusters", path: "clusters", options: { together, count } };
+  }
+  const tau = byId("tau").value;
+  const title = kind === "lost" ? "Object by LOST" : `Object by TokenCut, threshold ${tau}`;
+  return { title, suffix: kind, path: "object", options: { algorithm: kind, tau: kind === "lost" ? 0 : tau } };
+}
+
+function makeKinds() {
+  const showOptions = () => {
+    byId("clusters-label").hidden = byId("kind").value !== "clusters";
+    byId("tau-label").hidden = byId("kind").value !== "tokencut";
+  };
+  byId("kind").addEventListener("change", () => { showOptions(); refresh(); });
+  for (const name of ["clusters", "tau"]) {
+    const showValue = () => { byId(`${name}-value`).textContent = byId(name).value; };
+    byId(name).addEventListener("input", showValue);
+    byId(name).addEventListener("change", refresh);
+    showValue();
+  }
+  showOptions();
+}
+
 function refresh() {
   drops.forEach((drop, number) => drop.mark(state.point?.number === number ? state.point : null));
   const together = state.images.filter(Boolean).join(" ");
@@ -141,7 +169,9 @@ function refresh() {
       const common = { tower: tower.name, layer, size: state.size, image };
       const name = `${state.names[number]}_${tower.name}_layer${layer}`.replace(/[^\w.-]+/g, "_");
       const click = (place) => choose(number, place);
-      colors.show(`colors?${new URLSearchParams({ ...common, together })}`, `${name}_pca`, click);
+      const { title, suffix, path, options } = kindOfPicture(together);
+      colors.title = title;
+      colors.show(`${path}?${new URLSearchParams({ ...common, ...options })}`, `${name}_${suffix}`, click);
       const point = state.point;
       if (point && state.images[point.number]) {
         const query = { source: state.images[point.number], x: point.x.toFixed(5), y: point.y.toFixed(5) };
@@ -246,6 +276,7 @@ async function start() {
   state.size = Number(slider.value);
   [0, 1].forEach(makeDrop);
   [0, 1].forEach(makeColumn);
+  makeKinds();
   makeWords();
   // A file dropped beside a field would replace the page.
   for (const type of ["dragover", "drop"]) document.addEventListener(type, (event) => event.preventDefault());
