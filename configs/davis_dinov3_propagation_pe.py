@@ -14,9 +14,8 @@ from mmengine.config import read_base
 
 with read_base():
     from ._base_.davis_propagation import *
+    from ._base_.dinov3_propagation import *
 
-sizes_by_patch = dict(patch14=dict(short_side=420, divisor=14), patch16=dict(short_side=480, divisor=16))
-model.merge(
-    dict(neighborhood="circle", temperature=0.2, upsampling="nearest", norm=True, backbone=dict(with_head=None))
-)
-test_dataloader.dataset.pipeline = [dict(type="pe_dense.LoadVideo", **sizes_by_patch["patch14"], round_up=True)]
+sizes_by_patch = dinov3_sizes
+model.merge(dinov3_propagation)
+test_dataloader.dataset.pipeline = dinov3_pipeline

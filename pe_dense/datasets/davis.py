@@ -103,10 +103,9 @@ class DavisDataset(BaseDataset):
 
     def load_data_list(self) -> list[dict]:
         """List the videos: ``video``, ``frames`` and ``masks`` (paths), ``size`` (H, W), ``object_ids``."""
-        names = [line.strip() for line in Path(self.ann_file).read_text().splitlines()]
-        names = [name for name in names if name]
+        names = self.list_videos()
         if not names:
-            raise InputError(f"{self.ann_file} lists no video")
+            raise InputError(f"{self.ann_file or self.data_prefix['mask']} lists no video")
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"{self.ann_file} lists videos more than once: {', '.join(repeated)}")
         self._metainfo["videos"] = tuple(names)
@@ -121,8 +120,13 @@ class DavisDataset(BaseDataset):
             )
         return videos
 
+    def list_videos(self) -> list[str]:
+        """Return the names in the list of videos."""
+        lines = (line.strip() for line in Path(self.ann_file).read_text().splitlines())
+        return [name for name in lines if name]
+
     def _video(self, name: str) -> dict:
-        frames, masks = (_files(Path(self.data_prefix[kind]) / name, name) for kind in ("img", "mask"))
+        frames, masks = (find_frames(Path(self.data_prefix[kind]) / name, name) for kind in ("img", "mask"))
         stems = list(frames)
         if extra := masks.keys() - frames.keys():
             raise InputError(f"video {name}: mask {min(extra)} has no frame, one of {len(extra)} such masks")
@@ -139,9 +143,9 @@ class DavisDataset(BaseDataset):
                     f"video {name}: {len(missing)} of {len(stems)} frames have no mask, the first is {missing[0]}; "
                     "without masks to compare with, say with_truth=False"
                 )
-        size = _common_size(name, frames)
         used = [masks[stem] for stem in (stems if self.with_truth else stems[:1])]
-        objects = self._object_ids(name, used, size)
+        size = self._check_size(name, frames, used)
+        objects = self._object_ids(name, used)
         return dict(
             video=name,
             frames=[str(path) for path in frames.values()],
@@ -151,13 +155,19 @@ class DavisDataset(BaseDataset):
             num_objects=len(objects),
         )
 
-    def _object_ids(self, name: str, masks: list[Path], size: tuple[int, int]) -> tuple[int, ...]:
+    def _check_size(self, name: str, frames: dict[str, Path], masks: list[Path]) -> tuple[int, int]:
+        """Return the size (H, W) of all frames and masks."""
+        size = _common_size(name, frames)
+        for path in masks:
+            if (found := _size_of(path, f"mask {path}")) != size:
+                raise InputError(f"video {name}: mask {path} has size {found}, the frames have {size}")
+        return size
+
+    def _object_ids(self, name: str, masks: list[Path]) -> tuple[int, ...]:
         """Return the object ids of the first mask, which may have gaps; check that the other masks have no others."""
         ids: set[int] = set()
         for path in masks:
             numbers = _read_numbers(path)
-            if numbers.shape != size:
-                raise InputError(f"video {name}: mask {path} has size {numbers.shape}, the frames have {size}")
             present = set(np.unique(numbers).tolist()) - {0}
             if VOID in present:
                 self._void.append(path)
@@ -177,7 +187,12 @@ class DavisDataset(BaseDataset):
         return tuple(sorted(ids))
 
 
-def _files(folder: Path, name: str) -> dict[str, Path]:
+def find_frames(folder: Path, name: str) -> dict[str, Path]:
+    """List the images of a video in the order of their numbers, by their names without the ending.
+
+    Raises:
+        InputError: if there are none, or two have the same name.
+    """
     if not folder.is_dir():
         raise InputError(f"video {name}: folder {folder} does not exist")
     files: dict[str, Path] = {}
@@ -198,13 +213,17 @@ def _by_number(path: Path) -> tuple:
     return tuple(int(part) if index % 2 else part for index, part in enumerate(parts)), path.name
 
 
+def _size_of(path: Path, what: str) -> tuple[int, int]:
+    try:
+        return image_size(path, ignore_orientation=True)[::-1]
+    except (ImageError, FileNotFoundError) as error:
+        raise InputError(f"{what} can't be read: {error}") from error
+
+
 def _common_size(name: str, frames: dict[str, Path]) -> tuple[int, int]:
     sizes = {}
     for stem, path in frames.items():
-        try:
-            sizes.setdefault(image_size(path, ignore_orientation=True)[::-1], stem)
-        except (ImageError, FileNotFoundError) as error:
-            raise InputError(f"video {name}: frame {path} can't be read: {error}") from error
+        sizes.setdefault(_size_of(path, f"video {name}: frame {path}"), stem)
     if len(sizes) > 1:
         found = ", ".join(f"{height} x {width} from frame {stem} on" for (height, width), stem in sizes.items())
         raise InputError(f"video {name} has frames of {len(sizes)} sizes: {found}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pe_dense.datasets.davis import DavisDataset
 from pe_dense.datasets.synthetic import write_shapes_video
+from pe_dense.datasets.video_objects import VideoObjectsDataset
 from pe_dense.evaluation import pictures
 from pe_dense.evaluation.run import TaskRun
 from pe_dense.tracking import DavisMetric, LabelPropagator
@@ -13,15 +14,16 @@ def evaluate_propagation(
     run: TaskRun,
     *,
     patches: int,
-    list_file: str = "ImageSets/2017/val.txt",
+    data: str = "davis",
     generator: dict | None = None,
 ) -> list[dict]:
-    """Evaluate DINOv3's label propagation on DAVIS 2017 or on generated videos.
+    """Evaluate DINOv3's label propagation on DAVIS 2017, YouTube-VOS, MOSE or generated videos.
 
     Args:
         run: backbone and layers.
         patches: short side of the frames in patches; the long side is rounded up to whole patches.
-        list_file: list of the videos.
+        data: 'davis' (2017, val), 'youtube_vos' or 'mose', see
+            :class:`~pe_dense.datasets.video_objects.VideoObjectsDataset`.
         generator: arguments of :func:`~pe_dense.datasets.synthetic.write_shapes_video`; None for DAVIS.
 
     Returns:
@@ -30,19 +32,19 @@ def evaluate_propagation(
     root = run.root if generator is None else write_shapes_video(run.root, **generator)
     patch = run.tower.patch_size
     pipeline = [dict(type="pe_dense.LoadVideo", short_side=patches * patch, divisor=patch, round_up=True)]
-    data = DavisDataset(data_root=str(root), ann_file=list_file, pipeline=pipeline)
+    videos = (DavisDataset if data == "davis" else VideoObjectsDataset)(data_root=str(root), pipeline=pipeline)
     metric = DavisMetric()
     model = LabelPropagator(run.tower, neighborhood="circle", temperature=0.2, upsampling="nearest", norm=True)
     own_indices = run.tower.out_indices
     shown = []
     try:
-        for video in data:
+        for video in videos:
             sample, labels = video["data_samples"], {}
             frames = video["inputs"].to(next(run.tower.parameters()).device)
             tokens = frames.shape[2] * frames.shape[3] / patch**2
             for layers in run.groups(4.0 * 9 * tokens * run.tower.embed_dim):
                 run.tower.out_indices = layers
-                labels |= model.track(frames, sample.first_mask)
+                labels |= model.track(frames, sample.first_mask, later_masks=sample.later_masks)
             metric.process(None, [dict(sample.to_dict(), labels=labels)])
             if len(shown) < 2:
                 shown.append((sample.frames, labels[run.layers[-1]]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -101,11 +101,12 @@ NAMES = ("J&F", "J_mean", "J_recall", "J_decay", "F_mean", "F_recall", "F_decay"
 class DavisMetric(BaseMetric):
     """DAVIS metric: mean, recall and decay of J and F, averaged over all objects of all videos.
 
-    The first and last frame of a video are not evaluated. Reports ``davis/J&F`` (the mean of ``J_mean`` and
-    ``F_mean``), ``davis/J_mean``, ``davis/J_recall`` (share of frames above 0.5), ``davis/J_decay`` (first minus last
-    quarter of the frames) and the same for F, from 0 to 1. ``davis/copy_J&F`` etc. are the values of a baseline that
-    copies the first mask to all frames. If several layers of a backbone are evaluated, these names refer to the best
-    layer by J&F, ``davis/layer`` is its number, and ``davis/layer_<number>_J&F`` is reported for each layer.
+    The first and last frame of a video are not evaluated; neither are frames of an object up to the one that it enters
+    in (YouTube-VOS, MOSE). Reports ``davis/J&F`` (the mean of ``J_mean`` and ``F_mean``), ``davis/J_mean``,
+    ``davis/J_recall`` (share of frames above 0.5), ``davis/J_decay`` (first minus last quarter of the frames) and the
+    same for F, from 0 to 1. ``davis/copy_J&F`` etc. are the values of a baseline that copies the first mask to all
+    frames. If several layers of a backbone are evaluated, these names refer to the best layer by J&F, ``davis/layer``
+    is its number, and ``davis/layer_<number>_J&F`` is reported for each layer.
 
     Attributes:
         by_layer: after an evaluation, one row per layer: ``layer`` and the values.
@@ -131,7 +132,8 @@ class DavisMetric(BaseMetric):
         Args:
             data_batch: not used.
             data_samples: each with ``video``, ``masks`` (paths, of all frames), ``object_ids`` (or ``num_objects``, for
-                1 to that number) and ``labels``, a dict of (T, H, W) arrays by layer.
+                1 to that number), ``labels``, a dict of (T, H, W) arrays by layer, and optionally ``entries``, the
+                frame that each object enters in.
         """
         for sample in data_samples:
             frames = len(next(iter(sample["labels"].values())))
@@ -141,14 +143,15 @@ class DavisMetric(BaseMetric):
                     "evaluation requires a data set with with_truth=True"
                 )
             truth = np.stack([read_mask(path) for path in sample["masks"]])
-            copied = np.broadcast_to(truth[0], truth.shape)
             ids = sample.get("object_ids") or range(1, sample["num_objects"] + 1)
+            entries = sample.get("entries") or dict.fromkeys(ids, 0)
+            copied = _copied(truth, entries)
             self.results.append(
                 dict(
                     video=sample["video"],
                     ids=tuple(ids),
-                    layers={layer: measure(labels, truth, ids) for layer, labels in sample["labels"].items()},
-                    copied=measure(copied, truth, ids),
+                    layers={layer: measure(labels, truth, entries) for layer, labels in sample["labels"].items()},
+                    copied=measure(copied, truth, entries),
                 )
             )
 
@@ -186,22 +189,30 @@ class DavisMetric(BaseMetric):
             )
 
 
-def measure(labels: np.ndarray, truth: np.ndarray, ids: Sequence[int]) -> np.ndarray:
+def measure(labels: np.ndarray, truth: np.ndarray, entries: Mapping[int, int]) -> list[np.ndarray]:
     """Compute J and F of each object in each evaluated frame.
 
     Args:
         labels, truth: (T, H, W) object numbers.
-        ids: numbers of the O objects.
+        entries: number of each object, and of the frame that it enters in.
 
     Returns:
-        (O, 2, T - 2), J and F.
+        for each object (2, E), J and F of the frames between the one that it enters in and the last one.
     """
-    values = np.empty((len(ids), 2, len(truth) - 2))
-    for frame, (found, wanted) in enumerate(zip(labels[1:-1], truth[1:-1], strict=True)):
-        for index, number in enumerate(ids):
-            masks = found == number, wanted == number
-            values[index, :, frame] = region_similarity(*masks), contour_accuracy(*masks)
+    values = []
+    for number, first in entries.items():
+        frames = range(first + 1, len(truth) - 1)
+        masks = ((labels[frame] == number, truth[frame] == number) for frame in frames)
+        values.append(np.array([(region_similarity(*pair), contour_accuracy(*pair)) for pair in masks]).T)
     return values
+
+
+def _copied(truth: np.ndarray, entries: Mapping[int, int]) -> np.ndarray:
+    """Copy the first mask of each object to all frames from there on."""
+    copied = np.zeros_like(truth)
+    for number, first in entries.items():
+        copied[first:][:, truth[first] == number] = number
+    return copied
 
 
 def _values(regions: np.ndarray, contours: np.ndarray) -> dict[str, float]:

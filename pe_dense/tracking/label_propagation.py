@@ -28,7 +28,8 @@ NEIGHBORHOODS = ("square", "circle")
 class PropagationContext:
     """Context frames of one video, from which soft label maps are propagated frame by frame.
 
-    The context of a frame is the first frame and the last frames before it, with their soft label maps. Every patch
+    The context of a frame is the first frame and the last frames before it, with their soft label maps, and every frame
+    in which an object enters. Every patch
     takes the labels of its most similar patches: the affinity is ``exp(cos / temperature)`` and 0 outside the
     neighborhood. Affinities below the ``topk``-th largest one over all context frames are set to 0, and the remaining
     ones are normalized to a sum of 1.
@@ -73,28 +74,43 @@ class PropagationContext:
         self._labels = labels.new_empty((1 + num_last_frames, *labels.shape), dtype=torch.float32)
         self._features[0] = F.normalize(features.float(), dim=-1)
         self._labels[0] = labels
-        self._steps = 0
+        self._steps, self._kept = 0, 1
 
     @torch.no_grad()
-    def propagate(self, features: Tensor) -> Tensor:
+    def propagate(self, features: Tensor, entering: Tensor | None = None) -> Tensor:
         """Propagate labels to the next frame.
 
         Args:
             features: (h, w, C).
+            entering: (E, h, w), fraction in each patch of classes that occur in this frame for the first time; the
+                fractions of the other classes are scaled to the rest. As the first frame, this one then stays in the
+                context.
 
         Returns:
-            soft labels (K, h, w), which sum to 1 for each patch.
+            soft labels (K, h, w), which sum to 1 for each patch; K includes the classes that have entered.
         """
         features = F.normalize(features.float(), dim=-1)
-        slots = len(self._features)
-        context = slice(min(1 + self._steps, slots))
+        slots, kept = len(self._features), self._kept
+        context = slice(min(kept + self._steps, slots))
         soft = propagate(features, self._features[context], self._labels[context], **self.settings)
-        if slots > 1:
+        if entering is not None:
+            soft = torch.cat([soft * (1 - entering.sum(0)), entering.to(soft)])
+            self._keep(features, soft)
+            return soft
+        if slots > kept:
             # Ring buffer: the order of the context does not matter, so the newest frame replaces the oldest.
-            slot = 1 + self._steps % (slots - 1)
+            slot = kept + self._steps % (slots - kept)
             self._features[slot], self._labels[slot] = features, soft
         self._steps += 1
         return soft
+
+    def _keep(self, features: Tensor, soft: Tensor) -> None:
+        """Insert a frame after those that stay in the context; the classes of the others are extended."""
+        old = F.pad(self._labels, (0, 0, 0, 0, 0, len(soft) - self._labels.shape[1]))
+        kept = self._kept
+        self._features = torch.cat([self._features[:kept], features[None], self._features[kept:]])
+        self._labels = torch.cat([old[:kept], soft[None], old[kept:]])
+        self._kept += 1
 
 
 def check_settings(

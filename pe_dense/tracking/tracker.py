@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pe_dense.backbones import Backbone
 from pe_dense.datasets.davis import read_mask
+from pe_dense.datasets.video_objects import entry_masks
 from pe_dense.registry import MODELS, TRANSFORMS
 from pe_dense.tracking.label_propagation import (
     PropagationContext,
@@ -119,35 +120,55 @@ class LabelPropagator(BaseModel):
         if mode != "predict":
             raise InputError(f"LabelPropagator only supports mode 'predict', got {mode!r}")
         for frames, sample in zip(inputs, data_samples, strict=True):
-            sample.labels = self.track(frames, sample.first_mask)
+            sample.labels = self.track(frames, sample.first_mask, later_masks=sample.get("later_masks"))
         return data_samples
 
     @torch.no_grad()
-    def track(self, frames: Tensor, first_mask: np.ndarray, num_objects: int | None = None) -> dict[int, np.ndarray]:
+    def track(
+        self,
+        frames: Tensor,
+        first_mask: np.ndarray,
+        num_objects: int | None = None,
+        later_masks: dict[int, np.ndarray] | None = None,
+    ) -> dict[int, np.ndarray]:
         """Track the objects of one video.
 
         Args:
             frames: (T, 3, H, W), values 0 to 255.
             first_mask: uint8 object numbers of the first frame, at any size; 0 is background.
-            num_objects: track objects 1 to this number; by default those in the mask, whose numbers may have gaps.
+            num_objects: track objects 1 to this number; by default those in the masks, whose numbers may have gaps.
+            later_masks: by number of the frame, masks of objects that enter after the first frame.
 
         Returns:
             a dict from block numbers to masks (T, \\*first_mask.shape) uint8; the first one is ``first_mask``.
         """
         # Classes are renumbered without gaps: a class without pixels would take time and could be predicted.
         ids = np.unique(first_mask[first_mask > 0]) if num_objects is None else np.arange(1, num_objects + 1)
-        numbers = np.concatenate([[0], ids]).astype(np.uint8)
-        classes = np.searchsorted(numbers, first_mask).astype(np.uint8)
+        later_masks = later_masks or {}
+        entering = {frame: np.unique(mask[mask > 0]) for frame, mask in sorted(later_masks.items())}
+        numbers = np.concatenate([[0], ids, *entering.values()]).astype(np.uint8)
         runs: dict[int, PropagationContext] = {}
         labels = {layer: [first_mask] for layer in dict.fromkeys(self.backbone.out_indices)}
         for layer, features in self._iter_features(frames):
+            frame = len(labels[layer])
             if layer not in runs:
-                shares = share_labels(classes, len(numbers), tuple(features.shape[:2])).to(features.device)
+                shares = self._shares(first_mask, numbers[: 1 + len(ids)], features)
                 runs[layer] = PropagationContext(features, shares, **self.settings)
-                continue
-            found = self._harden(runs[layer].propagate(features), first_mask.shape)
-            labels[layer].append(numbers[found])
+            elif frame in later_masks:
+                mask = later_masks[frame]
+                shares = self._shares(mask, np.concatenate([[0], entering[frame]]), features)[1:]
+                before = runs[layer].propagate(features, shares)[: -len(shares)]  # where the others are
+                found = numbers[self._harden(before, mask.shape)]
+                labels[layer].append(np.where(mask > 0, mask, found))
+            else:
+                found = self._harden(runs[layer].propagate(features), first_mask.shape)
+                labels[layer].append(numbers[found])
         return {layer: np.stack(masks) for layer, masks in labels.items()}
+
+    def _shares(self, mask: np.ndarray, numbers: np.ndarray, features: Tensor) -> Tensor:
+        """Convert a mask (H, W) to shares (K, h, w) of the classes with these numbers."""
+        classes = sum((place * (mask == number) for place, number in enumerate(numbers)), np.zeros_like(mask))
+        return share_labels(classes.astype(np.uint8), len(numbers), tuple(features.shape[:2])).to(features.device)
 
     def _harden(self, soft: Tensor, size: tuple[int, int]) -> np.ndarray:
         """Convert soft labels (K, h, w) to classes (H, W) uint8 at the size of the masks."""
@@ -203,11 +224,17 @@ class LoadVideo:
 
         Returns:
             ``inputs``, RGB frames (T, 3, H, W) uint8, and ``data_samples`` with ``first_mask`` (H, W) uint8 at the
-            original size and the fields of the item as metainfo.
+            original size, ``later_masks`` (see :func:`~pe_dense.datasets.video_objects.entry_masks`) and the fields of
+            the item as metainfo.
         """
         height, width = self.size_of(video["size"])
         frames = [self._resize(read_frame(path), (width, height)) for path in video["frames"]]
-        sample = BaseDataElement(metainfo=video, first_mask=read_mask(video["masks"][0]))
+        first_mask = read_mask(video["masks"][0])
+        if entries := video.get("entries"):  # without objects that are not evaluated
+            first_mask[
+                np.isin(first_mask, [number for number, frame in entries.items() if frame == 0], invert=True)
+            ] = 0
+        sample = BaseDataElement(metainfo=video, first_mask=first_mask, later_masks=entry_masks(video))
         return dict(inputs=torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2), data_samples=sample)
 
     def _resize(self, frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
