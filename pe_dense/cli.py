@@ -26,6 +26,7 @@ COMMANDS = {
     "train": Command("train", "train a model from a config"),
     "test": Command("test", "evaluate a checkpoint"),
     "predict": Command("predict", "draw and save predictions for images"),
+    "data": Command("data", "report on a folder of custom data, and draw samples"),
     "zeroshot": Command("zeroshot", "classify images and videos by words"),
     "visualize": Command("visualize_features", "draw features: PCA, similarity, correspondence, attention, words"),
     "bench": Command("bench", "evaluate backbones on dense tasks, one sheet"),

@@ -46,7 +46,7 @@ class MapData:
         palette: RGB color of each class.
         reader: arguments of the step that reads the maps.
         findings: what was found on reading.
-        present: labels that occur in each image; empty for depth.
+        present: number of pixels of each label in each image; empty for depth.
     """
 
     root: Path
@@ -56,7 +56,7 @@ class MapData:
     palette: list[tuple[int, int, int]] = field(default_factory=list)
     reader: dict = field(default_factory=dict)
     findings: FolderFindings = field(default_factory=FolderFindings)
-    present: dict[str, set[int]] = field(default_factory=dict)
+    present: dict[str, dict[int, int]] = field(default_factory=dict)
 
     def describe(self) -> str:
         """Return one line with the format, the number of classes and the counts of each split."""

@@ -94,7 +94,7 @@ def _with_splits(data: MapData, wanted, records, split_file: Path | None, strict
     splits = data.splits
     if not {"val", "test"} & set(splits):
         pairs = splits.pop("all", None) or splits["train"]
-        labels = {image: data.present.get(image, set()) for image, _ in pairs}
+        labels = {image: data.present.get(image, {}) for image, _ in pairs}
         chosen = choose_split(labels, (*records, data.root / SPLIT_FILE), data.findings, write_to=split_file)
         maps = dict(pairs)
         splits = {part: [(image, maps[image]) for image in images] for part, images in chosen.items()}

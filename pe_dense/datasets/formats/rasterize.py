@@ -76,11 +76,16 @@ def _label_map(image: dict, items: list[dict], labels: dict[int, int], backgroun
     height, width = image["height"], image["width"]
     drawn = np.full((height, width), background, np.uint8)
     for item in sorted(items, key=lambda item: -item["area"]):
-        mask = item.get("segmentation")
-        if not mask:
+        if not item.get("segmentation"):
             continue
-        code = rle.merge(rle.frPyObjects(mask, height, width)) if isinstance(mask, list) else mask
-        if isinstance(code["counts"], list):
-            code = rle.frPyObjects(code, height, width)
-        drawn[rle.decode(code).astype(bool)] = IGNORED if item.get("iscrowd") else labels[item["category_id"]]
+        drawn[decode_mask(item, height, width)] = IGNORED if item.get("iscrowd") else labels[item["category_id"]]
     return drawn
+
+
+def decode_mask(item: dict, height: int, width: int) -> np.ndarray:
+    """Return the mask of an annotation, polygons or a run-length code, (H, W) bool."""
+    mask = item["segmentation"]
+    code = rle.merge(rle.frPyObjects(mask, height, width)) if isinstance(mask, list) else mask
+    if isinstance(code["counts"], list):
+        code = rle.frPyObjects(code, height, width)
+    return rle.decode(code).astype(bool)

@@ -84,8 +84,7 @@ def read(root: Path, findings: FolderFindings) -> MapData:
         data.reader["colors"] = {_hex(value * 0x10101): label for value, label in mapping.items() if 0 <= value < 256}
     elif any(value != label for value, label in mapping.items()):
         data.reader["value_map"] = dict(mapping)
-    found = {path: {mapping.get(value, IGNORED) for value in values} - {IGNORED} for path, values in seen.items()}
-    data.present = {image: found.get(path, set()) for image, path in pairs}
+    data.present = {image: _by_label(seen.get(path, {}), mapping) for image, path in pairs}
     if unused := [name for label, name in enumerate(names) if not any(label in here for here in data.present.values())]:
         findings.note(f"{len(unused)} of {len(names)} classes occur in no mask: {', '.join(unused[:8])}")
     return data
@@ -198,6 +197,15 @@ def _check_values(seen: dict, mapping: dict[int, int], color: bool, findings: Fo
 
 def _hex(value: int) -> str:
     return f"#{value:06x}"
+
+
+def _by_label(values: dict[int, int], mapping: dict[int, int]) -> dict[int, int]:
+    """Return the number of pixels of each label."""
+    found: Counter = Counter()
+    for value, count in values.items():
+        if (label := mapping.get(value, IGNORED)) != IGNORED:
+            found[label] += count
+    return dict(found)
 
 
 def _palette(names: list[str], mapping: dict[int, int], color: bool) -> list[tuple[int, int, int]]:
