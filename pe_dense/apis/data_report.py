@@ -105,7 +105,7 @@ def find_task(root: Path) -> str:
         num_images = sum(is_image(name) for names in list_files(root).values() for name in names)
         raise DataError(
             f"{root} has {num_images} images, but no annotations of a known format (COCO, LVIS, YOLO, Pascal VOC, "
-            "masks, panoptic COCO, depth maps, folders by class): see docs/custom_data.md"
+            "labelme, masks, panoptic COCO, depth maps, folders by class): see docs/custom_data.md"
         ) from None
     return "classes"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.logging import print_log
 
 from pe_dense.datasets.annotations import COCO_NAMES, LVIS_NAMES, image_name
-from pe_dense.datasets.formats import coco_json, depth_maps, semantic_masks, voc_xml, yolo
+from pe_dense.datasets.formats import coco_json, depth_maps, labelme, semantic_masks, voc_xml, yolo
 from pe_dense.datasets.formats.coco_layout import find_annotation_file
 from pe_dense.datasets.formats.files import SPLITS, list_files
 from pe_dense.datasets.formats.findings import DataError, FolderFindings
@@ -15,7 +15,7 @@ from pe_dense.datasets.formats.objects import ObjectData, ObjectSplit, labels_by
 from pe_dense.datasets.formats.splits import SPLIT_FILE, choose_split
 from pe_dense.utils.errors import ConfigError
 
-FORMATS = (yolo, voc_xml, coco_json)  # in the order of recognition: their files are the most specific
+FORMATS = (yolo, voc_xml, labelme, coco_json)  # in the order of recognition: their files are the most specific
 
 
 def object_format(root: Path, findings: FolderFindings):
