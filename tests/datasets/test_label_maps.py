@@ -14,7 +14,7 @@ from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap, MapError
 from pe_dense.datasets.synthetic.scene import draw_scene
 from pe_dense.engine.preflight import check_images, check_learnable, empty_error
 from pe_dense.engine.runner import Runner
-from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.errors import ConfigError, InputError
 
 SHAPES = dict(num_train=20, num_val=1, image_size=64)
 
@@ -79,6 +79,28 @@ def test_labels_that_do_not_fit(tmp_path, values, options, message):
         data[0]
     with pytest.raises(MapError, match=message):
         check_images(data)  # before training
+
+
+COLORS = {"#000000": 0, "#0a6450": 1}
+
+
+def test_colors_are_labels(tmp_path):
+    values = np.zeros((6, 8, 3), np.uint8)
+    values[2:4] = (80, 100, 10)  # written in the order of OpenCV
+    pipeline = [dict(type="LoadImageFromFile"), dict(type="pe_dense.LoadLabelMap", num_classes=2, colors=COLORS)]
+    (item,) = segmentation_data(write(tmp_path, [values]), pipeline=pipeline)
+    assert item["gt_seg_map"][:, 0].tolist() == [0, 0, 1, 1, 0, 0]
+    values[0, 0] = 9
+    with pytest.raises(MapError, match=r"0\.png has the colors #090909, which are those of no class"):
+        segmentation_data(write(tmp_path, [values]), pipeline=pipeline)[0]
+
+
+@pytest.mark.parametrize(
+    "options", [dict(colors={"red": 0}), dict(colors={"#ff0000": 300}), dict(colors=COLORS, value_map={0: 0})]
+)
+def test_colors_that_are_no_table(options):
+    with pytest.raises(InputError, match="colors is|colors exclude each other"):
+        LoadLabelMap(num_classes=2, **options)
 
 
 def test_an_error_in_a_data_worker_is_one_line(tmp_path):

@@ -115,6 +115,15 @@ def test_evaluation_of_a_labels_file(model, folder):
     assert figures["text_to_image_r3"] == figures["image_to_text_r3"] == 1
 
 
+def test_evaluation_of_folders_by_class(model, folder, tmp_path):
+    """Folders named after the classes give the figures of a table with the same labels."""
+    for name, label in (("0", "dog"), ("1", "cat")):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / f"{name}.png").write_bytes((folder / f"{name}.png").read_bytes())
+    (tmp_path / "labels.csv").write_text("file,label\ncat/1.png,cat\ndog/0.png,dog\n")
+    assert evaluate_classification(model, tmp_path) == evaluate_classification(model, tmp_path / "labels.csv")
+
+
 def test_evaluation_leaves_out_files_that_cannot_be_read(model, folder, tmp_path):
     for name in ("0.png", "1.png", "clip.mp4"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
