@@ -43,6 +43,12 @@ def parse_args():
         metavar="GB",
         help="memory for features of several layers; layers are evaluated in groups that fit (4)",
     )
+    parser.add_argument(
+        "--launcher",
+        choices=["none", "pytorch", "slurm", "mpi"],
+        default="none",
+        help="share the tasks among processes, as in tools/train.py: torchrun --nproc_per_node=8 tools/bench.py ...",
+    )
     return parser.parse_args()
 
 
@@ -51,8 +57,10 @@ def main():
     from pe_dense.utils.errors import one_line_errors
 
     with one_line_errors():
+        from pe_dense.engine.distributed import destroy_distributed, start_processes
         from pe_dense.evaluation.bench import run_bench
 
+        start_processes(args.launcher)
         sheet = run_bench(
             args.towers,
             tasks=args.tasks,
@@ -65,6 +73,7 @@ def main():
             cache=args.cache,
             memory_limit=args.memory_limit,
         )
+        destroy_distributed()
         print(sheet)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from datetime import timedelta
 
 import torch
 from mmengine.config import Config
@@ -54,27 +55,50 @@ def init_distributed(config: Config, launcher: str) -> None:
     Raises:
         ConfigError: if the launcher did not start this process; the message shows the command that does.
     """
-    addresses = () if launcher == "slurm" else ("MASTER_ADDR",)
-    missing = [name for name in (*_NAMES[launcher], *addresses) if name not in os.environ]
-    if missing:
-        raise ConfigError(
-            f"--launcher {launcher} found no {', '.join(missing)} in the environment: start with "
-            f"`{_COMMANDS[launcher]} tools/train.py CONFIG --launcher {launcher}`"
-        )
+    _check_environment(launcher, "tools/train.py CONFIG")
     # Without it, a parameter that is not used in the loss makes DDP wait for its gradient forever.
     unused = config.setdefault("find_unused_parameters", True)
     if torch.cuda.is_available():
         return
     config.pop("sync_bn", None)  # PyTorch's needs GPUs
+    # MMEngine keeps an existing process group; its own set-up and model wrapper require a CUDA device.
+    _init_gloo(launcher)
+    wrapper = config.get("model_wrapper_cfg") or dict(broadcast_buffers=False, find_unused_parameters=unused)
+    config.model_wrapper_cfg = dict(dict(type="MMDistributedDataParallel"), **wrapper, device_ids=None)
+
+
+def start_processes(launcher: str) -> None:
+    """Initialize the process group (Gloo) of a tool whose processes exchange only their results, however late.
+
+    Args:
+        launcher: 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Raises:
+        ConfigError: if the launcher did not start this process, or several were started without one.
+    """
+    check_launcher(launcher)
+    if launcher != "none":
+        _check_environment(launcher, "tools/bench.py TOWER...")
+        _init_gloo(launcher, timeout=timedelta(days=30))
+
+
+def _check_environment(launcher: str, command: str) -> None:
+    addresses = () if launcher == "slurm" else ("MASTER_ADDR",)
+    missing = [name for name in (*_NAMES[launcher], *addresses) if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"--launcher {launcher} found no {', '.join(missing)} in the environment: start with "
+            f"`{_COMMANDS[launcher]} {command} --launcher {launcher}`"
+        )
+
+
+def _init_gloo(launcher: str, **options) -> None:
     for name, given in zip(_NAMES["pytorch"], _NAMES[launcher], strict=True):
         os.environ[name] = os.environ[given]
     if "MASTER_ADDR" not in os.environ:
         os.environ["MASTER_ADDR"] = _first_host()
     os.environ.setdefault("MASTER_PORT", "29500")
-    # MMEngine keeps an existing process group; its own set-up and model wrapper require a CUDA device.
-    torch.distributed.init_process_group("gloo")
-    wrapper = config.get("model_wrapper_cfg") or dict(broadcast_buffers=False, find_unused_parameters=unused)
-    config.model_wrapper_cfg = dict(dict(type="MMDistributedDataParallel"), **wrapper, device_ids=None)
+    torch.distributed.init_process_group("gloo", **options)
 
 
 def is_main_process(launcher: str) -> bool:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from functools import lru_cache, partial
+from itertools import product
 from pathlib import Path
 
 import torch
+from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 
 from pe_dense.backbones import PE_CONFIGS, Backbone
@@ -48,7 +51,8 @@ def run_bench(
 
     Results are stored as ``<out>/results/<backbone>/<task>.json``. A task whose weights, layers and version are the
     same is not run again, so an interrupted benchmark continues where it stopped. Tasks without data are listed with
-    the address of their data.
+    the address of their data. If the process group of PyTorch is initialized, the processes share the tasks, and the
+    first one writes the sheet; results do not depend on their number.
 
     Args:
         towers: published name (``PE-Spatial-B16-512``), ``timm/<model>``, either with ``=<weights>`` (a file, a work
@@ -81,48 +85,76 @@ def run_bench(
         print_log(f"{task.name}: {task.missing(data_root)} not found; get it from {task.source}", "current")
     if not present:
         raise ConfigError(f"no task has its data in {data_root}; the tasks `shapes` need none")
-    results, skipped = [], []
-    for name in towers:
-        tower = open_named(name, choose_device(device))
-        weights = fingerprint(tower)
-        text = lru_cache(maxsize=1)(partial(open_text, name, choose_device(device)))
-        for task in present:
-            path = out / "results" / file_name(name) / f"{task.name}.json"
-            numbers = tuple(parse_layers(layers, tower.num_layers))
-            key = dict(version=VERSION, weights=weights, layers=list(numbers), protocol=task.protocol)
+    options = dict(
+        batch_size=batch_size,
+        workers=workers,
+        cache=None if cache is None else Path(cache),
+        memory_limit=1e9 * memory_limit,
+    )
+    rank, world = get_dist_info()
+    device = choose_device(device if device or world == 1 else _own_device())
+    # Neighboring tasks, which cost about the same, go to different processes.
+    shares = {name: present[(rank - number * len(present)) % world :: world] for number, name in enumerate(towers)}
+    found = []
+    for name, share in shares.items():
+        if share:
+            found += _run(name, share, data_root, out, layers, device, options)
+    found = [result for part in _all_gather(found) for result in part]
+    order = {(name, task.name): place for place, (name, task) in enumerate(product(towers, present))}
+    found.sort(key=lambda result: order[result["tower"], result["task"]])
+    if rank == 0:
+        results, skipped = ([item for item in found if ("rows" in item) == whole] for whole in (True, False))
+        write_sheet(out, results, present, absent, skipped, data_root)
+    return out / "sheet.md"
+
+
+def _run(
+    name: str, tasks: Sequence[Task], data_root: Path, out: Path, layers: str, device: torch.device, options: dict
+) -> Iterator[dict]:
+    """Yield the result of each task on one backbone, or a dict with ``tower``, ``task`` and ``reason`` if skipped."""
+    tower = open_named(name, device)
+    weights, numbers = fingerprint(tower), tuple(parse_layers(layers, tower.num_layers))
+    text = lru_cache(maxsize=1)(partial(open_text, name, device))
+    for task in tasks:
+        path = out / "results" / file_name(name) / f"{task.name}.json"
+        key = dict(version=VERSION, weights=weights, layers=list(numbers), protocol=task.protocol)
+        try:
             if task.needs_text:
-                try:
-                    key["weights"] = fingerprint(text())
-                except InputError as error:
-                    skipped.append(dict(tower=name, task=task.name, reason=str(error)))
-                    continue
+                key["weights"] = fingerprint(text())
             result = _stored(path, key)
             if result is None:
                 run = TaskRun(
                     tower,
                     data_root / task.folder,
                     numbers,
-                    batch_size=batch_size,
-                    workers=workers,
-                    cache=None if cache is None else Path(cache),
-                    memory_limit=1e9 * memory_limit,
                     figure=path.with_suffix(".png"),
                     text=text if task.needs_text else None,
+                    **options,
                 )
-                try:
-                    result = _evaluate(name, task, run, key)
-                except InputError as error:
-                    # Such as a model that accepts images of one size only: the other tasks can still run.
-                    print_log(f"{task.name}, {name}: skipped: {error}", "current")
-                    skipped.append(dict(tower=name, task=task.name, reason=str(error)))
-                    continue
+                result = _evaluate(name, task, run, key)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(path, result, indent=1)
             else:
                 print_log(f"{task.name}, {name}: from {path}", "current")
-            results.append(result)
-        del tower
-    return write_sheet(out, results, present, absent, skipped, data_root)
+        except InputError as error:
+            # Such as a model that accepts images of one size only: the other tasks can still run.
+            print_log(f"{task.name}, {name}: skipped: {error}", "current")
+            result = dict(tower=name, task=task.name, reason=str(error))
+        yield result
+
+
+def _own_device() -> str:
+    """Return the GPU of this process, or the CPU."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+
+
+def _all_gather(found: list[dict]) -> list[list[dict]]:
+    """Collect the results of all processes, in every one."""
+    if not torch.distributed.is_initialized():
+        return [found]
+    parts: list = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, found)
+    return parts
 
 
 def _evaluate(name: str, task: Task, run: TaskRun, key: dict) -> dict:

@@ -2,65 +2,31 @@
 
 import csv
 import json
+import os
 import re
+import socket
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.tiny_bench import SETTINGS, SHAPES, tiny_bench
 from helpers.tiny_clip import tiny_clip
 from helpers.tiny_towers import tiny_tower
 from PIL import Image
 
 from pe_dense.backbones.base import parse_layers
-from pe_dense.evaluation import bench, tasks
+from pe_dense.evaluation import bench
 from pe_dense.evaluation.bench import file_name, open_named, run_bench
-from pe_dense.evaluation.clustering import evaluate_clusters
-from pe_dense.evaluation.correspondence import evaluate_correspondence
-from pe_dense.evaluation.knn_segmentation import evaluate_knn
-from pe_dense.evaluation.linear_probe import evaluate_linear_depth, evaluate_linear_segmentation
-from pe_dense.evaluation.object_discovery import evaluate_discovery
-from pe_dense.evaluation.propagation import evaluate_propagation
 from pe_dense.evaluation.run import TaskRun
 from pe_dense.evaluation.sheet import published_values
 from pe_dense.evaluation.tasks import TASKS, select_tasks
 from pe_dense.evaluation.words import evaluate_words, evaluate_zero_shot, open_text
 from pe_dense.utils.errors import ConfigError, InputError
 
-SHAPES = dict(num_train=4, num_val=3, image_size=64)
-SETTINGS = {
-    "shapes_knn": ("shapes", partial(evaluate_knn, data="shapes", grid=8, memory=120, generator=SHAPES)),
-    "shapes_clusters": (
-        "shapes",
-        partial(evaluate_clusters, data="shapes", grid=8, clusters=12, seeds=(0, 1), restarts=1, generator=SHAPES),
-    ),
-    "shapes_correspondence": (
-        "pairs",
-        partial(
-            evaluate_correspondence,
-            variant="padded",
-            patches=8,
-            per_class=None,
-            generator=dict(num_pairs=4, image_size=64),
-        ),
-    ),
-    "shapes_linear": (
-        "shapes",
-        partial(evaluate_linear_segmentation, data="shapes", grid=8, steps=4, generator=SHAPES),
-    ),
-    "shapes_depth": (
-        "shapes",
-        partial(evaluate_linear_depth, grid=8, depth_range=(0.5, 12.0), steps=4, generator=SHAPES),
-    ),
-    "shapes_tokencut": (
-        "shapes",
-        partial(evaluate_discovery, data="shapes", method="tokencut", grid=8, taus=(0.2, 0.4), generator=SHAPES),
-    ),
-    "shapes_lost": ("shapes", partial(evaluate_discovery, data="shapes", method="lost", grid=8, generator=SHAPES)),
-    "shapes_propagation": (
-        "videos",
-        partial(evaluate_propagation, patches=8, generator=dict(num_videos=2, num_frames=4, image_size=64)),
-    ),
-}
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -137,25 +103,12 @@ def test_layers():
 
 
 @pytest.fixture
-def tiny_bench(monkeypatch, root):
-    """Two backbones by name, and the tasks with tiny data."""
-    small = {name: TASKS[name] for name in ("shapes_lost", "shapes_correspondence", "shapes_knn", "davis_s")}
-    for name, (folder, evaluate) in SETTINGS.items():
-        if name in small:
-            task = TASKS[name]
-            small[name] = tasks.Task(name, task.title, task.metric, folder, evaluate, task.protocol)
-    monkeypatch.setattr(tasks, "TASKS", small)
-    calls = []
-
-    def opened(name, device):
-        calls.append(name)
-        return tiny_tower(window_size=2 if name == "timm/windows" else None)
-
-    monkeypatch.setattr(bench, "open_named", opened)
-    return calls
+def small_bench():
+    with tiny_bench() as opened:
+        yield opened
 
 
-def test_sheet(tiny_bench, root, tmp_path, monkeypatch):
+def test_sheet(small_bench, root, tmp_path, monkeypatch):
     out = tmp_path / "out"
     options = dict(data_root=root, out=out, layers="all", workers=0)
     sheet = run_bench(["PE-Spatial-G14-448", "timm/windows"], **options).read_text()
@@ -185,11 +138,41 @@ def test_sheet(tiny_bench, root, tmp_path, monkeypatch):
     assert ran[1:] == [("timm/windows", "shapes_lost")]
 
 
+def test_processes_share_the_tasks(root, tmp_path):
+    """Two processes write what one does, each a part of it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "helpers.bench_processes"]
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    processes = [
+        subprocess.Popen(
+            [*command, str(rank), str(port), str(root), str(tmp_path / "two")],
+            env=os.environ | dict(PYTHONPATH=paths),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    with tiny_bench():
+        run_bench(["timm/a", "timm/b"], data_root=root, out=tmp_path / "one", layers="all", workers=0)
+    for name in ("sheet.md", "sheet.csv"):
+        assert (tmp_path / "two" / name).read_text() == (tmp_path / "one" / name).read_text()
+    for path in (tmp_path / "one/results").rglob("*.json"):
+        result = json.loads(path.read_text())
+        other = json.loads((tmp_path / "two" / path.relative_to(tmp_path / "one")).read_text())
+        assert result["rows"] == [pytest.approx(row, abs=1e-3) for row in other["rows"]]
+    assert all("evaluated 3" in output for output in outputs)
+
+
 def stored_tasks(out):
     return {path.stem for path in out.glob("results/*/*.json")}
 
 
-def test_published_values_are_beside(tiny_bench, root, tmp_path, monkeypatch):
+def test_published_values_are_beside(small_bench, root, tmp_path, monkeypatch):
     value = dict(task="shapes_lost", tower="PE-Spatial-G14-448", value=12.3, source="A paper")
     monkeypatch.setattr("pe_dense.evaluation.sheet.published_values", lambda: [value])
     sheet = run_bench(
@@ -201,7 +184,7 @@ def test_published_values_are_beside(tiny_bench, root, tmp_path, monkeypatch):
     assert row["published"] == 12.3 and row["source"] == "A paper"
 
 
-def test_a_task_that_a_backbone_cannot_run_is_skipped(tiny_bench, root, tmp_path, monkeypatch):
+def test_a_task_that_a_backbone_cannot_run_is_skipped(small_bench, root, tmp_path, monkeypatch):
     def refuse(*_):
         raise InputError("only accepts images of 224 x 224 px")
 
@@ -235,7 +218,7 @@ def test_selection_of_tasks(tmp_path):
         select_tasks(["shapes_kn"], tmp_path)
 
 
-def test_bad_arguments(tiny_bench, tmp_path):
+def test_bad_arguments(small_bench, tmp_path):
     name = "PE-Spatial-T16-512=random"
     for towers, options, message in (
         ([name, name], {}, "each backbone may be given once, got PE-Spatial-T16-512=random, PE-Spa"),
@@ -250,7 +233,7 @@ def test_bad_arguments(tiny_bench, tmp_path):
     ):
         with pytest.raises(ConfigError, match=message):
             run_bench(towers, data_root=tmp_path, out=tmp_path, **options)
-    assert not tiny_bench  # nothing was opened
+    assert not small_bench  # nothing was opened
 
 
 def test_names_of_backbones(tmp_path):
