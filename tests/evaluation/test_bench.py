@@ -2,19 +2,16 @@
 
 import csv
 import json
-import os
 import re
-import socket
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import bench_processes
 from helpers.tiny_bench import SETTINGS, SHAPES, tiny_bench
 from helpers.tiny_clip import tiny_clip
 from helpers.tiny_towers import tiny_tower
+from helpers.warm_process import run_ranks
 from PIL import Image
 
 from pe_dense.backbones.base import parse_layers
@@ -25,8 +22,6 @@ from pe_dense.evaluation.sheet import published_values
 from pe_dense.evaluation.tasks import TASKS, select_tasks
 from pe_dense.evaluation.words import evaluate_words, evaluate_zero_shot, open_text
 from pe_dense.utils.errors import ConfigError, InputError
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -140,23 +135,8 @@ def test_sheet(small_bench, root, tmp_path, monkeypatch):
 
 def test_processes_share_the_tasks(root, tmp_path):
     """Two processes write what one does, each a part of it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "helpers.bench_processes"]
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
-    processes = [
-        subprocess.Popen(
-            [*command, str(rank), str(port), str(root), str(tmp_path / "two")],
-            env=os.environ | dict(PYTHONPATH=paths),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    run_ranks(bench_processes.__file__, root, tmp_path / "two", output=tmp_path / "output.txt")
+    assert [(tmp_path / f"two/evaluated_{rank}").read_text() for rank in range(2)] == ["3", "3"]
     with tiny_bench():
         run_bench(["timm/a", "timm/b"], data_root=root, out=tmp_path / "one", layers="all", workers=0)
     for name in ("sheet.md", "sheet.csv"):
@@ -165,7 +145,6 @@ def test_processes_share_the_tasks(root, tmp_path):
         result = json.loads(path.read_text())
         other = json.loads((tmp_path / "two" / path.relative_to(tmp_path / "one")).read_text())
         assert result["rows"] == [pytest.approx(row, abs=1e-3) for row in other["rows"]]
-    assert all("evaluated 3" in output for output in outputs)
 
 
 def stored_tasks(out):

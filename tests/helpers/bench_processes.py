@@ -1,7 +1,7 @@
-"""One of two processes that share the tasks of a benchmark. Arguments: rank, port, folder of data, output folder."""
+"""One of two processes that share the tasks of a benchmark. Arguments: folder of the data, output folder."""
 
-import os
 import sys
+from pathlib import Path
 from unittest.mock import patch
 
 import torch
@@ -12,14 +12,13 @@ from pe_dense.evaluation import bench
 
 
 def main():
-    rank, port, data, out = sys.argv[1:]
-    torch.set_num_threads(1)
-    os.environ |= dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    data, out = map(Path, sys.argv[1:])
     start_processes("pytorch")
+    rank = torch.distributed.get_rank()
     with tiny_bench(), patch.object(bench, "_evaluate", wraps=bench._evaluate) as evaluate:
-        bench.run_bench(["timm/a", "timm/b"], data_root=data, out=out, layers="all", workers=0, cache=f"{out}/cache")
+        bench.run_bench(["timm/a", "timm/b"], data_root=data, out=out, layers="all", workers=0, cache=out / "cache")
+    (out / f"evaluated_{rank}").write_text(str(evaluate.call_count))
     destroy_distributed()
-    print(f"evaluated {evaluate.call_count}")
 
 
 if __name__ == "__main__":
