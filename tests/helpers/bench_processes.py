@@ -16,7 +16,7 @@ def main():
     start_processes("pytorch")
     rank = torch.distributed.get_rank()
     with tiny_bench(), patch.object(bench, "_evaluate", wraps=bench._evaluate) as evaluate:
-        bench.run_bench(["timm/a", "timm/b"], data_root=data, out=out, layers="all", workers=0, cache=out / "cache")
+        bench.run_bench(["timm/a", "timm/b"], data_root=data, out=out, layers="all", workers=0)
     (out / f"evaluated_{rank}").write_text(str(evaluate.call_count))
     destroy_distributed()
 
