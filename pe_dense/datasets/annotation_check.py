@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
@@ -26,8 +27,8 @@ from pe_dense.datasets.segmentation_check import Masks, check_masks
 
 PARTS = ("images", "annotations", "categories")
 # pycocotools counts an image's pixels in 32 bits.
-_MAX_SIDE, _MAX_PIXELS = 1_000_000, 2**31 - 1
-_MAX_COORDINATE = 1e7  # of boxes, in pixels
+MAX_SIDE, MAX_PIXELS = 1_000_000, 2**31 - 1
+MAX_COORDINATE = 1e7  # of boxes, in pixels
 
 
 def check_content(content: dict, *, masks: bool | None) -> Findings:
@@ -90,15 +91,15 @@ def _texts(findings, part, entries, field, *, optional=False) -> list:
 def _check_images(findings: Findings, content: dict) -> None:
     images = content["images"]
     for field in ("width", "height"):
-        _integers(findings, "images", images, field, 1, _MAX_SIDE, "a positive number of pixels")
+        _integers(findings, "images", images, field, 1, MAX_SIDE, "a positive number of pixels")
     large = [
         row
         for row, image in enumerate(images)
         if type(image.get("width")) is int
         and type(image.get("height")) is int
-        and image["width"] * image["height"] > _MAX_PIXELS
+        and image["width"] * image["height"] > MAX_PIXELS
     ]
-    findings.problem("images", images, large, f"'width' x 'height' is more than {_MAX_PIXELS} pixels")
+    findings.problem("images", images, large, f"'width' x 'height' is more than {MAX_PIXELS} pixels")
     names = ("file_name", "coco_url")
     nameless = [row for row, image in enumerate(images) if all(image.get(name) in (None, "") for name in names)]
     if nameless:
@@ -176,7 +177,7 @@ def _check_links(findings: Findings, content: dict) -> np.ndarray:
         image["id"]: (image["width"], image["height"])
         for image in content["images"]
         if type(image.get("id")) is int
-        and all(type(image.get(side)) is int and 0 < image[side] <= _MAX_SIDE for side in ("width", "height"))
+        and all(type(image.get(side)) is int and 0 < image[side] <= MAX_SIDE for side in ("width", "height"))
     }
     unknown_size = (math.nan, math.nan)
     found = [
@@ -216,14 +217,15 @@ def _check_objects(findings: Findings, annotations: list[dict], sizes: np.ndarra
     areas = _read_areas(findings, annotations, boxes, found.area)
     if findings.problems or not len(annotations):
         return
-    convention = wrong_convention(boxes, areas, sizes, _of_objects(annotations, found.extent))
+    crowds = np.fromiter((bool(annotation.get("iscrowd")) for annotation in annotations), bool, len(annotations))
+    convention = wrong_convention(boxes, areas, sizes, without_crowds(found.extent, crowds))
     if convention:
         findings.problems.append(
             f"the boxes look {convention}; COCO's 'bbox' is [left, top, width, height] in pixels. For example "
             f"{annotations[0]['bbox']} in an image of {sizes[0, 0]:.0f} x {sizes[0, 1]:.0f} (width x height)"
         )
     elif masks is not False:
-        _compare_masks(findings, annotations, boxes, areas, sizes, found)
+        compare_masks(findings, annotations, boxes, areas, sizes, found)
 
 
 def remove_masks(annotations: list[dict]) -> None:
@@ -232,9 +234,8 @@ def remove_masks(annotations: list[dict]) -> None:
         annotation.pop("segmentation", None)
 
 
-def _of_objects(annotations: list[dict], extent: np.ndarray) -> np.ndarray:
-    """Return the extents of masks of single objects; NaN for crowds, whose masks need not match their boxes."""
-    crowds = np.fromiter((bool(annotation.get("iscrowd")) for annotation in annotations), bool, len(annotations))
+def without_crowds(extent: np.ndarray, crowds: np.ndarray) -> np.ndarray:
+    """Return the extents of masks (N, 4) with NaN for crowds (N, bool), whose masks need not match their boxes."""
     return np.where(crowds[:, None], np.nan, extent)
 
 
@@ -248,7 +249,7 @@ def _read_boxes(findings: Findings, annotations: list[dict]) -> np.ndarray:
                 boxes = np.array(flat, np.float64).reshape(-1, 4)
             except OverflowError:
                 boxes = np.full((1, 4), np.nan)
-            if (np.abs(boxes) <= _MAX_COORDINATE).all():
+            if (np.abs(boxes) <= MAX_COORDINATE).all():
                 return boxes
     boxes = np.full((len(values), 4), np.nan)
     faults: dict[str, list[int]] = {}
@@ -282,8 +283,8 @@ def _read_box(value) -> list:
         box = [read_number(number) for number in value]
     except FieldError as error:
         raise FieldError(f"not four numbers (one is {error})") from None
-    if max(map(abs, box)) > _MAX_COORDINATE:
-        raise FieldError(f"beyond {_MAX_COORDINATE:.0e} pixels")
+    if max(map(abs, box)) > MAX_COORDINATE:
+        raise FieldError(f"beyond {MAX_COORDINATE:.0e} pixels")
     return box
 
 
@@ -319,8 +320,17 @@ def _read_areas(findings: Findings, annotations: list[dict], boxes: np.ndarray, 
     return areas
 
 
-def _compare_masks(findings: Findings, annotations, boxes, areas, sizes, masks: Masks) -> None:
-    """Report masks of usable objects that are empty, outside of the image or outside of their box."""
+def compare_masks(findings: Findings, annotations: Sequence, boxes, areas, sizes, masks: Masks) -> None:
+    """Report masks of usable objects that are empty, outside of the image or outside of their box.
+
+    Args:
+        findings: receives the problems.
+        annotations: N entries, for the ids in messages.
+        boxes: (N, 4) left, top, width and height.
+        areas: (N,), NaN where missing.
+        sizes: width and height of the images (N, 2).
+        masks: extents and areas of the masks.
+    """
     with np.errstate(invalid="ignore"):
         corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
         inside = np.minimum(corners[:, 2:], sizes) - np.maximum(corners[:, :2], 0)

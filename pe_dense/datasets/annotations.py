@@ -59,7 +59,15 @@ def read_annotations(path: str | Path, *, masks: bool | None = None, quiet: bool
             names, annotations of unknown images or categories, invalid masks, boxes in another format. Each names the
             field, the number of entries and the first ids.
     """
-    version = _version(path)
+    content, repairs = read_checked(path, masks=masks)
+    if repairs and not quiet:
+        print_log(f"{path}: repaired on reading: {'; '.join(repairs)}", "current", logging.WARNING)
+    return content
+
+
+def read_checked(path: str | Path, *, masks: bool | None) -> tuple[dict, list[str]]:
+    """Read an annotation file as :func:`read_annotations`; return its content and descriptions of the repairs."""
+    version = file_version(path)
     content = read_json(path)
     if not isinstance(content, dict):
         raise AnnotationError(
@@ -68,15 +76,13 @@ def read_annotations(path: str | Path, *, masks: bool | None = None, quiet: bool
     if version in _checked and _checked[version] >= _STRICTNESS[masks]:
         if masks is False:
             remove_masks(content["annotations"])
-        return content
+        return content, []
     findings = check_content(content, masks=masks)
     if version is not None and not findings.problems and not findings.repairs:
         _checked[version] = _STRICTNESS[masks]
     if findings.problems:
         raise AnnotationError(f"{path} is not a valid annotation file: {'; '.join(findings.problems)}")
-    if findings.repairs and not quiet:
-        print_log(f"{path}: repaired on reading: {'; '.join(findings.repairs)}", "current", logging.WARNING)
-    return content
+    return content, findings.repairs
 
 
 # Versions of files that were checked in this process and needed no repair, with the strictness of the check. The checks
@@ -86,8 +92,8 @@ _STRICTNESS = {False: 0, None: 1, True: 2}
 _SETTLED = 0.1  # seconds; file systems may not tell two changes within a few milliseconds apart
 
 
-def _version(path: str | Path) -> tuple | None:
-    """Key of a file with its present content; None if it was changed just now or does not exist."""
+def file_version(path: str | Path) -> tuple | None:
+    """Return a key of a file with its present content; None if it was changed just now or does not exist."""
     try:
         status = os.stat(path)
     except OSError:

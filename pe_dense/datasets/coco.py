@@ -3,63 +3,24 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 
+import numpy as np
 from mmdet.datasets import CocoDataset as _CocoDataset
 from mmdet.datasets import Objects365V2Dataset
-from mmdet.datasets.api_wrappers import COCO
+from mmdet.datasets.objects365 import objv2_ignore_list
 from mmdet.datasets.transforms import LoadAnnotations
 from mmengine.logging import print_log
 
-from pe_dense.datasets.annotations import (
-    COCO_NAMES,
-    AnnotationError,
-    check_classes,
-    class_names,
-    image_name,
-    read_annotations,
-)
+from pe_dense.datasets.annotation_cache import read_table
+from pe_dense.datasets.annotation_table import AnnotationTable
+from pe_dense.datasets.annotations import COCO_NAMES, AnnotationError, check_classes, image_name
+from pe_dense.datasets.boxes import box_fault, clip_box
+from pe_dense.datasets.instance_list import InstanceList, usable_annotations
 from pe_dense.registry import DATASETS
-
-
-def box_fault(box: Sequence[float], area: float, width: int, height: int) -> str | None:
-    """Explain why a box cannot be used for training.
-
-    Args:
-        box: left, top, width and height in pixels.
-        area: area of the object in pixels.
-        width: width of the image in pixels.
-        height: height of the image in pixels.
-
-    Returns:
-        the reason, or None if the box is usable.
-    """
-    if len(box) != 4 or not all(isinstance(value, int | float) and math.isfinite(value) for value in box):
-        return "not four numbers"
-    if box[2] <= 0 or box[3] <= 0 or area <= 0:
-        return "of zero area"
-    *_, inner_width, inner_height = clip_box(box, width, height)
-    if inner_width <= 0 or inner_height <= 0:
-        return "outside of the image"
-    return "less than a pixel wide or high" if min(inner_width, inner_height) < 1 else None
-
-
-def clip_box(box: Sequence[float], width: int, height: int) -> list[float]:
-    """Clip a box to its image; width or height is zero or negative if it is outside.
-
-    Args:
-        box: left, top, width and height in pixels.
-        width: width of the image in pixels.
-        height: height of the image in pixels.
-    """
-    left, top, right, bottom = box[0], box[1], box[0] + box[2], box[1] + box[3]
-    if min(left, top) >= 0 and right <= width and bottom <= height:
-        return list(box)  # to the last bit
-    left, top = max(left, 0), max(top, 0)
-    return [left, top, min(right, width) - left, min(bottom, height) - top]
 
 
 @DATASETS.register_module()
@@ -87,26 +48,86 @@ class CocoDataset(_CocoDataset):
 
     name_fields: tuple[str, ...] = COCO_NAMES
 
-    def COCOAPI(self, path: str) -> COCO:
-        """Read the annotation file (called by mmdet's class)."""
-        steps = [step for step in self.pipeline.transforms if isinstance(step, LoadAnnotations)]
-        masks = any(step.with_mask for step in steps) if steps else None
-        content = read_annotations(path, masks=masks)
-        self._match_classes(class_names(content))
-        index = COCO()
-        index.dataset = content
-        index.createIndex()
-        index.cat_img_map = index.catToImgs
-        return index
-
     def _match_classes(self, names: Sequence[str]) -> None:
         check_classes(self.metainfo["classes"], names, self.ann_file)
 
-    def load_data_list(self) -> list[dict]:
-        """Return the images with their instances, in the file's order, see :meth:`parse_data_info`."""
+    def load_data_list(self) -> Sequence[dict]:
+        """Return the images with their instances, in the file's order.
+
+        They are read from the file's columns, see :mod:`pe_dense.datasets.annotation_cache`, and made on access. Only a
+        class that overrides :meth:`parse_data_info`, or proposals from a file, need a list of all of them.
+        """
+        steps = [step for step in self.pipeline.transforms if isinstance(step, LoadAnnotations)]
+        table = read_table(self.ann_file, masks=any(step.with_mask for step in steps) if steps else None)
+        self._match_classes(table.class_names())
+        classes = set(self.metainfo["classes"])
+        ids = [category["id"] for category in table.categories if category["name"] in classes or not classes]
+        self.cat_ids, self.cat2label = ids, {category: label for label, category in enumerate(ids)}
+        if type(self).parse_data_info is not CocoDataset.parse_data_info:
+            images = self._parse_all(table)
+        else:
+            images = self._use_columns(table)
+            if self.proposal_file is not None:
+                images = list(images)
+        self._report(len(images))
+        if isinstance(images, InstanceList):
+            self.serialize_data = False  # the columns are shared by all processes
+            coded = images.has_coded_objects()
+        else:
+            coded = any(
+                isinstance(instance.get("mask"), dict) and not instance["ignore_flag"]
+                for image in images
+                for instance in image["instances"]
+            )
+        if coded:
+            self._decode_run_lengths()
+        return images
+
+    def _use_columns(self, table: AnnotationTable) -> InstanceList:
+        labels = np.array([self.cat2label.get(category["id"], -1) for category in table.categories], np.int64)
+        usable = usable_annotations(table, labels)
+        self._num_objects, self._crowds, self._other_classes = usable.total, usable.crowds, usable.other_classes
+        self._left_out, self._clipped = usable.left_out, usable.clipped
+        extra = {}
+        if self.return_classes:
+            extra = dict(text=self.metainfo["classes"], caption_prompt=self.caption_prompt, custom_entities=True)
+        name_of = self._name_of()
+        for row in table.images_without(self.name_fields)[:1]:
+            name_of(table.image(row))  # raises the error
+        return InstanceList(
+            table,
+            self._image_rows(table),
+            usable.kept,
+            labels,
+            name_of,
+            self.data_prefix["img"],
+            self.data_prefix.get("seg"),
+            self.seg_map_suffix,
+            extra,
+        )
+
+    def _name_of(self):
+        """Return a function that returns the file name of an entry of ``images``."""
+        return partial(image_name, fields=self.name_fields)
+
+    def _image_rows(self, table: AnnotationTable) -> np.ndarray:
+        """Return the indices of the images to use."""
+        return np.arange(table.num_images)
+
+    def _parse_all(self, table: AnnotationTable) -> list[dict]:
         self._num_objects = self._crowds = self._other_classes = self._clipped = 0
-        self._left_out: Counter = Counter()
-        images = super().load_data_list()
+        self._left_out = Counter()
+        images = []
+        for row in self._image_rows(table).tolist():
+            image = table.image(row)
+            where = table.annotations_of(row)
+            annotations = [table.annotation(number, image) for number in range(where.start, where.stop)]
+            image["img_id"] = image["id"]
+            images.append(self.parse_data_info(dict(raw_img_info=image, raw_ann_info=annotations)))
+        return images
+
+    def _report(self, num_images: int) -> None:
+        """Log what is left out, and check that something is left."""
         if self._left_out:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self._left_out.most_common())
             self._log(f"left out {self._left_out.total()} of {self._num_objects} boxes of {self.ann_file}: {reasons}")
@@ -118,9 +139,7 @@ class CocoDataset(_CocoDataset):
             )
         if self._clipped:
             self._log(f"clipped {self._clipped} of {self._num_objects} boxes of {self.ann_file} to their images")
-        self._check_learnable(len(images))
-        self._decode_run_lengths(images)
-        return images
+        self._check_learnable(num_images)
 
     def _log(self, message: str, level: int = logging.WARNING) -> None:
         print_log(f"{type(self).__name__}: {message}", "current", level)
@@ -139,35 +158,58 @@ class CocoDataset(_CocoDataset):
         else:
             raise AnnotationError(f"there is nothing to learn from: {counts}")
 
-    def filter_data(self) -> list[dict]:
+    def get_data_info(self, idx: int) -> dict:
+        """Return an image with its instances, see mmdet's class; changing the result does not change the data set."""
+        if self._fully_initialized and isinstance(self.data_list, InstanceList):
+            return {**self.data_list[idx], "sample_idx": idx if idx >= 0 else len(self) + idx}
+        return super().get_data_info(idx)
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """Return the labels of the instances of an image."""
+        if self._fully_initialized and isinstance(self.data_list, InstanceList):
+            return self.data_list.labels_of(idx)
+        return super().get_cat_ids(idx)
+
+    def filter_data(self) -> Sequence[dict]:
         """Drop images without objects and small images, according to ``filter_cfg``."""
         if self.test_mode:
             return self.data_list
-        filters = self.filter_cfg or {}
+        filters, images = self.filter_cfg or {}, self.data_list
         drop_empty, min_size = filters.get("filter_empty_gt", False), filters.get("min_size", 0)
-        large = [image for image in self.data_list if min(image["width"], image["height"]) >= min_size]
-        if len(large) < len(self.data_list):
+        if isinstance(images, InstanceList):
+            sides, counts = images.sizes().min(axis=1, initial=2**31 - 1), images.counts()
+        else:
+            sides = np.array([min(image["width"], image["height"]) for image in images])
+            counts = np.array([len(image["instances"]) for image in images])
+        large = sides >= min_size
+        if not large.all():
             self._log(
-                f"dropped {len(self.data_list) - len(large)} of {len(self.data_list)} images of {self.ann_file} with "
+                f"dropped {int((~large).sum())} of {len(images)} images of {self.ann_file} with "
                 f"a side under {min_size} pixels (filter_cfg.min_size)"
             )
-        if empty := sum(not image["instances"] for image in large):
+        if empty := int((large & (counts == 0)).sum()):
             self._log(
-                f"{'dropped' if drop_empty else 'kept'} {empty} of {len(large)} images of {self.ann_file} that have "
-                f"no objects (filter_cfg.filter_empty_gt={drop_empty} in the data set's config)",
+                f"{'dropped' if drop_empty else 'kept'} {empty} of {int(large.sum())} images of {self.ann_file} that "
+                f"have no objects (filter_cfg.filter_empty_gt={drop_empty} in the data set's config)",
                 logging.INFO,
             )
-        return [image for image in large if image["instances"]] if drop_empty else large
+        return self._choose(images, np.flatnonzero(large & (counts > 0) if drop_empty else large).tolist())
 
-    def _decode_run_lengths(self, images: list[dict]) -> None:
-        """Let the pipeline load bitmaps where objects have run-length codes, which mmdet ignores as polygons."""
-        steps = [step for step in self.pipeline.transforms if isinstance(step, LoadAnnotations) and step.with_mask]
-        if any(not step.poly2mask for step in steps) and any(
-            isinstance(instance.get("mask"), dict) and not instance["ignore_flag"]
-            for image in images
-            for instance in image["instances"]
-        ):
-            for step in steps:
+    def _get_unserialized_subset(self, indices: Sequence[int] | int) -> Sequence[dict]:
+        if isinstance(indices, int):
+            return super()._get_unserialized_subset(indices)
+        return self._choose(self.data_list, indices)
+
+    @staticmethod
+    def _choose(images: Sequence[dict], indices: Sequence[int]) -> Sequence[dict]:
+        if isinstance(images, InstanceList):
+            return images.select(images.rows[np.asarray(indices, np.int64)])
+        return [images[index] for index in indices]
+
+    def _decode_run_lengths(self) -> None:
+        """Let the pipeline load bitmaps, since mmdet ignores run-length codes when it loads polygons."""
+        for step in self.pipeline.transforms:
+            if isinstance(step, LoadAnnotations) and step.with_mask:
                 step.poly2mask = True
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
@@ -198,17 +240,39 @@ class CocoDataset(_CocoDataset):
 
 
 @DATASETS.register_module()
-class Objects365Dataset(Objects365V2Dataset):
-    """mmdet's ``Objects365V2Dataset``, which accepts several names of the annotation file.
+class Objects365Dataset(CocoDataset):
+    """Objects365 v2, with several possible names of the annotation file.
+
+    Like mmdet's ``Objects365V2Dataset``, it keeps the last folder of an image's name (``patch16/...jpg``), leaves out
+    the three images that were not published, and ignores classes that the file does not have.
 
     Args:
         ann_file: path of the annotation file, relative to ``data_root``.
         data_root: folder of the data.
         ann_file_alternatives: other names of the file; the first that exists is read where ``ann_file`` does not exist.
-        kwargs: those of mmdet's class.
+        kwargs: those of :class:`CocoDataset`.
     """
+
+    METAINFO = Objects365V2Dataset.METAINFO
 
     def __init__(self, ann_file: str = "", *, data_root: str = "", ann_file_alternatives: Sequence[str] = (), **kwargs):
         names = [ann_file, *ann_file_alternatives]
         existing = (name for name in names if os.path.exists(os.path.join(data_root or "", name)))
         super().__init__(ann_file=next(existing, ann_file), data_root=data_root, **kwargs)
+
+    def _match_classes(self, names: Sequence[str]) -> None:
+        """Accept any names."""
+
+    def _name_of(self):
+        return _name_in_patch
+
+    def _image_rows(self, table: AnnotationTable) -> np.ndarray:
+        unpublished = set(objv2_ignore_list)
+        return np.array(
+            [row for row in range(table.num_images) if _name_in_patch(table.image(row)) not in unpublished], np.int64
+        )
+
+
+def _name_in_patch(image: dict) -> str:
+    folder, name = os.path.split(image_name(image, COCO_NAMES))
+    return os.path.join(os.path.basename(folder), name)

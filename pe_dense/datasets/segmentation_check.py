@@ -99,7 +99,8 @@ def _check_chunk(annotations, start, sizes, masks: Masks, faults, repairs) -> No
         parts, owner = _without(huge, parts, owner)
         values = np.fromiter(chain.from_iterable(parts), np.float64)
     if parts:
-        _measure_polygons(values, parts, np.array(owner), start, sizes[rows], masks, faults)
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts))
+        measure_polygons(values, lengths, np.array(owner), start, sizes[rows], masks, faults)
     if codes:
         _check_codes(chunk, codes, start, sizes[rows], masks, faults, repairs)
 
@@ -187,9 +188,19 @@ def _flat(part, labels: set[str]) -> list:
     return numbers
 
 
-def _measure_polygons(values, parts, owner, start, sizes, masks: Masks, faults) -> None:
-    """Compute extents and areas of polygons of at least three points, whose coordinates may be NaN or infinite."""
-    lengths = np.fromiter(map(len, parts), np.int64, len(parts)) // 2
+def measure_polygons(values, lengths, owner, start, sizes, masks: Masks, faults) -> None:
+    """Compute extents and areas of polygons of at least three points, whose coordinates may be NaN or infinite.
+
+    Args:
+        values: coordinates ``x, y, x, y, ...`` of all polygons of a chunk of annotations.
+        lengths: number of coordinates of each polygon.
+        owner: annotation of each polygon, counted from the start of the chunk.
+        start: index of the chunk's first annotation in ``masks``.
+        sizes: width and height of the image of each annotation of the chunk (n, 2).
+        masks: receives extents and areas.
+        faults: receives the annotations with a problem, by problem.
+    """
+    lengths = lengths // 2
     x, y = values[0::2], values[1::2]
     last = np.cumsum(lengths) - 1
     first = last - lengths + 1

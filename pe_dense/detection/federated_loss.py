@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pe_dense.datasets.annotations import read_annotations
+from pe_dense.datasets.annotation_cache import read_table
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
@@ -131,11 +132,8 @@ def image_counts(ann_file: str | Path) -> list[int]:
     Args:
         ann_file: COCO- or LVIS-style annotation file; images are counted if categories have no ``image_count``.
     """
-    annotations = read_annotations(ann_file, masks=False, quiet=True)
-    categories = annotations["categories"]
-    if all("image_count" in category for category in categories):
-        return [category["image_count"] for category in categories]
-    seen: dict[int, set[int]] = {category["id"]: set() for category in categories}
-    for annotation in annotations["annotations"]:
-        seen[annotation["category_id"]].add(annotation["image_id"])
-    return [len(seen[category["id"]]) for category in categories]
+    table = read_table(ann_file, masks=False, quiet=True)
+    if all("image_count" in category for category in table.categories):
+        return [category["image_count"] for category in table.categories]
+    pairs = np.unique(np.stack([table.arrays["categories"], table.image_rows], axis=1), axis=0)
+    return np.bincount(pairs[:, 0], minlength=len(table.categories)).tolist()

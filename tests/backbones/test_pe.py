@@ -1,13 +1,15 @@
 """Behavior of PETower that recordings do not cover."""
 
+import gc
 import math
 
 import pytest
+import timm
 import torch
 from mmengine.registry import MODELS as ROOT
 from mmengine.registry import DefaultScope
 
-from pe_dense.backbones import PE_CONFIGS, PETower
+from pe_dense.backbones import PE_CONFIGS, PETower, TimmTower
 from pe_dense.backbones.transformer import MAX_ROTARY_TABLES
 from pe_dense.registry import MODELS
 
@@ -215,6 +217,25 @@ def test_images_of_many_sizes_do_not_grow_memory():
     grids = [grid for grid, *_ in tables]
     assert (2, 2) in grids and (2, 3) not in grids
     assert torch.equal(tower(second)[0], expected)
+
+
+@pytest.mark.parametrize("kind", ["PETower", "TimmTower"])
+@torch.no_grad()
+def test_300_sizes_keep_no_more_tensors_than_50(kind, monkeypatch):
+    if kind == "PETower":
+        tower = tiny(window_size=2, arch=dict(layers=2), global_blocks=(1,))
+    else:
+        create = timm.create_model
+        monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, depth=1, **options))
+        tower = TimmTower("vit_small_patch16_dinov3").eval()
+    sizes = [(16 * rows, 16 * columns) for rows in range(1, 21) for columns in range(1, 16)]
+    alive = []
+    for number, size in enumerate(sizes, start=1):
+        tower(images(1, 3, *size))
+        if number in (50, 300):
+            gc.collect()
+            alive.append(sum(issubclass(type(item), torch.Tensor) for item in gc.get_objects()))
+    assert alive[1] <= alive[0]
 
 
 def test_positions_are_added_before_rounding_to_half_precision():

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pe_dense.datasets.coco import box_fault, clip_box
+from pe_dense.datasets.boxes import box_fault, clip_box
 
 
 @pytest.mark.parametrize(

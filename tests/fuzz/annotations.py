@@ -119,17 +119,33 @@ def use(path: Path, masks: bool) -> str:
     import numpy as np
     from mmdet.datasets.transforms import LoadAnnotations
 
+    from pe_dense.datasets.annotation_cache import read_table
     from pe_dense.datasets.annotation_check import check_content
+    from pe_dense.datasets.annotation_parser import parse_table
     from pe_dense.datasets.annotations import class_names, read_annotations, read_json
     from pe_dense.datasets.coco import CocoDataset
     from pe_dense.datasets.lvis import LVISDataset
     from pe_dense.detection.federated_loss import image_counts
     from pe_dense.detection.metrics import CocoMetric, LVISMetric
+    from pe_dense.utils.errors import InputError
 
-    content = read_annotations(path, masks=masks, quiet=True)
+    try:
+        content = read_annotations(path, masks=masks, quiet=True)
+    except InputError:
+        assert parse_table(path.read_bytes(), masks=masks) is None, "the fast parser accepts a refused file"
+        raise
     json.dumps(content)
     again = check_content(copy.deepcopy(content), masks=masks)
     assert not again.problems and not again.repairs, f"a repaired file is not valid: {again.problems} {again.repairs}"
+    table = read_table(path, masks=masks, quiet=True)
+    assert table.class_names() == class_names(content)
+    fields = ("id", "image_id", "category_id", "bbox", "area", "segmentation")
+    for ours, theirs in zip(table.annotations(), content["annotations"], strict=True):
+        assert [ours.get(key) for key in fields] == [theirs.get(key) or None if key == "segmentation" else theirs[key]
+                                                     for key in fields]  # fmt: skip
+        assert [bool(ours.get(key)) for key in ("iscrowd", "ignore")] == [
+            bool(theirs.get(key)) for key in ("iscrowd", "ignore")
+        ]
     federated = any("neg_category_ids" in image for image in content["images"])
     kind = LVISDataset if federated else CocoDataset
     steps = [dict(type="mmdet.LoadAnnotations", with_bbox=True, with_mask=masks)]
@@ -158,6 +174,7 @@ def use(path: Path, masks: bool) -> str:
             built = metric(ann_file=str(path), metric=["bbox", "segm"] if masks else ["bbox"])
             built.dataset_meta = dict(classes=class_names(content))
             assert built.ground_truth.num_images == len(content["images"])
+            assert built.ground_truth._tables if metric is LVISMetric else built.ground_truth._truth
     found = check_content(read_json(path), masks=masks)
     return "repaired" if found.repairs else "unchanged"
 
@@ -172,6 +189,8 @@ def run(rounds: int, seed: int, folder: Path) -> tuple[Counter, list[str]]:
     """
     from mmengine.logging import MMLogger
 
+    import pe_dense.detection.federated_loss
+    import pe_dense.detection.metrics  # noqa: F401  not within the time of the first round
     from pe_dense.utils.errors import InputError
 
     MMLogger.get_instance("fuzz", log_level="ERROR").setLevel(logging.ERROR)

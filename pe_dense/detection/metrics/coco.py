@@ -1,5 +1,7 @@
 """COCO metric: average precision and recall."""
 
+from functools import cached_property
+
 import numpy as np
 from faster_coco_eval import COCO
 
@@ -14,8 +16,10 @@ class CocoGroundTruth(GroundTruth):
 
     advice = "It must be a COCO file with annotated instances"
 
-    def _index(self, content: dict) -> None:
-        self._truth = COCO(content)
+    @cached_property
+    def _truth(self) -> COCO:
+        content = dict(images=self._table.images(), categories=self._table.categories)
+        return COCO(dict(content, annotations=list(self._annotations())))
 
     def counted(self, image_id: int, categories: np.ndarray, scores: np.ndarray) -> np.ndarray:
         return np.arange(len(scores))

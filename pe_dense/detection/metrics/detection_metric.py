@@ -4,10 +4,8 @@ Notation: T = 10 IoU thresholds 0.5, 0.55 ... 0.95; R = 101 recalls 0, 0.01 ... 
 all, small (up to 32^2 pixels), medium (up to 96^2), large; M limits on the number of detections.
 """
 
-import gc
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +17,10 @@ from mmengine.logging import MMLogger
 from pycocotools.mask import encode
 from terminaltables import AsciiTable
 
-from pe_dense.datasets.annotations import check_classes, missing_fields, read_annotations
+from pe_dense.datasets.annotation_cache import read_table
+from pe_dense.datasets.annotations import check_classes, missing_fields
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.garbage import uncollected
 
 # LVIS's files, v0.5 and v1, misspell one name, which mmdet's LVIS data sets correct.
 _MISSPELT = {"speaker_(stereo_equipment)": "speaker_(stero_equipment)"}
@@ -47,24 +47,25 @@ class GroundTruth(ABC):
 
     def __init__(self, path: str | Path, *, masks: bool) -> None:
         self.path = path
-        content = read_annotations(path, masks=masks, quiet=True)  # repairs are logged by the data set
-        problems = missing_fields(content, self.required)
+        self._masks = masks
+        self._table = read_table(path, masks=masks, quiet=True)  # repairs are logged by the data set
+        images = self._table.images()
+        problems = missing_fields(dict(images=images, categories=self._table.categories), self.required)
         if problems:
             raise InputError(f"{path} cannot be evaluated: {'; '.join(problems)}. {self.advice}")
-        self._ids = {category["name"]: category["id"] for category in content["categories"]}
-        sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
-        self._image_ids = set(sizes)
-        for number, annotation in enumerate(content["annotations"]):
+        self._ids = {category["name"]: category["id"] for category in self._table.categories}
+        self._image_ids = {image["id"] for image in images}
+
+    def _annotations(self) -> Iterator[dict]:
+        """Iterate over the annotations in the evaluator's format, which only the process that evaluates needs."""
+        sizes = dict(zip(self._table.arrays["image_ids"].tolist(), self._table.arrays["sizes"].tolist(), strict=True))
+        for number, annotation in enumerate(self._table.annotations()):
             annotation["id"] = number + 1  # for the evaluator, 0 means "no match"
             mask = annotation.pop("segmentation", None)
-            if masks:
+            if self._masks:
                 # The evaluator would compute this from `segmentation` every time.
                 annotation["rle"] = segmToRle(mask, *sizes[annotation["image_id"]])
-        self._index(content)
-
-    @abstractmethod
-    def _index(self, content: dict) -> None:
-        """Store the parts of the checked content that the evaluation needs."""
+            yield annotation
 
     @abstractmethod
     def counted(self, image_id: int, categories: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -183,7 +184,7 @@ class DetectionMetric(BaseMetric):
             )
         values, rows = {}, []
         for metric in self.metrics:
-            with _uncollected():
+            with uncollected():  # it would take longer than the evaluation to traverse a dict per detection
                 averages = self._evaluate(results, metric)
             values |= {f"{metric}_{name}": value for name, value in averages.items()}
             rows.append([metric, *(f"{100 * value:.2f}" if value >= 0 else "-" for value in averages.values())])
@@ -195,18 +196,6 @@ class DetectionMetric(BaseMetric):
         if not detections:
             MMLogger.get_current_instance().warning(f"there are no {metric} detections to evaluate")
         return self.ground_truth.average_precision(detections, self.category_ids, metric)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Pause the garbage collector, which would take longer than the evaluation to traverse a dict per detection."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _boxes(corners: torch.Tensor, kept: np.ndarray) -> np.ndarray:

@@ -1,6 +1,8 @@
 """LVIS metric: average precision and recall on federated annotations."""
 
 from collections import defaultdict
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from faster_coco_eval import COCO
@@ -32,32 +34,35 @@ class LVISGroundTruth(GroundTruth):
         "and those that are partly annotated; use CocoMetric for other files"
     )
 
-    def _index(self, content: dict) -> None:
-        annotations = [annotation for annotation in content["annotations"] if _has_area(annotation)]
-        images = defaultdict(set)
-        for annotation in annotations:
-            images[annotation["category_id"]].add(annotation["image_id"])
+    def __init__(self, path: str | Path, *, masks: bool) -> None:
+        super().__init__(path, masks=masks)
+        arrays, images = self._table.arrays, self._table.images()
+        counted = (arrays["areas"] > 0) & (arrays["areas"] < np.inf)
+        pairs = np.stack([arrays["categories"][counted], self._table.image_rows[counted]], axis=1)
+        members = defaultdict(set)
+        for category, row in np.unique(pairs, axis=0).tolist():
+            members[int(self._table.category_ids[category])].add(images[row]["id"])
         self._partial = set()
-        for image in content["images"]:
+        for image in images:
             self._partial.update((category, image["id"]) for category in image["not_exhaustive_category_ids"])
             for category in image["neg_category_ids"]:
                 # Categories without any annotation have no precision.
-                if category in images:
-                    images[category].add(image["id"])
+                if category in members:
+                    members[category].add(image["id"])
         self._rows = {
-            category: {image: row for row, image in enumerate(sorted(members))} for category, members in images.items()
+            category: {image: row for row, image in enumerate(sorted(ids))} for category, ids in members.items()
         }
         self._counted = defaultdict(list)
-        for category, members in images.items():
-            for image in members:
+        for category, ids in members.items():
+            for image in ids:
                 self._counted[image].append(category)
-        self._frequencies = {category["id"]: category["frequency"] for category in content["categories"]}
-        self._tables = self._tabulate(annotations)
+        self._frequencies = {category["id"]: category["frequency"] for category in self._table.categories}
 
-    def _tabulate(self, annotations: list[dict]) -> dict[int, COCO]:
-        """Build the tables, by :meth:`_table_of` their categories."""
+    @cached_property
+    def _tables(self) -> dict[int, COCO]:
+        """Tables by :meth:`_table_of` their categories."""
         entries, members = defaultdict(list), defaultdict(list)
-        for annotation in annotations:
+        for annotation in filter(_has_area, self._annotations()):
             category = annotation["category_id"]
             annotation["image_id"] = self._rows[category][annotation["image_id"]]
             # LVIS has `ignore` and no crowds, the evaluator the reverse; and no range contains a negative area.
