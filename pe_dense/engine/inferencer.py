@@ -25,6 +25,7 @@ from pe_dense.runtime.source import Source
 from pe_dense.utils.atomic_write import write_json
 from pe_dense.utils.errors import ConfigError, InputError, library_errors
 from pe_dense.utils.image import ImageError, output_names
+from pe_dense.utils.ordered_map import ordered_map, spare_cores
 
 
 def use_test_time_augmentation(config: Config) -> Config:
@@ -67,6 +68,7 @@ def drop_pretrained(model: dict) -> None:
 
 # Default inferencer of configs without `inferencer`.
 DETECTION = dict(type="pe_dense.DetectionPredictor")
+_MAX_WRITERS = 4  # threads that draw and encode images, each of which is in memory
 
 
 # File of an image, name of its outputs, its pixels (H, W, 3) uint8, RGB, perhaps reduced, and its result.
@@ -177,13 +179,19 @@ class Predictor(ABC):
             InputError: for a batch size below 1.
             WriteError: if an output cannot be written.
         """
-        for path, name, pixels, result in results or self.predict_results(images, out_dir, batch_size):
+
+        def write(predicted: ImageResult) -> Path:
+            path, name, pixels, result = predicted
             stem = out_dir / name
             fields = self.write(stem, pixels, result)
             height, width = result.image_size or pixels.shape[:2]
             # :func:`pe_dense.utils.image.is_output` recognizes outputs by the beginning of this file.
             write_json(f"{stem}.json", dict(image=str(path), width=width, height=height, **fields))
-            yield Path(f"{stem}.png")
+            return Path(f"{stem}.png")
+
+        writers = spare_cores(_MAX_WRITERS)
+        predicted = results or self.predict_results(images, out_dir, batch_size)
+        yield from ordered_map(write, predicted, workers=writers, ahead=writers)
 
     def predict_results(self, images: Sequence[Path], out_dir: Path, batch_size: int = 1) -> Iterator[ImageResult]:
         """Predict on image files, in batches; see :meth:`predict_files`.
@@ -196,14 +204,23 @@ class Predictor(ABC):
             raise InputError(f"batch_size is {batch_size}, must be at least 1")
         self.left_out = []
         named = list(zip(images, output_names(images, self.endings, out_dir), strict=True))
+
+        def prepare(item: tuple[int, tuple[Path, str]]) -> tuple | Exception:
+            index, (path, name) = item
+            try:
+                return path, name, *self.prepare(path, index)
+            except (ImageError, FileNotFoundError) as error:
+                return error
+
+        prepared = ordered_map(prepare, enumerate(named), ahead=batch_size)  # while the model runs
         for start in range(0, len(named), batch_size):
             usable = []
-            for index, (path, name) in enumerate(named[start : start + batch_size], start):
-                try:
-                    usable.append((path, name, *self.prepare(path, index)))
-                except (ImageError, FileNotFoundError) as error:
-                    self.left_out.append((path, str(error)))
-                    print_log(f"left out: {error}", "current", logging.WARNING)
+            for (path, _), item in zip(named[start : start + batch_size], prepared, strict=False):
+                if isinstance(item, Exception):
+                    self.left_out.append((path, str(item)))
+                    print_log(f"left out: {item}", "current", logging.WARNING)
+                else:
+                    usable.append(item)
             if not usable:
                 continue
             samples = self.predict([data for _, _, data, _ in usable])

@@ -1,0 +1,143 @@
+"""Compare prediction on a folder of photos with mmdet's own inferencer, with the same model.
+
+    python benchmarks/predict.py
+    git worktree add /tmp/before COMMIT && python benchmarks/predict.py --before /tmp/before
+
+The model is the Mask R-CNN of `configs/shapes_maskrcnn_pe_tiny.py` with random weights, which returns 48 objects with
+masks for every image. "pictures" reads JPEG files of 640 x 480 px, detects, draws boxes, masks and labels, and writes
+a picture and a JSON file per image; "files" writes the objects with masks only: here in COCO's format, mmdet as JSON
+files. Each row runs in a process of its own, in turns. `images/s` and `CPU ms` per image are medians without the start;
+`times faster` is against mmdet's row of the same output.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from utils import quartiles, write_table
+
+CONFIG = "configs/shapes_maskrcnn_pe_tiny.py"
+OBJECTS = 48
+OPTIONS = {"model.test_cfg.rcnn.score_thr": 0.0, "model.test_cfg.rcnn.max_per_img": OBJECTS}
+
+
+def make_files(folder: Path, images: int) -> None:
+    """Write photos of smooth noise, and a checkpoint of the model."""
+    import cv2
+    import numpy as np
+    import torch
+    from mmengine.registry import MODELS, init_default_scope
+
+    from pe_dense.engine.config import load_config
+
+    config = load_config(Path(__file__).parents[1] / CONFIG, OPTIONS)
+    init_default_scope("mmdet")
+    torch.manual_seed(0)
+    config.model.backbone.pop("init_cfg", None)
+    classes = (
+        config.test_dataloader.dataset.metainfo.classes if config.test_dataloader.dataset.get("metainfo") else None
+    )
+    meta = dict(dataset_meta=dict(classes=classes)) if classes else {}
+    torch.save(dict(state_dict=MODELS.build(config.model).state_dict(), meta=meta), folder / "model.pth")
+    (folder / "photos").mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(images):
+        noise = (rng.random((30, 40, 3)) * 255).astype(np.uint8)
+        photo = cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"photos/{number:04d}.jpg"), photo)
+
+
+def run(row: str, folder: Path) -> None:
+    """Predict on all photos but the first, after that one as a warm-up; print seconds and processor seconds."""
+    import logging
+    import time
+
+    import torch
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_instance("benchmark", log_level="ERROR").setLevel(logging.ERROR)
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    photos, out = sorted((folder / "photos").iterdir()), Path(tempfile.mkdtemp(dir=folder))
+    predict = mmdets_way(row, folder, out) if "mmdet" in row else our_way(row, folder, out)
+    predict(photos[:1])
+    start, cpu = time.perf_counter(), time.process_time()
+    predict(photos[1:])
+    print(json.dumps([time.perf_counter() - start, time.process_time() - cpu, len(photos) - 1]))
+
+
+def our_way(row: str, folder: Path, out: Path):
+    """Return a function that predicts on photos as `tools/predict.py` does."""
+    from pe_dense.engine.config import load_config
+    from pe_dense.engine.inferencer import load_predictor
+
+    config = load_config(CONFIG, OPTIONS)
+    predictor = load_predictor(config, str(folder / "model.pth"), device="cpu", score_thr=0.0)
+    if "pictures" in row:
+        return lambda photos: list(predictor.predict_files(photos, out))
+    from pe_dense.apis.label_files import write_labels
+
+    return lambda photos: list(write_labels(predictor, photos, out, "coco", score_thr=0.0))
+
+
+def mmdets_way(row: str, folder: Path, out: Path):
+    """Return a function that predicts on photos with mmdet's inferencer."""
+    from mmdet.apis import DetInferencer
+
+    from pe_dense.engine.config import load_config
+
+    config = load_config(CONFIG, OPTIONS)
+    config.visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
+    config.model.backbone.pop("init_cfg", None)
+    inferencer = DetInferencer(config, str(folder / "model.pth"), device="cpu", show_progress=False)
+    files = dict(no_save_vis="pictures" not in row, no_save_pred=False, pred_score_thr=0.0, out_dir=str(out))
+    return lambda photos: inferencer([str(photo) for photo in photos], print_result=False, **files)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=40, help="photos, besides one for warm-up (40)")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--before", type=Path, help="another checkout of this project, for pictures")
+    parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmarks/predict.json"))
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.row:
+        run(args.row, args.folder)
+        return
+    rows = ["pictures", "files", *(["pictures, before"] if args.before else []), "pictures, mmdet", "files, mmdet"]
+    results: dict[str, list[list[float]]] = {row: [] for row in rows}
+    here = Path(__file__).parents[1]
+    with tempfile.TemporaryDirectory() as folder:
+        make_files(Path(folder), args.images + 1)
+        for _ in range(args.repeats):
+            for row in rows:
+                root = args.before.resolve() if "before" in row else here
+                environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": str(args.threads)}
+                command = [sys.executable, str(Path(__file__).resolve()), "--row", row, "--folder", folder]
+                output = subprocess.run(
+                    command, env=environment, stdout=subprocess.PIPE, text=True, check=True, cwd=root
+                )
+                results[row].append(json.loads(output.stdout.splitlines()[-1]))
+    table = []
+    for row, values in results.items():
+        peer = results[row.split(",")[0] + ", mmdet"]
+        table.append(
+            {
+                "row": row,
+                "images/s": round(quartiles([count / seconds for seconds, _, count in values])[1], 2),
+                "CPU ms": round(quartiles([1e3 * cpu / count for _, cpu, count in values])[1], 1),
+                "times faster": round(quartiles([b[0] / a[0] for a, b in zip(values, peer, strict=True)])[1], 2),
+                "times less CPU": round(quartiles([b[1] / a[1] for a, b in zip(values, peer, strict=True)])[1], 2),
+            }
+        )
+    write_table(table, args.out, threads=args.threads, images=args.images)
+
+
+if __name__ == "__main__":
+    main()
