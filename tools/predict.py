@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pe_dense.engine.arguments import ConfigOptions, number, path, text, whole_number
+from pe_dense.engine.arguments import ConfigOptions, add_acceleration, number, path, text, whole_number
 
 INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
 
@@ -68,6 +68,7 @@ def parse_args():
     )
     parser.add_argument("--overlap", type=number(0, 0.89), help="overlap of tiles as a part of their side (0.2)")
     parser.add_argument("--device", type=text, help="cuda, cuda:1, cpu, ... (default: a GPU if available)")
+    add_acceleration(parser)
     parser.add_argument(
         "--data",
         type=text,
@@ -226,6 +227,7 @@ def write_videos(args, predictor, videos):
 
 def predict(args):
     """Predict and write; return the exit status."""
+    from pe_dense.engine.acceleration import accelerate
     from pe_dense.runtime.thresholds import parse_thresholds
     from pe_dense.utils.errors import ConfigError
     from pe_dense.utils.image import check_output_folder, find_images
@@ -253,6 +255,7 @@ def predict(args):
         raise FileExistsError(f"{args.out} is not empty: name another folder or pass --overwrite")
 
     predictor = open_vocabulary_predictor(args) if args.words is not None else config_predictor(args)
+    accelerate(predictor.network, compiled=args.compile, dtype=args.dtype)
     if videos and not write_videos(args, predictor, videos):
         return INTERRUPTED
     if not images:

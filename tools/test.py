@@ -3,7 +3,7 @@
 
 import argparse
 
-from pe_dense.engine.arguments import ConfigOptions, number, text
+from pe_dense.engine.arguments import ConfigOptions, add_acceleration, number, text
 
 
 def parse_args():
@@ -26,6 +26,7 @@ def parse_args():
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--tta", action="store_true", help="test-time augmentation: multi-scale and horizontal flip")
+    add_acceleration(parser)
     parser.add_argument(
         "--data", type=text, metavar="FOLDER", help="folder of custom data, used instead of the config's"
     )
@@ -53,6 +54,7 @@ def main():
     from pe_dense.utils.signals import STOP
 
     with STOP.handled(), one_line_errors():
+        from pe_dense.engine.acceleration import accelerate
         from pe_dense.engine.build_runner import testing_runner, work_dir_of
         from pe_dense.engine.config import load_config
         from pe_dense.engine.distributed import destroy_distributed
@@ -74,6 +76,7 @@ def main():
                 depth_scale=args.depth_scale,
             )
         runner = testing_runner(config, args.checkpoint, work_dir=args.work_dir, launcher=args.launcher, tta=args.tta)
+        accelerate(runner.model, compiled=args.compile, dtype=args.dtype)
         runner.test()
         destroy_distributed()
     print(f"Metrics and logs: {runner.log_dir}")

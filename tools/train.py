@@ -9,7 +9,7 @@ tools/train.py mmdet::dino/dino-4scale_r50_8xb2-12e_coco --tower PE-Spatial-L14-
 
 import argparse
 
-from pe_dense.engine.arguments import ConfigOptions, number, text, whole_number
+from pe_dense.engine.arguments import ConfigOptions, add_acceleration, number, text, whole_number
 
 
 def parse_args():
@@ -70,6 +70,7 @@ def parse_args():
         action="store_true",
         help="print the learning rate of each parameter group and exit; requires neither data nor weights",
     )
+    add_acceleration(parser, dtype=False)
     parser.add_argument("--data", type=text, metavar="FOLDER", help="folder of custom data; its format is recognized")
     parser.add_argument(
         "--train-ann", type=text, metavar="FILE", help="annotation file of the training images, with --data"
@@ -96,15 +97,18 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.utils.errors import one_line_errors
+    from pe_dense.utils.errors import ConfigError, one_line_errors
     from pe_dense.utils.signals import STOP, StopRun
 
     with STOP.handled(), one_line_errors():
+        from pe_dense.engine.acceleration import accelerate
         from pe_dense.engine.build_runner import training_runner, work_dir_of
         from pe_dense.engine.config import load_config
         from pe_dense.engine.distributed import destroy_distributed
         from pe_dense.engine.preflight import check_read
 
+        if args.compile and args.fsdp:
+            raise ConfigError("--compile does not go with --fsdp: leave one of them out")
         config = load_config(
             args.config,
             args.cfg_options,
@@ -148,6 +152,7 @@ def main():
             fsdp=args.fsdp,
             ema=args.ema,
         )
+        accelerate(runner.model, compiled=args.compile)
         try:
             runner.train()
         except StopRun:

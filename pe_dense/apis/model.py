@@ -12,6 +12,7 @@ from mmengine.config import Config
 from pe_dense.apis.inputs import Picture, read_inputs
 from pe_dense.apis.tiles import open_image
 from pe_dense.apis.videos import Video, track_video
+from pe_dense.engine.acceleration import accelerate
 from pe_dense.engine.build_runner import own_weights
 from pe_dense.engine.config import load_config
 from pe_dense.engine.inferencer import Predictor, config_of_run, load_predictor
@@ -35,6 +36,8 @@ def load(
     options: dict | None = None,
     tower: str | None = None,
     tta: bool = False,
+    compiled: bool = False,
+    dtype: str = "float32",
 ) -> Model:
     """Load a trained model.
 
@@ -50,6 +53,8 @@ def load(
         options: overrides of config values, ``{"image_size": 512}``.
         tower: backbone to put under the config, as in training.
         tta: test-time augmentation, for detectors whose config defines it.
+        compiled, dtype: compile the backbone's blocks, or run them in bfloat16; see
+            :func:`~pe_dense.engine.acceleration.accelerate`.
 
     Returns:
         the model; call its :meth:`Model.predict`.
@@ -60,7 +65,9 @@ def load(
     if words is not None:
         if tta or tower:
             raise ConfigError(f"words do not go with {'tta' if tta else 'tower'}")
-        return Model(words_predictor(str(source), checkpoint, words, options=options, device=device))
+        predictor = words_predictor(str(source), checkpoint, words, options=options, device=device)
+        accelerate(predictor.network, compiled=compiled, dtype=dtype)
+        return Model(predictor)
     if not isinstance(source, Config):
         source, checkpoint = resolve_source(source, checkpoint)
         config = load_config(source, options, tower=tower)
@@ -72,7 +79,9 @@ def load(
         checkpoint = own_weights(config)
     extra = dict(tta=True) if tta else {}
     checkpoint = None if checkpoint is None else str(checkpoint)
-    return Model(load_predictor(config, checkpoint, device=device, **extra))
+    predictor = load_predictor(config, checkpoint, device=device, **extra)
+    accelerate(predictor.network, compiled=compiled, dtype=dtype)
+    return Model(predictor)
 
 
 def resolve_source(source: str | Path, checkpoint: str | Path | None) -> tuple[str, str | Path | None]:

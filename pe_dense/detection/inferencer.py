@@ -194,6 +194,11 @@ class DetectionPredictor(Predictor):
         return self.detector.reader
 
     @property
+    def network(self) -> torch.nn.Module:
+        """See the base class."""
+        return self.detector.model
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """See the base class."""
         return self.detector.classes

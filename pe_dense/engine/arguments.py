@@ -160,3 +160,21 @@ def _split(name: str, text: str) -> list[str]:
             f"'{name}=[1, 2]'"
         )
     return [*items, text[start:]]
+
+
+def add_acceleration(parser: argparse.ArgumentParser, *, dtype: bool = True) -> None:
+    """Add ``--compile`` and ``--dtype``, see :func:`pe_dense.engine.acceleration.accelerate`."""
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the blocks of the backbone, which takes about a minute in the first run; without a compiler they "
+        "run as usual",
+    )
+    if dtype:
+        parser.add_argument(
+            "--dtype",
+            choices=["float32", "bfloat16", "auto"],
+            default="float32",
+            help="of the backbone's blocks (float32): bfloat16 is faster on GPUs and on CPUs with AMX or AVX512-BF16, "
+            "and changes results slightly; auto: bfloat16 on those",
+        )

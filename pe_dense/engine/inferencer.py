@@ -13,6 +13,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from torch import nn
 
 from pe_dense.backbones.build import backbone_class, choose_device
 from pe_dense.backbones.frozen import FrozenTower
@@ -92,8 +93,15 @@ class Predictor(ABC):
     map_dtype: type[np.generic] = np.uint8
     keep_scores = False
 
+    model: nn.Module
+
     def __init__(self) -> None:
         self.left_out: list[tuple[Path, str]] = []
+
+    @property
+    def network(self) -> nn.Module:
+        """The model."""
+        return self.model
 
     @property
     @abstractmethod
