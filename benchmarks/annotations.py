@@ -10,7 +10,8 @@ The default is a generated file of a quarter of LVIS v1 train (100,170 images, 1
 * before: the class of another checkout; * mmdet: mmdet's class, which does not check the file.
 
 `private MB` is the process's own memory that the data set takes after it was built, `peak MB` the most during that,
-both in addition to the imports. `same` is whether all entries of `get_data_info` equal those of the row `first`.
+both in addition to the imports. `same` is whether all entries of `get_data_info` equal those of the
+row `first`; mmdet's have other names of images.
 """
 
 import argparse

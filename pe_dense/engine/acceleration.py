@@ -68,6 +68,7 @@ class _State:
         self.compiled = compiled
 
     def give_up(self, error: Exception) -> None:
+        error = getattr(error, "inner_exception", error)  # of the compiler, without advice for its developers
         reason = (str(error).strip().splitlines() or [""])[0]
         print_log(
             f"the backbone runs without compilation: {type(error).__name__}: {reason:.200}", "current", logging.WARNING

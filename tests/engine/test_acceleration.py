@@ -63,12 +63,13 @@ def test_blocks_are_compiled_once_for_all(tower, counter, images):
 def test_gradients_of_compiled_blocks(tower, counter, images):
     tower.train()
     tower(images)[0].square().sum().backward()
-    expected = {name: parameter.grad.clone() for name, parameter in tower.named_parameters()}
+    expected = {name: p.grad.clone() for name, p in tower.named_parameters() if p.grad is not None}
+    assert len(expected) > 30
     tower.zero_grad()
     accelerate(tower, compiled=True)
     tower(images)[0].square().sum().backward()
-    for name, parameter in tower.named_parameters():
-        assert torch.allclose(parameter.grad, expected[name], atol=1e-4), name
+    for name, gradient in expected.items():
+        assert torch.allclose(tower.get_parameter(name).grad, gradient, atol=1e-3, rtol=1e-4), name
 
 
 def test_failed_compilation_falls_back_with_one_line(tower, messages, monkeypatch, images):
@@ -83,8 +84,7 @@ def test_failed_compilation_falls_back_with_one_line(tower, messages, monkeypatc
         for _ in range(2):
             assert torch.equal(tower(images)[0], expected)
     (message,) = messages
-    assert message.startswith("the backbone runs without compilation: ")
-    assert "no C++ compiler" in message and "\n" not in message
+    assert message == "the backbone runs without compilation: RuntimeError: no C++ compiler"
 
 
 def test_bfloat16_outside_of_training_only(tower, monkeypatch, images):
