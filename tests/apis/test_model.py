@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.run_folder import COLORS, write_run
 from helpers.tiny_clip import tiny_clip
+from helpers.tool_runs import call_tool
 from PIL import Image
 
 import pe_dense
@@ -27,6 +28,24 @@ def test_a_run_is_enough(detector):
     """Classes and colors are those of the checkpoint; the data are not there."""
     assert isinstance(detector, Model)
     assert detector.classes == tuple(f"class {number}" for number in range(8))
+
+
+def test_backbones_are_compiled_or_run_in_bfloat16_on_request(run, photos, tmp_path, monkeypatch):
+    calls = []
+
+    def accelerate(network, **options):
+        calls.append((type(network).__name__, options))
+
+    monkeypatch.setattr("pe_dense.apis.model.accelerate", accelerate)
+    monkeypatch.setattr("pe_dense.engine.acceleration.accelerate", accelerate)
+    pe_dense.load(run, device="cpu", compiled=True, dtype="auto")
+    done = call_tool("predict", run, photos[0], "--out", tmp_path / "out", "--compile", "--dtype", "bfloat16")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [name for name, _ in calls] == 2 * ["MaskRCNN"]
+    assert [options for _, options in calls] == [
+        dict(compiled=True, dtype="auto"),
+        dict(compiled=True, dtype="bfloat16"),
+    ]
 
 
 def test_results_do_not_depend_on_the_kind_of_input(detector, photos):

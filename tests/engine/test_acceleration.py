@@ -1,9 +1,11 @@
 """Compiled and bfloat16 backbones: results stay close, copies and state dicts as they are, failures fall back."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers.tool_runs import call_tool
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
@@ -113,3 +115,26 @@ def test_models_without_a_backbone_and_other_dtypes_are_refused(tower):
         accelerate(nn.Linear(2, 2), compiled=True)
     with pytest.raises(ConfigError, match="dtype is 'half', must be one of float32, bfloat16, auto"):
         accelerate(tower, dtype="half")
+
+
+@pytest.mark.parametrize(
+    ("tool", "options", "expected"),
+    [
+        ("test", ["model.pth", "--compile", "--dtype", "auto"], dict(compiled=True, dtype="auto")),
+        ("train", ["--compile"], dict(compiled=True)),
+    ],
+)
+def test_options_of_the_tools(tool, options, expected, monkeypatch):
+    calls, nothing = [], lambda *_: None
+    runner = SimpleNamespace(model="model", train=nothing, test=nothing, work_dir="work", log_dir="log")
+    monkeypatch.setattr(f"pe_dense.engine.build_runner.{tool}ing_runner", lambda *_, **__: runner)
+    monkeypatch.setattr(acceleration, "accelerate", lambda model, **options: calls.append((model, options)))
+    done = call_tool(tool, "shapes_maskrcnn_pe_tiny", *options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert calls == [("model", expected)]
+
+
+def test_sharded_training_is_not_compiled():
+    done = call_tool("train", "shapes_maskrcnn_pe_tiny", "--compile", "--fsdp")
+    assert done.returncode == 2
+    assert "--compile does not go with --fsdp: leave one of them out" in done.stderr
