@@ -20,7 +20,7 @@ from pathlib import Path
 
 from utils import quartiles, write_table
 
-CONFIG = "configs/shapes_maskrcnn_pe_tiny.py"
+CONFIG = "shapes_maskrcnn_pe_tiny"
 OBJECTS = 48
 OPTIONS = {"model.test_cfg.rcnn.score_thr": 0.0, "model.test_cfg.rcnn.max_per_img": OBJECTS}
 
@@ -32,16 +32,14 @@ def make_files(folder: Path, images: int) -> None:
     import torch
     from mmengine.registry import MODELS, init_default_scope
 
+    from pe_dense.datasets.synthetic import CLASSES
     from pe_dense.engine.config import load_config
 
-    config = load_config(Path(__file__).parents[1] / CONFIG, OPTIONS)
+    config = load_config(CONFIG, OPTIONS)
     init_default_scope("mmdet")
     torch.manual_seed(0)
     config.model.backbone.pop("init_cfg", None)
-    classes = (
-        config.test_dataloader.dataset.metainfo.classes if config.test_dataloader.dataset.get("metainfo") else None
-    )
-    meta = dict(dataset_meta=dict(classes=classes)) if classes else {}
+    meta = dict(dataset_meta=dict(classes=CLASSES, palette="random"))
     torch.save(dict(state_dict=MODELS.build(config.model).state_dict(), meta=meta), folder / "model.pth")
     (folder / "photos").mkdir()
     rng = np.random.default_rng(0)
@@ -92,6 +90,7 @@ def mmdets_way(row: str, folder: Path, out: Path):
     config = load_config(CONFIG, OPTIONS)
     config.visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
     config.model.backbone.pop("init_cfg", None)
+    config.test_dataloader.dataset.pipeline[0] = dict(type="LoadImageFromFile")  # the only reader that it accepts
     inferencer = DetInferencer(config, str(folder / "model.pth"), device="cpu", show_progress=False)
     files = dict(no_save_vis="pictures" not in row, no_save_pred=False, pred_score_thr=0.0, out_dir=str(out))
     return lambda photos: inferencer([str(photo) for photo in photos], print_result=False, **files)

@@ -13,6 +13,7 @@ description in JSON, then the columns, each aligned to 64 bytes.
 from __future__ import annotations
 
 import contextlib
+import copyreg
 import hashlib
 import json
 import logging
@@ -214,3 +215,13 @@ def open_table(place: str, digest: str | None = None) -> AnnotationTable:
         end = column["offset"] + dtype.itemsize * int(np.prod(shape))
         arrays[name] = data[column["offset"] : end].view(dtype).reshape(shape)
     return AnnotationTable(arrays, description["categories"], description["repairs"], place)
+
+
+def _reduce(table: AnnotationTable) -> tuple:
+    """Pickle a table: data workers that are not forked map the file again instead of receiving a copy of it."""
+    if table.source is not None:
+        return open_table, (table.source,)
+    return AnnotationTable, (table.arrays, table.categories, table.repairs)
+
+
+copyreg.pickle(AnnotationTable, _reduce)

@@ -80,14 +80,6 @@ class AnnotationTable:
         self.repairs = list(repairs)
         self.source = source
 
-    def __reduce__(self):
-        # Workers that are not forked map the file again instead of receiving a copy of its content.
-        if self.source is not None:
-            from pe_dense.datasets.annotation_cache import open_table
-
-            return open_table, (self.source,)
-        return AnnotationTable, (self.arrays, self.categories, self.repairs)
-
     def __copy__(self) -> AnnotationTable:
         return self
 
