@@ -74,10 +74,11 @@ class PreprocessedGraph(nn.Module):
         height, width = (torch.scalar_tensor(side, dtype=torch.float32) for side in image.shape[:2])
         canvas = torch.tensor(self.settings.size, dtype=torch.float32)
         if self.settings.resize == "letterbox":
-            scale = torch.minimum(
-                canvas.max() / torch.maximum(height, width), canvas.min() / torch.minimum(height, width)
-            )
-            scaled = [torch.floor(side * scale + 0.5) for side in (height, width)]
+            scale = torch.minimum(canvas[0] / height, canvas[1] / width)
+            scaled = [
+                torch.floor(side * scale + 0.5).clamp(1, limit)  # a thin image keeps a row of pixels
+                for side, limit in zip((height, width), self.settings.size, strict=True)
+            ]
         else:
             scaled = [canvas[0], canvas[1]]
         pixels = image.permute(2, 0, 1).float()

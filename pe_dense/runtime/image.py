@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from pe_dense.utils.errors import InputError
+from pe_dense.utils.image import as_rgb, read_image
 
 Picture = str | Path | Image.Image | np.ndarray
 
@@ -29,13 +30,15 @@ class Placed:
 
 
 def read_picture(image: Picture) -> np.ndarray:
-    """Return the pixels of an image, (H, W, 3) uint8, RGB.
+    """Return the pixels of an image, (H, W, 3) uint8, RGB, as the package reads images: 16 bits are scaled to 8 and
+    transparent pixels composed on white.
 
     Args:
-        image: a path, whose EXIF orientation is applied, a Pillow image, or an array (H, W, 3) uint8 in RGB.
+        image: a path, whose EXIF orientation is applied; a Pillow image, whose pixels are taken as they are; or an
+            array (H, W, 3) uint8 in RGB.
 
     Raises:
-        InputError: for an array of another shape or dtype, or a file that is not an image.
+        InputError: for an array of another shape or dtype, something else, or a file that is not an image.
         FileNotFoundError: if there is no such file.
     """
     if isinstance(image, np.ndarray):
@@ -43,14 +46,12 @@ def read_picture(image: Picture) -> np.ndarray:
             raise InputError(f"an image is (H, W, 3) uint8 in RGB, got {image.dtype} of shape {image.shape}")
         return image
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
-    try:
-        with Image.open(image) as opened:
-            return np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{image} cannot be read as an image: {error}") from error
+        if not image.width * image.height:
+            raise InputError(f"the image has {image.width} x {image.height} px")
+        return np.asarray(as_rgb(image))
+    if not isinstance(image, str | Path):
+        raise InputError(f"an image is a path, a Pillow image or an array, got {type(image).__name__}")
+    return np.asarray(read_image(image))
 
 
 def place(height: int, width: int, size: tuple[int, int], resize: str, stride: int) -> tuple[Placed, tuple[int, int]]:
@@ -67,9 +68,11 @@ def place(height: int, width: int, size: tuple[int, int], resize: str, stride: i
         size = tuple(max(side // stride, 1) * stride for side in (height, width))
     if resize != "letterbox":
         return Placed(height, width, *size), size
-    scale = min(max(size) / max(height, width), min(size) / min(height, width))
-    rows, columns = (max(int(side * scale + 0.5), 1) for side in (height, width))
-    return Placed(height, width, min(rows, size[0]), min(columns, size[1])), size
+    scale = min(size[0] / height, size[1] / width)
+    rows, columns = (
+        min(max(int(side * scale + 0.5), 1), limit) for side, limit in zip((height, width), size, strict=True)
+    )
+    return Placed(height, width, rows, columns), size
 
 
 def resized(pixels: np.ndarray, rows: int, columns: int, *, antialias: bool) -> np.ndarray:

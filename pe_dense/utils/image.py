@@ -1,4 +1,7 @@
-"""Read and write image files. Checks, training, prediction and figures all use this reader."""
+"""Read and write image files. Checks, training, prediction, figures and exported models all use this reader.
+
+Reading needs numpy and Pillow only, so that exported models run without the other libraries.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import cv2
 import numpy as np
-from mmengine.logging import print_log
 from PIL import Image, UnidentifiedImageError
 
 from pe_dense.utils.atomic_write import write_bytes
@@ -239,7 +240,12 @@ def _orientation(image: Image.Image) -> int:
 def _warn(name: str, text: str) -> None:
     if name not in _warned and len(_warned) < _MAX_WARNINGS:
         _warned.add(name)
-        print_log(f"{name} {text}", "current", logging.WARNING)
+        try:
+            from mmengine.logging import print_log
+        except ImportError:
+            logging.getLogger("pe_dense").warning("%s %s", name, text)
+        else:
+            print_log(f"{name} {text}", "current", logging.WARNING)
 
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -341,6 +347,8 @@ def write_png(path: str | Path, picture: Image.Image | np.ndarray, *, reuse: boo
     Raises:
         WriteError: if it cannot be written.
     """
+    import cv2
+
     picture = stored = np.asarray(picture)
     if picture.ndim == 3:
         stored = picture if reuse and picture.flags.writeable else picture.copy()
@@ -358,6 +366,8 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     Raises:
         FileExistsError: if the file exists.
     """
+    import cv2
+
     written, code = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
     if not written:
         raise InputError(f"cannot encode {picture.shape} {picture.dtype} as {path}")

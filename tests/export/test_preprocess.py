@@ -9,6 +9,7 @@ from torch import nn
 
 from pe_dense.export import Preprocessing
 from pe_dense.export.preprocess import PreprocessedGraph
+from pe_dense.runtime.image import normalized, place
 
 HALF = (127.5, 127.5, 127.5)
 
@@ -45,6 +46,19 @@ def test_letterbox_is_opencvs(height, width):
     pixels = found[0, :, :rows, :columns].permute(1, 2, 0) * 127.5 + 127.5
     assert np.abs(pixels.numpy() - expected).max() <= 1.01  # OpenCV rounds weights to 11 bits
     assert not found[0, :, rows:].any() and not found[0, :, :, columns:].any()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 64), (64, 32)])
+@pytest.mark.parametrize(("height", "width"), [(60, 100), (100, 60), (1, 1), (2, 300), (300, 2)])
+def test_letterbox_is_the_runtimes(size, height, width):
+    """On inputs of any shape; a thin image keeps a row of pixels."""
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    found, sizes = PreprocessedGraph(Echo(size=size))(torch.from_numpy(image))
+    where, _ = place(height, width, size, "letterbox", 1)
+    assert sizes.tolist() == [[where.rows, where.columns]]
+    assert where.rows == size[0] or where.columns == size[1]
+    expected = normalized(image, where, size, HALF, HALF, antialias=False)
+    assert np.abs(found[0].numpy() - expected).max() <= 1.01 / 127.5
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 100), (20, 12)])
