@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pe_dense.engine.arguments import ConfigOptions, path, text, whole_number
 
+INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
 WEIGHTS, GRAPHS = (".pt", ".pth", ".safetensors"), (".onnx", ".pt2")
 
 
@@ -40,7 +41,9 @@ def parse_args():
     )
     parser.add_argument("--batch", type=whole_number(1, 4096), default=1, help="images per batch, if fixed (1)")
     parser.add_argument("--dynamic", nargs="+", choices=("batch", "size"), default=[], help="sizes left open")
-    parser.add_argument("--opset", type=whole_number(1, 99), default=20, help="version of the ONNX operators (20)")
+    parser.add_argument(
+        "--opset", type=whole_number(1, 99), default=20, help="version of the ONNX operators, from 17 to 24 (20)"
+    )
     precision = parser.add_mutually_exclusive_group()
     precision.add_argument("--half", action="store_true", help="float16 backbone; heads and inputs stay in float32")
     precision.add_argument("--int8", action="store_true", help="linear layers quantized to 8 bits, dynamically")
@@ -55,7 +58,7 @@ def parse_args():
     parser.add_argument(
         "--cfg-options", nargs="+", action=ConfigOptions, metavar="NAME=VALUE", help="override config values"
     )
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # options may stand between the names
     if len(args.rest) > 2:
         parser.error(f"expected SOURCE [CHECKPOINT] OUT, got {1 + len(args.rest)} names")
     if args.size is not None and len(args.size) > 2:
@@ -90,7 +93,10 @@ def export_model(args, out):
         overwrite=args.overwrite,
         metadata=dict(source=args.source),
     )
-    return f"Model for {graph.task}: {out}, {out.stat().st_size / 1e6:,.1f} MB; outputs {', '.join(graph.output_names)}"
+    files = [file for file in (out, out.with_name(f"{out.name}.data")) if file.is_file()]
+    size = sum(file.stat().st_size for file in files) / 1e6
+    names = " and ".join(map(str, files))
+    return f"Model for {graph.task}: {names}, {size:,.1f} MB; outputs {', '.join(graph.output_names)}"
 
 
 def main():
@@ -99,11 +105,16 @@ def main():
     args = parse_args()
     from pe_dense.utils.errors import one_line_errors
 
-    with one_line_errors():
-        out = path(args.rest[-1])
-        if out.exists() and not args.overwrite:
-            raise FileExistsError(f"{out} exists: choose another name or pass --overwrite")
-        message = export_model(args, out)
+    try:
+        with one_line_errors():
+            from pe_dense.export.writer import check_output
+
+            out = path(args.rest[-1])
+            check_output(out, args.overwrite)  # before the model is opened
+            message = export_model(args, out)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was written", file=sys.stderr)
+        return INTERRUPTED
     print(message)
     return 0
 

@@ -65,7 +65,8 @@ class Graph(nn.Module):
         if "size" in dynamic:
             cells = max(size) // self.stride
             size = (self.stride * (cells + 1), self.stride * (cells + 2))
-        images = torch.zeros(max(batch, 2) if "batch" in dynamic else batch, 3, *size)
+        batch = max(batch, 2) if "batch" in dynamic else batch
+        images = torch.zeros(batch, 3, *size)
         if not self.uses_sizes:
             return (images,)
         return images, torch.tensor([self.preprocessing.size] * batch)
@@ -85,7 +86,10 @@ class Graph(nn.Module):
         if "size" in axes:
             shapes[2] = self.stride * Dim("rows", min=1, max=MAX_CELLS)
             shapes[3] = self.stride * Dim("columns", min=1, max=MAX_CELLS)
-        return (shapes,) if shapes else None
+        if not shapes:
+            return None
+        # The sizes of images have the batch in common with them.
+        return (shapes, {0: shapes[0]} if 0 in shapes else {}) if self.uses_sizes else (shapes,)
 
     @contextmanager
     def tracing(self) -> Iterator[None]:

@@ -24,10 +24,8 @@ class MaskTransformerGraph(Graph):
         preprocessing, classes: see :class:`Graph`.
     """
 
-    dynamic_axes = ()
-    static_reason = (
-        "its queries and attention masks are exported for one number and size of images; set --batch, --size"
-    )
+    dynamic_axes = ("batch",)
+    static_reason = "its queries are upsampled and masked at one size of images; set --size"
 
     def __init__(
         self, model: nn.Module, head: nn.Module, preprocessing: Preprocessing, classes: Sequence[str] | None = None
@@ -107,27 +105,32 @@ class InstanceMaskGraph(MaskTransformerGraph):
         classes, masks = classes[-1].float(), self.head.upsample(masks[-1], (height, width))
         rows, columns = torch.arange(height)[:, None], torch.arange(width)
         inside = (rows < sizes[:, :1, None]) & (columns < sizes[:, 1:, None])  # (B, H, W)
-        found = [self._select(*pair) for pair in zip(classes, masks, inside, strict=True)]
-        return tuple(torch.stack(values) for values in zip(*found, strict=True))
+        return self._select(classes, masks, inside)
 
     def _select(self, classes: Tensor, masks: Tensor, inside: Tensor) -> tuple[Tensor, ...]:
-        """Select the objects of one image, as mmdet's ``MaskFormerFusionHead.instance_postprocess``."""
+        """Select the objects, as mmdet's ``MaskFormerFusionHead.instance_postprocess``."""
         num_classes = self.head.num_classes
-        scores, pairs = classes.softmax(-1)[:, :-1].flatten().topk(self.model.test_cfg.get("max_per_image", 100))
-        labels, logits = pairs % num_classes, masks[pairs // num_classes]
-        binary = (logits > 0) & inside
-        area = binary.flatten(1).float().sum(1)
-        scores = scores * (logits.sigmoid() * binary).flatten(1).sum(1) / (area + 1e-6)
+        count = self.model.test_cfg.get("max_per_image", 100)
+        scores, pairs = classes.softmax(-1)[..., :-1].flatten(1).topk(count)  # (B, K)
+        labels, logits = pairs % num_classes, _rows(masks, pairs // num_classes)
+        binary = (logits > 0) & inside[:, None]
+        area = binary.flatten(2).float().sum(2)
+        scores = scores * (logits.sigmoid() * binary).flatten(2).sum(2) / (area + 1e-6)
         scores = torch.where(labels < self.head.num_things_classes, scores, 0.0)
         scores, order = scores.sort(descending=True)
-        binary = binary[order]
-        boxes = torch.stack([*_span(binary.any(1)), *_span(binary.any(2))], dim=1)[:, [0, 2, 1, 3]]
-        return boxes.float(), scores, labels[order], binary
+        binary = _rows(binary, order)
+        boxes = torch.stack([*_span(binary.any(2)), *_span(binary.any(3))], dim=2)[..., [0, 2, 1, 3]]
+        return boxes.float(), scores, labels.gather(1, order), binary
+
+
+def _rows(values: Tensor, chosen: Tensor) -> Tensor:
+    """Select maps (B, K, H, W) from (B, N, H, W) by indices (B, K)."""
+    return values.gather(1, chosen[..., None, None].expand(-1, -1, *values.shape[2:]))
 
 
 def _span(present: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first place and the place after the last one where each row (K, N) is true; 0 without any."""
-    places = torch.arange(present.shape[1])
-    last = torch.where(present, places + 1, 0).amax(1)
-    first = torch.where(present, places, present.shape[1]).amin(1)
+    """Return the first place and the place after the last one where each row (B, K, N) is true; 0 without any."""
+    places = torch.arange(present.shape[2])
+    last = torch.where(present, places + 1, 0).amax(2)
+    first = torch.where(present, places, present.shape[2]).amin(2)
     return torch.minimum(first, last), last

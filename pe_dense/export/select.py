@@ -73,6 +73,8 @@ def graph_of(
     if part in ("image", "text"):
         if not isinstance(clip, CLIP):
             raise InputError(f"{type(model).__name__} has no {part} tower of a CLIP")
+        if part == "text" and size is not None:
+            raise InputError("size is of images: leave it out for part 'text'")
         return TextEmbeddingGraph(clip) if part == "text" else _image_graph(clip.visual, size)
     if isinstance(clip, CLIP):
         raise InputError("a CLIP has two towers, which are exported separately: set part to 'image' or 'text'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from torch import nn
 
@@ -14,6 +15,7 @@ from pe_dense.engine.config import load_config
 from pe_dense.engine.inferencer import config_of_run, load_predictor
 from pe_dense.language import load_clip
 from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.package_files import find_config
 
 _WEIGHTS = (".pt", ".pth", ".safetensors")
 
@@ -40,9 +42,12 @@ def open_model(
         the model in evaluation mode, and its class names or None.
 
     Raises:
-        ConfigError, CheckpointError, FileNotFoundError: if a file is missing or does not match.
+        ConfigError, CheckpointError, FileNotFoundError: if a file is missing or does not match, or there is no config
+            that ``options`` or ``tower`` could change.
     """
     published = source in PE_CONFIGS or source.startswith(TIMM_PREFIX)
+    if (options or tower) and (published or part in ("image", "text") or part == "tower" and checkpoint is None):
+        raise ConfigError(f"--cfg-options and --tower change a config, which {source} with part '{part}' does not use")
     if part in ("image", "text"):
         weights = checkpoint or source
         return load_clip(weights, source if published and checkpoint else None), None
@@ -52,8 +57,8 @@ def open_model(
         return open_tower(None, source), None
     path = Path(source)
     if checkpoint is None:
-        if path.suffix == ".py" or not (path.is_dir() or path.suffix in _WEIGHTS):
-            raise ConfigError(f"{source} is a config: name a checkpoint or a work dir after it")
+        if not (path.is_dir() or path.is_file() and path.suffix in _WEIGHTS):
+            _refuse(source)
         checkpoint, source = source, str(config_of_run(path))
     config = load_config(source, options, tower=tower)
     predictor = load_predictor(config, checkpoint, device="cpu")
@@ -61,3 +66,12 @@ def open_model(
     model = predictor.model if detector is None else detector.model
     metainfo = predictor.metainfo if detector is None else detector.metainfo
     return model.eval(), metainfo.get("classes")
+
+
+def _refuse(source: str) -> NoReturn:
+    """Say what a name without a checkpoint is."""
+    if source.startswith("PE-"):
+        raise ConfigError(f"there is no published model {source}, only {', '.join(PE_CONFIGS)}")
+    if find_config(source).is_file():
+        raise ConfigError(f"{source} is a config: name a checkpoint or a work dir after it")
+    raise FileNotFoundError(f"{source} does not exist: name a config and a checkpoint, a work dir or a published model")

@@ -158,7 +158,7 @@ class MaskTransformerHead(Mask2FormerHead):
         Returns:
             see :meth:`forward`.
         """
-        tokens = torch.cat([self.q.weight.to(patches.dtype).expand(len(patches), -1, -1), patches], dim=1)
+        tokens = torch.cat([self.q.weight.to(patches.dtype).expand(patches.shape[0], -1, -1), patches], dim=1)
         every = self.training if all_layers is None else all_layers
         outputs = []
         for k, share in enumerate(self.attn_mask_probs.tolist()):
@@ -196,7 +196,7 @@ class MaskTransformerHead(Mask2FormerHead):
             inside |= torch.rand(inside.shape[:2], device=inside.device)[..., None] > share
         first = self.num_queries + self.num_prefix_tokens
         length = first + inside.shape[2]
-        allowed = inside.new_ones(len(inside), 1, length, length)
+        allowed = inside.new_ones(inside.shape[0], 1, length, length)
         allowed[:, 0, : self.num_queries, first:] = inside
         return allowed
 

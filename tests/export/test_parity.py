@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from helpers.exported import CLASSES, WINDOWS, compare_detections, own_predictions, padded_images, tiny_detector
+from helpers.exported import WINDOWS, compare_detections, own_predictions, padded_images, tiny_detector
 from helpers.tiny_clip import tiny_clip
 from helpers.tiny_probe import build
 from helpers.tiny_towers import ARCH, tiny_tower
@@ -96,6 +96,13 @@ def test_linear_probe(run):
 
 
 @torch.no_grad()
+def test_linear_depth(run):
+    model = build("depth", "Probe", (1,)).eval()
+    expected = model.encode_decode(images(1, 16, 16), [dict(img_shape=(16, 16))])
+    assert_close(run(graph_of(model))(images(1, 16, 16)), [expected[:, 0]])
+
+
+@torch.no_grad()
 def test_depth_probe(run):
     model = build("dpt", "Probe", (0,), test_cfg=dict(mode="whole", flip=True)).eval()
     call = run(graph_of(model, size=(24, 32)))
@@ -115,78 +122,81 @@ def test_clip(run):
     assert_close(call(tokens), [model.encode_text(tokens, normalize=True)])
 
 
-SMALL_DETA = {"model.num_levels": 3, "model.decoder_layers": 1}  # half a minute less to export
+def test_deta(run):
+    """Detections matched one to one, scores within 1e-3. tests/runtime does it for Mask R-CNN.
 
-
-@pytest.mark.parametrize(
-    ("name", "options"), [("shapes_maskrcnn_pe_tiny", {}), ("shapes_deta_pe_tiny", SMALL_DETA)], ids=["rcnn", "deta"]
-)
-def test_detector(run, name, options):
-    """Detections matched one to one, scores within 1e-3; masks as in the graph run by PyTorch."""
-    model = tiny_detector(name, **options)
-    batch, sizes = padded_images((128, 100), seed=1)
-    graph = graph_of(model, classes=CLASSES)
-    found = run(graph)(batch, sizes)
+    A full DETA takes a minute to export: the graph has a part per level, layer and sampled point.
+    """
+    model = tiny_detector(
+        "shapes_deta_pe_tiny", **{"model.num_levels": 3, "model.decoder_layers": 1, "model.num_queries": 40}
+    )
+    batch, sizes = padded_images((64, 50), side=64, seed=1)
+    found = run(graph_of(model, size=(64, 64)))(batch, sizes)
+    assert "GridSample" not in run.operators
     (expected,) = own_predictions(model, batch, sizes)
     compare_detections([value[0] for value in found], expected, 1e-3)
-    if "masks" in graph.output_names:
-        with torch.no_grad():
-            masks = graph(batch, sizes)[3]
-        assert (found[3] - masks).abs().max() < 1e-3
 
 
-def mask_transformer(kind, head, **options):
+def mask_transformer(kind, head, classes, decoder="EoMTHead", **options):
     init_default_scope("mmseg")
     torch.manual_seed(0)
     normalization = dict(mean=[127.5] * 3, std=[127.5] * 3, bgr_to_rgb=True)
+    extra = dict(num_heads=2, interaction_indices=(1, -1)) if decoder == "PMTHead" else {}
     library = "SegDataPreProcessor" if kind.endswith("Segmentor") else "mmdet.DetDataPreprocessor"
     model = MODELS.build(
         dict(
             type=f"pe_dense.{kind}",
             data_preprocessor=dict(type=library, **normalization),
-            backbone=dict(type="pe_dense.PETower", arch=dict(ARCH, layers=3)),
-            **{head: dict(type="pe_dense.EoMTHead", num_queries=6, num_blocks=2, **options.pop("classes"))},
+            backbone=dict(type="pe_dense.PETower", arch=dict(ARCH, layers=3), frozen=decoder == "PMTHead"),
+            **{head: dict(type=f"pe_dense.{decoder}", num_queries=6, num_blocks=2, **classes, **extra)},
             **options,
         )
     ).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.normal_(module.weight, std=0.2)
+    if decoder == "PMTHead":  # or one class wins everywhere
+        torch.nn.init.normal_(getattr(model, head).class_head.weight)
     return model
 
 
+@pytest.mark.parametrize("decoder", ["EoMTHead", "PMTHead"])
 @torch.no_grad()
-def test_semantic_masks(run):
-    """With the blocks masked, as after an unfinished training."""
-    model = mask_transformer(
-        "MaskTransformerSegmentor", "decode_head", classes=dict(num_things_classes=0, num_stuff_classes=5)
-    )
-    (found,) = run(graph_of(model, size=(16, 24)), batch=2)(images(2, 16, 24))
-    expected = model.encode_decode(images(2, 16, 24)).argmax(1)
-    assert (found == expected).float().mean() >= 0.999
+def test_semantic_masks(run, decoder):
+    """With the blocks masked, as after an unfinished training; for batches of two sizes."""
+    classes = dict(num_things_classes=0, num_stuff_classes=5)
+    model = mask_transformer("MaskTransformerSegmentor", "decode_head", classes, decoder)
+    call = run(graph_of(model, size=(16, 24)), dynamic=("batch",))
+    for count in (1, 3):
+        (found,) = call(images(count, 16, 24))
+        expected = model.encode_decode(images(count, 16, 24)).argmax(1)
+        assert (found == expected).float().mean() >= 0.999
     assert expected.unique().numel() > 1
     assert model.decode_head.attn_mask_probs.tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match="its queries are upsampled and masked at one size"):
+        graph_of(model, size=(16, 24)).dynamic_shapes(("size",))
 
 
 @torch.no_grad()
 def test_instance_masks(run):
+    """For a batch of images with different padding."""
     model = mask_transformer(
         "MaskTransformerDetector",
         "panoptic_head",
         classes=dict(num_things_classes=5, num_stuff_classes=0),
         test_cfg=dict(panoptic_on=False, instance_on=True, max_per_image=12),
     )
-    batch, sizes = padded_images((16, 12), side=16)
-    found = [value[0] for value in run(graph_of(model, size=(16, 16)))(batch, sizes)]
+    batch, sizes = padded_images((16, 12), (10, 16), (16, 16), side=16)
+    boxes, scores, labels, found = run(graph_of(model, size=(16, 16)), dynamic=("batch",))(batch, sizes)
     classes, masks = model.extract_feat(batch)
-    masks = model.panoptic_head.upsample(masks[-1], (16, 16))[0, :, :16, :12]
-    expected = model.panoptic_fusion_head.instance_postprocess(classes[-1][0], masks)
-    order = expected.scores.sort(descending=True).indices
-    expected = expected[order]
-    assert (found[1] - expected.scores).abs().max() < 1e-3
-    assert torch.equal(found[2], expected.labels)
-    assert (found[3][:, :16, :12] == expected.masks).float().mean() >= 0.999
-    assert not found[3][:, :, 12:].any()
-    has_mask = expected.masks.flatten(1).any(1)
-    assert has_mask.sum() > 3
-    assert np.allclose(found[0][has_mask], expected.bboxes[has_mask])
+    masks = model.panoptic_head.upsample(masks[-1], (16, 16))
+    for index, (rows, columns) in enumerate(sizes.tolist()):
+        expected = model.panoptic_fusion_head.instance_postprocess(classes[-1][index], masks[index, :, :rows, :columns])
+        expected = expected[expected.scores.sort(descending=True).indices]
+        assert (scores[index] - expected.scores).abs().max() < 1e-3
+        assert torch.equal(labels[index], expected.labels)
+        assert (found[index, :, :rows, :columns] == expected.masks).float().mean() >= 0.999
+        assert not found[index, :, rows:].any() and not found[index, :, :, columns:].any()
+        has_mask = expected.masks.flatten(1).any(1)
+        assert has_mask.sum() > 3
+        assert np.allclose(boxes[index][has_mask], expected.bboxes[has_mask])
