@@ -6,8 +6,11 @@ With --folder, the same files are written to a folder and nothing is uploaded. L
 """
 
 import argparse
+import sys
 
 from pe_dense.engine.arguments import path, text
+
+INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
 
 
 def parse_args():
@@ -24,26 +27,43 @@ def parse_args():
     return parser.parse_args()
 
 
+def push(args):
+    """Upload or save the model; returns where it is."""
+    from pe_dense.utils.errors import ConfigError
+
+    if (args.repo is None) == (args.folder is None):
+        raise ConfigError("name either a repository, <owner>/<name>, or a folder by --folder")
+    if args.private and args.folder is not None:
+        raise ConfigError("--private is for a repository: leave it out with --folder")
+    from pe_dense.export.publish import describe, open_publishable
+    from pe_dense.utils.hub import check_folder, check_repo
+
+    if args.folder is None:
+        check_repo(args.repo)
+    else:
+        check_folder(args.folder)
+    card = describe(args.run, args.license)
+    model = open_publishable(args.run, args.checkpoint, args.part)
+    model.model_card = card
+    if args.folder is None:
+        return model.push_to_hub(args.repo, private=args.private or None)
+    model.save_pretrained(args.folder)
+    return args.folder
+
+
 def main():
     args = parse_args()
-    from pe_dense.utils.errors import one_line_errors
+    try:
+        from pe_dense.utils.errors import one_line_errors
 
-    with one_line_errors():
-        from pe_dense.utils.errors import ConfigError
-
-        if (args.repo is None) == (args.folder is None):
-            raise ConfigError("name either a repository, <owner>/<name>, or a folder by --folder")
-        from pe_dense.export.publish import describe, open_publishable
-
-        model = open_publishable(args.run, args.checkpoint, args.part)
-        model.model_card = describe(args.run, args.license)
-        if args.folder is not None:
-            model.save_pretrained(args.folder)
-            print(f"Model: {args.folder}")
-            return
-        url = model.push_to_hub(args.repo, private=args.private or None)
-    print(f"Model: {url}")
+        with one_line_errors():
+            place = push(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    print(f"Model: {place}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from pathlib import Path
 
 from torch import nn
@@ -12,7 +14,8 @@ from pe_dense.engine.config import load_config
 from pe_dense.export.select import backbone_of
 from pe_dense.export.source import config_of_run, open_model
 from pe_dense.utils.errors import ConfigError
-from pe_dense.utils.hub import HubMixin
+from pe_dense.utils.hub import HubMixin, check_license
+from pe_dense.utils.package_weights import published_weights
 
 _NOT_METRICS = {"time", "data_time", "step", "iter", "epoch", "memory"}
 _TRAINING = {"loss", "lr", "grad_norm"}  # keys of records of the training
@@ -48,16 +51,22 @@ def describe(run: str, license_name: str | None = None) -> dict:
     """Collect what a model card states from the files of a run; what is not there is left out.
 
     Args:
-        run: work dir, or anything else for an empty description.
+        run: work dir; name of a published model, which is the base; or anything else, of which nothing is known.
         license_name: license of the weights.
 
     Returns:
         ``data``, ``metrics``, ``base_model`` and ``license``, each if known.
+
+    Raises:
+        InputError: if the license is not an identifier.
     """
     card: dict = {}
     if license_name is not None:
+        check_license(license_name)
         card["license"] = license_name
     folder = Path(run)
+    if run in PE_CONFIGS:
+        card |= _base_model(published_weights(run))
     if not folder.is_dir():
         return card
     if metrics := last_metrics(folder):
@@ -66,15 +75,22 @@ def describe(run: str, license_name: str | None = None) -> dict:
         return card
     config = load_config(config_of_run(folder))
     backbone = config.get("model", {}).get("backbone", {})
-    if isinstance(backbone.get("arch"), str) and backbone["arch"] in PE_CONFIGS:
-        card["base_model"] = f"facebook/{backbone['arch']}"
+    card |= _base_model((backbone.get("init_cfg") or {}).get("checkpoint"))
     dataset = config.get("train_dataloader", {}).get("dataset", {})
     while isinstance(dataset.get("dataset"), dict):  # wrappers that repeat or mix
         dataset = dataset["dataset"]
     if "type" in dataset:
         name = str(dataset["type"]).rpartition(".")[2]
-        card["data"] = f"`{name}`" + (f", `{dataset['data_root']}`" if dataset.get("data_root") else "")
+        # The name of the folder alone: its path is of no use to others and may tell more than the data.
+        root = Path(str(dataset.get("data_root") or "")).name
+        card["data"] = f"`{name}`" + (f", `{root}`" if root else "")
     return card
+
+
+def _base_model(weights: str | None) -> dict[str, str]:
+    """Return the repository that the backbone's initial weights are from, if it is one."""
+    found = re.match(r"hf://([^/@]+/[^/@]+)", weights or "")
+    return dict(base_model=found[1]) if found else {}
 
 
 def last_metrics(folder: Path) -> dict[str, float]:
@@ -90,7 +106,12 @@ def last_metrics(folder: Path) -> dict[str, float]:
                 values = {
                     key: round(value, 4)
                     for key, value in record.items()
-                    if key not in _NOT_METRICS and isinstance(value, int | float)
+                    if key not in _NOT_METRICS and isinstance(value, int | float) and _is_measured(value)
                 }
                 found = values or found
     return found
+
+
+def _is_measured(value: float) -> bool:
+    """Return whether a metric is one; COCO's evaluation returns -1 for sizes of objects that the data do not have."""
+    return math.isfinite(value) and value != -1

@@ -15,6 +15,7 @@ from types import MappingProxyType
 
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.utils import validate_repo_id
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 from torch import Tensor
@@ -29,6 +30,8 @@ from pe_dense.utils.state_dict import match_state_dict
 CONFIG_FILE, WEIGHTS_FILE, CARD_FILE = "config.json", "model.safetensors", "README.md"
 _TYPE = re.compile(r"((pe_dense|mmdet|mmseg)\.)?\w+")
 _MAX_CONFIG = 1 << 20  # bytes
+_LICENSE = re.compile(r"[\w.+-]+")
+_HTTP_ERROR = HfHubHTTPError.__mro__[1]  # also the base of errors of the connection
 
 
 class HubMixin(ModelHubMixin, library_name="pe_dense"):
@@ -60,10 +63,33 @@ class HubMixin(ModelHubMixin, library_name="pe_dense"):
             FileExistsError: if the folder has a model and ``overwrite`` is not set.
             WriteError: if a file cannot be written.
         """
-        taken = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (Path(save_directory) / name).exists()]
-        if taken and not overwrite:
-            raise FileExistsError(f"{save_directory} has a {taken[0]}: name another folder or pass overwrite=True")
+        check_folder(save_directory, overwrite=overwrite)
         return super().save_pretrained(save_directory, **options)
+
+    def push_to_hub(self, repo_id: str, **options) -> str:
+        """Upload the files of :meth:`save_pretrained` to a repository, which is created if it is missing.
+
+        Args:
+            repo_id: ``<owner>/<repo>``.
+            options: see huggingface_hub: ``private``, ``token``, ``branch``, ``commit_message``, ...
+
+        Returns:
+            the URL of the commit.
+
+        Raises:
+            InputError: if that is not the name of a repository.
+            UserError: if the hub does not take the upload: no token, no right to write, no connection.
+        """
+        check_repo(repo_id)
+        try:
+            return super().push_to_hub(repo_id, **options)
+        except UserError:
+            raise
+        except (_HTTP_ERROR, OSError) as error:
+            raise UserError(
+                f"the hub did not take {repo_id}: {_first_line(error)}. Check the name, the connection, and the token "
+                "(`hf auth login` or HF_TOKEN), which must have the right to write"
+            ) from error
 
     @classmethod
     def _encode_arg(cls, arg):
@@ -145,11 +171,12 @@ class HubMixin(ModelHubMixin, library_name="pe_dense"):
             init_default_scope(cls.default_scope)
         try:
             model = cls(**ConfigDict(config["arguments"]) | arguments)
-        except (UserError, TypeError, ValueError, KeyError, AttributeError) as error:
-            raise CheckpointError(f"{source}: {CONFIG_FILE} does not describe a {expected}: {error}") from error
+        except (UserError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
+            reason = str(error) or type(error).__name__
+            raise CheckpointError(f"{source}: {CONFIG_FILE} does not describe a {expected}: {reason}") from error
         model.load_hub_state(state, source)
         if config.get("classes"):
-            model.class_names = tuple(map(str, config["classes"]))
+            model.class_names = tuple(config["classes"])
         model._is_init = True
         return model.eval()
 
@@ -185,15 +212,65 @@ def read_config(path: Path, source: str) -> dict:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{source}: {CONFIG_FILE} is not valid JSON: {error}") from error
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise CheckpointError(f"{source}: {CONFIG_FILE} is not valid JSON: {reason}") from error
     if (
         not isinstance(config, dict)
         or not isinstance(config.get("type"), str)
         or not isinstance(config.get("arguments"), dict)
     ):
         raise CheckpointError(f"{source}: {CONFIG_FILE} was not written by pe_dense (no type and arguments)")
-    _check_types(config["arguments"], source)
+    classes = config.get("classes") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(f"{source}: classes of {CONFIG_FILE} are not a list of names")
+    try:
+        _check_types(config["arguments"], source)
+    except RecursionError as error:
+        raise CheckpointError(f"{source}: {CONFIG_FILE} is nested too deeply") from error
     return config
+
+
+def check_folder(folder: str | Path, *, overwrite: bool = False) -> None:
+    """Check that a model may be saved to a folder, which need not exist.
+
+    Raises:
+        InputError: if it is a file.
+        FileExistsError: if it has a model or a README and ``overwrite`` is not set.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: name a folder")
+    taken = [name for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE) if (folder / name).exists()]
+    if taken and not overwrite:
+        raise FileExistsError(f"{folder} has a {taken[0]}: name another folder or pass overwrite=True")
+
+
+def check_repo(name: str) -> None:
+    """Check the name of a repository of the hub.
+
+    Raises:
+        InputError: if it is not of the form ``<owner>/<repo>``.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise InputError(f"{name} is not the name <owner>/<repo> of a repository: {_first_line(error)}") from error
+    if "/" not in name:
+        raise InputError(f"{name} is not the name <owner>/<repo> of a repository: it has no owner")
+
+
+def check_license(name: str) -> None:
+    """Check that a license is one word, as in the header of a model card.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if not _LICENSE.fullmatch(name):
+        raise InputError(f"license {name!r} is not an identifier such as apache-2.0, mit or other")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _check_types(value, source: str) -> None:
@@ -223,16 +300,18 @@ def _file(source: str, name: str, options: dict) -> Path:
         raise InputError(f"{source} is neither a folder nor the name <owner>/<repo> of a repository") from error
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(
-            f"{name} of {source} is not in the local cache and the hub cannot be reached"
+            f"there is no folder {source}, and as a repository of the hub its {name} is not in the local cache and the "
+            "hub cannot be reached"
         ) from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(f"the hub's repository {source} has no {name}") from error
     except HfHubHTTPError as error:
-        raise FileNotFoundError(f"the hub did not give {name} of {source}: {str(error).splitlines()[0]}") from error
+        raise FileNotFoundError(f"the hub did not give {name} of {source}: {_first_line(error)}") from error
 
 
 _SNIPPETS = dict(
     PETower="from pe_dense.backbones import PETower",
+    TimmTower="from pe_dense.backbones import TimmTower",
     CLIP="from pe_dense.language import CLIP",
     MaskRCNN="from pe_dense.detection import MaskRCNN",
     DETA="from pe_dense.detection.deta import DETA",

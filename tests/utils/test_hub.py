@@ -11,9 +11,12 @@ import torch
 from helpers.exported import CLASSES, tiny_detector
 from helpers.tiny_clip import tiny_clip
 from helpers.tiny_probe import build, write_tower
-from helpers.tiny_towers import tiny_tower
+from helpers.tiny_towers import ARCH, tiny_tower
 from safetensors.torch import load_file
 
+from pe_dense.backbones import PETower
+from pe_dense.utils.checkpoint import CheckpointError, write_safetensors
+from pe_dense.utils.errors import InputError, UserError
 from pe_dense.utils.hub import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE
 
 
@@ -79,6 +82,10 @@ def test_folders_are_not_overwritten(tmp_path):
     tower.save_pretrained(tmp_path, overwrite=True)
 
 
+def nested(depth):
+    return [nested(depth - 1)] if depth else []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -87,6 +94,11 @@ def test_folders_are_not_overwritten(tmp_path):
         (dict(arguments=dict(init_cfg=dict(checkpoint="/etc/passwd"))), "names other files by init_cfg"),
         (dict(arguments=dict(arch="PE-Nonsense")), "does not describe a pe_dense.PETower"),
         (dict(arguments=[]), "was not written by pe_dense"),
+        (dict(arguments=dict(arch=dict(ARCH, mlp_ratio=-1))), "does not describe a pe_dense.PETower: Trying to create"),
+        (dict(arguments=dict(arch=dict(ARCH, heads=0))), "does not describe a pe_dense.PETower: integer modulo"),
+        (dict(classes="cat"), "classes of config.json are not a list of names"),
+        (dict(classes=[["cat"]]), "classes of config.json are not a list of names"),
+        (dict(arguments=dict(arch=nested(700))), "nested too deeply|does not describe"),
     ],
 )
 def test_invalid_configs(tmp_path, change, message):
@@ -97,6 +109,26 @@ def test_invalid_configs(tmp_path, change, message):
     (tmp_path / CONFIG_FILE).write_text(json.dumps(config | change))
     with pytest.raises(ValueError, match=message):
         type(tower).from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"\xff\xfe", b"[" * 100_000, b'{"type": 1}'])
+def test_invalid_json(tmp_path, content):
+    (tmp_path / CONFIG_FILE).write_bytes(content)
+    with pytest.raises(CheckpointError, match="is not valid JSON|was not written by pe_dense"):
+        PETower.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_model(tmp_path):
+    tower = tiny_tower()
+    tower.save_pretrained(tmp_path)
+    state = tower.state_dict()
+    state["other.weight"] = state.pop("conv1.weight")
+    write_safetensors(tmp_path / WEIGHTS_FILE, state)
+    with pytest.raises(CheckpointError, match="conv1.weight"):
+        PETower.from_pretrained(tmp_path)
+    (tmp_path / WEIGHTS_FILE).write_bytes((tmp_path / WEIGHTS_FILE).read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="model.safetensors"):
+        PETower.from_pretrained(tmp_path)
 
 
 def test_missing_files(tmp_path):
@@ -129,7 +161,9 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.path.endswith("/repos/create"):
+        if self.headers.get("Authorization") != "Bearer hf_test":
+            self._answer(dict(error="Invalid token"), status=401)
+        elif self.path.endswith("/repos/create"):
             self.created.append(json.loads(body))
             self._answer(dict(url=f"{self.server.url}/owner/model", name="owner/model", id="1"))
         elif "/preupload/" in self.path:
@@ -190,3 +224,15 @@ def test_push_and_pull(hub, tmp_path):
     del Hub.files[WEIGHTS_FILE]
     with pytest.raises(FileNotFoundError, match="has no model.safetensors"):
         type(tower).from_pretrained("owner/model", cache_dir=tmp_path / "other")
+
+
+def test_uploads_that_fail(hub, monkeypatch):
+    """One line that says what to do, without a traceback."""
+    tower = tiny_tower()
+    with pytest.raises(InputError, match="a/b/c is not the name <owner>/<repo>"):
+        tower.push_to_hub("a/b/c")
+    with pytest.raises(UserError, match="the hub did not take owner/model: .*401.* HF_TOKEN"):
+        tower.push_to_hub("owner/model", token="hf_wrong")
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match="the hub did not take owner/model: .*refused"):
+        tower.push_to_hub("owner/model", token="hf_test")
