@@ -102,6 +102,7 @@ def test_name(path):
     """
     any_tower = ("ade20k_sweep_pe", "davis_sweep_pe", "nyu_sweep_pe", "davis_dinov3_propagation_pe")
     any_tower += ("ade20k_dinov3_linear_pe", "ade20k_dinov3_sweep_pe")
+    any_tower += ("cityscapes_dinov3_linear_pe", "cocostuff_dinov3_linear_pe", "voc21_dinov3_linear_pe")
     any_tower += ("mose_dinov3_propagation_pe", "ytvos_dinov3_propagation_pe")
     size = "" if path.stem in any_tower else "_(g14|l14|b16|s16|t16|mini|tiny)"
     assert re.fullmatch(rf"(({DATA})_({METHOD})|clip|lit)_pe(_core|_spatial|_frozen)?{size}(_\d+)?(_tta)?", path.stem)
