@@ -2,7 +2,7 @@
 
     tools/train.py configs/cityscapes_dinov3_linear_pe.py --cfg-options tower=PE-Spatial-B16-512
 
-Options as in ade20k_dinov3_linear_pe.py. Crop and schedule are those of ADE20k, since this data set's are not published.
+Options as in ade20k_dinov3_linear_pe.py. Crop and schedule, which are not published, are those of ADE20k.
 
 Source: DINOv3 (arXiv 2508.10104), table 3, and its code, eval/segmentation.
 """
