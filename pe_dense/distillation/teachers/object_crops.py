@@ -99,7 +99,9 @@ class ObjectCropTeacher(InstanceMaskTeacher):
         x, y, width, height = cv2.boundingRect(mask)
         side = max(self.context * max(width, height), 1.0)
         scale = self.image_size / side
-        offset = self.image_size / 2 - scale * np.array([x + width / 2, y + height / 2])
+        # OpenCV counts from the centers of pixels, which are half a pixel from their edges.
+        center = np.array([x + width / 2, y + height / 2]) - 0.5
+        offset = self.image_size / 2 - 0.5 - scale * center
         matrix = np.array([[scale, 0, offset[0]], [0, scale, offset[1]]])
         size = (self.image_size, self.image_size)
         return cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
