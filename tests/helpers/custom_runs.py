@@ -11,8 +11,9 @@ from pe_dense.engine.preflight import inner_datasets
 def write_config(path, name, *, max_iters=2, image_size=64, without_masks=False, **options):
     """Write a config of generated shapes with one block and a few iterations, without augmentation by chance."""
     config = load_config(ROOT / f"configs/{name}.py", dict(image_size=image_size))
-    config.model.backbone = dict(two_blocks(), global_blocks=(0,))
-    config.model.backbone.arch.layers = 1
+    if "panoptic_head" not in config.model:  # whose head uses the last blocks of the tower
+        config.model.backbone = dict(two_blocks(), global_blocks=(0,), type=config.model.backbone.type)
+        config.model.backbone.arch.layers = 1
     config.train_cfg.update(max_iters=max_iters, val_interval=max_iters)
     config.param_scheduler = []
     config.custom_hooks = [hook for hook in config.get("custom_hooks") or () if "MaskAnnealing" not in hook.type]
