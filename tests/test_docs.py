@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pe_dense.cli import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
 NOT_CONFIGS = {
@@ -51,6 +53,12 @@ def test_configs(page):
     for pattern in set(names) - NOT_CONFIGS:
         for name in expand(pattern):
             assert list(ROOT.glob(f"configs/{name}.py")), pattern
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands(page):
+    text = "\n".join(re.findall(r"^```.*?^```", page.read_text(), flags=re.MULTILINE | re.DOTALL))
+    assert set(re.findall(r"^ *pe-dense ([\w-]+)", text, flags=re.MULTILINE)) <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
