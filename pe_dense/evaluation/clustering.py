@@ -20,6 +20,7 @@ from pe_dense.evaluation.scores import count_pairs, many_to_one_miou
 from pe_dense.utils.errors import InputError
 
 _BLOCK = 16_384  # points whose distances are computed at a time
+_BLOCK_CPU = 2048  # so that the distances to 100 centroids stay in the cache of a core
 POINTS_PER_CENTROID = 256  # points used to fit k-means, as in faiss
 
 
@@ -105,19 +106,16 @@ def _fit(points: Tensor, centroids: Tensor, iterations: int) -> tuple[Tensor, fl
         centroids = sums / sizes.clamp(min=1)[:, None]
         empty = (sizes == 0).nonzero()[:, 0]
         if len(empty):
+            distances += (points**2).sum(1)
             centroids[empty] = points[distances.topk(len(empty)).indices]
     return centroids, float(_assign(points, centroids)[1].double().sum())
 
 
 def _assign(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nearest centroid (P,) of each point and the squared distance to it (P,)."""
-    norms = (centroids**2).sum(1)
-    found = [
-        (norms - 2 * block @ centroids.T).min(dim=1)
-        for block in (points[start : start + _BLOCK] for start in range(0, len(points), _BLOCK))
-    ]
-    values = torch.cat([part.values for part in found]) + (points**2).sum(1)
-    return torch.cat([part.indices for part in found]), values.clamp(min=0)
+    """Return the nearest centroid (P,) of each point, and the squared distance to it minus the point's square (P,)."""
+    norms, size = (centroids**2).sum(1), _BLOCK_CPU if points.device.type == "cpu" else _BLOCK
+    found = [torch.addmm(norms, block, centroids.T, alpha=-2).min(dim=1) for block in points.split(size)]
+    return torch.cat([part.indices for part in found]), torch.cat([part.values for part in found])
 
 
 _CLUSTER_MAP = 100  # px, side of the label maps on which clusters are compared with classes

@@ -22,6 +22,7 @@ from pe_dense.utils.errors import InputError
 
 # Similarities of this many queries and memory entries are computed at a time: 256 MB in float32.
 _QUERIES, _ENTRIES = 1024, 65_536
+_CHUNK = 64
 
 
 def label_shares(
@@ -183,8 +184,8 @@ def knn_labels(queries: Tensor, features: Tensor, labels: Tensor, *, k: int = 30
         values = indices = None
         for first in range(0, len(features), _ENTRIES):
             found = block @ features[first : first + _ENTRIES].T
-            top = found.topk(min(k, found.shape[1]), dim=1)
-            new_values, new_indices = top.values, top.indices + first
+            new_values, new_indices = largest(found, min(k, found.shape[1]))
+            new_indices += first
             if values is not None:
                 new_values = torch.cat([values, new_values], 1)
                 new_indices = torch.cat([indices, new_indices], 1)
@@ -194,6 +195,32 @@ def knn_labels(queries: Tensor, features: Tensor, labels: Tensor, *, k: int = 30
         weights = (values / temperature).softmax(dim=1)  # (q, k)
         soft[start : start + _QUERIES] = torch.einsum("qk,qkc->qc", weights, labels[indices])
     return soft
+
+
+def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Find the k largest entries of each row, as ``topk`` does, in less time for long rows.
+
+    The k largest entries are in the k chunks of 64 entries with the largest maxima, which are found in one pass.
+
+    Args:
+        values: (Q, M).
+        k: at most M.
+
+    Returns:
+        values (Q, k) in descending order, and their indices.
+    """
+    chunks = values.shape[1] // _CHUNK
+    if chunks < 4 * k:
+        top = values.topk(k, dim=1)
+        return top.values, top.indices
+    whole = chunks * _CHUNK
+    parts = values[:, :whole].unflatten(1, (chunks, _CHUNK))
+    chosen = parts.amax(dim=2).topk(k, dim=1).indices  # (Q, k)
+    candidates = parts.gather(1, chosen[..., None].expand(-1, -1, _CHUNK)).flatten(1)
+    top = torch.cat([candidates, values[:, whole:]], dim=1).topk(k, dim=1)
+    place = top.indices.clamp(max=k * _CHUNK - 1)
+    inside = chosen.gather(1, place // _CHUNK) * _CHUNK + place % _CHUNK
+    return top.values, torch.where(top.indices < k * _CHUNK, inside, top.indices - k * _CHUNK + whole)
 
 
 def upsampled_labels(soft: Tensor, size: tuple[int, int]) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from pe_dense.evaluation import knn_segmentation
-from pe_dense.evaluation.knn_segmentation import PatchMemory, knn_labels, label_shares, sample_patches
+from pe_dense.evaluation.knn_segmentation import PatchMemory, knn_labels, label_shares, largest, sample_patches
 
 
 def data(images=5, channels=6, grid=4, patch=3, classes=3):
@@ -74,3 +74,12 @@ def test_memory_without_labels_or_room():
         memory.entries()
     with pytest.raises(ValueError, match="the memory has room for 0 patches of an image"):
         PatchMemory(3, 0)
+
+
+@pytest.mark.parametrize("count", [100, 1024, 1500, 4099])
+def test_largest_entries_are_those_of_topk(count):
+    values = torch.randn(5, count, generator=torch.Generator().manual_seed(count))
+    values[0, -1] = 9  # after the last whole chunk
+    found, indices = largest(values, 3)
+    expected = values.topk(3, dim=1)
+    assert torch.equal(found, expected.values) and torch.equal(indices, expected.indices)
