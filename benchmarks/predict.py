@@ -20,9 +20,7 @@ from pathlib import Path
 
 from utils import quartiles, write_table
 
-CONFIG = (
-    Path(__file__).resolve().parents[1] / "configs/shapes_maskrcnn_pe_tiny.py"
-)  # also for the rows of other checkouts
+CONFIG = Path(__file__).resolve().parents[1] / "configs/shapes_maskrcnn_pe_tiny.py"  # also of another checkout's row
 OBJECTS = 48
 OPTIONS = {"model.test_cfg.rcnn.score_thr": 0.0, "model.test_cfg.rcnn.max_per_img": OBJECTS}
 
