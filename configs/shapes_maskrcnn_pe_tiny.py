@@ -58,8 +58,14 @@ del instance_loaders, shapes_loader, shapes_pipelines
 default_hooks.merge(
     dict(
         logger=dict(interval=25),
-        checkpoint=dict(interval=400),
+        checkpoint=dict(interval=350),
         visualization=dict(type="DetVisualizationHook"),
     )
 )
+max_iters = 700  # five minutes, with everything else that `make demo` does
 optim_wrapper.merge(dict(type="AmpOptimWrapper", dtype="bfloat16"))
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=50, end=max_iters, eta_min=1e-5),
+]
+train_cfg.merge(dict(max_iters=max_iters, val_interval=max_iters))
