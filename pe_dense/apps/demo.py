@@ -65,13 +65,14 @@ class Part:
         return [file for pattern in self.pictures for file in sorted(self.out.glob(pattern))[:_PICTURES]]
 
     def values(self) -> dict[str, str]:
-        """Read the metrics of the newest log folder in ``out``."""
+        """Read the last metrics of the log folders in ``out``, of tests and of validation during training."""
         found: dict[str, str] = {}
-        for path in sorted(self.out.glob("20*/20*.json")):
-            content = json.loads(path.read_text())
-            for key, (before, after, factor) in self.figures.items():
-                if key in content:
-                    found[before] = f"{factor * content[key]:.3g}{after}"
+        for path in [*sorted(self.out.glob("20*/20*.json")), *sorted(self.out.glob("20*/vis_data/scalars.json"))]:
+            for line in path.read_text().splitlines():
+                content = json.loads(line)
+                for key, (before, after, factor) in self.figures.items():
+                    if key in content:
+                        found[before] = f"{factor * content[key]:.3g}{after}"
         return found
 
 
@@ -158,8 +159,8 @@ def others(out: Path) -> list[Part]:
         (
             "depth",
             "Depth",
-            "shapes_depth_pe_tiny",
-            "A small DPT head on the frozen tower; meters, and the color of the scenes' haze is the cue.",
+            "shapes_depth_linear_pe_tiny",
+            "A linear layer on the frozen tower; its cue is the haze of the scenes.",
             {"rmse": ("RMSE", " m", 1)},
         ),
     ):
