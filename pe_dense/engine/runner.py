@@ -71,8 +71,7 @@ def model_state(model, checkpoint, source: str, *, resume: bool = False) -> dict
 
     Args:
         model: a model.
-        checkpoint: see :func:`strip_wrappers`.
-        source: name of the file in errors.
+        checkpoint, source: see :func:`strip_wrappers`.
         resume: see :func:`~pe_dense.utils.lora_state.match_lora`, which merges or adds LoRA adapters.
 
     Returns:
