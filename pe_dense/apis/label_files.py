@@ -78,7 +78,8 @@ class LabelWriter(ABC):
             result: the prediction.
         """
 
-    def finish(self) -> None:  # noqa: B027 - labelme has no such files
+    @abstractmethod
+    def finish(self) -> None:
         """Write the files that describe all images; also called after an interruption."""
 
     def _copy(self, stem: str, image: Path, pixels: np.ndarray, size: tuple[int, int]) -> Path:
@@ -142,7 +143,10 @@ class YoloWriter(LabelWriter):
 
 
 class LabelmeWriter(LabelWriter):
-    """labelme: a JSON file beside each image, with rectangles, or polygons that share a group if there are masks."""
+    """labelme: a JSON file beside each image, with rectangles, or polygons if there are masks, and ``classes.txt``.
+
+    The polygons of the parts of a mask share a group.
+    """
 
     name = "labelme"
     images = "."
@@ -171,6 +175,10 @@ class LabelmeWriter(LabelWriter):
                 )
         content = dict(version="5.5.0", flags={}, shapes=shapes, imagePath=image.name, imageData=None)
         write_json(self.folder / f"{stem}.json", content | dict(imageHeight=size[0], imageWidth=size[1]))
+
+    def finish(self) -> None:
+        """See the base class."""
+        write_text(self.folder / "classes.txt", "".join(f"{name}\n" for name in self.classes))
 
 
 class MaskWriter(LabelWriter):
