@@ -12,7 +12,6 @@ from pe_dense.ops.panopticapi import id2rgb
 from pe_dense.runtime.masks import CroppedMasks
 from pe_dense.runtime.results import DRAWING, DepthMap, Detections, LabelMap, Result, Segments
 from pe_dense.runtime.thresholds import Thresholds
-from pe_dense.tiling import open_windows
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import read_image
 from pe_dense.visualization.drawing import DrawnObject, add_colorbar, add_legend, draw_objects, hstack
@@ -42,6 +41,8 @@ def pixels_of(result: Result, image: np.ndarray | None = None) -> np.ndarray:
     if pixels is None and (source is None or source.path is None or source.frame is not None):
         raise InputError("the pixels of this image were not kept: pass them, draw(image)")
     if np.prod(result.image_size or (0, 0)) > _LARGE:
+        from pe_dense.tiling import open_windows  # which imports the data sets and their libraries
+
         reader = open_windows(source.path if pixels is None else pixels)
         pixels, _ = reader.overview(DRAWN_SIDE)
         reader.close()

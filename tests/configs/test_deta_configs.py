@@ -166,7 +166,8 @@ def test_objects365_annotations_have_either_name(tmp_path, names):
     categories = [dict(id=i, name=name) for i, name in enumerate(Objects365Dataset.METAINFO["classes"], 1)]
     for name in names:
         image = dict(id=1, file_name=f"images/v2/patch1/{name}.jpg", width=9, height=9)
-        content = dict(images=[image], annotations=[], categories=categories)
+        box = dict(id=1, image_id=1, category_id=1, bbox=[1, 1, 4, 4], area=16, iscrowd=0)
+        content = dict(images=[image], annotations=[box], categories=categories)
         (tmp_path / "annotations" / f"zhiyuan_objv2_{name}.json").write_text(json.dumps(content))
     if not names:
         with pytest.raises(ConfigError, match="annotations/zhiyuan_objv2_train_fixmiss.json does not exist"):

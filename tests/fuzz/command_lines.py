@@ -189,6 +189,9 @@ def build_parts(config) -> None:
 @contextlib.contextmanager
 def stubs(seen: dict):
     """Replace what is slow or would not end."""
+    import torch
+
+    from pe_dense.apps import unsupervised
     from pe_dense.apps.explorer import cli as explorer
     from pe_dense.apps.visualize import MODES
     from pe_dense.backbones import build
@@ -201,12 +204,13 @@ def stubs(seen: dict):
         seen["config"] = config
         build_parts(config)
         nothing = mock.Mock(return_value=None)
-        return SimpleNamespace(train=nothing, test=nothing, work_dir=config.work_dir, log_dir=config.work_dir)
+        folder = config.work_dir
+        return SimpleNamespace(train=nothing, test=nothing, work_dir=folder, log_dir=folder, model=torch.nn.Identity())
 
     def build_inferencer(given):
         seen["config"], seen["score_thr"] = given["config"], given.get("score_thr")
         build_parts(given["config"])
-        return SimpleNamespace(predict_files=lambda *_: [], left_out=[])
+        return mock.MagicMock(network=torch.nn.Identity(), left_out=[])
 
     def open_tower(arch, weights=None, device=None):
         get_pe_config(arch) if arch else build.read_checkpoint(weights)
@@ -223,7 +227,8 @@ def stubs(seen: dict):
             (explorer, "Explorer", mock.Mock()),
             (explorer, "ExplorerServer", lambda *_: SimpleNamespace(address=("", 0), run=lambda: None)),
             (features, "FigureInputs", mock.Mock()),
-            *((figures, f"draw_{mode}", lambda *_, **__: []) for mode in MODES),
+            *((figures, name, lambda *_, **__: []) for mode in MODES if hasattr(figures, name := f"draw_{mode}")),
+            *((unsupervised, f"draw_{mode}", lambda *_, **__: []) for mode in ("clusters", "discovery")),
             (distributed, "destroy_distributed", lambda: None),
         ):  # fmt: skip
             stack.enter_context(mock.patch.object(owner, name, replacement))
@@ -288,8 +293,10 @@ def run(rounds: int, seed: int, verbose: bool = False) -> tuple[Counter, list[st
 
     signal.signal(signal.SIGALRM, too_long)
     home = os.getcwd()
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Folder(Path(temporary))
+        stack.callback(signal.alarm, 0)
+        stack.callback(os.chdir, home)
         os.chdir(temporary)
         for number in range(rounds):
             config = chance.choice(CONFIGS)
@@ -318,7 +325,6 @@ def run(rounds: int, seed: int, verbose: bool = False) -> tuple[Counter, list[st
             if verbose:
                 seconds = time.monotonic() - started
                 print(number, f"{seconds:.1f} s", why or ending, tool, str(arguments)[:150], last[:150], flush=True)
-        os.chdir(home)
     return endings, failures
 
 
