@@ -198,7 +198,10 @@ def open_named(name: str, device: torch.device) -> Backbone:
     """Open a backbone by the name that the command line takes; see :func:`run_bench`."""
     arch, separator, weights = name.partition("=")
     if arch in PE_CONFIGS or arch.startswith(TIMM_PREFIX):
-        return open_tower(arch, weights if separator else None, device=device)
+        # The same random weights in every process, so that stored results are found again.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return open_tower(arch, weights if separator else None, device=device)
     return open_tower(None, name, device=device)
 
 

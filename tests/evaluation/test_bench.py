@@ -7,6 +7,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from helpers import bench_processes
 from helpers.tiny_bench import SETTINGS, SHAPES, tiny_bench
 from helpers.tiny_clip import tiny_clip
@@ -17,6 +18,7 @@ from PIL import Image
 from pe_dense.backbones.base import parse_layers
 from pe_dense.evaluation import bench
 from pe_dense.evaluation.bench import file_name, open_named, run_bench
+from pe_dense.evaluation.features import fingerprint
 from pe_dense.evaluation.run import TaskRun
 from pe_dense.evaluation.sheet import published_values
 from pe_dense.evaluation.tasks import TASKS, select_tasks
@@ -218,7 +220,11 @@ def test_bad_arguments(small_bench, tmp_path):
 def test_names_of_backbones(tmp_path):
     tower = open_named("PE-Spatial-T16-512=random", "cpu")
     assert tower.name == "PE-Spatial-T16-512" and not tower.training
-    assert open_named("timm/vit_tiny_patch16_224=random", "cpu").name == "timm/vit_tiny_patch16_224"
+    towers = []
+    for seed in (1, 2):  # another process has another seed
+        torch.manual_seed(seed)
+        towers.append(open_named("timm/vit_tiny_patch16_224=random", "cpu"))
+    assert towers[0].name == "timm/vit_tiny_patch16_224" and fingerprint(towers[0]) == fingerprint(towers[1])
     with pytest.raises(FileNotFoundError):
         open_named(str(tmp_path / "missing.pth"), "cpu")
     assert file_name("timm/vit tiny=random") == "timm_vit_tiny=random" and file_name("../..") == "backbone"
