@@ -12,6 +12,7 @@ from mmengine.registry import DATASETS
 
 from pe_dense.backbones.build import backbone_class
 from pe_dense.backbones.frozen import FrozenTower
+from pe_dense.backbones.timm import TIMM_HUB
 from pe_dense.utils.errors import ConfigError
 
 # Keys of file paths in a data set's entries.
@@ -69,7 +70,7 @@ def check_weights(config: Config) -> None:
     model = config.model.get("module", config.model)
     for name, owner in (("model.backbone", model.get("backbone") or {}), ("model", model)):
         source = (owner.get("init_cfg") or {}).get("checkpoint")
-        if source is None or "://" in source or Path(source).expanduser().exists():
+        if source in (None, TIMM_HUB) or "://" in source or Path(source).expanduser().exists():
             continue
         made = config.get("weights_source")
         raise ConfigError(

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from PIL import Image
 
-from pe_dense.engine.preflight import check_files, check_images, check_pictures
+from pe_dense.engine.preflight import check_files, check_images, check_pictures, check_weights
 from pe_dense.engine.runner import Runner
 from pe_dense.utils.errors import ConfigError
 
@@ -149,3 +149,16 @@ def test_broken_images_are_reported(tmp_path):
 def test_complete_data_pass(tmp_path):
     write_coco(tmp_path, annotations=2)
     check_images(build(tmp_path))
+
+
+@pytest.mark.parametrize("source", ["timm", "hf://owner/name"])
+def test_weights_to_download_are_no_files(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    check_weights(Config(dict(model=dict(backbone=dict(init_cfg=dict(type="Pretrained", checkpoint=source))))))
+
+
+def test_missing_weights_are_reported_with_the_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = Config(dict(model=dict(backbone=dict(init_cfg=dict(type="Pretrained", checkpoint="timm.pth")))))
+    with pytest.raises(ConfigError, match=r"timm.pth do not exist .*--cfg-options model.backbone.init_cfg.checkpoint="):
+        check_weights(config)
