@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -53,7 +54,7 @@ class Part:
     @property
     def line(self) -> str:
         """The command as a user types it."""
-        return " ".join(["pe-dense", *(f"'{word}'" if set(word) & set(" ;*") else word for word in self.command)])
+        return shlex.join(["pe-dense", *self.command])
 
     def is_done(self) -> bool:
         """Tell whether the same command has already run to its end."""

@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 
 import torch
-from mmengine.dist import get_dist_info
+from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.logging import print_log
 
 from pe_dense.backbones import PE_CONFIGS, Backbone
@@ -99,7 +99,7 @@ def run_bench(
     for name, share in shares.items():
         if share:
             found += _run(name, share, data_root, out, layers, device, options)
-    found = [result for part in _all_gather(found) for result in part]
+    found = [result for part in all_gather_object(found) for result in part]
     order = {(name, task.name): place for place, (name, task) in enumerate(product(towers, present))}
     found.sort(key=lambda result: order[result["tower"], result["task"]])
     if rank == 0:
@@ -115,18 +115,20 @@ def _run(
     tower = open_named(name, device)
     weights, numbers = fingerprint(tower), tuple(parse_layers(layers, tower.num_layers))
     text = lru_cache(maxsize=1)(partial(open_text, name, device))
+    text_weights = lru_cache(maxsize=1)(lambda: fingerprint(text()))
     for task in tasks:
         path = out / "results" / file_name(name) / f"{task.name}.json"
         key = dict(version=VERSION, weights=weights, layers=list(numbers), protocol=task.protocol)
         try:
             if task.needs_text:
-                key["weights"] = fingerprint(text())
+                key["weights"] = text_weights()
             result = _stored(path, key)
             if result is None:
                 run = TaskRun(
                     tower,
                     data_root / task.folder,
                     numbers,
+                    weights=weights,
                     figure=path.with_suffix(".png"),
                     text=text if task.needs_text else None,
                     **options,
@@ -146,15 +148,6 @@ def _run(
 def _own_device() -> str:
     """Return the GPU of this process, or the CPU."""
     return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-
-
-def _all_gather(found: list[dict]) -> list[list[dict]]:
-    """Collect the results of all processes, in every one."""
-    if not torch.distributed.is_initialized():
-        return [found]
-    parts: list = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, found)
-    return parts
 
 
 def _evaluate(name: str, task: Task, run: TaskRun, key: dict) -> dict:

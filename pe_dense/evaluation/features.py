@@ -33,6 +33,7 @@ class FeatureExtractor:
         workers: processes that read images; 0 to read them in this process.
         cache: folder in which features are stored and from which they are read again; None for no cache. The key of a
             file is made of the weights, the settings and the pixels.
+        weights: :func:`fingerprint` of the backbone; computed by default, which reads all weights.
 
     Raises:
         ValueError: if a block number is out of range.
@@ -47,12 +48,13 @@ class FeatureExtractor:
         batch_size: int = 8,
         workers: int = 0,
         cache: str | Path | None = None,
+        weights: str | None = None,
     ):
         self.tower = tower
         self.layers = tuple(dict.fromkeys(resolve_indices("layers", layers, tower.num_layers)))
         self.norm, self.batch_size, self.workers = norm, batch_size, workers
         self.cache = None if cache is None else FeatureCache(cache)
-        self._source = None if cache is None else f"{fingerprint(tower)} norm={norm}"
+        self._source = None if cache is None else f"{weights or fingerprint(tower)} norm={norm}"
 
     @property
     def device(self) -> torch.device:

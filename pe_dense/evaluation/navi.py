@@ -276,7 +276,7 @@ def _recalls(errors: list[tuple[Tensor, Tensor]], angles: Tensor) -> dict[str, f
     by_pair = torch.stack([(found < 0.02).double().mean() for found, _ in errors])
     for low, high in zip(_ANGLES, _ANGLES[1:], strict=False):
         chosen = by_pair[(angles >= low) & (angles < high)]
-        row[f"R2cm_{low}_{high}"] = 100 * float(chosen.mean()) if len(chosen) else math.nan
+        row[f"R2cm_{low}_{high}"] = 100 * float(chosen.mean()) if len(chosen) else None
     return row
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pe_dense.datasets.davis import DavisDataset
 from pe_dense.datasets.synthetic import write_shapes_video
-from pe_dense.datasets.video_objects import VideoObjectsDataset
 from pe_dense.evaluation import pictures
 from pe_dense.evaluation.run import TaskRun
 from pe_dense.tracking import DavisMetric, LabelPropagator
@@ -14,7 +13,7 @@ def evaluate_propagation(
     run: TaskRun,
     *,
     patches: int,
-    data: str = "davis",
+    dataset: type[DavisDataset] = DavisDataset,
     generator: dict | None = None,
 ) -> list[dict]:
     """Evaluate DINOv3's label propagation on DAVIS 2017, YouTube-VOS, MOSE or generated videos.
@@ -22,9 +21,9 @@ def evaluate_propagation(
     Args:
         run: backbone and layers.
         patches: short side of the frames in patches; the long side is rounded up to whole patches.
-        data: 'davis' (2017, val), 'youtube_vos' or 'mose', see
-            :class:`~pe_dense.datasets.video_objects.VideoObjectsDataset`.
-        generator: arguments of :func:`~pe_dense.datasets.synthetic.write_shapes_video`; None for DAVIS.
+        dataset: DAVIS 2017 (val), or :class:`~pe_dense.datasets.video_objects.VideoObjectsDataset` for
+            YouTube-VOS and MOSE.
+        generator: arguments of :func:`~pe_dense.datasets.synthetic.write_shapes_video`; None for published data.
 
     Returns:
         rows with ``J&F`` and its parts, in percent.
@@ -32,15 +31,14 @@ def evaluate_propagation(
     root = run.root if generator is None else write_shapes_video(run.root, **generator)
     patch = run.tower.patch_size
     pipeline = [dict(type="pe_dense.LoadVideo", short_side=patches * patch, divisor=patch, round_up=True)]
-    videos = (DavisDataset if data == "davis" else VideoObjectsDataset)(data_root=str(root), pipeline=pipeline)
     metric = DavisMetric()
     model = LabelPropagator(run.tower, neighborhood="circle", temperature=0.2, upsampling="nearest", norm=True)
     own_indices = run.tower.out_indices
     shown = []
     try:
-        for video in videos:
+        for video in dataset(data_root=str(root), pipeline=pipeline):
             sample, labels = video["data_samples"], {}
-            frames = video["inputs"].to(next(run.tower.parameters()).device)
+            frames = video["inputs"].to(run.device)
             tokens = frames.shape[2] * frames.shape[3] / patch**2
             for layers in run.groups(4.0 * 9 * tokens * run.tower.embed_dim):
                 run.tower.out_indices = layers

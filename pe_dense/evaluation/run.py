@@ -30,6 +30,7 @@ class TaskRun:
         tower: the backbone, in evaluation mode, on its device.
         root: folder of the task's data.
         layers: block numbers to evaluate, from 0.
+        weights: :func:`~pe_dense.evaluation.features.fingerprint` of the backbone, if it is already known.
         batch_size, workers, cache: see :class:`~pe_dense.evaluation.features.FeatureExtractor`.
         memory_limit: bytes that features of several layers may take together; layers are evaluated in groups that fit.
         figure: path of the figure to write; None for none.
@@ -39,6 +40,7 @@ class TaskRun:
     tower: Backbone
     root: Path
     layers: tuple[int, ...]
+    weights: str | None = None
     batch_size: int = 8
     workers: int = 0
     cache: Path | None = None
@@ -73,6 +75,7 @@ class TaskRun:
             batch_size=self.batch_size,
             workers=self.workers,
             cache=self.cache,
+            weights=self.weights,
         )
 
     def groups(self, bytes_per_layer: float) -> Iterator[tuple[int, ...]]:

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 
+from pe_dense.datasets.davis import DavisDataset
+from pe_dense.datasets.video_objects import VideoObjectsDataset
 from pe_dense.evaluation.clustering import evaluate_clusters
 from pe_dense.evaluation.correspondence import evaluate_correspondence
 from pe_dense.evaluation.knn_segmentation import evaluate_knn
@@ -64,7 +66,7 @@ _NAVI = dict(
     files=(".",),
     source="https://github.com/google/navi, down-sampled by Probe3D's data_processing/resize_navi.py",
 )
-_VIDEOS = {  # title, files, reader
+_VIDEOS = {  # title, files, data set
     "davis": (
         "DAVIS 2017",
         dict(
@@ -72,7 +74,7 @@ _VIDEOS = {  # title, files, reader
             files=("ImageSets/2017/val.txt", "JPEGImages/480p", "Annotations/480p"),
             source="https://davischallenge.org/davis2017/code.html (TrainVal, 480p)",
         ),
-        "davis",
+        DavisDataset,
     ),
     "ytvos": (
         "YouTube-VOS",
@@ -81,7 +83,7 @@ _VIDEOS = {  # title, files, reader
             files=("JPEGImages", "Annotations", "meta.json"),
             source="https://youtube-vos.org/dataset/vos/ (train split, or valid with masks of all frames)",
         ),
-        "youtube_vos",
+        VideoObjectsDataset,
     ),
     "mose": (
         "MOSE",
@@ -90,7 +92,7 @@ _VIDEOS = {  # title, files, reader
             files=("JPEGImages", "Annotations"),
             source="https://henghuiding.com/MOSE/ (train split, whose masks are public)",
         ),
-        "mose",
+        VideoObjectsDataset,
     ),
 }
 _WORDS = {  # title, words, short side in windows as in ProxyCLIP, threshold of the background
@@ -144,10 +146,10 @@ def _published() -> list[Task]:
                 _BOXES[data],
                 **settings,
             )
-    for data, (title, files, reader) in _VIDEOS.items():
+    for data, (title, files, dataset) in _VIDEOS.items():
         for size, patches in (("s", 30), ("m", 60), ("l", 90)):
             protocol = f"DINOv3, short side of {patches} patches"
-            settings = dict(data=reader, patches=patches)
+            settings = dict(dataset=dataset, patches=patches)
             add(f"{data}_{size}", f"{title}, {size.upper()}", "J&F", evaluate_propagation, protocol, files, **settings)
     for data, (title, words, short_side, threshold) in _WORDS.items():
         protocol = f"ProxyCLIP's windows at the native size, patches pooled one by one, words of {words}"

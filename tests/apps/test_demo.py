@@ -195,7 +195,7 @@ def test_page(tmp_path):
         (run / started / f"{started}.json").write_text(json.dumps({"mAP": value, "other": 1}))
     figures = {"mAP": ("box AP", " %", 100), "absent": ("absent", "", 1)}
     parts = [
-        Part("", ["train", "config", "--words", "a; <b>"], run, figures=figures),
+        Part("", ["train", "config", "--words", "a; <b>", "tower=$HOME's"], run, figures=figures),
         Part("Objects & <more>", ["predict", "config"], run / "pictures", "Drawn <here>.", ["*[0-9].png"]),
         Part("Other", ["visualize"], tmp_path / "other", pictures=["*.png"]),
     ]
@@ -209,7 +209,7 @@ def test_page(tmp_path):
                 "Drawn <here>. ",
                 "box AP 50 %",
                 "Commands",
-                "pe-dense train config --words 'a; <b>'",
+                """pe-dense train config --words 'a; <b>' 'tower=$HOME'"'"'s'""",
                 "pe-dense predict config",
             ],
             "images": ["run/pictures/000000.png", "run/pictures/000001.png"],

@@ -1,6 +1,7 @@
 """The teacher of annotated masks: fractions of patches, found by pixels."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from pe_dense.distillation.losses import locality_loss
-from pe_dense.distillation.teachers import InstanceMaskTeacher
+from pe_dense.distillation.teachers import InstanceMaskTeacher, instance_masks
 
 
 @pytest.fixture
@@ -42,3 +43,12 @@ def test_other_pixels_have_no_masks(teacher):
     teacher, images = teacher
     with pytest.raises(ValueError, match=r"none of the 2 annotated images.*remove random transforms"):
         teacher(images.flip(3), (2, 2))
+
+
+def test_teachers_of_the_same_files_read_the_images_once(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(instance_masks, "read_image", lambda path: pytest.fail(f"{path} is read again"))
+    again = InstanceMaskTeacher(tmp_path / "ann.json", tmp_path)
+    assert torch.equal(again(teacher[1], (2, 2)), teacher[0](teacher[1], (2, 2)))
+    os.utime(tmp_path / "ann.json", ns=(1, 1))
+    with pytest.raises(pytest.fail.Exception, match=r"0\.png is read again"):
+        InstanceMaskTeacher(tmp_path / "ann.json", tmp_path)

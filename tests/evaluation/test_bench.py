@@ -3,32 +3,49 @@
 import csv
 import json
 import re
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from helpers import bench_processes
 from helpers.tiny_bench import SETTINGS, SHAPES, tiny_bench
 from helpers.tiny_clip import tiny_clip
 from helpers.tiny_towers import tiny_tower
 from helpers.warm_process import run_ranks
 from PIL import Image
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from pe_dense.backbones.base import parse_layers
-from pe_dense.evaluation import bench
+from pe_dense.evaluation import bench, features, tasks
 from pe_dense.evaluation.bench import file_name, open_named, run_bench
 from pe_dense.evaluation.features import fingerprint
 from pe_dense.evaluation.run import TaskRun
 from pe_dense.evaluation.sheet import published_values
+from pe_dense.evaluation.task import Task
 from pe_dense.evaluation.tasks import TASKS, select_tasks
 from pe_dense.evaluation.words import evaluate_words, evaluate_zero_shot, open_text
 from pe_dense.utils.errors import ConfigError, InputError
+from pe_dense.utils.rng import fork_rng, seed_all
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return tmp_path_factory.mktemp("bench") / "data"
+
+
+@contextmanager
+def second_of_two():
+    """Within the context this is the second of two processes, and its random numbers are those after other tasks."""
+    dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=2)
+    try:
+        with fork_rng():
+            seed_all(5)
+            yield
+    finally:
+        dist.destroy_process_group()
 
 
 def rows_of(name, root, figure=None, **options):
@@ -38,13 +55,14 @@ def rows_of(name, root, figure=None, **options):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_batches_workers_layers_and_cache_change_no_value(name, root, tmp_path):
+def test_batches_workers_processes_layers_and_cache_change_no_value(name, root, tmp_path):
     """Layers are evaluated one by one under a small memory limit."""
     expected = rows_of(name, root, figure=tmp_path / "figure.png")
     assert [row["layer"] for row in expected] == [0, 2]
     assert all(0 <= row[TASKS[name].metric] <= 100 for row in expected)
     assert min(Image.open(tmp_path / "figure.png").size) > 100
-    other = rows_of(name, root, batch_size=2, workers=1, memory_limit=1.0, cache=tmp_path / "cache")
+    with second_of_two():
+        other = rows_of(name, root, batch_size=2, workers=1, memory_limit=1.0, cache=tmp_path / "cache")
     for found, row in zip(other, expected, strict=True):
         assert found == pytest.approx(row, abs=0.05)
 
@@ -80,10 +98,17 @@ def test_tasks_of_words(name, root, tmp_path):
     run = TaskRun(clip.visual, root / folder, (0,), text=lambda: clip, figure=tmp_path / "figure.png")
     (row,) = evaluate(run)
     assert row["layer"] == 1 and 0 <= row[TASKS[name].metric] <= 100
-    other = evaluate(TaskRun(clip.visual, root / folder, (0,), text=lambda: clip, batch_size=2, workers=1))
+    with second_of_two():
+        other = evaluate(TaskRun(clip.visual, root / folder, (0,), text=lambda: clip, batch_size=2, workers=1))
     assert other == [pytest.approx(row, abs=0.05)]
     with pytest.raises(InputError, match="the backbone has no text tower"):
         evaluate(TaskRun(tiny_tower(), root / folder, (0,)))
+
+
+def test_every_task_is_among_them():
+    """The tests above run each function that evaluates a task."""
+    tested = {evaluate.func for _, evaluate in (SETTINGS | WORDS).values()}
+    assert tested == {partial(task.evaluate).func for task in TASKS.values()}
 
 
 def test_backbones_with_text():
@@ -147,6 +172,19 @@ def test_processes_share_the_tasks(root, tmp_path):
         result = json.loads(path.read_text())
         other = json.loads((tmp_path / "two" / path.relative_to(tmp_path / "one")).read_text())
         assert result["rows"] == [pytest.approx(row, abs=1e-3) for row in other["rows"]]
+
+
+def test_weights_are_hashed_once(small_bench, root, tmp_path, monkeypatch):
+    """Neither each extractor nor each task of words reads all weights again."""
+    hashed = []
+    for module in (bench, features):
+        monkeypatch.setattr(module, "fingerprint", lambda tower: hashed.append(type(tower).__name__) or "hash")
+    monkeypatch.setattr(bench, "open_text", lambda name, device: tiny_clip())
+    for name in ("first_words", "second_words"):
+        task = Task(name, name, "mIoU", "", lambda run: [dict(layer=0, mIoU=0.0)], "words", needs_text=True)
+        monkeypatch.setitem(tasks.TASKS, name, task)
+    run_bench(["timm/a"], data_root=root, out=tmp_path / "out", workers=0, cache=tmp_path / "cache")
+    assert len(stored_tasks(tmp_path / "out")) == 5 and hashed == ["PETower", "CLIP"]
 
 
 def stored_tasks(out):

@@ -11,6 +11,7 @@ from pe_dense.evaluation.clustering import evaluate_clusters
 from pe_dense.evaluation.correspondence import evaluate_correspondence
 from pe_dense.evaluation.knn_segmentation import evaluate_knn
 from pe_dense.evaluation.linear_probe import evaluate_linear_depth, evaluate_linear_segmentation
+from pe_dense.evaluation.navi import evaluate_navi
 from pe_dense.evaluation.object_discovery import evaluate_discovery
 from pe_dense.evaluation.propagation import evaluate_propagation
 from pe_dense.evaluation.task import Task
@@ -48,6 +49,10 @@ SETTINGS = {
     "shapes_propagation": (
         "videos",
         partial(evaluate_propagation, patches=8, generator=dict(num_videos=2, num_frames=4, image_size=64)),
+    ),
+    "shapes_navi": (
+        "navi",
+        partial(evaluate_navi, patches=8, step=1, grid=16, generator=dict(num_objects=1, num_views=3, image_size=64)),
     ),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ class InstanceMaskTeacher(Teacher):
     def __init__(self, ann_file: str | Path, data_prefix: str | Path):
         super().__init__()
         self._source = f"{ann_file} {data_prefix}"
-        self._objects = {pixel_key(pixels): found for pixels, *found in annotated_images(ann_file, data_prefix)}
+        self._objects = objects_by_pixels(str(ann_file), str(data_prefix), Path(ann_file).stat().st_mtime_ns)
 
     def tokens(self, images: Tensor, grid: tuple[int, int]) -> Tensor:
         """See :meth:`Teacher.forward`; channels are the background and as many objects as the fullest image has.
@@ -73,6 +74,20 @@ class InstanceMaskTeacher(Teacher):
 def pixel_key(pixels: Tensor) -> str:
     """Hash of an image's pixels (3, H, W), uint8."""
     return digest([pixels.contiguous()])
+
+
+@lru_cache(maxsize=2)
+def objects_by_pixels(ann_file: str, data_prefix: str, changed: int) -> dict[str, list]:
+    """Index the annotated images by their pixels; several teachers of the same files read all images only once.
+
+    Args:
+        ann_file, data_prefix: see :class:`InstanceMaskTeacher`.
+        changed: modification time of ``ann_file``, so that a file that was written again is read again.
+
+    Returns:
+        size (H, W) and the objects' segmentations of each image by its :func:`pixel_key`; not to be changed.
+    """
+    return {pixel_key(pixels): found for pixels, *found in annotated_images(ann_file, data_prefix)}
 
 
 def annotated_images(ann_file: str | Path, data_prefix: str | Path):
