@@ -16,6 +16,7 @@ from pe_dense.datasets.formats.map_pairs import MapData
 from pe_dense.datasets.formats.map_reader import read_depth, read_masks
 from pe_dense.datasets.formats.object_reader import data_root, object_format, read_objects
 from pe_dense.datasets.formats.objects import ObjectData, count_classes
+from pe_dense.datasets.formats.splits import distinct_splits
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.image import ImageError, image_size
 
@@ -112,7 +113,7 @@ def find_task(root: Path) -> str:
 
 def _check_images(data: ObjectData) -> None:
     """Compare images with the annotations."""
-    for name, split in _distinct(data.splits):
+    for name, split in distinct_splits(data.splits).items():
         fields = LVIS_NAMES if split.federated else COCO_NAMES
         for image in split.content["images"]:
             path = data.root / split.images / image_name(image, fields)
@@ -129,13 +130,8 @@ def _check_images(data: ObjectData) -> None:
                 data.findings.error("images of another size than annotated", sides)
 
 
-def _distinct(splits: dict) -> list[tuple]:
-    """Return the splits without a second name of the same one."""
-    return [(name, split) for name, split in splits.items() if name != "test" or split is not splits.get("val")]
-
-
 def _object_lines(data: ObjectData) -> list[str]:
-    splits = _distinct(data.splits)
+    splits = list(distinct_splits(data.splits).items())
     counts = {name: count_classes(split.content) for name, split in splits}
     rows = [
         [label, *(str(number) for name, _ in splits for number in counts[name].get(label, (0, 0)))]
@@ -156,7 +152,7 @@ def _object_lines(data: ObjectData) -> list[str]:
 
 
 def _panoptic_lines(data: PanopticData) -> list[str]:
-    splits = _distinct(data.splits)
+    splits = list(distinct_splits(data.splits).items())
     ids = {entry["id"]: entry["name"] for entry in splits[0][1].content["categories"]}
     counts = {
         name: Counter(
@@ -171,7 +167,7 @@ def _panoptic_lines(data: PanopticData) -> list[str]:
 
 
 def _map_lines(data: MapData) -> list[str]:
-    splits = _distinct(data.splits)
+    splits = list(distinct_splits(data.splits).items())
     lines = []
     if data.classes:
         rows = []

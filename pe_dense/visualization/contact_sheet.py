@@ -14,6 +14,7 @@ from pe_dense.datasets.formats.map_pairs import MapData
 from pe_dense.datasets.formats.objects import ObjectData
 from pe_dense.datasets.formats.rasterize import decode_mask
 from pe_dense.datasets.formats.semantic_masks import IGNORED, voc_color
+from pe_dense.datasets.formats.splits import distinct_splits
 from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap
 from pe_dense.ops.panopticapi import rgb2id
 from pe_dense.utils.errors import InputError
@@ -92,7 +93,7 @@ def _objects(data: ObjectData, count: int) -> list[Drawing]:
     names = {entry["id"]: entry["name"] for split in data.splits.values() for entry in split.content["categories"]}
     colors = {number: voc_color(place) for place, number in enumerate(names, start=1)}
     images, labels = {}, {}
-    for part, split in _distinct(data.splits).items():
+    for part, split in distinct_splits(data.splits).items():
         items: dict[int, list[dict]] = {image["id"]: [] for image in split.content["images"]}
         for item in split.content["annotations"]:
             items[item["image_id"]].append(item)
@@ -119,13 +120,8 @@ def _objects(data: ObjectData, count: int) -> list[Drawing]:
     return [(title, lambda title=title: draw(title)) for title in choose_samples(labels, count)]
 
 
-def _distinct(splits: dict) -> dict:
-    """Return the splits without a second name of the same one."""
-    return {name: split for name, split in splits.items() if name != "test" or split is not splits.get("val")}
-
-
 def _maps(data: MapData, count: int) -> list[Drawing]:
-    pairs = {image: (split, path) for split, found in _distinct(data.splits).items() for image, path in found}
+    pairs = {image: (split, path) for split, found in distinct_splits(data.splits).items() for image, path in found}
     labels = {image: data.present.get(image, ()) for image in pairs}
 
     def draw(image: str) -> np.ndarray:
@@ -155,7 +151,7 @@ def _blend(pixels: np.ndarray, colors: np.ndarray, where: np.ndarray) -> np.ndar
 
 def _panoptic(data: PanopticData, count: int) -> list[Drawing]:
     found, labels = {}, {}
-    for part, split in _distinct(data.splits).items():
+    for part, split in distinct_splits(data.splits).items():
         places = {entry["id"]: place for place, entry in enumerate(split.content["categories"], start=1)}
         images = {image["id"]: image for image in split.content["images"]}
         for entry in split.content["annotations"]:

@@ -75,6 +75,17 @@ def test_all_problems_are_in_the_report(tmp_path):
     assert "repaired: confidences after boxes ignored: 1 (labels/train/1.txt line 1)" in report.lines
 
 
+@pytest.mark.parametrize("name", ["voc", "labelme"])
+def test_folders_without_a_valid_file(tmp_path, name):
+    formats.save(tmp_path / "0.jpg", formats.picture(0))
+    content = "<annotation><object>" if name == "voc" else '{"shapes": ['
+    formats.text(tmp_path / f"0.{'xml' if name == 'voc' else 'json'}", content)
+    report = report_data(tmp_path)
+    assert report.has_problems
+    (line,) = report.lines
+    assert "has 1 problem: files that are not valid" in line
+
+
 def test_images_that_differ_from_cocos_file(tmp_path):
     root = formats.write_coco(tmp_path)
     (root / "images/1.jpg").unlink()

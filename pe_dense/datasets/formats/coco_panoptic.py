@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from mmengine.logging import print_log
 
 from pe_dense.datasets.annotations import AnnotationError, read_json, some
 from pe_dense.datasets.formats.coco_layout import split_rank
@@ -19,7 +18,7 @@ from pe_dense.datasets.formats.files import list_files
 from pe_dense.datasets.formats.findings import DataError, FolderFindings
 from pe_dense.datasets.formats.object_reader import data_root
 from pe_dense.datasets.formats.objects import subset
-from pe_dense.datasets.formats.splits import SPLIT_FILE, choose_split
+from pe_dense.datasets.formats.splits import complete_splits, distinct_splits
 from pe_dense.datasets.panoptic import panoptic_problems
 from pe_dense.ops.panopticapi import VOID, rgb2id
 from pe_dense.utils.image import ImageError, decode, image_size
@@ -72,8 +71,7 @@ class PanopticData:
         """Return one line with the format, the number of classes and the counts of each split."""
         counts = ", ".join(
             f"{name} {len(split.content['images'])} images, {_num_segments(split.content)} segments"
-            for name, split in self.splits.items()
-            if name != "test" or split is not self.splits.get("val")
+            for name, split in distinct_splits(self.splits).items()
         )
         return f"{self.root}: {NAME} format, {len(self.things)} classes of things, {len(self.stuff)} of stuff; {counts}"
 
@@ -123,15 +121,9 @@ def read_panoptic(
     splits = {split: _read(root, split, path, data.findings) for split, path in found.items()}
     if strict:
         data.findings.check(root, NAME)
-    if not {"val", "test"} & set(splits):
-        splits.update(_split(splits.pop("all", None) or splits["train"], root, data, records, write_to))
-    if "val" not in splits and "val" in wanted:
-        splits["val"] = splits["test"]
-        print_log(f"{root} has no images for validation: validating on those for testing", "current")
-    splits.setdefault("test", splits.get("val"))
-    if missing := [split for split in wanted if splits.get(split) is None]:
-        raise DataError(f"{root} has no annotation file for {missing[0]}")
-    data.splits = {split: splits[split] for split in wanted}
+    data.splits = complete_splits(
+        root, splits, wanted, data.findings, labels=_labels, select=_select, records=records, write_to=write_to
+    )
     data.things, data.stuff = _common_classes(data)
     return data
 
@@ -238,15 +230,17 @@ def _map_faults(root: Path, split: PanopticSplit, image: dict, entry: dict) -> I
         yield "segments that no pixel of the PNG file has", f"{name}: id {absent[0]}"
 
 
-def _split(whole: PanopticSplit, root: Path, data: PanopticData, records, write_to) -> dict[str, PanopticSplit]:
-    names = {image["id"]: image["file_name"] for image in whole.content["images"]}
+def _labels(split: PanopticSplit) -> dict[str, set[int]]:
+    """Return the categories that occur in each image, by its name."""
+    names = {image["id"]: image["file_name"] for image in split.content["images"]}
     labels: dict[str, set[int]] = {name: set() for name in names.values()}
-    for entry in whole.content["annotations"]:
+    for entry in split.content["annotations"]:
         labels[names[entry["image_id"]]] |= {segment["category_id"] for segment in entry["segments_info"]}
-    chosen = choose_split(labels, (*records, root / SPLIT_FILE), data.findings, write_to=write_to)
-    return {
-        part: PanopticSplit(subset(whole.content, images), whole.images, whole.maps) for part, images in chosen.items()
-    }
+    return labels
+
+
+def _select(split: PanopticSplit, names: list[str]) -> PanopticSplit:
+    return PanopticSplit(subset(split.content, names), split.images, split.maps)
 
 
 def _common_classes(data: PanopticData) -> tuple[tuple[str, ...], tuple[str, ...]]:

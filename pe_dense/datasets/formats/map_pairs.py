@@ -19,6 +19,7 @@ from pe_dense.datasets.formats.files import (
     text_lines,
 )
 from pe_dense.datasets.formats.findings import DataError, FolderFindings
+from pe_dense.datasets.formats.splits import distinct_splits
 
 IMAGE_WORDS = frozenset(("images", "image", "imgs", "img", "jpegimages", "leftimg8bit", "rgb", "photos", "dir"))
 MASK_WORDS = frozenset(
@@ -61,10 +62,7 @@ class MapData:
     def describe(self) -> str:
         """Return one line with the format, the number of classes and the counts of each split."""
         classes = f"{len(self.classes)} classes; " if self.classes else ""
-        parts = {
-            name: pairs for name, pairs in self.splits.items() if name != "test" or pairs is not self.splits.get("val")
-        }
-        counts = ", ".join(f"{name} {len(pairs)} images" for name, pairs in parts.items())
+        counts = ", ".join(f"{name} {len(pairs)} images" for name, pairs in distinct_splits(self.splits).items())
         return f"{self.root}: {self.format}, {classes}{counts}"
 
 

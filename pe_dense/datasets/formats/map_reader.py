@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mmengine.logging import print_log
-
 from pe_dense.datasets.formats import depth_maps, semantic_masks
 from pe_dense.datasets.formats.files import content_hash
 from pe_dense.datasets.formats.findings import DataError, FolderFindings
 from pe_dense.datasets.formats.map_pairs import MapData
 from pe_dense.datasets.formats.object_reader import data_root, object_format, read_objects
 from pe_dense.datasets.formats.rasterize import rasterize
-from pe_dense.datasets.formats.splits import SPLIT_FILE, choose_split
+from pe_dense.datasets.formats.splits import SPLIT_FILE, complete_splits
 from pe_dense.utils.atomic_write import write_json
 
 
@@ -91,21 +89,21 @@ def _others(root: Path) -> str:
 def _with_splits(data: MapData, wanted, records, split_file: Path | None, strict: bool) -> MapData:
     if strict:
         data.findings.check(data.root, data.format)
-    splits = data.splits
-    if not {"val", "test"} & set(splits):
-        pairs = splits.pop("all", None) or splits["train"]
-        labels = {image: data.present.get(image, {}) for image, _ in pairs}
-        chosen = choose_split(labels, (*records, data.root / SPLIT_FILE), data.findings, write_to=split_file)
+
+    def select(pairs: list[tuple[str, str]], names: list[str]) -> list[tuple[str, str]]:
         maps = dict(pairs)
-        splits = {part: [(image, maps[image]) for image in images] for part, images in chosen.items()}
-    if "train" not in splits and "train" in wanted:
-        raise DataError(f"{data.root} has no images for training")
-    if "val" not in splits and "val" in wanted:
-        splits["val"] = splits["test"]
-        print_log(f"{data.root} has no images for validation: validating on those for testing", "current")
-    if "test" not in splits:
-        splits["test"] = splits["val"]
-    data.splits = {split: splits[split] for split in wanted if split in splits}
+        return [(image, maps[image]) for image in names]
+
+    data.splits = complete_splits(
+        data.root,
+        data.splits,
+        wanted,
+        data.findings,
+        labels=lambda pairs: {image: data.present.get(image, {}) for image, _ in pairs},
+        select=select,
+        records=records,
+        write_to=split_file,
+    )
     return data
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-
-from mmengine.logging import print_log
 
 from pe_dense.datasets.annotations import COCO_NAMES, LVIS_NAMES, image_name
 from pe_dense.datasets.formats import coco_json, depth_maps, labelme, semantic_masks, voc_xml, yolo
@@ -12,7 +12,7 @@ from pe_dense.datasets.formats.coco_layout import find_annotation_file
 from pe_dense.datasets.formats.files import SPLITS, list_files
 from pe_dense.datasets.formats.findings import DataError, FolderFindings
 from pe_dense.datasets.formats.objects import ObjectData, ObjectSplit, labels_by_image, subset
-from pe_dense.datasets.formats.splits import SPLIT_FILE, choose_split
+from pe_dense.datasets.formats.splits import complete_splits
 from pe_dense.utils.errors import ConfigError
 
 FORMATS = (yolo, voc_xml, labelme, coco_json)  # in the order of recognition: their files are the most specific
@@ -101,11 +101,21 @@ def read_objects(
         splits, data.format = coco_json.read(root, data.findings, wanted, chosen=chosen, images=images, masks=masks)
     else:
         splits, data.format = module.read(root, data.findings, wanted), module.NAME
-    if strict:
+    if strict or not splits:
         data.findings.check(root, data.format)
     if masks:
         _require_masks(root, data.format, splits)
-    data.splits = _complete(root, data, splits, wanted, records, write_to)
+    data.splits = complete_splits(
+        root,
+        splits,
+        wanted,
+        data.findings,
+        labels=_labels,
+        select=_select,
+        can_evaluate=lambda split: split.content["annotations"],
+        records=records,
+        write_to=write_to,
+    )
     return data
 
 
@@ -118,31 +128,14 @@ def _require_masks(root: Path, name: str, splits: dict[str, ObjectSplit]) -> Non
         )
 
 
-def _complete(
-    root, data: ObjectData, splits: dict[str, ObjectSplit], wanted, records, write_to
-) -> dict[str, ObjectSplit]:
-    """Make the splits that are wanted of those that there are."""
-    if not {"val", "test"} & set(splits):
-        whole = splits.pop("all", None) or splits["train"]
-        splits.update(_split(whole, root, data, records, write_to))
-    if "val" not in splits and "val" in wanted:
-        splits["val"] = splits["test"]
-        print_log(f"{root} has no images for validation: validating on those for testing", "current")
-    if "val" in splits and not ("test" in splits and splits["test"].content["annotations"]):
-        splits["test"] = splits["val"]
-    return {split: splits[split] for split in wanted if split in splits}
+def _name_of(split: ObjectSplit) -> Callable[[dict], str]:
+    """Return the function that returns the file name of an image's entry."""
+    return partial(image_name, fields=LVIS_NAMES if split.federated else COCO_NAMES)
 
 
-def _split(whole: ObjectSplit, root, data: ObjectData, records, write_to) -> dict[str, ObjectSplit]:
-    fields = LVIS_NAMES if whole.federated else COCO_NAMES
+def _labels(split: ObjectSplit) -> dict[str, set[int]]:
+    return labels_by_image(split.content, _name_of(split))
 
-    def name_of(image):
-        return image_name(image, fields)
 
-    labels = labels_by_image(whole.content, name_of)
-    records = (*records, root / SPLIT_FILE)
-    chosen = choose_split(labels, records, data.findings, write_to=write_to)
-    return {
-        part: ObjectSplit(subset(whole.content, names, name_of), whole.images, federated=whole.federated)
-        for part, names in chosen.items()
-    }
+def _select(split: ObjectSplit, names: list[str]) -> ObjectSplit:
+    return ObjectSplit(subset(split.content, names, _name_of(split)), split.images, federated=split.federated)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pe_dense.datasets.formats.files import content_hash
 from pe_dense.datasets.formats.findings import FolderFindings
+from pe_dense.datasets.formats.splits import distinct_splits
 from pe_dense.utils.atomic_write import write_text
 from pe_dense.utils.image import ImageError, image_size
 
@@ -57,8 +58,7 @@ class ObjectData:
         """Return one line with the format, the number of classes and the counts of each split."""
         counts = ", ".join(
             f"{name} {len(split.content['images'])} images, {len(split.content['annotations'])} objects"
-            for name, split in self.splits.items()
-            if name != "test" or split is not self.splits.get("val")
+            for name, split in distinct_splits(self.splits).items()
         )
         return f"{self.root}: {self.format} format, {len(self.classes)} classes; {counts}"
 

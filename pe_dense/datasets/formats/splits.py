@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
+
+from mmengine.logging import print_log
 
 from pe_dense.datasets.annotations import read_json
 from pe_dense.datasets.formats.findings import DataError, FolderFindings
@@ -13,6 +16,60 @@ from pe_dense.utils.atomic_write import write_json
 
 SPLIT_FILE = "split.json"
 FRACTION, SEED = 0.2, 0
+Split = TypeVar("Split")
+
+
+def distinct_splits(splits: Mapping[str, Split]) -> dict[str, Split]:
+    """Return the splits without 'test' if it is that of validation."""
+    return {name: split for name, split in splits.items() if name != "test" or split is not splits.get("val")}
+
+
+def complete_splits(
+    root: Path,
+    splits: Mapping[str, Split],
+    wanted: Sequence[str],
+    findings: FolderFindings,
+    *,
+    labels: Callable[[Split], Mapping[str, Iterable[Hashable]]],
+    select: Callable[[Split, list[str]], Split],
+    can_evaluate: Callable[[Split], object] = bool,
+    records: Sequence[Path] = (),
+    write_to: Path | None = None,
+) -> dict[str, Split]:
+    """Make the splits that are wanted of those that a data folder has.
+
+    Without images for validation or test, those of 'all', or else of 'train', are split. Validation and test stand in
+    for each other where one is missing.
+
+    Args:
+        root: data folder.
+        splits: by name; 'all' for images without a split.
+        wanted: names of the splits to return.
+        findings: receives a note on a new split.
+        labels: returns the classes that occur in each image of a split, by name.
+        select: returns the part of a split that consists of the named images.
+        can_evaluate: returns whether a test split has annotations; otherwise that of validation is used.
+        records: files of an earlier split, see :func:`choose_split`; that of the data folder comes last.
+        write_to: file for a new split.
+
+    Raises:
+        DataError: if there are no images, none for training where 'train' is wanted, or too few to split.
+    """
+    splits = dict(splits)
+    if not splits:
+        raise DataError(f"{root} has no annotated images")
+    if not {"val", "test"} & set(splits):
+        whole = splits.pop("all") if "all" in splits else splits["train"]
+        chosen = choose_split(labels(whole), (*records, root / SPLIT_FILE), findings, write_to=write_to)
+        splits.update({part: select(whole, names) for part, names in chosen.items()})
+    if "train" in wanted and "train" not in splits:
+        raise DataError(f"{root} has no images for training")
+    if "val" in wanted and "val" not in splits:
+        splits["val"] = splits["test"]
+        print_log(f"{root} has no images for validation: validating on those for testing", "current")
+    if "val" in splits and not ("test" in splits and can_evaluate(splits["test"])):
+        splits["test"] = splits["val"]
+    return {split: splits[split] for split in wanted if split in splits}
 
 
 def stratified_split(labels: Mapping[str, Iterable[Hashable]], fraction: float = FRACTION, seed: int = SEED) -> set:

@@ -1,5 +1,7 @@
 """Read objects of every format into COCO's form."""
 
+import shutil
+
 import pytest
 from helpers import data_formats as formats
 
@@ -51,6 +53,18 @@ def test_folders_without_annotations(tmp_path):
     formats.save(tmp_path / "0.jpg", formats.picture(0))
     with pytest.raises(ConfigError, match="no annotation file for train"):
         read_objects(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["yolo", "labelme"])
+def test_training_needs_images_for_training(tmp_path, name):
+    if name == "yolo":
+        shutil.rmtree(formats.write_yolo(tmp_path, yaml=False) / "images/train")
+    else:
+        formats.save(tmp_path / "val/0.jpg", formats.picture(0))
+        formats.text(tmp_path / "val/0.json", '{"shapes": []}')
+    with pytest.raises(DataError, match=f"{tmp_path} has no images for training"):
+        read_objects(tmp_path, ("train", "val"))
+    assert list(read_objects(tmp_path, ("test",)).splits) == ["test"]
 
 
 def test_names_of_windows_in_cocos_files(tmp_path):
