@@ -11,9 +11,10 @@ from pathlib import Path
 
 from pe_dense.datasets.annotations import AnnotationError, read_json
 from pe_dense.datasets.formats.class_names import find_table
-from pe_dense.datasets.formats.files import SPLITS, is_image, join, list_files, split_named, stem
+from pe_dense.datasets.formats.files import SPLITS, is_image, join, list_files, stem
 from pe_dense.datasets.formats.findings import FolderFindings
 from pe_dense.datasets.formats.objects import ObjectSplit, make_object, new_content
+from pe_dense.datasets.formats.splits import folder_splits
 from pe_dense.utils.image import ImageError, image_size
 
 NAME = "labelme"
@@ -67,8 +68,10 @@ def read(root: Path, findings: FolderFindings, wanted: tuple[str, ...] = SPLITS)
     classes = _classes(root, entries, findings)
     ids = {name: number for number, name in enumerate(classes, start=1)}
     splits: dict[str, ObjectSplit] = {}
+    by_split = folder_splits([entry["image"] for entry in entries], findings)
     for entry in entries:
-        split = next((part for part in map(split_named, entry["image"].split("/")[:-1]) if part), "all")
+        if (split := by_split.get(entry["image"])) is None:
+            continue
         content = splits.setdefault(split, ObjectSplit(new_content([], classes), "")).content
         width, height = entry["size"]
         image = dict(id=len(content["images"]) + 1, file_name=entry["image"], width=width, height=height)

@@ -7,19 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pe_dense.datasets.formats.files import (
-    SPLIT_NAMES,
-    SPLITS,
-    is_image,
-    join,
-    list_files,
-    read_text,
-    split_named,
-    stem,
-    text_lines,
-)
-from pe_dense.datasets.formats.findings import DataError, FolderFindings
-from pe_dense.datasets.formats.splits import distinct_splits
+from pe_dense.datasets.formats.files import is_image, join, list_files, stem
+from pe_dense.datasets.formats.findings import FolderFindings
+from pe_dense.datasets.formats.splits import distinct_splits, folder_splits, listed_splits, split_lists
 
 IMAGE_WORDS = frozenset(("images", "image", "imgs", "img", "jpegimages", "leftimg8bit", "rgb", "photos", "dir"))
 MASK_WORDS = frozenset(
@@ -133,36 +123,12 @@ def _preferred(found: list[str]) -> list[str]:
 
 
 def _by_split(root: Path, files: dict, pairs: list, findings: FolderFindings) -> dict[str, list[tuple[str, str]]]:
+    maps = dict(pairs)
+    lists = split_lists(root, files, [folder for folder in files if folder == "" or "ImageSets" in folder])
+    splits = folder_splits(maps, findings, in_words=True)
+    if lists and set(splits.values()) == {"all"}:
+        splits = listed_splits(root, lists, maps, findings, "a map")
     found: dict[str, list[tuple[str, str]]] = {}
-    for image, path in pairs:
-        words = [word for part in image.split("/")[:-1] for word in [part, *re.findall("[A-Za-z0-9]+", part)]]
-        found.setdefault(next((part for part in map(split_named, words) if part), "all"), []).append((image, path))
-    lists = {
-        split: root / folder / f"{word}.txt"
-        for folder in reversed([folder for folder in files if folder == "" or "ImageSets" in folder])
-        for split in SPLITS
-        for word in SPLIT_NAMES[split]
-        if f"{word}.txt" in files[folder]
-    }
-    if set(found) != {"all"} or not lists:
-        if "all" in found and len(found) > 1:
-            findings.note(f"{len(found['all'])} images in no split are left out, such as {found['all'][0][0]}")
-            del found["all"]
-        return found
-    by_name = {key: pair for pair in pairs for key in (pair[0], stem(pair[0]), Path(pair[0]).name)}
-    listed: dict[str, list] = {}
-    owner: dict[str, str] = {}
-    for split, path in lists.items():
-        for number, line in text_lines(read_text(path, findings, root)):
-            entry = line.split()[0].replace("\\", "/")
-            pair = by_name.get(entry) or by_name.get(Path(entry).name) or by_name.get(stem(entry))
-            place = f"{path.relative_to(root).as_posix()} line {number}: {entry}"
-            if pair is None:
-                findings.repair("listed images without a map left out", place)
-            elif owner.setdefault(pair[0], split) != split:
-                findings.error("images in several splits", f"{place} (also in {owner[pair[0]]})")
-            else:
-                listed.setdefault(split, []).append(pair)
-    if not listed:
-        raise DataError(f"{root}: none of the images is listed in {', '.join(map(str, lists.values()))}")
-    return listed
+    for image, split in splits.items():
+        found.setdefault(split, []).append((image, maps[image]))
+    return found

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 from mmengine.logging import print_log
 
 from pe_dense.datasets.annotations import read_json
+from pe_dense.datasets.formats.files import (
+    SPLIT_NAMES,
+    is_image,
+    read_text,
+    relative_name,
+    split_named,
+    stem,
+    text_lines,
+)
 from pe_dense.datasets.formats.findings import DataError, FolderFindings
 from pe_dense.utils.atomic_write import write_json
 
@@ -22,6 +32,96 @@ Split = TypeVar("Split")
 def distinct_splits(splits: Mapping[str, Split]) -> dict[str, Split]:
     """Return the splits without 'test' if it is that of validation."""
     return {name: split for name, split in splits.items() if name != "test" or split is not splits.get("val")}
+
+
+def folder_splits(names: Iterable[str], findings: FolderFindings, *, in_words: bool = False) -> dict[str, str]:
+    """Return the split of each image by the folders that it is in.
+
+    Args:
+        names: paths of images relative to the data folder.
+        findings: receives a note on images that are left out because only others are in folders of splits.
+        in_words: read the words of the folders' names, too (``images_train``).
+
+    Returns:
+        split by name; 'all' for all images if no folder is named after a split.
+    """
+    found = {}
+    for name in names:
+        parts = name.split("/")[:-1]
+        words = [word for part in parts for word in [part, *re.findall("[A-Za-z0-9]+", part)]] if in_words else parts
+        found[name] = next((split for split in map(split_named, words) if split), "all")
+    splits = {name: split for name, split in found.items() if split != "all"}
+    return _report_unlisted(found, splits, "in no folder of a split", findings) if splits else found
+
+
+def split_lists(root: Path, files: Mapping[str, Sequence[str]], folders: Sequence[str]) -> dict[str, Path]:
+    """Find the lists of the images of each split, ``train.txt`` and so on.
+
+    Args:
+        root: data folder.
+        files: its files, see :func:`~pe_dense.datasets.formats.files.list_files`.
+        folders: where to look, relative to the root; the first one with a list is used.
+    """
+    found: dict[str, Path] = {}
+    for folder in folders:
+        for split, words in SPLIT_NAMES.items():
+            for word in words:
+                if f"{word}.txt" in files[folder]:
+                    found.setdefault(split, root / folder / f"{word}.txt")
+    return found
+
+
+def listed_splits(
+    root: Path, lists: Mapping[str, Path], images: Collection[str], findings: FolderFindings, without: str
+) -> dict[str, str]:
+    """Return the split of each image that a list names, in the order of the lists.
+
+    A line is the path, the name, or the name without its ending, of an image. In VOC's lists of a class, lines that end
+    in -1 do not count.
+
+    Args:
+        root: data folder.
+        lists: files by split.
+        images: paths of the annotated images relative to the data folder.
+        findings: receives images in several splits as problems, listed names without such an image as repairs, and a
+            note on the images in no list, which are left out.
+        without: what a listed image lacks that is not among ``images``, for the message.
+
+    Raises:
+        DataError: if no image is listed.
+    """
+    named: dict[str, list[str]] = {}
+    for image in images:
+        path = PurePosixPath(image)
+        for key in {image, path.name, path.stem, path.with_suffix("").as_posix()}:
+            named.setdefault(key, []).append(image)
+    found: dict[str, str] = {}
+    for split, path in lists.items():
+        for number, line in text_lines(read_text(path, findings, root)):
+            entry, *flag = line.split()
+            if flag and flag[-1] == "-1":
+                continue
+            entry = entry.replace("\\", "/")
+            keys = (line, entry, PurePosixPath(entry).name, stem(entry) if is_image(entry) else entry)
+            fitting = next((named[key] for key in keys if key in named), [])
+            place = f"{relative_name(path, root)} line {number}: {entry}"
+            if not fitting:
+                findings.repair(f"listed images without {without} left out", place)
+            elif len(fitting) > 1:
+                findings.error("listed names of several images", f"{place} ({', '.join(fitting[:2])})")
+            elif found.setdefault(fitting[0], split) != split:
+                findings.error("images in several splits", f"{place} (also in {found[fitting[0]]})")
+    if not found and not findings.errors:
+        raise DataError(f"{root}: none of the images is listed in {', '.join(map(str, lists.values()))}")
+    names = ", ".join(dict.fromkeys(path.name for path in lists.values()))
+    return _report_unlisted(images, found, f"not in {names}", findings)
+
+
+def _report_unlisted(images: Collection[str], found: dict[str, str], where: str, findings: FolderFindings):
+    """Add a note on the images that are left out, and return the splits of the others."""
+    if rest := [name for name in images if name not in found]:
+        findings.note(f"{len(rest)} of {len(images)} images are {where} and are left out, such as {rest[0]}")
+    return found
 
 
 def complete_splits(

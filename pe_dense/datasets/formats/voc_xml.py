@@ -13,19 +13,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from pe_dense.datasets.formats.class_names import find_table
-from pe_dense.datasets.formats.files import (
-    SPLIT_NAMES,
-    SPLITS,
-    is_image,
-    join,
-    list_files,
-    read_text,
-    split_named,
-    stem,
-    text_lines,
-)
-from pe_dense.datasets.formats.findings import DataError, FolderFindings
+from pe_dense.datasets.formats.files import SPLITS, is_image, join, list_files, stem
+from pe_dense.datasets.formats.findings import FolderFindings
 from pe_dense.datasets.formats.objects import ObjectSplit, make_object, new_content
+from pe_dense.datasets.formats.splits import folder_splits, listed_splits, split_lists
 from pe_dense.utils.image import ImageError, image_size
 
 NAME = "Pascal VOC"
@@ -225,35 +216,7 @@ def _checked(box: list[float], size: tuple[int, int], where: str, findings: Fold
 
 def _splits(root: Path, files: dict, names: list[str], findings: FolderFindings) -> dict[str, str]:
     """Return the split of each image, by lists in ``ImageSets/Main`` or by folders; 'all' without any."""
-    lists = {}
-    for folder in ("ImageSets/Main", "ImageSets"):
-        for split in SPLITS:
-            for word in SPLIT_NAMES[split]:
-                path = next(
-                    (root / at / f"{word}.txt" for at in files if at.endswith(folder) and f"{word}.txt" in files[at]),
-                    None,
-                )
-                if path and split not in lists:
-                    lists[split] = path
-    if not lists:
-        return {name: next((part for part in map(split_named, name.split("/")[:-1]) if part), "all") for name in names}
-    by_stem = {stem(name): name for name in names}
-    found: dict[str, str] = {}
-    for split, path in lists.items():
-        for number, line in text_lines(read_text(path, findings, root)):
-            entry, *flag = line.split()
-            if flag and flag[-1] == "-1":  # lists of one class
-                continue
-            name = by_stem.get(stem(entry) if is_image(entry) else entry)
-            place = f"{path.relative_to(root).as_posix()} line {number}"
-            if name is None:
-                findings.repair("listed images without an XML file left out", f"{place}: {entry}")
-            elif found.get(name, split) != split:
-                findings.error("images in several splits", f"{place}: {entry} (also in {found[name]})")
-            else:
-                found[name] = split
-    if rest := [name for name in names if name not in found]:
-        findings.note(f"{len(rest)} of {len(names)} images are in no list of {path.parent.name} and are left out")
-    if not found:
-        raise DataError(f"{root}: none of the images is listed in {', '.join(map(str, lists.values()))}")
-    return found
+    folders = [folder for ending in ("ImageSets/Main", "ImageSets") for folder in files if folder.endswith(ending)]
+    if lists := split_lists(root, files, folders):
+        return listed_splits(root, lists, names, findings, "an XML file")
+    return folder_splits(names, findings)

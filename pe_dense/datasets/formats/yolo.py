@@ -163,10 +163,9 @@ def _images_by_split(root, files, content, path, findings) -> dict[str, list[str
             found[split] = _listed(path, [root], findings, root)
     if "all" in found and len(found) > 1:
         taken = {name for split, names in found.items() if split != "all" for name in names}
-        rest = [name for name in found.pop("all") if name not in taken]
-        if rest:
-            findings.repair("images in no split left out", rest[0])
-            findings.repairs["images in no split left out"] = rest
+        for name in found.pop("all"):
+            if name not in taken:
+                findings.repair("images in no split left out", name)
     return found
 
 

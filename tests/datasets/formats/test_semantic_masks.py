@@ -185,6 +185,20 @@ def test_missing_and_extra_files(tmp_path):
     assert "repaired: maps without an image ignored: 1 (masks/train/99.png)" in lines
 
 
+def test_images_that_no_list_names(tmp_path):
+    formats.write_masks(tmp_path, 4, split=False)
+    formats.text(tmp_path / "train.txt", "0.jpg\n1\n9\n")
+    formats.text(tmp_path / "val.txt", "images\\2.jpg masks\\2.png\n")
+    data = read_masks(tmp_path, SPLITS)
+    assert {split: [image for image, _ in pairs] for split, pairs in data.splits.items()} == {
+        "train": ["images/0.jpg", "images/1.jpg"],
+        "val": ["images/2.jpg"],
+        "test": ["images/2.jpg"],
+    }
+    assert data.findings.repairs == {"listed images without a map left out": ["train.txt line 3: 9"]}
+    assert data.findings.notes == ["1 of 4 images are not in train.txt, val.txt and are left out, such as images/3.jpg"]
+
+
 def test_jpeg_masks(tmp_path):
     for number in range(3):
         formats.save(tmp_path / f"images/{number}.jpg", formats.picture(number))

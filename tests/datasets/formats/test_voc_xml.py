@@ -110,4 +110,6 @@ def test_lists_of_splits(tmp_path):
     assert (
         "listed images without an XML file left out: 1 (ImageSets/Main/val.txt line 2: 77)" in data.findings.lines()[0]
     )
-    assert "1 of 6 images are in no list of Main and are left out" in data.findings.notes
+    assert (
+        "1 of 6 images are not in train.txt, val.txt and are left out, such as JPEGImages/5.jpg" in data.findings.notes
+    )
