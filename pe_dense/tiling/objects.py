@@ -56,6 +56,7 @@ class ObjectMerger:
         self._found: list[Detections] = []
         self._parts: dict[tuple[int, int], list[_Part]] = defaultdict(list)
         self._masks: list[tuple[CroppedMasks, int]] = []
+        self._with_masks = False
 
     def add(self, tile: Tile, found: Detections) -> None:
         """Add the objects of a tile, in pixels of the tile."""
@@ -63,6 +64,7 @@ class ObjectMerger:
         boxes = found.boxes + offset
         crops = found.crops()
         if crops is not None:
+            self._with_masks = True
             crops = crops.shifted(tile.rows.start, tile.columns.start, self._grid.size)
         first = sum(map(len, self._found))
         for index in range(len(found)):
@@ -95,7 +97,7 @@ class ObjectMerger:
         first = self._found[0]
         labels = np.array([part.label for part, _ in merged], np.int64)
         masks = None
-        if any(found.masks is not None for found in self._found) or self._masks:
+        if self._with_masks:  # also without any object: a model with masks has 0 of them then
             parts = [self._crop(part) if mask is None else mask for part, mask in merged]
             masks = CroppedMasks([crop for crop, _ in parts], [corner for _, corner in parts], self._grid.size)
         return replace(

@@ -1,11 +1,14 @@
 """Tiles against the untiled prediction, with predictors that see only the pixels of a tile."""
 
+import json
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from pe_dense.apis.label_files import FORMATS
 from pe_dense.depth import DepthPredictor
 from pe_dense.runtime import CroppedMasks, Detections
 from pe_dense.segmentation import PanopticPredictor, SegmentationPredictor
@@ -93,6 +96,33 @@ def test_objects_on_seams_are_found_once(seed, masks):
     assert found.names == whole.names and found.size == SIZE
     if masks:
         assert (np.asarray(found.masks) == np.asarray(whole.masks)).all()
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_images_without_objects(masks, tmp_path):
+    """Empty arrays of the usual shapes and types, which every format writes."""
+    pixels = np.zeros((*SIZE, 3), np.uint8)
+    found = predict_tiles(ColorDetector(masks), ArrayReader(pixels), Tiling(256, 0.25))
+    assert len(found) == 0 and found.names == () and found.size == SIZE
+    assert (found.boxes.shape, found.boxes.dtype) == ((0, 4), np.float32)
+    assert (found.scores.shape, found.scores.dtype) == ((0,), np.float32)
+    assert (found.labels.shape, found.labels.dtype) == ((0,), np.int64)
+    assert found.draw(pixels).shape[2] == 3 and found.above({"r": 0.5}).names == ()
+    found.save(tmp_path / "a.json")
+    assert json.loads((tmp_path / "a.json").read_text()) == {"objects": []}
+    with np.load(found.save(tmp_path / "a.npz")) as arrays:
+        assert ("masks" in arrays) == masks and (not masks or arrays["masks"].shape == (0, *SIZE))
+    assert found.to_coco() == [] and found.to_yolo() == ""
+    image = tmp_path / "in.png"
+    Image.fromarray(pixels).save(image)
+    for name, kind in FORMATS.items():
+        if masks or name != "masks":
+            writer = kind(tmp_path / name, ("r", "g"))
+            writer.add("in", image, pixels, found)
+            writer.finish()
+    if masks:
+        assert (np.asarray(found.masks).shape, found.masks.dtype) == ((0, *SIZE), bool)
+        assert not np.asarray(Image.open(tmp_path / "masks/masks/in.png")).any()
 
 
 def test_small_images_are_one_tile():
