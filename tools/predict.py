@@ -194,7 +194,7 @@ def write_videos(args, predictor, videos):
     from rich.progress import Progress
 
     from pe_dense.apis.videos import write_predictions
-    from pe_dense.utils.image import output_names
+    from pe_dense.utils.output_folder import output_names
 
     score_thr = 0.3 if args.score_thr is None else args.score_thr
     for video, name in zip(videos, output_names([video.path for video in videos]), strict=True):
@@ -230,7 +230,8 @@ def predict(args):
     from pe_dense.engine.acceleration import accelerate
     from pe_dense.runtime.thresholds import parse_thresholds
     from pe_dense.utils.errors import ConfigError
-    from pe_dense.utils.image import check_output_folder, find_images
+    from pe_dense.utils.image import find_images
+    from pe_dense.utils.output_folder import check_output_folder
     from pe_dense.utils.paths import check_path
     from pe_dense.utils.video import is_video
 

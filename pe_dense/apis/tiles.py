@@ -15,7 +15,8 @@ from pe_dense.runtime.source import Source
 from pe_dense.runtime.thresholds import Thresholds
 from pe_dense.tiling import Tiling, open_windows, predict_tiles
 from pe_dense.tiling.readers import WindowReader
-from pe_dense.utils.image import ImageError, output_names
+from pe_dense.utils.image import ImageError
+from pe_dense.utils.output_folder import output_names
 from pe_dense.visualization.results import DRAWN_SIDE
 
 

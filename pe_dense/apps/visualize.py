@@ -85,7 +85,8 @@ def draw(
     from mmengine.logging import MMLogger
 
     from pe_dense.utils import video
-    from pe_dense.utils.image import check_output_folder, find_images, output_names, read_image
+    from pe_dense.utils.image import find_images, read_image
+    from pe_dense.utils.output_folder import check_output_folder, output_names
 
     films = [Path(source) for source in sources if Path(source).suffix.lower() in video.EXTENSIONS]
     stills = [source for source in sources if Path(source) not in films]

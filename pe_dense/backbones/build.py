@@ -28,7 +28,7 @@ from pe_dense.backbones.pe_configs import (
 from pe_dense.backbones.timm import TIMM_HUB, TimmTower
 from pe_dense.registry import MODELS
 from pe_dense.utils import CheckpointError, match_state_dict, read_checkpoint
-from pe_dense.utils.errors import InputError
+from pe_dense.utils.errors import InputError, first_line
 from pe_dense.utils.lora_state import merge_lora
 from pe_dense.utils.package_weights import published_weights
 from pe_dense.utils.rng import fork_rng_at_initial_seed
@@ -234,8 +234,9 @@ def choose_device(name: str | None) -> torch.device:
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError) as error:  # AssertionError if PyTorch was built without CUDA
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"device {device} is not available ({reason}): choose another one, such as cpu") from error
+        raise InputError(
+            f"device {device} is not available ({first_line(error)}): choose another one, such as cpu"
+        ) from error
 
 
 def title_of(tower: Backbone, weights: str | None) -> str:

@@ -14,7 +14,7 @@ from pe_dense.backbones.base import TIMM_PREFIX, Backbone, resolve_indices
 from pe_dense.backbones.lora import add_lora
 from pe_dense.registry import MODELS
 from pe_dense.utils.checkpoint import CheckpointError
-from pe_dense.utils.errors import InputError
+from pe_dense.utils.errors import InputError, first_line
 from pe_dense.utils.lora_state import has_lora, merge_lora, with_lora
 from pe_dense.utils.state_dict import check_state_dict, match_state_dict
 
@@ -131,8 +131,9 @@ class TimmTower(Backbone):
         try:
             model, _ = self._create(**weights)
         except (RuntimeError, OSError, KeyError) as error:
-            reason = str(error).partition("\n")[0]
-            raise CheckpointError(f"{source} could not be loaded as weights of {self.name}: {reason}") from error
+            raise CheckpointError(
+                f"{source} could not be loaded as weights of {self.name}: {first_line(error)}"
+            ) from error
         return with_lora({f"model.{key}": value for key, value in model.state_dict().items()}, self.state_dict())
 
     def adapt_state_dict(self, checkpoint: Mapping, source: str | Path) -> dict[str, Tensor]:

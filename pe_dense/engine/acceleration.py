@@ -11,7 +11,7 @@ from torch import nn
 
 from pe_dense.backbones.base import Backbone
 from pe_dense.engine.optimizers.cpu_amp import bfloat16_instructions
-from pe_dense.utils.errors import ConfigError
+from pe_dense.utils.errors import ConfigError, first_line
 
 DTYPES = ("float32", "bfloat16", "auto")
 
@@ -69,9 +69,10 @@ class _State:
 
     def give_up(self, error: Exception) -> None:
         error = getattr(error, "inner_exception", error)  # of the compiler, without advice for its developers
-        reason = (str(error).strip().splitlines() or [""])[0]
         print_log(
-            f"the backbone runs without compilation: {type(error).__name__}: {reason:.200}", "current", logging.WARNING
+            f"the backbone runs without compilation: {type(error).__name__}: {first_line(error):.200}",
+            "current",
+            logging.WARNING,
         )
         self.compiled = False
 

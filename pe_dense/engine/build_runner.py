@@ -22,7 +22,7 @@ from pe_dense.engine.preflight import check_files, check_pictures, check_weights
 from pe_dense.engine.resume import set_resume
 from pe_dense.engine.work_dir_lock import lock_work_dir
 from pe_dense.utils.errors import ConfigError, library_errors
-from pe_dense.utils.image import check_output_folder
+from pe_dense.utils.output_folder import check_output_folder
 
 
 def training_runner(

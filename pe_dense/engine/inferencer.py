@@ -25,8 +25,9 @@ from pe_dense.runtime.results import Result
 from pe_dense.runtime.source import Source
 from pe_dense.utils.atomic_write import write_json
 from pe_dense.utils.errors import ConfigError, InputError, library_errors
-from pe_dense.utils.image import ImageError, output_names
+from pe_dense.utils.image import ImageError
 from pe_dense.utils.ordered_map import ordered_map, spare_cores
+from pe_dense.utils.output_folder import output_names
 
 
 def use_test_time_augmentation(config: Config) -> Config:
@@ -193,7 +194,7 @@ class Predictor(ABC):
             stem = out_dir / name
             fields = self.write(stem, pixels, result)
             height, width = result.image_size or pixels.shape[:2]
-            # :func:`pe_dense.utils.image.is_output` recognizes outputs by the beginning of this file.
+            # :func:`pe_dense.utils.output_folder.is_output` recognizes outputs by the beginning of this file.
             write_json(f"{stem}.json", dict(image=str(path), width=width, height=height, **fields))
             return Path(f"{stem}.png")
 

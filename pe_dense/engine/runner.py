@@ -41,7 +41,7 @@ from pe_dense.utils.checkpoint import (
     safe_checkpoint_loader,
     write_checkpoint,
 )
-from pe_dense.utils.errors import ConfigError, UserError
+from pe_dense.utils.errors import ConfigError, UserError, first_line
 from pe_dense.utils.lora_state import match_lora
 from pe_dense.utils.rng import StepSeedHook
 from pe_dense.utils.signals import STOP, StopRun
@@ -255,10 +255,9 @@ class Runner(CheckedBuilding):
         except (UserError, OSError):
             raise
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError, AssertionError) as error:
-            reason = str(error).strip().partition("\n")[0]
             raise CheckpointError(
                 f"{filename} cannot be resumed: its training state does not fit this run "
-                f"({type(error).__name__}: {reason})"
+                f"({type(error).__name__}: {first_line(error)})"
             ) from error
         if not fsdp.is_sharded(self.model):
             check_optimizer(self.optim_wrapper, str(filename))

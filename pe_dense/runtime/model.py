@@ -10,7 +10,7 @@ import numpy as np
 
 from pe_dense.runtime.image import Picture, Placed, interpolate, normalized, paste_masks, place, read_picture
 from pe_dense.runtime.results import DepthMap, Detections, Embeddings, FeatureMaps, LabelMap, Result
-from pe_dense.utils.errors import InputError, UserError
+from pe_dense.utils.errors import InputError, UserError, first_line
 
 TASKS = ("features", "segmentation", "depth", "detection", "image_embedding", "text_embedding")
 _OF_IMAGES = ("size", "mean", "std", "resize", "antialias", "stride")  # metadata of all tasks but texts
@@ -64,7 +64,7 @@ class OnnxModel:
             # The message about a missing second file is about offsets.
             missing = "xternal data" in str(error) and not path.with_name(f"{path.name}.data").exists()
             hint = f" without {path.name}.data, which must be beside it" if missing else ""
-            raise InputError(f"{path} cannot be loaded{hint}: {_first_line(error)}") from error
+            raise InputError(f"{path} cannot be loaded{hint}: {first_line(error)}") from error
         self.metadata = {key: _value(value) for key, value in self.session.get_modelmeta().custom_metadata_map.items()}
         self.task = self.metadata.get("task")
         needed = ("with_preprocessing", *(() if self.task == "text_embedding" else _OF_IMAGES))
@@ -160,7 +160,7 @@ class OnnxModel:
             return dict(zip(self._outputs, self.session.run(None, feeds), strict=True))
         except Exception as error:  # see __init__; for example too little memory, or a token id beyond the vocabulary
             shapes = ", ".join(f"{name} {value.shape}" for name, value in feeds.items())
-            raise InputError(f"{self.path} failed on {shapes}: {_first_line(error)}") from error
+            raise InputError(f"{self.path} failed on {shapes}: {first_line(error)}") from error
 
     def _predict_raw(self, pixels: np.ndarray) -> Result:
         """Run a graph with preprocessing; it returns boxes in pixels of the image, maps in those of its input."""
@@ -197,10 +197,6 @@ class OnnxModel:
         names = tuple(self.classes[label] for label in labels) if self.classes else ()
         size = (where.height, where.width)
         return Detections(boxes, outputs["scores"][found], labels, names, masks, classes=self.classes, size=size)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _value(text: str):

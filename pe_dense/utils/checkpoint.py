@@ -26,7 +26,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from pe_dense.utils.atomic_write import atomic_write
-from pe_dense.utils.errors import InputError
+from pe_dense.utils.errors import InputError, first_line
 from pe_dense.utils.package_weights import PACKAGE_PREFIX, find_package_weights
 from pe_dense.utils.storage_check import short_record
 
@@ -69,7 +69,7 @@ def fetch_from_hub(uri: str) -> str:
         raise FileNotFoundError(f"The hub has no {where}") from error
     except HfHubHTTPError as error:
         raise FileNotFoundError(
-            f"The hub did not give {where} ({str(error).splitlines()[0]}). Check the name; a repository that asks "
+            f"The hub did not give {where} ({first_line(error)}). Check the name; a repository that asks "
             "for consent needs `hf auth login` or HF_TOKEN."
         ) from error
 
@@ -168,10 +168,9 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
             f"are never loaded ({_refusal(error)})"
         ) from error
     except _READ_ERRORS as error:
-        reason = str(error).partition("\n")[0]
         raise DamagedCheckpointError(
             f"Checkpoint {source} ({path.stat().st_size:,} bytes) is damaged or cut short: "
-            f"{type(error).__name__} {reason}. Fetch it again."
+            f"{type(error).__name__} {first_line(error)}. Fetch it again."
         ) from error
 
 
@@ -344,9 +343,8 @@ def _read_safetensors(path: Path, source: str, map_location):
     try:
         return load_file(path, device=str(map_location or "cpu"))
     except (SafetensorError, *_READ_ERRORS) as error:
-        reason = str(error).partition("\n")[0]
         raise DamagedCheckpointError(
-            f"Checkpoint {source} is damaged or not a safetensors file: {reason}. Fetch it again."
+            f"Checkpoint {source} is damaged or not a safetensors file: {first_line(error)}. Fetch it again."
         ) from error
 
 

@@ -138,6 +138,11 @@ def _missing_graphics_library(message: str) -> str | None:
     )
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, or the name of its class if there is no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _one_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     # PyTorch prepends the traceback of a data worker to the message.

@@ -23,7 +23,7 @@ from torch import Tensor
 from pe_dense import __version__
 from pe_dense.utils.atomic_write import write_json, write_text
 from pe_dense.utils.checkpoint import CheckpointError, read_checkpoint, write_safetensors
-from pe_dense.utils.errors import InputError, UserError
+from pe_dense.utils.errors import InputError, UserError, first_line
 from pe_dense.utils.lora_state import merge_lora
 from pe_dense.utils.state_dict import match_state_dict
 
@@ -86,8 +86,9 @@ class HubMixin(ModelHubMixin, library_name="pe_dense"):
         except UserError:
             raise
         except (_HTTP_ERROR, OSError) as error:
+            reason = first_line(error).rstrip(".")
             raise UserError(
-                f"the hub did not take {repo_id}: {_first_line(error)}. Check the name, the connection, and the token "
+                f"the hub did not take {repo_id}: {reason}. Check the name, the connection, and the token "
                 "(`hf auth login` or HF_TOKEN), which must have the right to write"
             ) from error
 
@@ -172,7 +173,7 @@ class HubMixin(ModelHubMixin, library_name="pe_dense"):
         try:
             model = cls(**ConfigDict(config["arguments"]) | arguments)
         except (UserError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
-            reason = str(error) or type(error).__name__
+            reason = first_line(error)
             raise CheckpointError(f"{source}: {CONFIG_FILE} does not describe a {expected}: {reason}") from error
         model.load_hub_state(state, source)
         if config.get("classes"):
@@ -254,7 +255,7 @@ def check_repo(name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise InputError(f"{name} is not the name <owner>/<repo> of a repository: {_first_line(error)}") from error
+        raise InputError(f"{name} is not the name <owner>/<repo> of a repository: {first_line(error)}") from error
     if "/" not in name:
         raise InputError(f"{name} is not the name <owner>/<repo> of a repository: it has no owner")
 
@@ -267,10 +268,6 @@ def check_license(name: str) -> None:
     """
     if not _LICENSE.fullmatch(name):
         raise InputError(f"license {name!r} is not an identifier such as apache-2.0, mit or other")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 def _check_types(value, source: str) -> None:
@@ -306,7 +303,7 @@ def _file(source: str, name: str, options: dict) -> Path:
     except EntryNotFoundError as error:
         raise FileNotFoundError(f"the hub's repository {source} has no {name}") from error
     except HfHubHTTPError as error:
-        raise FileNotFoundError(f"the hub did not give {name} of {source}: {_first_line(error)}") from error
+        raise FileNotFoundError(f"the hub did not give {name} of {source}: {first_line(error)}") from error
 
 
 _SNIPPETS = dict(

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import re
-import shutil
 import stat
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +19,8 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pe_dense.utils.atomic_write import write_bytes
-from pe_dense.utils.errors import ConfigError, InputError
+from pe_dense.utils.errors import InputError, first_line
+from pe_dense.utils.output_folder import is_output
 
 # Pillow supports many more, including EPS, for which it runs Ghostscript.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -192,8 +192,7 @@ def _errors_of(name: str, formats: Sequence[str]) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise ImageError(f"{name} is not a readable image (not one of {', '.join(formats)})") from error
     except Exception as error:  # damaged files raise struct.error, SyntaxError, ...
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ImageError(f"{name} is not a readable image ({reason})") from error
+        raise ImageError(f"{name} is not a readable image ({first_line(error)})") from error
 
 
 @contextmanager
@@ -249,9 +248,6 @@ def _warn(name: str, text: str) -> None:
 
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-# Outputs of ``tools/predict.py`` for an image: PNG files with these suffixes, and a JSON file with this prefix.
-OUTPUT_ENDINGS = ("", "_labels", "_depth")
-OUTPUT_START = b'{"image": '
 
 
 def find_images(
@@ -291,51 +287,6 @@ def find_images(
     return list(images.values())
 
 
-def is_output(file: Path) -> bool:
-    """Return whether a PNG file was written by ``tools/predict.py``, by its JSON file in the same folder."""
-    if file.suffix != ".png":
-        return False
-    stems = {file.stem, *(file.stem.removesuffix(ending) for ending in OUTPUT_ENDINGS)}
-    for path in (file.with_name(f"{stem}.json") for stem in stems):
-        try:
-            with path.open("rb") as content:
-                if path.is_file() and content.read(len(OUTPUT_START)) == OUTPUT_START:
-                    return True
-        except OSError:
-            continue
-    return False
-
-
-def output_names(images: Sequence[Path], endings: Sequence[str] = ("",), folder: str | Path | None = None) -> list[str]:
-    """Return unique output names for images: their stems, numbered where several outputs would have the same name.
-
-    Args:
-        images: paths.
-        endings: suffixes of an image's outputs, such as ``_labels``.
-        folder: folder of the outputs, which are PNG and JSON files; names that would overwrite one of the images are
-            not used.
-
-    Returns:
-        a name for each image; no two outputs have the same name or names that differ only by case.
-    """
-    names: list[str] = []
-    stems = {image.stem.casefold() for image in images}
-    inputs = {os.path.abspath(image) for image in images} if folder is not None else set()
-    taken: set[str] = set()
-    for image in images:
-        name, count = image.stem, 1
-        while (
-            taken & (files := {f"{name}{ending}".casefold() for ending in endings})
-            or (count > 1 and name.casefold() in stems)
-            or (inputs and any(os.path.abspath(Path(folder, f"{name}{ending}.png")) in inputs for ending in endings))
-        ):
-            count += 1
-            name = f"{image.stem}_{count}"
-        taken |= files
-        names.append(name)
-    return names
-
-
 def write_png(path: str | Path, picture: Image.Image | np.ndarray, *, reuse: bool = False) -> None:
     """Write an image as PNG, with fast compression. An existing file is replaced.
 
@@ -372,38 +323,3 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     if not written:
         raise InputError(f"cannot encode {picture.shape} {picture.dtype} as {path}")
     write_bytes(path, code, overwrite=False)
-
-
-_LEAST_SPACE = 100_000  # bytes; too little for an image if less is free
-
-
-def check_output_folder(path: str | Path, option: str) -> None:
-    """Check that files can be written to a folder, which need not exist. Nothing is created.
-
-    Args:
-        path: the folder.
-        option: name of the option, for errors.
-
-    Raises:
-        ConfigError: if the path or a parent is a file, or the folder is not writable, or its disk is full.
-        OSError: if the file system does not accept the path (too long, ...).
-    """
-    path = Path(path)
-    if not str(path).strip():
-        raise ConfigError(f"{option} is empty: name a folder")
-    existing = path
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        what = "is a file" if existing == path else f"cannot be a folder, because {existing} is a file"
-        raise ConfigError(f"{option} {path} {what}: name a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(
-            f"{option} {path}: no permission to write to {existing.absolute()}; name another folder, or change the "
-            "permissions of that one"
-        )
-    if shutil.disk_usage(existing).free < _LEAST_SPACE:
-        raise ConfigError(
-            f"{option} {path}: no space left on the disk of {existing.absolute()}; free some, or name a folder on "
-            "another disk"
-        )

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pe_dense.detection import load_detector
 from pe_dense.utils import CheckpointError
-from pe_dense.utils.image import output_names
+from pe_dense.utils.output_folder import output_names
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,15 @@ import torch
 
 from pe_dense.datasets.label_maps import MapError
 from pe_dense.utils.checkpoint import CheckpointError
-from pe_dense.utils.errors import ConfigError, InputError, UserError, library_errors, one_line_errors, user_message
+from pe_dense.utils.errors import (
+    ConfigError,
+    InputError,
+    UserError,
+    first_line,
+    library_errors,
+    one_line_errors,
+    user_message,
+)
 
 
 def ended_by(error, capsys):
@@ -125,3 +133,11 @@ def test_a_fault_in_own_code_while_building():
 
     with pytest.raises(ZeroDivisionError), library_errors("model"):
         get_pe_config(dict(patch_size=0, width=8, layers=1, heads=2, mlp_ratio=4.0))
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(ValueError("\n one\n two"), "one"), (EOFError(), "EOFError"), (ValueError("\n"), "ValueError")],
+)
+def test_first_line(error, expected):
+    assert first_line(error) == expected

@@ -14,7 +14,8 @@ from PIL import Image, ImageFile
 from pe_dense.datasets import LoadImage, loading
 from pe_dense.datasets.loading import image_reader, loads_annotations, transform_class, without_loading
 from pe_dense.utils import image as image_module
-from pe_dense.utils.image import ImageError, decode, find_images, image_size, output_names, read_image
+from pe_dense.utils.image import ImageError, decode, find_images, image_size, read_image
+from pe_dense.utils.output_folder import output_names
 
 WIDTH, HEIGHT = 48, 32
 

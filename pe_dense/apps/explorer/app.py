@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pe_dense.apps.explorer.explorer import Explorer, InvalidRequest
 from pe_dense.apps.explorer.jobs import JobCanceled, JobQueue, QueueFull
-from pe_dense.utils.errors import UserError
+from pe_dense.utils.errors import UserError, first_line
 from pe_dense.utils.image import ImageError
 from pe_dense.visualization.figures import word_colors, word_heat, word_labels, word_sheet
 
@@ -331,7 +331,7 @@ def _error(status: int, message: str, headers: dict[str, str] | None = None) -> 
 async def _internal_error(request: Request, error: Exception) -> Response:
     """Report a failure, for example too little memory for a backbone at this size, in one line; log its traceback."""
     _logger.error("%s failed", request.url.path, exc_info=error)
-    return _error(500, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+    return _error(500, f"{type(error).__name__}: {first_line(error)}")
 
 
 def _host_name(host: str) -> str:

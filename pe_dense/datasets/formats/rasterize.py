@@ -47,12 +47,12 @@ def rasterize(data: ObjectData, folder: Path | None) -> MapData:
     done: dict[int, list] = {}  # test and val may be the same
     for name, split in data.splits.items():
         if id(split) not in done:
-            done[id(split)] = _draw(data, split, name, classes, first, folder)
+            done[id(split)] = _draw(split, name, classes, first, folder)
         result.splits[name] = done[id(split)]
     return result
 
 
-def _draw(data: ObjectData, split: ObjectSplit, name: str, classes, first: int, folder: Path | None) -> list:
+def _draw(split: ObjectSplit, name: str, classes, first: int, folder: Path | None) -> list:
     labels = {entry["id"]: number + first for number, entry in enumerate(split.content["categories"])}
     background = classes.index(BACKGROUND)
     by_image: dict[int, list[dict]] = {image["id"]: [] for image in split.content["images"]}
