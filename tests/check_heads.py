@@ -143,8 +143,8 @@ def segmentation_batch(config, side):
     )
 
 
-def check(name):
-    """Run one config; return the necks that the pyramid feeds, the losses, and predictions in words."""
+def build(name):
+    """Adapt a config and build its model; return the config, what was replaced, the side of images and the model."""
     import torch
     from mmengine.config import ConfigDict
     from mmengine.logging import MessageHub
@@ -172,7 +172,15 @@ def check(name):
         shrink(config.model.get(name_of_part) or {})
     torch.manual_seed(0)
     model = MODELS.build(ConfigDict(config.model))
-    model.backbone.init_weights()
+    model.init_weights()  # of all parts: before, Deformable DETR's `level_embed` is uninitialized memory
+    return config, report, side, model
+
+
+def check(name):
+    """Run one config; return the necks that the pyramid feeds, the losses, and predictions in words."""
+    import torch
+
+    config, report, side, model = build(name)
     batch = (detection_batch if config.default_scope == "mmdet" else segmentation_batch)(config, side)
     model.train()
     data = model.data_preprocessor(batch, training=True)
