@@ -1,6 +1,7 @@
 """Imports run downwards through the package's floors, and no two modules import each other."""
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
@@ -69,6 +70,26 @@ def test_modules_do_not_import_each_other():
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail("import cycle: " + " -> ".join(error.args[1]))
+
+
+# Distributions of modules with other names.
+DISTRIBUTIONS = {
+    "PIL": "pillow", "mmcv": "onedl-mmcv", "mmdet": "onedl-mmdetection", "mmengine": "onedl-mmengine",
+    "mmseg": "onedl-mmsegmentation", "skimage": "scikit-image", "yaml": "PyYAML", "clip_benchmark": "clip-benchmark",
+    "faster_coco_eval": "faster-coco-eval",
+}  # fmt: skip
+# OpenCV comes with MMCV, in one of its builds, and Triton with PyTorch. The others are named in an error or a fallback.
+UNDECLARED = {"cv2", "triton", "rasterio", "supervision", "mlflow"}
+
+
+def test_imported_packages_are_declared():
+    project = pytest.importorskip("tomllib").loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *(item for extra in extras.values() for item in extra)]
+    declared = {re.match(r"[\w-]+", item)[0] for item in declared}
+    imported = {name.partition(".")[0] for path in FILES for name in imported_modules(path)}
+    foreign = imported - set(sys.stdlib_module_names) - {"pe_dense"} - UNDECLARED
+    assert {DISTRIBUTIONS.get(name, name) for name in foreign} - declared == set()
 
 
 def test_importing_the_package_is_light():
