@@ -11,6 +11,14 @@ epoch = 24_231 // images_per_step
 min_depth, max_depth = 1e-3, 10.0  # meters
 crop_size = (448, 560)  # of 480 x 640; whole patches of 14 and of 16 px
 
+# For the pipelines of DINOv2 and DINOv3, in which images lose the white border.
+load_without_border = [
+    dict(type="pe_dense.LoadImage"),
+    dict(type="pe_dense.LoadDepthMap", depth_rescale_factor=1e-3),
+    dict(type="pe_dense.CropBox", box=(43, 45, 608, 472)),
+]
+border_crop_size = (416, 544)
+
 train_pipeline = [
     dict(type="pe_dense.LoadImage"),
     dict(type="pe_dense.LoadDepthMap", depth_rescale_factor=1e-3),

@@ -7,6 +7,7 @@ train_dataloader.batch_size so that 16 images take part in a step; the loss is c
 from mmengine.config import read_base
 
 with read_base():
+    from .depth_training import *
     from .nyu import *
     from .probe import *
     from .runtime import *
@@ -19,25 +20,14 @@ model.merge(
         test_cfg=dict(mode="whole", flip=True),
     )
 )
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="pe_dense.LoadDepthMap", depth_rescale_factor=1e-3),
-    dict(type="pe_dense.CropBox", box=(43, 45, 608, 472)),  # without the white border
-    dict(type="RandomRotate", prob=0.5, degree=2.5, pad_val=0, seg_pad_val=0),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="RandomCrop", crop_size=(416, 544)),
-    dict(type="pe_dense.GammaBrightnessColor", prob=0.5),
-    dict(type="PackSegInputs"),
-]
+train_pipeline = depth_pipeline(load_without_border, border_crop_size)
 train_dataloader.merge(dict(batch_size=images_per_step // 8, dataset=dict(pipeline=train_pipeline)))
 
-max_iters = 38_400
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.01),
-    clip_grad=dict(max_norm=35, norm_type=2),
+    clip_grad=clip_grad,
 )
-auto_scale_lr = dict(enable=False, base_batch_size=images_per_step)
 param_scheduler = [
     dict(type="LinearLR", start_factor=1e-3, by_epoch=False, begin=0, end=max_iters // 3 + 1),
     dict(type="CosineAnnealingLR", eta_min_ratio=1e-8, by_epoch=False, begin=0, end=max_iters),
@@ -45,3 +35,4 @@ param_scheduler = [
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=epoch)
 default_hooks.merge(dict(checkpoint=dict(interval=epoch, max_keep_ckpts=1, save_best="rmse", rule="less")))
 inferencer = dict(type="pe_dense.DepthPredictor")
+del depth_pipeline

@@ -1,11 +1,14 @@
 """Monocular depth estimation on frozen backbones."""
 
-from pe_dense.depth.dpt_head import CropBox, DINOv2DepthHead, DPTDepthHead, GammaBrightnessColor, SigLoss
+from pe_dense.depth.dpt_head import DINOv2DepthHead, DPTDepthHead, SigLoss
 from pe_dense.depth.inferencer import DepthPredictor
+from pe_dense.depth.kitti import KITTIDepthDataset
 from pe_dense.depth.linear_head import DepthProbe, DepthSweep, LinearDepthHead
 from pe_dense.depth.metric import DepthMetric
+from pe_dense.depth.transforms import CropBottomCenter, CropBox, GammaBrightnessColor
 
 __all__ = [
+    "CropBottomCenter",
     "CropBox",
     "DINOv2DepthHead",
     "DPTDepthHead",
@@ -14,6 +17,7 @@ __all__ = [
     "DepthProbe",
     "DepthSweep",
     "GammaBrightnessColor",
+    "KITTIDepthDataset",
     "LinearDepthHead",
     "SigLoss",
 ]

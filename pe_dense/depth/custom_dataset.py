@@ -15,7 +15,7 @@ from pe_dense.segmentation.custom_dataset import use_maps
 from pe_dense.utils.atomic_write import write_json
 
 _READERS = ("LoadDepthMap", "LoadDepthAnnotation")
-_NYU_ONLY = ("CropBox",)  # of the white border of NYU's images
+_PUBLISHED_ONLY = ("CropBox", "CropBottomCenter")  # crops that suit the images of NYU and KITTI only
 
 
 def use_data(
@@ -30,7 +30,8 @@ def use_data(
     """Adapt a config of depth estimation to the custom data set in a folder.
 
     The largest depth of heads and metrics is raised to that of the data, or set to that of ``depth.json``; it is stored
-    in ``<work dir>/data``, since a head's outputs depend on it. Crops that only suit NYU's images are removed.
+    in ``<work dir>/data``, since a head's outputs depend on it. Crops that only suit the images of NYU or
+    KITTI are removed.
 
     Args:
         config, folder, splits, work_dir, records: see :func:`pe_dense.detection.custom_dataset.use_data`.
@@ -80,10 +81,12 @@ def _values(part, name: str) -> list:
 
 
 def _drop_steps(part) -> None:
-    """Remove the steps of a pipeline that only suit NYU's images."""
+    """Remove the steps of a pipeline that only suit the images of NYU or KITTI."""
     if isinstance(part, dict):
         steps = part.get("pipeline")
         if steps:
-            part["pipeline"] = [step for step in steps if str(step.get("type")).rpartition(".")[2] not in _NYU_ONLY]
+            part["pipeline"] = [
+                step for step in steps if str(step.get("type")).rpartition(".")[2] not in _PUBLISHED_ONLY
+            ]
         for item in part.values():
             _drop_steps(item)

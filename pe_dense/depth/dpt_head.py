@@ -1,17 +1,15 @@
-"""DPT heads for depth estimation: mmseg's, and DINOv2's with its loss and augmentations."""
+"""DPT heads for depth estimation: mmseg's, and DINOv2's with its loss."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from mmcv.transforms import BaseTransform
 from mmseg.models.decode_heads import DPTHead
 from torch import Tensor, nn
 
 from pe_dense.depth.linear_head import LOSS, DepthLoss
-from pe_dense.registry import MODELS, TRANSFORMS
+from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
 STAGES = 4
@@ -151,29 +149,39 @@ _MEAN_WEIGHT = 0.15  # weight of the squared mean relative to the variance
 
 @MODELS.register_module()
 class SigLoss(nn.Module):
-    """Scale-invariant logarithmic depth loss over all pixels of a batch.
+    """Scale-invariant logarithmic depth loss over all pixels of a batch, or of each of its groups of images.
 
     ``sqrt(var(g) + 0.15 mean(g)^2)`` with ``g = log(predicted + eps) - log(true + eps)`` and the unbiased variance. In
     the first training steps the variance is omitted, so that the scale is learned first.
 
-    Source: DINOv2's depth evaluation (arXiv 2304.07193, section 7.4), after AdaBins (arXiv 2011.14141). It differs from
-    ``mmseg.SiLogLoss``, which is computed image by image, with the mean weighted by 0.5.
+    Source: DINOv2's depth evaluation (arXiv 2304.07193, section 7.4), after AdaBins (arXiv 2011.14141), and DINOv3's
+    (arXiv 2508.10104; ``eval/depth/loss.py``). It differs from ``mmseg.SiLogLoss``, which is computed image by image,
+    with the mean weighted by 0.5.
 
     Args:
         loss_weight: weight of the loss.
         warmup_steps: number of training steps without the variance; the step counter is saved in checkpoints.
         eps: added to depths before the logarithm, in meters.
         loss_name: name of the loss in the log; only losses whose names begin with ``loss`` have gradients.
+        group_size: number of images over which the loss is computed; losses of groups are averaged. None for the whole
+            batch. DINOv2 and DINOv3 train with two images on each of eight GPUs, so with 2 the loss does not depend on
+            the number of GPUs that share 16 images.
     """
 
     def __init__(
-        self, loss_weight: float = 1.0, warmup_steps: int = 100, eps: float = 1e-3, loss_name: str = "loss_sig"
+        self,
+        loss_weight: float = 1.0,
+        warmup_steps: int = 100,
+        eps: float = 1e-3,
+        loss_name: str = "loss_sig",
+        group_size: int | None = None,
     ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
         self.warmup_steps = warmup_steps
         self.eps = eps
         self.loss_name = loss_name
+        self.group_size = group_size
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(self, predicted: Tensor, true: Tensor) -> Tensor:
@@ -181,79 +189,22 @@ class SigLoss(nn.Module):
 
         Args:
             predicted: (B, 1, H, W) depths in meters.
-            true: (B, 1, H, W) depths in meters; pixels of unknown depth (0) are ignored.
+            true: (B, 1, H, W) depths in meters; pixels of unknown depth (0) are ignored, and at least one is known.
 
         Returns:
             a scalar.
         """
+        warming_up = bool(self.training and self.steps < self.warmup_steps)
+        self.steps += warming_up
+        size = self.group_size or max(len(true), 1)
+        groups = zip(predicted.split(size), true.split(size), strict=True)
+        losses = [self._loss(*group, with_variance=not warming_up) for group in groups if (group[1] > 0).any()]
+        return self.loss_weight * torch.stack(losses).mean()
+
+    def _loss(self, predicted: Tensor, true: Tensor, with_variance: bool) -> Tensor:
         known = true > 0
         g = torch.log(predicted[known].float() + self.eps) - torch.log(true[known].float() + self.eps)
         squared = _MEAN_WEIGHT * g.mean().square()
-        warming_up = self.training and self.steps < self.warmup_steps
-        if warming_up:
-            self.steps += 1
-        elif g.numel() > 1:
+        if with_variance and g.numel() > 1:
             squared = squared + g.var()
-        return self.loss_weight * squared.sqrt()
-
-
-@TRANSFORMS.register_module()
-class CropBox(BaseTransform):
-    """Crop image and maps to a fixed box, for example to remove the white border of NYU Depth v2 images.
-
-    Args:
-        box: (x1, y1, x2, y2) in pixels, the right and the bottom edge excluded.
-    """
-
-    def __init__(self, box: tuple[int, int, int, int]) -> None:
-        self.box = tuple(box)
-
-    def transform(self, results: dict) -> dict:
-        """Crop ``img`` (H, W, 3) and the maps named in ``seg_fields`` (H, W).
-
-        Raises:
-            ValueError: if the box is not inside the image.
-        """
-        x1, y1, x2, y2 = self.box
-        height, width = results["img"].shape[:2]
-        if not (0 <= x1 < x2 <= width and 0 <= y1 < y2 <= height):
-            raise InputError(
-                f"{results.get('img_path', 'an image')} has {width} x {height} px, which does not contain the crop box "
-                f"{self.box}: set another box, or remove CropBox from the training pipeline"
-            )
-        for key in ("img", *results.get("seg_fields", ())):
-            results[key] = results[key][y1:y2, x1:x2]
-        results["img_shape"] = (y2 - y1, x2 - x1)
-        return results
-
-
-@TRANSFORMS.register_module()
-class GammaBrightnessColor(BaseTransform):
-    """Randomly change gamma, brightness and color of an image.
-
-    Source: BTS (arXiv 1907.10326), as in DINOv2's depth evaluation.
-
-    Args:
-        prob: probability that the image is changed.
-        gamma: range of the exponent, on values in [0, 1].
-        brightness: range of the factor of all channels.
-        color: range of the factor of each channel.
-    """
-
-    def __init__(
-        self,
-        prob: float = 0.5,
-        gamma: tuple[float, float] = (0.9, 1.1),
-        brightness: tuple[float, float] = (0.75, 1.25),
-        color: tuple[float, float] = (0.9, 1.1),
-    ) -> None:
-        self.prob, self.gamma, self.brightness, self.color = prob, gamma, brightness, color
-
-    def transform(self, results: dict) -> dict:
-        """Change ``img``, (H, W, 3) in 0..255; the result is float32."""
-        image = results["img"].astype(np.float32)
-        if np.random.uniform() < self.prob:
-            factors = np.random.uniform(*self.brightness) * np.random.uniform(*self.color, size=3)
-            image = 255 * (image / 255) ** np.random.uniform(*self.gamma) * factors
-        results["img"] = image.clip(0, 255).astype(np.float32)
-        return results
+        return squared.sqrt()

@@ -55,7 +55,6 @@ class DepthLoss:
         return {name: self.loss_decode(depth, truth[known])}
 
 
-_UPSAMPLING = 4
 # Added to every bin before normalization, so that every pixel has a gradient.
 _FLOOR = 0.1
 
@@ -65,17 +64,27 @@ class LinearDepthHead(DepthLoss, BaseDecodeHead):
     """Linear depth head: BatchNorm and a 1x1 convolution to weights of depth bins, whose weighted mean is the depth.
 
     Source: DINOv2's linear depth head (arXiv 2304.07193, appendix B): uniform bins, normalized ReLU weights, logits
-    upsampled by a factor of 4.
+    upsampled by a factor of 4. DINOv3's (arXiv 2508.10104; ``eval/depth/models``) does not upsample the logits, so that
+    depths are interpolated between patches instead.
 
     Args:
         width: number of channels of a map.
         num_taps: number of maps, which are concatenated.
         min_depth, max_depth: centers of the first and the last bin, in meters.
         num_bins: number of bins.
+        upsampling: factor by which logits are upsampled bilinearly.
+        loss: config of the loss; mmseg's SILog by default.
     """
 
     def __init__(
-        self, width: int, num_taps: int, min_depth: float = 1e-3, max_depth: float = 10.0, num_bins: int = 256
+        self,
+        width: int,
+        num_taps: int,
+        min_depth: float = 1e-3,
+        max_depth: float = 10.0,
+        num_bins: int = 256,
+        upsampling: int = 4,
+        loss: dict | None = None,
     ):
         channels = width * num_taps
         super().__init__(
@@ -83,23 +92,24 @@ class LinearDepthHead(DepthLoss, BaseDecodeHead):
             channels=channels,
             num_classes=num_bins,
             dropout_ratio=0.0,
-            loss_decode=LOSS,
+            loss_decode=loss or LOSS,
             init_cfg=None,
         )
+        self.upsampling = upsampling
         self.learn_depth(min_depth, max_depth)
         self.norm = nn.BatchNorm2d(channels)
         nn.init.normal_(self.conv_seg.weight, std=0.01)
         nn.init.zeros_(self.conv_seg.bias)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Predict depth in meters (B, 1, 4 h, 4 w) from a list of maps (B, width, h, w)."""
+        """Predict depth in meters (B, 1, u h, u w) from a list of maps (B, width, h, w); u is ``upsampling``."""
         logits = self.conv_seg(self.norm(torch.cat(list(inputs), dim=1))).float()
-        size = [_UPSAMPLING * side for side in logits.shape[-2:]]
+        size = [self.upsampling * side for side in logits.shape[-2:]]
         # Channels last, so that the bins of a pixel are contiguous for the sums.
         logits = logits.contiguous(memory_format=torch.channels_last)
-        shares = resize(logits, size, mode="bilinear", align_corners=False).relu() + _FLOOR  # (B, bins, 4 h, 4 w)
+        shares = resize(logits, size, mode="bilinear", align_corners=False).relu() + _FLOOR  # (B, bins, u h, u w)
         centers = torch.linspace(self.min_depth, self.max_depth, shares.shape[1], device=shares.device)
-        sums = shares.movedim(1, -1) @ torch.stack([centers, torch.ones_like(centers)], dim=1)  # (B, 4 h, 4 w, 2)
+        sums = shares.movedim(1, -1) @ torch.stack([centers, torch.ones_like(centers)], dim=1)  # (B, u h, u w, 2)
         return (sums[..., 0] / sums[..., 1])[:, None]
 
 

@@ -8,10 +8,14 @@ from pathlib import Path
 import numpy as np
 from mmengine.logging import print_log
 from mmseg.evaluation import DepthMetric as _DepthMetric
+from torch import Tensor
 
 from pe_dense.registry import METRICS
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import write_png
+
+# First and last edge of the rows and the columns, in heights and widths of the image, as in the code of AdaBins.
+_GARG = ((0.40810811, 0.99189189), (0.03594771, 0.96405229))
 
 
 @METRICS.register_module()
@@ -22,8 +26,32 @@ class DepthMetric(_DepthMetric):
     which all results of mmseg would become NaN.
 
     Args:
-        options: arguments of mmseg's ``DepthMetric``: ``min_depth_eval``, ``max_depth_eval``, ``crop_type`` ...
+        crop_type: pixels to evaluate: 'nyu_crop', Eigen's rows 45..470 and columns 41..600 of NYU's images of 640 x 480
+            px; 'garg_crop', the part of KITTI's images in which the laser scanner measures, of Garg et al. (arXiv
+            1603.04992), in fractions of the image; None for all.
+        options: further arguments of mmseg's ``DepthMetric``: ``min_depth_eval``, ``max_depth_eval`` ...
+
+    Raises:
+        ValueError: for another ``crop_type``.
     """
+
+    def __init__(self, *, crop_type: str | None = None, **options) -> None:
+        if crop_type not in (None, "nyu_crop", "garg_crop"):
+            raise InputError(f"crop_type is {crop_type!r}, must be None, 'nyu_crop' or 'garg_crop'")
+        super().__init__(crop_type="nyu_crop" if crop_type == "nyu_crop" else None, **options)
+        self.crop_type = crop_type
+
+    def _get_eval_mask(self, gt_depth: Tensor) -> Tensor:
+        mask = super()._get_eval_mask(gt_depth)
+        if self.crop_type == "garg_crop":
+            rows, columns = (
+                slice(*(int(edge * length) for edge in edges))
+                for edges, length in zip(_GARG, gt_depth.shape, strict=True)
+            )
+            inside = mask.new_zeros(mask.shape)
+            inside[rows, columns] = True
+            mask &= inside
+        return mask
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Compute the errors of each image of a batch (None without valid pixels), and write its depth if

@@ -89,7 +89,7 @@ def test_only_plain_values_stay(path):
 
 
 DATA = "ade20k|coco|coco_panoptic|davis|images|lvis|nyu|objects365|shapes|shapes_lvis|shapes_panoptic|shards"
-DATA += "|cityscapes|mose|ytvos|cocoobject|cocostuff|context59|context60|voc20|voc21"
+DATA += "|cityscapes|kitti|mose|ytvos|cocoobject|cocostuff|context59|context60|voc20|voc21"
 METHOD = "align|depth|depth_linear|depth_sweep|deta|distill|dpt|linear|maskrcnn|propagation|propagation_sweep|sweep"
 METHOD += "|cascade|clip|clip_crops|clip_forms|dino|dinov3_linear|dinov3_propagation|dinov3_sweep|eomt|lit|mask2former"
 METHOD += "|pmt|upernet|words|words_lit"
@@ -103,6 +103,7 @@ def test_name(path):
     any_tower = ("ade20k_sweep_pe", "davis_sweep_pe", "nyu_sweep_pe", "davis_dinov3_propagation_pe")
     any_tower += ("ade20k_dinov3_linear_pe", "ade20k_dinov3_sweep_pe")
     any_tower += ("cityscapes_dinov3_linear_pe", "cocostuff_dinov3_linear_pe", "voc21_dinov3_linear_pe")
+    any_tower += ("kitti_dinov3_linear_pe", "nyu_dinov3_linear_pe")
     any_tower += ("mose_dinov3_propagation_pe", "ytvos_dinov3_propagation_pe")
     size = "" if path.stem in any_tower else "_(g14|l14|b16|s16|t16|mini|tiny)"
     assert re.fullmatch(rf"(({DATA})_({METHOD})|clip|lit)_pe(_core|_spatial|_frozen)?{size}(_\d+)?(_tta)?", path.stem)

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers.depth_folders import write, write_kitti, write_nyu
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from mmseg.models.losses import SiLogLoss
 
@@ -24,23 +25,9 @@ def write_ade20k(root):
     """Write images of several sizes with labels 0 (no class) to 150."""
     for split in ("training", "validation"):
         for index, (height, width) in enumerate([(70, 50), (40, 60)]):
-            write(root / f"images/{split}/{index}.jpg", RNG.integers(0, 256, (height, width, 3)))
-            labels = np.repeat(RNG.integers(0, 151, (height, 1)), width, axis=1)
+            write(root / f"images/{split}/{index}.jpg", RNG.integers(0, 256, (height, width, 3), np.uint8))
+            labels = np.repeat(RNG.integers(0, 151, (height, 1), np.uint8), width, axis=1)
             write(root / f"annotations/{split}/{index}.png", labels)
-
-
-def write_nyu(root):
-    for split in ("train", "test"):
-        for index in range(2):
-            write(root / f"images/{split}/kitchen_{index:05d}.jpg", RNG.integers(0, 256, (480, 640, 3)))
-            millimeters = RNG.integers(0, 9000, (480, 640)).astype(np.uint16)
-            write(root / f"annotations/{split}/kitchen_{index:05d}.png", millimeters)
-
-
-def write(path, values):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = values.astype(np.uint8) if values.dtype == np.int64 else values
-    assert cv2.imwrite(str(path), values)
 
 
 def small(name, root, **options):
@@ -60,7 +47,9 @@ def small(name, root, **options):
 
 
 def train(config, work_dir):
-    build_runner.training_runner(config, work_dir=str(work_dir), resume=None, amp=False, launcher="none").train()
+    runner = build_runner.training_runner(config, work_dir=str(work_dir), resume=None, amp=False, launcher="none")
+    runner.train()
+    return runner
 
 
 def test_ade20k(tmp_path):
@@ -139,11 +128,22 @@ def test_nyu(tmp_path):
     predictor = load_predictor(small("nyu_linear_pe_t16", root), str(best), device="cpu")
     seen = []
     predictor.model.backbone.tower.conv1.register_forward_hook(lambda module, given, out: seen.append(given[0].shape))
-    write(tmp_path / "photo.jpg", RNG.integers(0, 256, (900, 1000, 3)))
+    write(tmp_path / "photo.jpg", RNG.integers(0, 256, (900, 1000, 3), np.uint8))
     list(predictor.predict_files([tmp_path / "photo.jpg"], tmp_path / "drawn"))
     # a short side of 480 px as in NYU's pictures, the long one of 533 filled up to whole patches
     assert seen == [(1, 3, 480, 544)]
     assert cv2.imread(str(tmp_path / "drawn/photo_depth.png"), cv2.IMREAD_UNCHANGED).shape == (900, 1000)
+
+
+def test_dinov3_depth(tmp_path):
+    """Untrained heads predict the middle of the range, 5 and 40 m; only the middle of the images is evaluated."""
+    nyu, kitti = np.full((480, 640), 9.0), np.full((375, 1242), 70.0)
+    nyu[45:471, 41:601], kitti[23:][143:349, 13:][:, 43:1172] = 7.0, 30.0
+    for name, write_data, depth, error in (("nyu", write_nyu, nyu, 2.0), ("kitti", write_kitti, kitti, 10.0)):
+        root = tmp_path / name
+        write_data(root, depth)
+        runner = train(small(f"{name}_dinov3_linear_pe", root, tower="PE-Spatial-T16-512"), tmp_path / f"run_{name}")
+        assert runner.message_hub.get_scalar("val/rmse").current() == pytest.approx(error, rel=0.1)
 
 
 def test_a_sweep_has_no_augmented_test(tmp_path):
@@ -157,6 +157,10 @@ def test_a_sweep_has_no_augmented_test(tmp_path):
     [
         ("ade20k_linear_pe_g14", r"ADE20k .*\(train\) not found: .*/images/training does not exist .*ADEChallenge"),
         ("nyu_dpt_pe_g14", r"NYU depth v2 .*\(train\) not found: .*/images/train does not exist"),
+        (
+            "kitti_dinov3_linear_pe",
+            r"KITTI .*\(train\) not found: .*/kitti_eigen_train\.txt does not exist.*_annotated/",
+        ),
     ],
 )
 def test_missing_data(tmp_path, name, message):

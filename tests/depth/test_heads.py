@@ -42,6 +42,16 @@ def test_bins_by_hand():
     torch.testing.assert_close(depth, torch.full((1, 1, 8, 8), (2.1 * 1 + 0.1 * 5) / 2.2))
 
 
+def test_depth_instead_of_logits_is_upsampled():
+    """DINOv3's form: depths of 1.1 / 1.2 + 0.5 / 1.2 m and 0.1 / 1.2 + 5.5 / 1.2 m at the size of the map."""
+    head = LinearDepthHead(1, 1, min_depth=1.0, max_depth=5.0, num_bins=2, upsampling=1).eval()
+    with torch.no_grad():
+        head.conv_seg.weight.copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
+        head.norm.running_var.fill_(1 - head.norm.eps)
+        depth = head([torch.tensor([[[[1.0, -1.0]]]])])
+    torch.testing.assert_close(depth, torch.tensor([[[[1.6 / 1.2, 5.6 / 1.2]]]]))
+
+
 @pytest.mark.parametrize("name", HEADS)
 def test_unknown_pixels_and_images_do_not_count(name):
     torch.manual_seed(0)
@@ -83,6 +93,16 @@ def test_sig_loss_by_hand():
     assert loss.item() == pytest.approx(math.sqrt(variance + 0.15 * mean**2), rel=1e-5)
     _, loss = sig(predicted, true)
     assert loss.item() == pytest.approx(math.sqrt(0.15) * abs(mean), rel=1e-5)
+
+
+def test_sig_loss_of_groups_of_images():
+    """The mean of the losses of single images; groups without any known depth do not count."""
+    predicted, true = [[2.0, 1.0], [3.0, 5.0], [1.0, 1.0]], [[1.0, 4.0], [3.0, 0.0], [0.0, 0.0]]
+    singles = [sig([p], [t], warmup_steps=0)[1] for p, t in zip(predicted[:2], true[:2], strict=True)]
+    _, loss = sig(predicted, true, warmup_steps=0, group_size=1)
+    assert loss.item() == pytest.approx(sum(singles).item() / 2)
+    _, pairs = sig(predicted, true, warmup_steps=0, group_size=2)
+    assert pairs.item() == pytest.approx(sig(predicted, true, warmup_steps=0)[1].item())
 
 
 def test_sig_loss_has_no_variance_in_its_first_steps():

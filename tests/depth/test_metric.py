@@ -47,6 +47,34 @@ def test_images_without_depth_are_left_out():
         evaluate([EMPTY])
 
 
+@pytest.mark.parametrize(
+    ("crop", "shape", "box"),
+    [
+        ("nyu_crop", (480, 640), (45, 471, 41, 601)),
+        ("garg_crop", (352, 1216), (143, 349, 43, 1172)),  # of 143.65, 349.15, 43.71, 1172.29
+        ("garg_crop", (375, 1242), (153, 371, 44, 1197)),
+    ],
+)
+def test_crops(crop, shape, box):
+    """An error of 1 m at each edge inside, of 5 m outside, which does not count."""
+    top, bottom, left, right = box
+    true = torch.full(shape, 20.0)
+    predicted = true + 5
+    predicted[top:bottom, left:right] = 20.0
+    predicted[[top, bottom - 1], :] += 1
+    predicted[top + 1 : bottom - 1, [left, right - 1]] += 1
+    pixels = (bottom - top) * (right - left)
+    metric = DepthMetric(min_depth_eval=1e-3, max_depth_eval=80.0, crop_type=crop)
+    metric.process({}, [sample(predicted.tolist(), true.tolist())])
+    edges = pixels - (bottom - top - 2) * (right - left - 2)
+    assert metric.evaluate(1)["rmse"] == pytest.approx(math.sqrt(edges / pixels))
+
+
+def test_an_unknown_crop():
+    with pytest.raises(ValueError, match="crop_type is 'eigen', must be None, 'nyu_crop' or 'garg_crop'"):
+        DepthMetric(crop_type="eigen")
+
+
 def test_only_errors_are_collected():
     metric = DepthMetric(max_depth_eval=10.0)
     metric.process({}, [FIRST, EMPTY])

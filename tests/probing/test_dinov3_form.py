@@ -8,8 +8,9 @@ import torch
 from helpers.tiny_towers import ARCH
 
 from pe_dense.backbones import FrozenTower
+from pe_dense.depth import GammaBrightnessColor
 from pe_dense.engine.config import load_config
-from pe_dense.probing import DINOv3ProbeLR
+from pe_dense.probing import DINOv3DepthLR, DINOv3ProbeLR
 from pe_dense.registry import PARAM_SCHEDULERS
 from pe_dense.segmentation import LinearHead
 
@@ -31,6 +32,29 @@ def test_learning_rates_of_the_schedule():
     assert rates == pytest.approx([2 * factor for factor in [*warmup, *cosine]])
     with pytest.raises(ValueError, match="a warm-up of 10 does not fit into 10 iterations"):
         DINOv3ProbeLR(optimizer, warmup=10, end=10)
+
+
+def test_schedule_of_depth_probes():
+    """Learning rate and first beta of nine steps, recorded from the published WarmupOneCycleLR."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=3e-4, betas=(0.9, 0.99))
+    schedules = [
+        PARAM_SCHEDULERS.build(dict(type=f"pe_dense.{kind}", warmup=3, end=9), default_args=dict(optimizer=optimizer))
+        for kind in ("DINOv3DepthLR", "DINOv3DepthMomentum")
+    ]
+    rates, betas = [], []
+    for _ in range(9):
+        rates.append(optimizer.param_groups[0]["lr"])
+        betas.append(optimizer.param_groups[0]["betas"])
+        optimizer.step()
+        for schedule in schedules:
+            schedule.step()
+    warmup = [3e-07, 9.728463103929542e-05, 1.769044443118978e-04]
+    cosine = [1.7605218476e-04, 1.2395981524e-04, 7.5009e-05, 3.5103929799e-05, 9.0577450378e-06, 1.2e-08]
+    assert rates == pytest.approx([*warmup, *cosine], rel=1e-9)
+    first = [0, 0, 0, 0.85, 0.8566987298, 0.875, 0.9, 0.925, 0.9433012702]
+    assert [beta[0] for beta in betas] == pytest.approx(first, rel=1e-9) and {beta[1] for beta in betas} == {0.99}
+    with pytest.raises(ValueError, match="a warm-up of 9 does not fit into 9 iterations"):
+        DINOv3DepthLR(optimizer, warmup=9, end=9)
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -73,3 +97,33 @@ def test_sweep_has_the_same_recipe():
     single, sweep = (load_config(CONFIGS / f"ade20k_dinov3_{kind}_pe.py") for kind in ("linear", "sweep"))
     assert sweep.model.type == "pe_dense.SegmentationSweep" and sweep.model.decode_head == single.model.decode_head
     assert sweep.param_scheduler == single.param_scheduler and sweep.model.backbone.norm
+
+
+@pytest.mark.parametrize(
+    ("name", "depth", "crop", "brightness", "evaluated"),
+    [("nyu", 10.0, (416, 544), (0.75, 1.25), "nyu_crop"), ("kitti", 80.0, (352, 704), (0.9, 1.1), "garg_crop")],
+)
+def test_depth_recipe(name, depth, crop, brightness, evaluated):
+    """config-nyu.yaml of DINOv3's code; for KITTI the defaults of that code."""
+    config = load_config(CONFIGS / f"{name}_dinov3_linear_pe.py", dict(tower="PE-Core-B16-224"))
+    backbone, head = config.model.backbone, config.model.decode_head
+    assert (backbone.arch, backbone.norm, backbone.dtype) == ("PE-Core-B16-224", True, "float32")
+    assert (head.min_depth, head.max_depth, head.upsampling) == (1e-3, depth, 1)
+    assert head.loss == dict(type="pe_dense.SigLoss", group_size=2)
+    assert config.model.test_cfg == dict(mode="whole", flip=True)
+    optimizer = config.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", 3e-4, 1e-4)
+    assert optimizer.betas == (0.9, 0.99) and config.optim_wrapper.clip_grad == dict(max_norm=35, norm_type=2)
+    assert (config.train_cfg.max_iters, config.train_dataloader.batch_size) == (38_400, 16)
+    assert [(schedule.warmup, schedule.end) for schedule in config.param_scheduler] == [(12_800, 38_400)] * 2
+    steps = {step.type.rpartition(".")[2]: step for step in config.train_dataloader.dataset.pipeline}
+    assert list(steps)[3:] == ["RandomRotate", "RandomFlip", "RandomCrop", "GammaBrightnessColor", "PackSegInputs"]
+    assert steps["RandomCrop"].crop_size == crop and (steps["RandomRotate"].degree, steps["RandomRotate"].prob) == (
+        2.5,
+        0.5,
+    )
+    color = GammaBrightnessColor(
+        **{key: value for key, value in steps["GammaBrightnessColor"].items() if key != "type"}
+    )
+    assert (color.prob, color.unit, color.gamma, tuple(color.brightness)) == (0.5, 1.0, (0.9, 1.1), brightness)
+    assert config.test_evaluator.crop_type == evaluated and config.test_evaluator.max_depth_eval == depth
