@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from pe_dense.apis.tiles import open_image
 from pe_dense.engine.inferencer import ImageResult, Predictor
 from pe_dense.runtime.masks import CroppedMasks, outlines
 from pe_dense.runtime.results import Detections, LabelMap, Result, Segments
 from pe_dense.runtime.thresholds import Thresholds
 from pe_dense.tiling import open_windows
+from pe_dense.tiling.readers import WindowReader
 from pe_dense.utils.atomic_write import atomic_write, write_json, write_text
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.image import is_upright, write_png
@@ -31,6 +34,7 @@ class LabelWriter(ABC):
     Args:
         folder: output folder.
         classes: class names by label.
+        open_image: opens an image as the model reads it.
 
     Attributes:
         name: name of the format in errors.
@@ -42,8 +46,8 @@ class LabelWriter(ABC):
     images = "images"
     kinds: tuple[type, ...] = (Detections,)
 
-    def __init__(self, folder: Path, classes: Sequence[str]):
-        self.folder, self.classes = folder, tuple(classes)
+    def __init__(self, folder: Path, classes: Sequence[str], open_image: Callable[[Path], WindowReader] = open_windows):
+        self.folder, self.classes, self._open_image = folder, tuple(classes), open_image
 
     def add(self, stem: str, image: Path, pixels: np.ndarray, result: Result) -> None:
         """Write an image and its annotations.
@@ -86,7 +90,8 @@ class LabelWriter(ABC):
         folder = self.folder / self.images
         if not is_upright(image):
             copy = folder / f"{stem}.png"
-            write_png(copy, pixels if pixels.shape[:2] == size else open_windows(image).read(*map(slice, (0, 0), size)))
+            reduced = pixels.shape[:2] != size
+            write_png(copy, self._open_image(image).read(*map(slice, (0, 0), size)) if reduced else pixels)
             return copy
         copy = folder / f"{stem}{image.suffix.lower()}"
         with image.open("rb") as source, atomic_write(copy) as target:
@@ -100,8 +105,8 @@ class CocoWriter(LabelWriter):
     name = "coco"
     kinds = (Detections, Segments)
 
-    def __init__(self, folder: Path, classes: Sequence[str]):
-        super().__init__(folder, classes)
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
         self._images: list[dict] = []
         self._annotations: list[dict] = []
 
@@ -190,8 +195,8 @@ class MaskWriter(LabelWriter):
     name = "masks"
     kinds = (LabelMap, Segments, Detections)
 
-    def __init__(self, folder: Path, classes: Sequence[str]):
-        super().__init__(folder, classes)
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
         self._background = False
 
     def write(self, stem: str, image: Path, size: tuple[int, int], result: Result) -> None:
@@ -265,7 +270,7 @@ def write_labels(
         ConfigError: for a format that cannot represent the results.
         WriteError: if a file cannot be written.
     """
-    writer = FORMATS[format](Path(folder), predictor.classes)
+    writer = FORMATS[format](Path(folder), predictor.classes, partial(open_image, predictor))
     done = 0
     try:
         for path, name, pixels, result in results or predictor.predict_results(images, folder, batch_size):

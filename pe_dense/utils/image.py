@@ -6,6 +6,7 @@ Reading needs numpy and Pillow only, so that exported models run without the oth
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import stat
@@ -40,6 +41,7 @@ _TRANSPOSE = {
 _INVERSE = {6: 8, 8: 6}  # other orientations are their own inverse
 _TIFF_SIZE = (256, 257)  # EXIF tags of the stored width and height
 _STRIP = 1 << 20  # pixels converted at a time
+_WHITE_LEVELS = (1, 255, 65535)  # defaults; the first one for floating-point images only
 _NEARLY_BLACK = 4095  # of 65535: 15 of 255
 _MAX_WARNINGS = 100  # files named per process
 _warned: set[str] = set()
@@ -131,12 +133,17 @@ def image_size(path: str | Path, *, ignore_orientation: bool = False) -> tuple[i
 
 
 def is_upright(path: str | Path) -> bool:
-    """Return whether an image file is stored as it is shown, without an EXIF orientation.
+    """Return whether an image file of any size is stored as it is shown, without an EXIF orientation.
 
     Raises:
-        FileNotFoundError, ImageError: as :func:`decode`.
+        FileNotFoundError, ImageError: as :func:`decode`, except for large images.
     """
-    with _open(path, str(path)) as file, _errors_of(str(path), FORMATS), Image.open(file, formats=FORMATS) as image:
+    with (
+        pixel_limit(math.inf),
+        _open(path, str(path)) as file,
+        _errors_of(str(path), FORMATS),
+        Image.open(file, formats=FORMATS) as image,
+    ):
         return _orientation(image) == 1
 
 
@@ -164,20 +171,53 @@ def _gray_to_8_bits(image: Image.Image, name: str, white_level: float | None) ->
     rows = max(1, _STRIP // max(gray.shape[1], 1))
     strips = [slice(start, start + rows) for start in range(0, len(gray), rows)]
     if white_level is None:
-        highest = max((float(np.nan_to_num(gray[strip]).max(initial=0)) for strip in strips), default=0.0)
-        levels = (1, 255, 65535) if image.mode == "F" else (255, 65535)
-        white_level = next((level for level in levels if highest <= level), levels[-1])
-        if white_level == 65535 and highest <= _NEARLY_BLACK:
-            _warn(
-                name,
-                f"has 16 bits but no value above {highest:g}: it is nearly black in 8 bits. If white has fewer bits "
-                "(4095 for 12), set white_level of pe_dense.LoadImage, or convert the file",
-            )
+        white_level = find_white_level((gray[strip] for strip in strips), name, floating=image.mode == "F")
     small = np.empty(gray.shape, np.uint8)
     for strip in strips:
-        values = np.nan_to_num(gray[strip].astype(np.float64)).clip(0, white_level)
-        small[strip] = np.rint(values * (255 / white_level) if white_level != 65535 else values / white_level * 255)
+        small[strip] = to_8_bits(gray[strip], white_level)
     return Image.fromarray(small)
+
+
+def find_white_level(parts: Iterable[np.ndarray], name: str, *, floating: bool = False) -> float:
+    """Return the default white level of a grayscale image, see :func:`as_rgb`; warn if it becomes nearly black.
+
+    Args:
+        parts: the image in parts; those that cannot change the result are not requested.
+        name: the name used in the warning.
+        floating: whether the values are floating-point numbers.
+    """
+    highest, levels = 0.0, _WHITE_LEVELS if floating else _WHITE_LEVELS[1:]
+    for part in parts:
+        highest = max(highest, float(np.nan_to_num(part).max(initial=0)))
+        if highest > _NEARLY_BLACK:
+            return _WHITE_LEVELS[-1]
+    white_level = next(level for level in levels if highest <= level)
+    if white_level == _WHITE_LEVELS[-1]:
+        _warn(
+            name,
+            f"has 16 bits but no value above {highest:g}: it is nearly black in 8 bits. If white has fewer bits "
+            "(4095 for 12), set white_level of pe_dense.LoadImage, or convert the file",
+        )
+    return white_level
+
+
+def to_8_bits(values: np.ndarray, white_level: float) -> np.ndarray:
+    """Scale values so that ``white_level`` becomes 255, as uint8, see :func:`as_rgb`."""
+    values = np.nan_to_num(values.astype(np.float64)).clip(0, white_level)
+    scaled = values * (255 / white_level) if white_level != _WHITE_LEVELS[-1] else values / white_level * 255
+    return np.rint(scaled).astype(np.uint8)
+
+
+@contextmanager
+def pixel_limit(pixels: float) -> Iterator[None]:
+    """Let Pillow open images of up to this number of pixels; a limit that is higher already is kept."""
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None:
+        Image.MAX_IMAGE_PIXELS = max(limit, pixels)
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Predictions written as annotations."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pycocotools import mask as rle
 
 from pe_dense.apis.label_files import CocoWriter, LabelmeWriter, MaskWriter, YoloWriter, write_labels
 from pe_dense.runtime import CroppedMasks, DepthMap, Detections, LabelMap, Segment, Segments
+from pe_dense.tiling import open_windows
 from pe_dense.utils.errors import ConfigError
 
 CLASSES = ("cat", "dog")
@@ -64,6 +66,18 @@ def test_images_without_orientation_are_copied(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.JPG", quality=50)
     write(YoloWriter, tmp_path / "out", (tmp_path / "a.JPG", pixels), found())
     assert (tmp_path / "out/images/photo_0.jpg").read_bytes() == (tmp_path / "a.JPG").read_bytes()
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_large_images_are_copied_as_the_model_reads_them(tmp_path, image, ignored, monkeypatch):
+    """The writer gets reduced pixels of those; the file has more pixels than Pillow opens."""
+    path, pixels = image
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    writer = YoloWriter(tmp_path / "out", CLASSES, partial(open_windows, ignore_orientation=ignored))
+    writer.add("photo", path, pixels[::2, ::2], found())
+    monkeypatch.undo()
+    expected = pixels[::-1, ::-1] if ignored else pixels
+    assert (np.asarray(Image.open(tmp_path / "out/images/photo.png")) == expected).all()
 
 
 def test_yolo(tmp_path, image):

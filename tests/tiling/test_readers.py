@@ -1,21 +1,24 @@
 """Windows of images."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from pe_dense.tiling import open_windows, readers
-from pe_dense.tiling.readers import ArrayReader, TiffReader
-from pe_dense.utils.image import ImageError
+from pe_dense.tiling.readers import ArrayReader, RasterioReader, TiffReader
+from pe_dense.utils.image import ImageError, read_image
 
 tifffile = pytest.importorskip("tifffile")
 PIXELS = np.random.default_rng(0).integers(0, 256, (150, 230, 3), np.uint8)
-WINDOWS = [(0, 150, 0, 230), (10, 90, 60, 200), (149, 150, 229, 230), (64, 128, 64, 128)]
+WINDOWS = [(0, 150, 0, 150), (10, 90, 60, 140), (149, 150, 149, 150), (64, 128, 64, 128)]
 
 
 def check(reader, pixels):
     assert (reader.height, reader.width) == pixels.shape[:2]
-    for top, bottom, left, right in WINDOWS:
+    for top, bottom, left, right in (*WINDOWS, (0, reader.height, 0, reader.width)):
         window = reader.read(slice(top, bottom), slice(left, right))
         assert window.dtype == np.uint8 and (window == pixels[top:bottom, left:right]).all()
     reader.close()
@@ -46,6 +49,75 @@ def test_gray_tiffs(tmp_path):
     reader = open_windows(tmp_path / "deep.tif")
     assert isinstance(reader, TiffReader)
     check(reader, np.repeat(PIXELS[..., :1], 3, 2))
+
+
+def whole(path, **options):
+    """The image of the ordinary reader, and a reader of its windows."""
+    pixels = np.asarray(read_image(path, **options))
+    reader = open_windows(path, **options)
+    check(reader, pixels)
+    return pixels, type(reader)
+
+
+@pytest.mark.parametrize("highest", [200, 3000, 60_000])
+def test_16_bits_are_scaled_as_by_the_ordinary_reader(tmp_path, highest):
+    """By the maximum of the image, not of a tile; the brightest pixel is in the last tile, beside its padding."""
+    deep = PIXELS[..., 0].astype(np.uint16) % 150
+    deep[-1, -1] = highest
+    tifffile.imwrite(tmp_path / "deep.tif", deep, tile=(64, 64))
+    pixels, kind = whole(tmp_path / "deep.tif")
+    assert kind is TiffReader and pixels.max() == {200: 200, 3000: 12, 60_000: 233}[highest]
+    pixels, kind = whole(tmp_path / "deep.tif", white_level=3000)
+    assert kind is TiffReader and pixels.max() == {200: 17, 3000: 255, 60_000: 255}[highest]
+    tifffile.imwrite(tmp_path / "colors.tif", np.stack([deep, deep // 2, deep * 0], 2), photometric="rgb")
+    pixels, kind = whole(tmp_path / "colors.tif")
+    assert kind is TiffReader and pixels.max() == highest >> 8
+
+
+class Gdal:
+    """rasterio's interface to a file of PIXELS; like GDAL, it does not apply an orientation."""
+
+    height, width, dtypes, count = 150, 230, ("uint8",) * 3, 3
+    names = ("red", "green", "blue")
+
+    def __init__(self, path):
+        self.colorinterp = [SimpleNamespace(name=name) for name in self.names]
+
+    def read(self, bands, window):
+        return PIXELS.transpose(2, 0, 1)[[band - 1 for band in bands]][:, slice(*window[0]), slice(*window[1])]
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("rasterio", [False, True])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientations(tmp_path, orientation, rasterio, monkeypatch):
+    """The same pixels as those of the ordinary reader, whatever reads the windows."""
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PIXELS, photometric="rgb", tile=(64, 64), extratags=[(274, "H", 1, orientation, True)])
+    if rasterio:
+        monkeypatch.setattr(tifffile, "TiffFile", None)
+        monkeypatch.setitem(sys.modules, "rasterio", SimpleNamespace(open=Gdal))
+    by_windows = RasterioReader if rasterio else TiffReader
+    pixels, kind = whole(path, ignore_orientation=True)
+    assert kind is by_windows and (pixels == PIXELS).all()
+    pixels, kind = whole(path)
+    assert kind is (by_windows if orientation == 1 else ArrayReader)
+    upright = PIXELS if orientation < 5 else PIXELS.transpose(1, 0, 2)
+    down, right = {1: (1, 1), 2: (1, -1), 3: (-1, -1), 4: (-1, 1), 5: (1, 1), 6: (1, -1), 7: (-1, -1), 8: (-1, 1)}[
+        orientation
+    ]
+    assert (pixels == upright[::down, ::right]).all()
+
+
+@pytest.mark.parametrize("names", [("red", "green", "blue", "alpha"), ("palette",), ("gray", "alpha")])
+def test_bands_that_are_not_colors_are_left_to_the_ordinary_reader(tmp_path, names, monkeypatch):
+    monkeypatch.setattr(Gdal, "names", names)
+    monkeypatch.setitem(sys.modules, "rasterio", SimpleNamespace(open=Gdal))
+    monkeypatch.setattr(tifffile, "TiffFile", None)
+    Image.fromarray(PIXELS).save(tmp_path / "a.tif")
+    assert isinstance(open_windows(tmp_path / "a.tif"), ArrayReader)
 
 
 def test_other_files_are_decoded_as_a_whole(tmp_path, monkeypatch):
