@@ -104,15 +104,23 @@ class PanopticPredictor(DetectionPredictor):
         *,
         results: Iterator[ImageResult] | None = None,
     ) -> Iterator[Path]:
-        """See the base class; ``panoptic/segments.json`` is written at the end."""
-        self._images: list[dict] = []
-        self._annotations: list[dict] = []
-        yield from super().predict_files(images, out_dir, batch_size, results=results)
+        """See the base class; ``panoptic/segments.json``, written at the end, has the images in their order."""
+        listed: list[dict] = []
+        annotations: list[dict] = []
+
+        def in_order() -> Iterator[ImageResult]:  # before the results go to several threads
+            for path, name, pixels, result in results or self.predict_results(images, out_dir, batch_size):
+                number, (height, width) = len(listed) + 1, result.ids.shape
+                listed.append(dict(id=number, file_name=f"{name}{path.suffix}", height=height, width=width))
+                annotations.append(dict(image_id=number, file_name=f"{name}.png", segments_info=result.to_coco()))
+                yield path, name, pixels, result
+
+        yield from super().predict_files(images, out_dir, batch_size, results=in_order())
         categories = [
             dict(id=label, name=name, isthing=int(label < self._num_things))
             for label, name in enumerate(self.detector.classes)
         ]
-        content = dict(images=self._images, annotations=self._annotations, categories=categories)
+        content = dict(images=listed, annotations=annotations, categories=categories)
         write_json(Path(out_dir) / "panoptic" / "segments.json", content)
 
     def result(self, sample: DetDataSample) -> Segments:
@@ -126,11 +134,6 @@ class PanopticPredictor(DetectionPredictor):
         write_png(f"{stem}.png", draw_segments(result, pixels), reuse=True)
         name = f"{stem.name}.png"
         write_png(stem.with_name("panoptic") / name, id2rgb(result.ids), reuse=True)
-        height, width = result.ids.shape
-        source = Path(name) if result.source is None else result.source.path
-        number = len(self._images) + 1
-        self._images.append(dict(id=number, file_name=f"{stem.name}{source.suffix}", height=height, width=width))
-        self._annotations.append(dict(image_id=number, file_name=name, segments_info=result.to_coco()))
         return dict(result.to_json(), segments_file=f"panoptic/{name}")
 
     def _segments(self, codes: np.ndarray) -> tuple[np.ndarray, tuple[Segment, ...]]:

@@ -1,6 +1,7 @@
 """Panoptic results: pictures, COCO's format, a run on generated shapes."""
 
 import json
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from pe_dense.engine import build_runner
 from pe_dense.engine.config import load_config
 from pe_dense.engine.inferencer import load_predictor
 from pe_dense.segmentation import PanopticPredictor
+from pe_dense.utils.image import write_png
 
 META = dict(
     classes=("cog", "nut", "sky"),
@@ -84,6 +86,33 @@ def test_round_trip(written):
     seen = dict(sem_seg=torch.tensor(first)[None])
     metric.process({}, [dict(img_id=1, img_path="a.jpg", ori_shape=(20, 30), pred_panoptic_seg=seen)])
     assert metric.evaluate(1)["coco_panoptic/PQ"] == 100.0
+
+
+def test_images_are_listed_in_order(tmp_path, monkeypatch):
+    """Although the first one is written last, in another thread."""
+    images = [tmp_path / name for name in ("c.png", "a.png", "b.png")]
+    for path in images:
+        Image.new("RGB", (8, 8)).save(path)
+    pipeline = [dict(type="pe_dense.LoadImage"), dict(type="mmdet.PackDetInputs")]
+    predictor = PanopticPredictor.of(Detector(Given([np.full((8, 8), 2)] * 3), pipeline, META))
+    others = threading.Event()
+    done = []
+
+    def write_late(path, *args, **options):
+        if path == f"{tmp_path}/out/c.png":
+            others.wait(10)
+        write_png(path, *args, **options)
+        done.append(path)
+        if len(done) == 4:  # the picture and the map of each of the others
+            others.set()
+
+    monkeypatch.setattr("pe_dense.engine.inferencer.spare_cores", lambda limit: 3)
+    monkeypatch.setattr("pe_dense.segmentation.inferencer.write_png", write_late)
+    assert [path.stem for path in predictor.predict_files(images, tmp_path / "out")] == ["c", "a", "b"]
+    content = json.loads((tmp_path / "out/panoptic/segments.json").read_text())
+    assert [(one["id"], one["file_name"]) for one in content["images"]] == [(1, "c.png"), (2, "a.png"), (3, "b.png")]
+    listed = [(one["image_id"], one["file_name"]) for one in content["annotations"]]
+    assert listed == [(1, "c.png"), (2, "a.png"), (3, "b.png")]
 
 
 def test_json_of_an_image(written):
