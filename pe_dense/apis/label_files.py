@@ -205,10 +205,9 @@ class MaskWriter(LabelWriter):
             if result.masks is None:
                 raise ConfigError("--format masks needs masks, but this model predicts boxes: choose coco or yolo")
             self._background = True
-            labels = np.zeros(size, np.int64)
-            order = range(len(result) - 1, -1, -1)
-            for index in order:
-                crop, (row, column) = result.crops().crop(index)
+            labels, masks = np.zeros(size, np.int64), result.crops()
+            for index in reversed(range(len(result))):
+                crop, (row, column) = masks.crop(index)
                 labels[row : row + crop.shape[0], column : column + crop.shape[1]][crop] = result.labels[index] + 1
         elif isinstance(result, Segments):
             labels = np.full(size, NO_LABEL, np.int64)

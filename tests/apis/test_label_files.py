@@ -1,6 +1,7 @@
 """Predictions written as annotations."""
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -109,6 +110,14 @@ def test_label_maps(tmp_path, image):
     painted = np.asarray(Image.open(tmp_path / "objects/masks/photo_0.png"))
     assert (painted == np.where(MASKS[0], 1, np.where(MASKS[1], 2, 0))).all()
     assert (tmp_path / "objects/classes.txt").read_text() == "background\ncat\ndog\n"
+
+
+def test_masks_are_cropped_once(tmp_path, image, monkeypatch):
+    """Not once per object: those of exported models are arrays of the size of the image."""
+    crop, calls = CroppedMasks.of, []
+    monkeypatch.setattr(CroppedMasks, "of", lambda masks: calls.append(masks) or crop(masks))
+    write(MaskWriter, tmp_path, image, replace(found(None), masks=MASKS))
+    assert len(calls) == 1
 
 
 def test_panoptic_segments(tmp_path, image):
