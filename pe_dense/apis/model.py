@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from mmengine.config import Config
@@ -15,7 +14,7 @@ from pe_dense.apis.videos import Video, track_video
 from pe_dense.engine.acceleration import accelerate
 from pe_dense.engine.build_runner import own_weights
 from pe_dense.engine.config import load_config
-from pe_dense.engine.inferencer import Predictor, config_of_run, load_predictor
+from pe_dense.engine.inferencer import Predictor, config_of_run, load_predictor, predict_batches
 from pe_dense.language.word_lists import parse_synonyms
 from pe_dense.runtime.results import Detections, Result
 from pe_dense.runtime.source import Source
@@ -244,15 +243,15 @@ class Model:
             yield result.above(score_thr) if isinstance(result, Detections) else result
 
     def _stream(self, sources: Iterator[Source], batch_size: int, score_thr: Thresholds) -> Iterator[Result]:
-        number = 0
-        while batch := list(islice(sources, batch_size)):
-            inputs = []
-            for source in batch:
-                image = source.path if source.pixels is None else source.pixels
-                inputs.append(self.predictor.prepare(image, number)[0])
-                number += 1
-            for source, sample in zip(batch, self.predictor.predict(inputs), strict=True):
-                yield self._result(sample, source, score_thr)
+        prepared = (
+            (source, self.predictor.prepare(source.path if source.pixels is None else source.pixels, number)[0])
+            for number, source in enumerate(sources)
+        )
+        for source, sample in predict_batches(self.predictor, prepared, batch_size):
+            result = self.predictor.result(sample.cpu())
+            if isinstance(result, Detections):
+                result = result.above(score_thr)
+            yield replace(result, source=source)
 
     def _stream_tiles(
         self, sources: Iterator[Source], tiling: Tiling, batch_size: int, score_thr: Thresholds
@@ -262,12 +261,6 @@ class Model:
             result = predict_tiles(self.predictor, reader, tiling, batch_size, score_thr=score_thr)
             reader.close()
             yield replace(result, source=source)
-
-    def _result(self, sample, source: Source, score_thr: Thresholds) -> Result:
-        result = self.predictor.result(sample.cpu())
-        if isinstance(result, Detections):
-            result = result.above(score_thr)
-        return replace(result, source=source)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.predictor).__name__}, {len(self.classes)} classes)"

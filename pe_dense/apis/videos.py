@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from pe_dense.engine.inferencer import Predictor
+from pe_dense.engine.inferencer import Predictor, predict_batches
 from pe_dense.runtime.results import Detections, LabelMap, Result, Segments
 from pe_dense.runtime.source import Source
 from pe_dense.runtime.thresholds import Thresholds
@@ -97,15 +96,14 @@ def track_video(
         InputError: if the video cannot be read to its end.
     """
     tracker = ObjectTracker(track_thr, video.fps)
-    frames, number = video.frames(), 0
-    while batch := list(islice(frames, batch_size)):
-        inputs = [predictor.prepare(pixels, number + index)[0] for index, pixels in enumerate(batch)]
-        for pixels, sample in zip(batch, predictor.predict(inputs), strict=True):
-            result = predictor.result(sample.cpu())
-            if isinstance(result, Detections):
-                result = tracker.update(result)
-            yield replace(result, source=Source(video.path, number, pixels))
-            number += 1
+    prepared = (
+        ((number, pixels), predictor.prepare(pixels, number)[0]) for number, pixels in enumerate(video.frames())
+    )
+    for (number, pixels), sample in predict_batches(predictor, prepared, batch_size):
+        result = predictor.result(sample.cpu())
+        if isinstance(result, Detections):
+            result = tracker.update(result)
+        yield replace(result, source=Source(video.path, number, pixels))
 
 
 def write_predictions(

@@ -20,7 +20,13 @@ from pe_dense.datasets.annotations import compare_with_checkpoint
 from pe_dense.datasets.loading import image_reader, without_loading
 from pe_dense.engine.class_counts import fit_to_checkpoint
 from pe_dense.engine.config import load_config
-from pe_dense.engine.inferencer import Predictor, drop_pretrained, prepare_image, use_test_time_augmentation
+from pe_dense.engine.inferencer import (
+    Predictor,
+    drop_pretrained,
+    predict_batches,
+    prepare_image,
+    use_test_time_augmentation,
+)
 from pe_dense.engine.runner import load_model_state
 from pe_dense.registry import INFERENCERS
 from pe_dense.runtime.masks import CroppedMasks
@@ -120,16 +126,8 @@ class Detector:
             ValueError: for an array of another shape or dtype, or a batch size below 1.
         """
         images = [images] if isinstance(images, Image) else list(images)
-        return [sample for batch in self.iter_batches(images, batch_size) for sample in batch]
-
-    @torch.no_grad()
-    def iter_batches(self, images: Sequence[Image], batch_size: int = 1) -> Iterator[list]:
-        """Same as ``__call__``, but yield the results of each batch as soon as they are computed."""
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}, must be at least 1")
-        for start in range(0, len(images), batch_size):
-            batch = [self.prepare(image, start + i)[0] for i, image in enumerate(images[start : start + batch_size])]
-            yield self.predict(batch)
+        prepared = ((number, self.prepare(image, number)[0]) for number, image in enumerate(images))
+        return [sample for _, sample in predict_batches(self, prepared, batch_size)]
 
     def prepare(self, image: Image, index: int = 0) -> tuple[dict, np.ndarray]:
         """Read and transform an image.

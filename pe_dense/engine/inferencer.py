@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from inspect import signature
+from itertools import islice
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from mmcv.transforms import BaseTransform
@@ -75,6 +77,7 @@ _MAX_WRITERS = 4  # threads that draw and encode images, each of which is in mem
 
 # File of an image, name of its outputs, its pixels (H, W, 3) uint8, RGB, perhaps reduced, and its result.
 ImageResult = tuple[Path, str, np.ndarray, Result]
+Item = TypeVar("Item")
 
 
 class Predictor(ABC):
@@ -209,32 +212,57 @@ class Predictor(ABC):
             for each image that could be used: its file, the name of its outputs, its pixels (H, W, 3) uint8, RGB, and
             its result.
         """
-        if batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}, must be at least 1")
         self.left_out = []
         named = list(zip(images, output_names(images, self.endings, out_dir), strict=True))
 
         def prepare(item: tuple[int, tuple[Path, str]]) -> tuple | Exception:
             index, (path, name) = item
             try:
-                return path, name, *self.prepare(path, index)
+                data, pixels = self.prepare(path, index)
             except (ImageError, FileNotFoundError) as error:
                 return error
+            return (path, name, pixels), data
 
-        prepared = ordered_map(prepare, enumerate(named), ahead=batch_size)  # while the model runs
-        for start in range(0, len(named), batch_size):
-            usable = []
-            for (path, _), item in zip(named[start : start + batch_size], prepared, strict=False):
+        def usable() -> Iterator[tuple]:
+            prepared = ordered_map(prepare, enumerate(named), ahead=batch_size)  # while the model runs
+            for (path, _), item in zip(named, prepared, strict=True):
                 if isinstance(item, Exception):
                     self.left_out.append((path, str(item)))
                     print_log(f"left out: {item}", "current", logging.WARNING)
                 else:
-                    usable.append(item)
-            if not usable:
-                continue
-            samples = self.predict([data for _, _, data, _ in usable])
-            for (path, name, _, pixels), sample in zip(usable, samples, strict=True):
-                yield path, name, pixels, replace(self.result(sample.cpu()), source=Source(path))
+                    yield item
+
+        for (path, name, pixels), sample in predict_batches(self, usable(), batch_size):
+            yield path, name, pixels, replace(self.result(sample.cpu()), source=Source(path))
+
+
+def predict_batches(
+    predictor: Predictor, prepared: Iterable[tuple[Item, dict]], batch_size: int = 1
+) -> Iterator[tuple[Item, Any]]:
+    """Run a model on prepared images in batches.
+
+    Args:
+        predictor: inferencer of the model, or anything with its :meth:`Predictor.predict`.
+        prepared: anything that names an image, and the model's input, as of :meth:`Predictor.prepare`; a batch is
+            requested when the results before it have been used.
+        batch_size: number of images per batch; the last one may be smaller.
+
+    Yields:
+        what names the image, and its data sample. A sample is released before the next one is yielded, as its scores
+        may be large.
+
+    Raises:
+        InputError: for a batch size below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}, must be at least 1")
+    images = iter(prepared)
+    while batch := list(islice(images, batch_size)):
+        names = [name for name, _ in batch]
+        samples = predictor.predict([data for _, data in batch])
+        del batch
+        for name in names:
+            yield name, samples.pop(0)
 
 
 def prepare_image(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 
-from pe_dense.engine.inferencer import Predictor
+from pe_dense.engine.inferencer import Predictor, predict_batches
 from pe_dense.runtime.results import Detections, Result
 from pe_dense.runtime.thresholds import Thresholds
-from pe_dense.tiling.grid import Tile, Tiling
+from pe_dense.tiling.grid import Tiling
 from pe_dense.tiling.maps import MapBlender
 from pe_dense.tiling.objects import ObjectMerger
 from pe_dense.tiling.readers import WindowReader
@@ -54,7 +53,10 @@ def predict_tiles(
     if predictor.tiles == "maps":
         blender = MapBlender(grid, predictor.decide, predictor.map_dtype, folder)
         predictor.keep_scores = True
-    for number, (tile, sample) in enumerate(_samples(predictor, image, iter(grid), batch_size), 1):
+    prepared = (
+        (tile, predictor.prepare(image.read(tile.rows, tile.columns), number)[0]) for number, tile in enumerate(grid)
+    )
+    for number, (tile, sample) in enumerate(predict_batches(predictor, prepared, batch_size), 1):
         if blender is not None:
             blender.add(tile, predictor.tile_scores(sample))
         else:
@@ -65,18 +67,3 @@ def predict_tiles(
         if on_tile is not None:
             on_tile(number, len(grid))
     return merger.finish() if blender is None else predictor.map_result(blender.result)
-
-
-def _samples(
-    predictor: Predictor, image: WindowReader, tiles: Iterator[Tile], batch_size: int
-) -> Iterator[tuple[Tile, object]]:
-    number = 0
-    while batch := list(islice(tiles, batch_size)):
-        inputs = []
-        for tile in batch:
-            inputs.append(predictor.prepare(image.read(tile.rows, tile.columns), number)[0])
-            number += 1
-        samples = predictor.predict(inputs)
-        del inputs
-        for tile in batch:  # a sample is released before the next one is used: its scores may be large
-            yield tile, samples.pop(0)
