@@ -107,12 +107,11 @@ def _parsed(path: str | Path, masks: bool | None) -> AnnotationTable:
 
 def _cached(path: str | Path, masks: bool | None) -> AnnotationTable:
     digest = _digest(path)
+    if (table := _find_cached(path, masks, digest)) is not None:  # without the lock: readers do not wait for each other
+        return table
     with _one_at_a_time(path):
-        for kind in _SERVED_BY[masks]:
-            for place in _places(path, kind, digest):
-                with contextlib.suppress(OSError, _InvalidCacheError):
-                    if (table := _suitable(open_table(place, digest), kind, masks)) is not None:
-                        return table
+        if (table := _find_cached(path, masks, digest)) is not None:  # written by the process that had the lock
+            return table
         table = _parsed(path, masks)
         for place in _places(path, masks, digest):
             with contextlib.suppress(OSError, _InvalidCacheError):
@@ -120,6 +119,16 @@ def _cached(path: str | Path, masks: bool | None) -> AnnotationTable:
                 return open_table(place, digest)
     print_log(f"{path}: no cache file could be written, so every process parses it", "current", logging.WARNING)
     return table
+
+
+def _find_cached(path: str | Path, masks: bool | None, digest: str) -> AnnotationTable | None:
+    """Open the cache file of an annotation file; None if there is no valid one."""
+    for kind in _SERVED_BY[masks]:
+        for place in _places(path, kind, digest):
+            with contextlib.suppress(OSError, _InvalidCacheError):
+                if (table := _suitable(open_table(place, digest), kind, masks)) is not None:
+                    return table
+    return None
 
 
 def _digest(path: str | Path) -> str:

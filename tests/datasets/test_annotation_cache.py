@@ -156,3 +156,13 @@ def test_one_of_several_processes_parses(path, parses, monkeypatch):
         worker.join()
     assert [count for count, _ in outcomes] == [4, 4, 4]
     assert sum(parsed for _, parsed in outcomes) == 1
+
+
+def test_readers_do_not_wait_for_each_other(path, parses, monkeypatch):
+    """The lock is for writers only: hashing the cache file of LVIS takes seconds in every process."""
+    read_table(path, masks=True)
+    monkeypatch.setattr(annotation_cache, "_MAX_WAIT", 0.1)
+    monkeypatch.setattr(annotation_cache.time, "sleep", lambda _: pytest.fail("waits for the lock"))
+    with annotation_cache._one_at_a_time(path):
+        assert read_table(path, masks=None).num_images == 2
+    assert parses == [True]
