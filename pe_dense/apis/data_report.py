@@ -43,7 +43,7 @@ class DataReport:
 
 
 def report_data(folder: str | Path, task: str | None = None, *, depth_scale: float | None = None) -> DataReport:
-    """Read all of a data folder and report on it; nothing is written.
+    """Read all of a data folder and report on it; nothing but the cache of a large annotation file is written.
 
     Args:
         folder: data folder, or YOLO's ``data.yaml``.
@@ -139,9 +139,9 @@ def _object_lines(data: ObjectData) -> list[str]:
     ]
     heading = ["class", *(f"{name} {what}" for name, _ in splits for what in ("objects", "images"))]
     with_objects = {name: {item["image_id"] for item in split.content["annotations"]} for name, split in splits}
-    empty = {name: len(split.content["images"]) - len(with_objects[name]) for name, split in splits}
-    masks = sum(bool(item.get("segmentation")) for _, split in splits for item in split.content["annotations"])
-    total = sum(len(split.content["annotations"]) for _, split in splits)
+    empty = {name: split.num_images - len(with_objects[name]) for name, split in splits}
+    masks = sum(split.num_masks for _, split in splits)
+    total = sum(split.num_objects for _, split in splits)
     sizes = Counter((image["width"], image["height"]) for _, split in splits for image in split.content["images"])
     return [
         *_table(heading, rows),

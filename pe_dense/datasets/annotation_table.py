@@ -102,9 +102,9 @@ class AnnotationTable:
         return bool((self.arrays["listed"] & NEGATIVE).any())
 
     @property
-    def has_codes(self) -> bool:
-        """Whether any mask is a run-length code."""
-        return bool((self.arrays["parts"] < 0).any())
+    def num_masks(self) -> int:
+        """Number of annotations with a mask."""
+        return int((self.arrays["parts"] != NO_MASK).sum())
 
     @cached_property
     def category_ids(self) -> np.ndarray:
@@ -207,6 +207,10 @@ class AnnotationTable:
         rank, rows, images = self.arrays["rank"], self.image_rows, self.images()
         for row in np.argsort(rank).tolist() if len(rank) else range(self.num_annotations):
             yield self.annotation(row, images[rows[row]])
+
+    def content(self) -> dict:
+        """Return the used fields as in the file: ``images``, ``annotations`` and ``categories``."""
+        return dict(images=self.images(), annotations=list(self.annotations()), categories=list(self.categories))
 
 
 def _item(values: np.ndarray, ends: np.ndarray, index: int) -> np.ndarray:

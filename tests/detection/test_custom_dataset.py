@@ -1,6 +1,7 @@
 """Adapt configs to custom data sets."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from mmdet.visualization.palette import get_palette
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
+from pe_dense.datasets import annotation_cache
 from pe_dense.datasets.synthetic import CLASSES, write_shapes
 from pe_dense.detection.custom_dataset import use_data
 from pe_dense.engine.config import load_config
@@ -61,6 +63,24 @@ def test_classes_and_files_reach_every_place(tmp_path, name, federated):
     model = MODELS.build(dict(config.model, backbone=dict(config.model.backbone, init_cfg=None)))
     assert model.roi_head.bbox_head.num_classes == 3
     assert model.rpn_head.num_classes == 1
+
+
+def test_files_are_parsed_once(tmp_path, monkeypatch):
+    """Parsing COCO's training file takes seconds and gigabytes."""
+    root, parsed = write_folder(tmp_path, PARTS), []
+    for file in root.glob("annotations/*.json"):
+        os.utime(file, (0, 0))
+    parse_table = annotation_cache.parse_table
+    monkeypatch.setattr(
+        "pe_dense.datasets.annotations.read_json", lambda path: pytest.fail(f"{path} is parsed as a whole")
+    )
+    monkeypatch.setattr(
+        annotation_cache, "parse_table", lambda *args, **options: parsed.append(1) or parse_table(*args, **options)
+    )
+    config = use_data(config_of(), root)
+    init_default_scope("mmdet")
+    assert len(DATASETS.build(config.train_dataloader.dataset)) == 3
+    assert len(parsed) == 2
 
 
 def test_the_loss_counts_the_own_images(tmp_path):

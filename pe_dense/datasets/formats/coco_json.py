@@ -10,13 +10,13 @@ import os
 import re
 from pathlib import Path
 
+from pe_dense.datasets.annotation_cache import read_table
+from pe_dense.datasets.annotation_table import AnnotationTable
 from pe_dense.datasets.annotations import (
     COCO_NAMES,
     LVIS_NAMES,
     AnnotationError,
-    class_names,
     image_name,
-    read_annotations,
     some,
 )
 from pe_dense.datasets.formats.coco_layout import candidates, choose_files, chosen_folder, find_image_folder
@@ -52,6 +52,7 @@ def read(
 ) -> tuple[dict[str, ObjectSplit], str]:
     """Read a data set in COCO's or LVIS's format.
 
+    Files are read through their cache, see :mod:`pe_dense.datasets.annotation_cache`, as by the data sets of a run.
     Repaired, besides what :func:`~pe_dense.datasets.annotations.read_annotations` does, are file names with backslashes
     or folders of another machine, and Roboflow's placeholder category.
 
@@ -82,64 +83,67 @@ def read(
 
 def _read_split(root, path, source, findings, images, masks) -> ObjectSplit:
     try:
-        content = read_annotations(path, masks=masks, quiet=True)
+        table = read_table(path, masks=masks, quiet=True)
     except AnnotationError as error:
         if "'segmentation' is missing" not in str(error):
             raise
         raise AnnotationError(
             f"{error}. This config learns masks: for boxes alone choose one without masks, such as coco_deta_pe_b16"
         ) from error
-    entries = content["images"]
+    entries = table.images()
     if not entries:
         raise ConfigError(f"{path} lists no image")
-    federated = any("neg_category_ids" in image for image in entries)
-    changed = _drop_placeholder(content, path, findings)
-    changed |= not federated and _repair_names(root, path, content, findings)
+    categories = _without_placeholder(table, path, findings)
+    renamed = not table.federated and _repair_names(root, path, entries, findings)
     try:
-        name = image_name(entries[0], LVIS_NAMES if federated else COCO_NAMES)
+        name = image_name(entries[0], LVIS_NAMES if table.federated else COCO_NAMES)
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
     folder = chosen_folder(root, images, name, path) if images else find_image_folder(root, source, name, path)
-    return ObjectSplit(content, folder, None if changed else path, federated)
+    if categories is None and not renamed:
+        return ObjectSplit(table, folder, path, table.federated)
+    content = dict(table.content(), images=entries)
+    if categories is not None:
+        content["categories"] = categories
+    return ObjectSplit(content, folder, federated=table.federated)
 
 
-def _drop_placeholder(content: dict, path: Path, findings: FolderFindings) -> bool:
-    """Remove the category 0 of Roboflow's exports, which is the group of the others and has no objects."""
-    first, *others = content["categories"]
+def _without_placeholder(table: AnnotationTable, path: Path, findings: FolderFindings) -> list[dict] | None:
+    """Return the categories without 0 of Roboflow's exports, the group of the others; None if there is no such one."""
+    first, *others = table.categories
     if not others or first["id"] != 0 or first.get("supercategory") not in ("none", None):
-        return False
+        return None
     if any(item.get("supercategory") != first["name"] for item in others):
-        return False
-    if any(item["category_id"] == 0 for item in content["annotations"]):
-        return False
-    content["categories"] = others
+        return None
+    if (table.arrays["categories"] == 0).any():  # objects of the first category
+        return None
     findings.repair(f"placeholder category {first['name']!r} without objects removed", path)
-    return True
+    return others
 
 
-def _repair_names(root: Path, path: Path, content: dict, findings: FolderFindings) -> bool:
+def _repair_names(root: Path, path: Path, images: list[dict], findings: FolderFindings) -> bool:
     """Replace file names with backslashes or of another machine by those of existing files."""
-    changed = False
-    for image in content["images"]:
+    changed, folders = False, [path.parent, root, root / "images"]
+    for image in images:
         name = image.get("file_name") or ""
         if not (is_foreign(name) or os.path.isabs(name) or re.match(r"\.{1,2}/", name)) or Path(name).is_file():
             continue
-        file = find_foreign_path(name, [path.parent, root, root / "images"])
+        file = find_foreign_path(name, folders)
         if file is None:
             continue
         image["file_name"] = os.path.relpath(file, root)
         findings.repair("file names of another machine or of Windows", f"{path.name} id {image['id']}")
         changed = True
     if changed:  # all names are relative to the root now
-        for image in content["images"]:
-            name = image["file_name"]
-            if not (root / name).is_file() and (file := find_foreign_path(name, [path.parent, root, root / "images"])):
+        for image in images:
+            name = image.get("file_name")
+            if name and not (root / name).is_file() and (file := find_foreign_path(name, folders)):
                 image["file_name"] = os.path.relpath(file, root)
     return changed
 
 
 def _check_common_classes(found: dict[Path, ObjectSplit]) -> None:
-    (path, first), *others = [(path, class_names(split.content)) for path, split in found.items()]
+    (path, first), *others = [(path, split.classes) for path, split in found.items()]
     for other_path, other in others:
         if other == first:
             continue

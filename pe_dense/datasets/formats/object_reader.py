@@ -112,7 +112,7 @@ def read_objects(
         data.findings,
         labels=_labels,
         select=_select,
-        can_evaluate=lambda split: split.content["annotations"],
+        can_evaluate=lambda split: split.num_objects,
         records=records,
         write_to=write_to,
     )
@@ -120,10 +120,10 @@ def read_objects(
 
 
 def _require_masks(root: Path, name: str, splits: dict[str, ObjectSplit]) -> None:
-    objects = [item for split in splits.values() for item in split.content["annotations"]]
-    if bare := sum(not item.get("segmentation") for item in objects):
+    total = sum(split.num_objects for split in splits.values())
+    if bare := total - sum(split.num_masks for split in splits.values()):
         raise DataError(
-            f"{root} ({name}) has {bare} of {len(objects)} objects with a box only, but this config needs polygons or "
+            f"{root} ({name}) has {bare} of {total} objects with a box only, but this config needs polygons or "
             "masks: for boxes alone choose a detector without masks, such as coco_deta_pe_b16"
         )
 

@@ -6,8 +6,11 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from pe_dense.datasets.annotation_table import AnnotationTable
+from pe_dense.datasets.annotations import class_names
 from pe_dense.datasets.formats.files import content_hash
 from pe_dense.datasets.formats.findings import FolderFindings
 from pe_dense.datasets.formats.splits import distinct_splits
@@ -20,16 +23,43 @@ class ObjectSplit:
     """Annotated images of a split.
 
     Attributes:
-        content: ``images``, ``annotations`` and ``categories`` as in COCO's files.
+        source: ``images``, ``annotations`` and ``categories`` as in COCO's files, or the columns of such a file.
         images: folder that file names are relative to; relative to the data folder, or absolute.
         path: the user's own annotation file if it can be used as it is; None for converted content.
         federated: whether the annotations follow LVIS's rules.
     """
 
-    content: dict
+    source: dict | AnnotationTable
     images: str
     path: Path | None = None
     federated: bool = False
+
+    @cached_property
+    def content(self) -> dict:
+        """``images``, ``annotations`` and ``categories``; of a large file, this takes seconds and gigabytes."""
+        return self.source if isinstance(self.source, dict) else self.source.content()
+
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return len(self.source["images"]) if isinstance(self.source, dict) else self.source.num_images
+
+    @property
+    def num_objects(self) -> int:
+        """Number of annotations."""
+        return len(self.source["annotations"]) if isinstance(self.source, dict) else self.source.num_annotations
+
+    @property
+    def num_masks(self) -> int:
+        """Number of annotations with a mask."""
+        if isinstance(self.source, dict):
+            return sum(bool(item.get("segmentation")) for item in self.source["annotations"])
+        return self.source.num_masks
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names by label."""
+        return class_names(self.source) if isinstance(self.source, dict) else self.source.class_names()
 
 
 @dataclass
@@ -51,13 +81,12 @@ class ObjectData:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names by label."""
-        first = next(iter(self.splits.values()))
-        return tuple(category["name"] for category in first.content["categories"])
+        return next(iter(self.splits.values())).classes
 
     def describe(self) -> str:
         """Return one line with the format, the number of classes and the counts of each split."""
         counts = ", ".join(
-            f"{name} {len(split.content['images'])} images, {len(split.content['annotations'])} objects"
+            f"{name} {split.num_images} images, {split.num_objects} objects"
             for name, split in distinct_splits(self.splits).items()
         )
         return f"{self.root}: {self.format} format, {len(self.classes)} classes; {counts}"
