@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
@@ -12,6 +11,8 @@ from pe_dense.datasets.formats.object_reader import data_root
 from pe_dense.datasets.formats.splits import SPLIT_FILE
 from pe_dense.depth import custom_dataset as depth
 from pe_dense.detection import custom_dataset as detection
+from pe_dense.engine.class_counts import walk_dicts
+from pe_dense.engine.feature_levels import kind_of
 from pe_dense.engine.preflight import inner_datasets
 from pe_dense.segmentation import custom_dataset as semantic
 from pe_dense.segmentation import custom_panoptic as panoptic
@@ -98,24 +99,17 @@ def task_of(config: Config) -> str:
         ConfigError: for a config that takes no custom data.
     """
     parts = [config.get(name) for name in ("val_evaluator", "test_evaluator")]
-    types = {str(part.get("type")).rpartition(".")[2] for item in parts for part in _dicts(item)}
+    types = {kind_of(part) for part in walk_dicts(parts)}
     for task, metrics in _METRICS.items():
         if types & metrics:
             return task
     for dataset in inner_datasets(config.get("train_dataloader")):
-        if str(dataset.get("type")).rpartition(".")[2] in _IMAGE_FOLDERS:
+        if kind_of(dataset) in _IMAGE_FOLDERS:
             return "images"
     raise ConfigError(
         f"{config.filename} takes no --data FOLDER, which is for {', '.join(TASKS.values())}; set the paths of its "
         "data sets by --cfg-options"
     )
-
-
-def _dicts(part) -> Iterator[dict]:
-    if isinstance(part, dict):
-        yield part
-    for item in part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ():
-        yield from _dicts(item)
 
 
 def _use_images(config: Config, folder: str | Path) -> Config:

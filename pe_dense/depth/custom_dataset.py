@@ -10,7 +10,8 @@ from mmengine.logging import print_log
 from pe_dense.datasets.annotations import read_json
 from pe_dense.datasets.formats.depth_maps import FILE
 from pe_dense.datasets.formats.map_reader import read_depth
-from pe_dense.engine.class_counts import set_below
+from pe_dense.engine.class_counts import set_below, walk_dicts
+from pe_dense.engine.feature_levels import kind_of
 from pe_dense.segmentation.custom_dataset import use_maps
 from pe_dense.utils.atomic_write import write_json
 
@@ -54,8 +55,9 @@ def use_data(
             set_below(part, name, max_depth)
     for evaluator in (config.get("val_evaluator"), config.get("test_evaluator")):
         set_below(evaluator, "crop_type", None)
-    for name in ("train", "val", "test"):
-        _drop_steps(config.get(f"{name}_dataloader"))
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader", "tta_pipeline"):
+        if name in config:
+            config[name] = _without_steps(config[name])
     if converted is not None and not (converted / FILE).is_file():
         write_json(converted / FILE, dict(scale=reader["depth_rescale_factor"], max_depth=max_depth))
     meta = dict(classes=(), max_depth=max_depth)
@@ -68,25 +70,16 @@ def _max_depth(config: Config, highest: float, records: tuple[Path, ...], root: 
     for path in (*(record.parent / FILE for record in records), root / FILE):
         if path.is_file() and "max_depth" in (content := read_json(path)):
             return float(content["max_depth"])
-    depths = [value for value in _values(config.model, "max_depth") if isinstance(value, int | float)]
+    depths = [item.get("max_depth") for item in walk_dicts(config.model)]
+    depths = [value for value in depths if isinstance(value, int | float)]
     return float(max([highest, *depths]))
 
 
-def _values(part, name: str) -> list:
-    """Return all values of a key in a part of a config."""
+def _without_steps(part):
+    """Return a part of a config without the steps of pipelines that only suit the images of NYU or KITTI."""
     if isinstance(part, dict):
-        own = [part[name]] if name in part else []
-        return own + [value for item in part.values() for value in _values(item, name)]
-    return [value for item in part for value in _values(item, name)] if isinstance(part, list | tuple) else []
-
-
-def _drop_steps(part) -> None:
-    """Remove the steps of a pipeline that only suit the images of NYU or KITTI."""
-    if isinstance(part, dict):
-        steps = part.get("pipeline")
-        if steps:
-            part["pipeline"] = [
-                step for step in steps if str(step.get("type")).rpartition(".")[2] not in _PUBLISHED_ONLY
-            ]
-        for item in part.values():
-            _drop_steps(item)
+        part.update({key: _without_steps(value) for key, value in part.items()})
+        return part
+    if not isinstance(part, list):
+        return part
+    return [_without_steps(item) for item in part if not (isinstance(item, dict) and kind_of(item) in _PUBLISHED_ONLY)]

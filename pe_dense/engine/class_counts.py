@@ -1,10 +1,31 @@
-"""Set the number of classes wherever a model's config has it."""
+"""Fit a model's config to its data: the number of classes wherever it has it, and whether it learns masks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from mmengine.config import Config
+
+from pe_dense.engine.feature_levels import kind_of
+
+# Heads on regions whose `mask_head` may be None, by type without scope.
+_OPTIONAL_MASKS = ("StandardRoIHead", "RoIHead", "CascadeRoIHead")
+
+
+def walk_dicts(part, skip: Collection[str] = ()) -> Iterator[dict]:
+    """Iterate over all dicts in a part of a config, in lists, too, from the outside in.
+
+    Args:
+        part: a dict, a list or another value.
+        skip: keys whose values are left out.
+    """
+    if isinstance(part, dict):
+        yield part
+        children = [value for key, value in part.items() if key not in skip]
+    else:
+        children = part if isinstance(part, list | tuple) else ()
+    for child in children:
+        yield from walk_dicts(child, skip)
 
 
 def set_num_classes(model: dict, count: int, num_things: int | None = None) -> int:
@@ -35,9 +56,9 @@ def set_num_classes(model: dict, count: int, num_things: int | None = None) -> i
     return changed
 
 
-def _drop_weights(part) -> None:
+def _drop_weights(model: dict) -> None:
     """Remove class weights of heads with ``num_classes``, which are those of other data."""
-    if isinstance(part, dict):
+    for part in walk_dicts(model):
         weights = part.get("class_weight")
         if isinstance(weights, list | tuple) and len(weights) == part.get("num_classes"):
             part["class_weight"] = None
@@ -45,52 +66,71 @@ def _drop_weights(part) -> None:
         for item in loss if isinstance(loss, list | tuple) else [loss]:
             if isinstance(item, dict) and isinstance(item.get("class_weight"), list | tuple):
                 item["class_weight"] = None
-    for item in part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ():
-        _drop_weights(item)
 
 
 def mask_heads(part) -> Iterator[dict]:
     """Iterate over the heads of mask transformers, which have things and stuff instead of classes."""
-    if isinstance(part, dict):
-        if "num_things_classes" in part:
-            yield part
-        for item in part.values():
-            yield from mask_heads(item)
-    elif isinstance(part, list | tuple):
-        for item in part:
-            yield from mask_heads(item)
+    return (item for item in walk_dicts(part) if "num_things_classes" in item)
 
 
 def set_below(part, name: str, value) -> int:
     """Set a value wherever a model's config has it, except in the RPN head, which is class-agnostic.
 
     Args:
-        part: config to search; the complete model in the outermost call.
+        part: config to search.
         name: key of the value.
         value: new value.
 
     Returns:
         number of changed values.
     """
-    if isinstance(part, list | tuple):
-        return sum(set_below(item, name, value) for item in part)
-    if not isinstance(part, dict):
-        return 0
-    below = sum(set_below(item, name, value) for key, item in part.items() if key != "rpn_head")
-    if name in part:
-        part[name] = value
-    return below + (name in part)
+    found = [item for item in walk_dicts(part, skip=("rpn_head",)) if name in item]
+    for item in found:
+        item[name] = value
+    return len(found)
+
+
+def drop_masks(config: Config) -> bool:
+    """Make a detector of boxes and masks one of boxes alone: the mask head, loaded masks and the metric of masks.
+
+    Args:
+        config: complete config, changed in place.
+
+    Returns:
+        whether it was changed; a model without a mask head of its own, such as a mask transformer, is not.
+    """
+    roi_head = config.model.get("roi_head") or {}
+    if not roi_head.get("mask_head") or kind_of(roi_head) not in _OPTIONAL_MASKS:
+        return False
+    roi_head.update(mask_head=None, mask_roi_extractor=None)
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader", "tta_pipeline", "custom_hooks"):
+        for step in walk_dicts(config.get(name)):
+            if step.get("with_mask"):
+                step["with_mask"] = False
+    for name in ("val_evaluator", "test_evaluator"):
+        for evaluator in walk_dicts(config.get(name)):
+            if "segm" in (evaluator.get("metric") or ()):
+                evaluator["metric"] = "bbox"
+    saved = (config.get("default_hooks") or {}).get("checkpoint") or {}
+    if isinstance(saved.get("save_best"), str):
+        saved["save_best"] = saved["save_best"].replace("segm_", "bbox_")
+    return True
 
 
 def fit_to_checkpoint(config: Config, checkpoint) -> None:
     """Set the classes and the depth range of a model that a checkpoint of custom data was trained with.
 
-    Nothing is changed if the config names the classes of its data set, which are compared with the checkpoint's.
+    The mask head of a detector is removed if the checkpoint has none, since its data had boxes only. Classes are not
+    changed if the config names those of its data set, which are compared with the checkpoint's.
 
     Args:
         config: complete config, changed in place.
         checkpoint: content of the file; MMEngine's runs write the metainfo of their data to ``meta.dataset_meta``.
     """
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
+    parts = {".".join(str(key).split(".")[:2]) for key in state or ()}
+    if "roi_head.bbox_head" in parts and "roi_head.mask_head" not in parts:
+        drop_masks(config)
     for key in ("meta", "dataset_meta"):
         checkpoint = checkpoint.get(key) if isinstance(checkpoint, Mapping) else None
     dataset = (config.get("test_dataloader") or {}).get("dataset") or {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from mmengine.registry import MODELS
 from pe_dense.backbones.base import Backbone
 from pe_dense.backbones.build import backbone_class, dense_backbone
 from pe_dense.backbones.pe_configs import detector_rates
+from pe_dense.engine.class_counts import walk_dicts
 from pe_dense.engine.feature_levels import PATCH, Level, kind_of, measure
 from pe_dense.utils.errors import ConfigError
 
@@ -194,15 +195,16 @@ def _drop_unused(config: Config, levels: list[Level], necks: list[dict]) -> list
     for head in heads:
         if kind_of(head) == "EncHead" and not head.get("add_lateral"):  # reads the last of its maps only
             head.update(in_channels=head["in_channels"][-1:], in_index=head["in_index"][-1:])
-        found = [item["in_index"] for item in _walk(head) if "in_index" in item]
+        found = [item["in_index"] for item in walk_dicts(head) if "in_index" in item]
         if not found and isinstance(head.get("in_channels"), list | tuple):
             return levels  # a head that reads all of them
-        found += [0] if any("c1_in_channels" in item for item in _walk(head)) else []  # DeepLabV3+ reads it as well
+        if any("c1_in_channels" in item for item in walk_dicts(head)):
+            found.append(0)  # DeepLabV3+ reads it as well
         for index in found or [-1]:
             used |= {i % count for i in (index if isinstance(index, list | tuple) else [index])}
     order = sorted(used)
     for head in heads:
-        for item in _walk(head):
+        for item in walk_dicts(head):
             if "in_index" in item:
                 index = item["in_index"]
                 several = isinstance(index, list | tuple)
@@ -215,7 +217,7 @@ def _largest_side(config: Config) -> float:
     if config.get("default_scope") != "mmdet":
         return 0
     sides = [0.0]
-    for item in _walk((config.get("test_dataloader") or {}).get("dataset") or {}):
+    for item in walk_dicts((config.get("test_dataloader") or {}).get("dataset") or {}):
         if str(item.get("type")).rpartition(".")[2] in ("Resize", "RandomResize", "FixScaleResize"):
             scale = item.get("scale") or ()
             sides += [float(side) for side in (scale if isinstance(scale, list | tuple) else [scale])]
@@ -318,20 +320,11 @@ def _drop_pretrained(config: Config) -> list[str]:
 
 
 def _replace_types(item, old: Sequence[str], new: str) -> int:
-    found = [part for part in _walk(item) if part.get("type") in old]
+    found = [part for part in walk_dicts(item) if part.get("type") in old]
     for part in found:
         part["type"] = new
         part.pop("group_size", None)
     return len(found)
-
-
-def _walk(item) -> Iterator[dict]:
-    """Iterate over all dicts in a config's part, from the outside in."""
-    if isinstance(item, dict):
-        yield item
-    children = item.values() if isinstance(item, dict) else item if isinstance(item, list | tuple) else ()
-    for child in children:
-        yield from _walk(child)
 
 
 def _dicts(item) -> list[dict]:

@@ -9,7 +9,8 @@ from mmengine.logging import print_log
 
 from pe_dense.datasets.formats.map_pairs import MapData
 from pe_dense.datasets.formats.map_reader import read_masks, write_pairs
-from pe_dense.engine.class_counts import set_num_classes
+from pe_dense.engine.class_counts import set_num_classes, walk_dicts
+from pe_dense.engine.feature_levels import kind_of
 from pe_dense.engine.preflight import inner_datasets
 from pe_dense.utils.errors import ConfigError
 
@@ -86,13 +87,7 @@ def use_maps(
 
 def _replace_steps(part, reader: dict, readers: tuple[str, ...]) -> None:
     """Replace the steps of a pipeline that read maps, including those of test-time augmentation."""
-    if isinstance(part, dict):
-        for item in part.values():
-            _replace_steps(item, reader, readers)
-    elif isinstance(part, list | tuple):
-        for item in part:
-            if isinstance(item, dict) and str(item.get("type")).rpartition(".")[2] in readers:
-                item.clear()
-                item.update(reader)
-            else:
-                _replace_steps(item, reader, readers)
+    for step in walk_dicts(part):
+        if kind_of(step) in readers:
+            step.clear()
+            step.update(reader)

@@ -23,6 +23,17 @@ def test_depth_range_and_files_reach_every_place(tmp_path):
     assert item.gt_depth_map.data.min() == 0.0
 
 
+def test_crops_of_nyu_are_removed_inside_of_lists(tmp_path):
+    config = load_config("configs/nyu_dpt_pe_b16.py")
+    config.tta_pipeline = [dict(type="TestTimeAug", transforms=[[dict(type="pe_dense.CropBox")], [dict(type="Pad")]])]
+    dataset = config.train_dataloader.dataset
+    config.train_dataloader.dataset = dict(type="ConcatDataset", datasets=[dataset])
+    use_data(config, formats.write_depth(tmp_path / "data", 3), work_dir=tmp_path / "run")
+    assert config.tta_pipeline[0].transforms == [[], [dict(type="Pad")]]
+    (dataset,) = config.train_dataloader.dataset.datasets
+    assert "CropBox" not in str(dataset.pipeline)
+
+
 def test_a_small_range_keeps_the_configs(tmp_path):
     root = formats.write_depth(tmp_path / "data", 3)
     config = use_data(load_config("configs/nyu_linear_pe_b16.py"), root, work_dir=tmp_path / "run")
