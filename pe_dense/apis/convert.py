@@ -10,9 +10,10 @@ from mmengine.registry import MODELS, init_default_scope
 
 from pe_dense.detection.convert_detectron2 import classifier_outputs, has_layer_scale, is_detectron2
 from pe_dense.detection.deta.convert import is_deta
-from pe_dense.engine.runner import model_state, strip_wrappers
+from pe_dense.engine.runner import model_state
 from pe_dense.utils import CheckpointError
 from pe_dense.utils.checkpoint import write_checkpoint
+from pe_dense.utils.state_dict import strip_wrappers
 
 _DATA = {1204: "lvis", 81: "coco"}  # by the outputs of a classifier: classes and background
 

@@ -11,7 +11,7 @@ from pe_dense.datasets.formats.coco_layout import relative
 from pe_dense.datasets.formats.object_reader import data_root, read_objects
 from pe_dense.datasets.formats.objects import ObjectData, ObjectSplit, write_content
 from pe_dense.datasets.formats.splits import SPLIT_FILE
-from pe_dense.engine.class_counts import set_below, set_num_classes
+from pe_dense.engine.class_counts import drop_masks, set_below, set_num_classes
 from pe_dense.engine.preflight import inner_datasets
 from pe_dense.utils.errors import ConfigError
 
@@ -33,7 +33,8 @@ def use_data(
     annotations, and those of a new split into training and validation, are written to ``<work dir>/data`` in COCO's
     format.
 
-    The number of classes is set in heads and losses, the training file in losses that count class frequencies, and
+    If no object has a mask, a detector with a mask head trains boxes only. The number of classes is set in heads and
+    losses, the training file in losses that count class frequencies, and
     files, class names and format in data sets and metrics. Everything else, including sampling and schedule, is not
     changed.
 
@@ -52,7 +53,7 @@ def use_data(
         the config.
 
     Raises:
-        AnnotationError: if an annotation file is not valid, or lacks masks that the config trains on, see
+        AnnotationError: if an annotation file is not valid, or lacks some of the masks that the config trains on, see
             :func:`pe_dense.datasets.annotations.read_annotations`.
         ConfigError: if a file or its images are missing or ambiguous, or train and val are the same file without being
             requested explicitly, or have different classes.
@@ -61,29 +62,46 @@ def use_data(
     if "metric" not in (config.get("val_evaluator") or {}):
         raise ConfigError(f"{config.filename} is not a detector's config: its val_evaluator has no 'metric'")
     _refuse_maps(config, splits)
-    metrics = config.val_evaluator["metric"]
+    predicts = work_dir is None and "train" not in splits
+    masks = "segm" in config.val_evaluator["metric"]
     converted = None if work_dir is None else Path(work_dir) / "data"
     data = read_objects(
         folder,
         splits,
         chosen=dict(train=train_ann, val=val_ann),
         images=images,
-        masks="segm" in metrics,
+        masks=masks and not predicts,
+        accept_boxes=True,
         records=records,
         write_to=converted and converted / SPLIT_FILE,
     )
+    if masks and not predicts and data.has_boxes_only:
+        _use_boxes(config, data, splits)
     data.findings.log(data.root)
     print_log(data.describe(), "current")
     if not set_num_classes(config.model, len(data.classes)):
         raise ConfigError(f"{config.filename} is not a detector's config: its model has no 'num_classes'")
     for split, found in data.splits.items():
-        _use_split(config, data, split, found, converted, metrics)
+        _use_split(config, data, split, found, converted)
     config.data_root = str(data.root)
     config.pop("data_source", None)
     return config
 
 
-def _use_split(config: Config, data: ObjectData, split: str, found: ObjectSplit, folder: Path | None, metrics) -> None:
+def _use_boxes(config: Config, data: ObjectData, splits: tuple[str, ...]) -> None:
+    """Leave out the masks of a config for data with boxes only."""
+    if not drop_masks(config):
+        total = sum(split.num_objects for split in data.splits.values())
+        raise ConfigError(
+            f"{data.root} ({data.format}) has {total} of {total} objects with a box only, but {config.filename} needs "
+            "polygons or masks: for boxes alone choose a detector without masks, such as coco_deta_pe_b16"
+        )
+    print_log(
+        f"{data.root}: no masks in the data: {'training' if 'train' in splits else 'testing'} boxes only", "current"
+    )
+
+
+def _use_split(config: Config, data: ObjectData, split: str, found: ObjectSplit, folder: Path | None) -> None:
     """Set the files of a split in loaders, metrics and losses."""
     path = found.path or (write_content(folder, split, found.content) if folder else Path(f"{split}.json"))
     if found.path is None:
@@ -92,6 +110,7 @@ def _use_split(config: Config, data: ObjectData, split: str, found: ObjectSplit,
         set_below(config.model, "ann_file", str(path))
         _use_in_loader(config.train_dataloader, data, found, path)
         return
+    metrics = config.val_evaluator["metric"]
     metric = "pe_dense.LVISMetric" if found.federated else "pe_dense.CocoMetric"
     for name in ("val", "test") if split == "val" else ("test",):
         if f"{name}_dataloader" in config:

@@ -59,7 +59,8 @@ class MaskRCNNTTAModel(BaseTTAModel):
             for inputs, samples in zip(data["inputs"], data["data_samples"], strict=True)
         ]
         merged = [self._merge_boxes(views, image) for image in range(len(views[0].samples))]
-        self._add_masks(views, merged)
+        if self.module.with_mask:
+            self._add_masks(views, merged)
         samples = views[0].samples
         for sample, found in zip(samples, merged, strict=True):
             sample.pred_instances = found

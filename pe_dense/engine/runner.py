@@ -11,7 +11,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.dist import get_dist_info, master_only
 from mmengine.hooks import EMAHook as _EMAHook
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import IterBasedTrainLoop
@@ -45,23 +45,9 @@ from pe_dense.utils.errors import ConfigError, UserError, first_line
 from pe_dense.utils.lora_state import match_lora
 from pe_dense.utils.rng import StepSeedHook
 from pe_dense.utils.signals import STOP, StopRun
-from pe_dense.utils.state_dict import unwrap_state
+from pe_dense.utils.state_dict import strip_wrappers
 
 _OF_WORKERS = ("persistent_workers", "prefetch_factor", "timeout", "multiprocessing_context")
-
-
-def strip_wrappers(checkpoint, source: str) -> dict[str, Tensor]:
-    """Find a model's state in a checkpoint: the dict itself, or the one under ``state_dict`` or ``model``.
-
-    Args:
-        checkpoint: content of the file.
-        source: name of the file in errors.
-
-    Raises:
-        CheckpointError: if the file contains no state dict.
-    """
-    state = unwrap_state(checkpoint, source)
-    return {key.removeprefix("module."): value for key, value in state.items()}
 
 
 def model_state(model, checkpoint, source: str, *, resume: bool = False) -> dict[str, Tensor]:
@@ -71,7 +57,7 @@ def model_state(model, checkpoint, source: str, *, resume: bool = False) -> dict
 
     Args:
         model: a model.
-        checkpoint, source: see :func:`strip_wrappers`.
+        checkpoint, source: see :func:`~pe_dense.utils.state_dict.strip_wrappers`.
         resume: see :func:`~pe_dense.utils.lora_state.match_lora`, which merges or adds LoRA adapters.
 
     Returns:
@@ -83,10 +69,20 @@ def model_state(model, checkpoint, source: str, *, resume: bool = False) -> dict
     state = strip_wrappers(checkpoint, source)
     if hasattr(model, "from_published"):
         state = model.from_published(state, source)
+    if not getattr(getattr(model, "roi_head", None), "with_mask", True):
+        state = _without_mask_head(state, source)
     own = model.state_dict()
     state = match_lora(state, own, source, resume=resume)
     match_state_dict(own, state, source, f"this config's {type(model).__name__}")
     return state
+
+
+def _without_mask_head(state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Leave out the mask head, for a detector that learns boxes alone."""
+    kept = {key: value for key, value in state.items() if not key.startswith("roi_head.mask_")}
+    if len(kept) < len(state):
+        print_log(f"{source}: the weights of the mask head are left out, since this config has none", "current")
+    return kept
 
 
 def load_model_state(model, checkpoint, source: str, **options) -> None:

@@ -103,6 +103,20 @@ def _is_palette(palette, count: int) -> bool:
     return len(colors) == len(palette) >= count and good
 
 
+def strip_wrappers(checkpoint, source: str) -> dict[str, Tensor]:
+    """Find a model's state in a checkpoint: the dict itself, or the one under ``state_dict`` or ``model``.
+
+    Args:
+        checkpoint: content of the file.
+        source: name of the file in errors.
+
+    Raises:
+        CheckpointError: if the file contains no state dict.
+    """
+    state = unwrap_state(checkpoint, source)
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
 def match_state_dict(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], source: str, target: str) -> None:
     """Check that a state dict has exactly the keys, shapes and kinds of data types of a model, and only finite values.
 

@@ -17,19 +17,15 @@ def detector(tmp_path_factory):
     return write_config(tmp_path_factory.mktemp("configs") / "detector.py", "shapes_maskrcnn_pe_tiny")
 
 
-@pytest.fixture(scope="module")
-def box_detector(tmp_path_factory):
-    """A detector that learns boxes only."""
-    path = tmp_path_factory.mktemp("configs") / "boxes.py"
-    return write_config(path, "shapes_maskrcnn_pe_tiny", without_masks=True)
-
-
 @pytest.mark.parametrize("name", ["coco", "lvis", "roboflow", "yolo", "voc"])
-def test_detectors(tmp_path, detector, box_detector, name):
+def test_detectors(tmp_path, detector, name):
     data = getattr(formats, f"write_{name}")(tmp_path / "data")
     picture = next(data.rglob("0.jpg"))
-    metrics, drawn = train_test_predict(box_detector if name == "voc" else detector, data, tmp_path, picture)
+    metrics, drawn = train_test_predict(detector, data, tmp_path, picture, name_data=name == "yolo")
     assert any(key.endswith(("bbox_mAP", "bbox_AP")) for key in metrics), metrics
+    boxes_only = name == "voc"
+    assert any(key.endswith(("segm_mAP", "segm_AP")) for key in metrics) != boxes_only
+    assert ("roi_head.mask_head.conv_logits.weight" in read_checkpoint(tmp_path / "run")["state_dict"]) != boxes_only
     assert drawn["image"] == str(picture)
     assert {item["category"] for item in drawn["objects"]} <= set(formats.NAMES)
     meta = read_checkpoint(tmp_path / "run")["meta"]["dataset_meta"]
@@ -97,7 +93,7 @@ def test_panoptic_segmentation(tmp_path):
     [
         ("ade20k_linear_pe_b16", "voc", "objects with a box only, but this config needs polygons"),
         ("coco_maskrcnn_pe_b16", "masks", "contains semantic masks, not annotations of objects"),
-        ("coco_maskrcnn_pe_b16", "voc", r"has (\d) of \1 objects with a box only"),
+        ("coco_eomt_pe_l14", "voc", r"has (\d) of \1 objects with a box only"),
         ("nyu_linear_pe_b16", "coco", "contains no depth maps .*; it contains COCO objects"),
         ("coco_panoptic_eomt_pe_b16", "coco", "contains no file of panoptic annotations"),
         ("ade20k_linear_pe_b16", "depth", "contains neither masks .*; it contains depth maps"),

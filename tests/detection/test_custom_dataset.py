@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.annotated_folder import content, write_folder, write_images, write_json
 from mmdet.visualization.palette import get_palette
 from mmengine.config import Config
@@ -207,7 +208,7 @@ GOOD = content(PARTS, ["0.png", "1.png"])
         ),
         (
             dict(train=dict(GOOD, annotations=[dict(GOOD["annotations"][0], segmentation=[])]), val=GOOD),
-            ["'segmentation' is missing in 1 of 1 annotations (id 1)"],
+            ["1 of 7 objects with a box only, but this config needs polygons or masks (train 1 of 1, val 0 of 6): for"],
         ),
         (
             dict(
@@ -225,8 +226,37 @@ def test_mistakes_are_reported(tmp_path, files, messages):
     assert "\n" not in str(error.value)
 
 
+BOXES = dict(GOOD, annotations=[dict(item, segmentation=[]) for item in GOOD["annotations"]])
+
+
+@pytest.mark.parametrize("name", ["coco_maskrcnn_pe_t16", "coco_cascade_pe_l14"])
+def test_boxes_alone_leave_out_the_masks(tmp_path, name, caplog):
+    config = use_data(config_of(name), write(tmp_path, train=BOXES, val=BOXES), work_dir=tmp_path / "run")
+    assert config.model.roi_head.mask_head is None
+    assert [config[f"{split}_evaluator"].metric for split in ("val", "test")] == ["bbox", "bbox"]
+    init_default_scope("mmdet")
+    sample = DATASETS.build(config.train_dataloader.dataset)[0]["data_samples"]
+    assert len(sample.gt_instances) > 0
+    assert "masks" not in sample.gt_instances
+    with torch.device("meta"):
+        assert not MODELS.build(dict(config.model, backbone=dict(config.model.backbone, init_cfg=None))).with_mask
+
+
+def test_some_masks_are_no_boxes_alone(tmp_path):
+    twice = [GOOD["annotations"][0], dict(GOOD["annotations"][0], id=2, segmentation=[])]
+    root = write(tmp_path, train=dict(GOOD, annotations=twice), val=GOOD)
+    with pytest.raises(ConfigError, match=r"is missing in 1 of 2 annotations \(id 2\). This config learns"):
+        use_data(config_of(), root)
+
+
+def test_mask_transformers_need_masks(tmp_path):
+    root = write(tmp_path, train=BOXES, val=BOXES)
+    with pytest.raises(ConfigError, match=r"has (\d+) of \1 objects with a box only, but .*eomt_pe_l14.py needs"):
+        use_data(config_of("coco_eomt_pe_l14"), root)
+
+
 def test_boxes_suffice_where_no_masks_are_learned(tmp_path):
-    boxes = dict(GOOD, annotations=[dict(item, segmentation=[]) for item in GOOD["annotations"]])
+    boxes = BOXES
     config = config_of()
     config.val_evaluator.metric = "bbox"
     use_data(config, write(tmp_path, train=boxes, val=boxes))

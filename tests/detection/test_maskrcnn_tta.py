@@ -9,6 +9,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 import pe_dense  # noqa: F401  before mmdet
 from pe_dense.detection import MaskRCNNTTAModel, load_detector
+from pe_dense.engine.class_counts import drop_masks
 from pe_dense.engine.config import load_config
 from pe_dense.engine.inferencer import load_predictor
 from pe_dense.engine.runner import load_model_state
@@ -100,6 +101,21 @@ def test_nothing_found(config, checkpoint, image):
     nothing = found(config, checkpoint, image, tta=True)
     assert nothing.masks.shape == (0, 100, 128)
     assert nothing.bboxes.shape == (0, 4)
+
+
+def test_without_a_mask_head(config, checkpoint, image, tmp_path):
+    """A run on boxes alone is loaded by the config with masks; the weights of masks are left out without one."""
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    boxes = {key: value for key, value in state.items() if "mask_head" not in key}
+    torch.save(dict(state_dict=boxes), tmp_path / "boxes.pth")
+    for tta in (False, True):
+        alone, both = (found(config, path, image, tta=tta) for path in (tmp_path / "boxes.pth", checkpoint))
+        assert "masks" not in alone
+        assert torch.equal(alone.bboxes, both.bboxes)
+    assert config.model.roi_head.mask_head
+    config = Config(config.to_dict(), filename=config.filename)
+    assert drop_masks(config)
+    assert torch.equal(found(config, checkpoint, image, tta=True).bboxes, both.bboxes)
 
 
 def test_takes_a_detectors_checkpoint(config, checkpoint):

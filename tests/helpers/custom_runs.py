@@ -8,7 +8,7 @@ from pe_dense.engine.config import load_config
 from pe_dense.engine.preflight import inner_datasets
 
 
-def write_config(path, name, *, max_iters=2, image_size=64, without_masks=False, **options):
+def write_config(path, name, *, max_iters=2, image_size=64, **options):
     """Write a config of generated shapes with one block and a few iterations, without augmentation by chance."""
     config = load_config(ROOT / f"configs/{name}.py", dict(image_size=image_size))
     if "panoptic_head" not in config.model:  # whose head uses the last blocks of the tower
@@ -23,13 +23,6 @@ def write_config(path, name, *, max_iters=2, image_size=64, without_masks=False,
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
         for dataset in inner_datasets(loader):
             dataset.pop("generator", None)
-    if without_masks:
-        config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
-        for name in ("val", "test"):
-            config[f"{name}_evaluator"].metric = "bbox"
-        for dataset in (config[f"{name}_dataloader"].dataset for name in ("train", "val", "test")):
-            for step in dataset.pipeline:
-                step.update(with_mask=False) if step.type == "LoadAnnotations" else None
     config.merge_from_dict(options)
     config.dump(path)
     return path

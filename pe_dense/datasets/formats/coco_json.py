@@ -82,14 +82,7 @@ def read(
 
 
 def _read_split(root, path, source, findings, images, masks) -> ObjectSplit:
-    try:
-        table = read_table(path, masks=masks, quiet=True)
-    except AnnotationError as error:
-        if "'segmentation' is missing" not in str(error):
-            raise
-        raise AnnotationError(
-            f"{error}. This config learns masks: for boxes alone choose one without masks, such as coco_deta_pe_b16"
-        ) from error
+    table = _read_table(path, masks)
     entries = table.images()
     if not entries:
         raise ConfigError(f"{path} lists no image")
@@ -106,6 +99,21 @@ def _read_split(root, path, source, findings, images, masks) -> ObjectSplit:
     if categories is not None:
         content["categories"] = categories
     return ObjectSplit(content, folder, federated=table.federated)
+
+
+def _read_table(path: Path, masks: bool | None) -> AnnotationTable:
+    """Read a file; one without any mask is read if masks are required, too, and reported over all files."""
+    try:
+        return read_table(path, masks=masks, quiet=True)
+    except AnnotationError as error:
+        if "'segmentation' is missing" not in str(error):
+            raise
+        table = read_table(path, masks=None, quiet=True)
+        if not table.num_masks:
+            return table
+        raise AnnotationError(
+            f"{error}. This config learns masks: for boxes alone choose one without masks, such as coco_deta_pe_b16"
+        ) from error
 
 
 def _without_placeholder(table: AnnotationTable, path: Path, findings: FolderFindings) -> list[dict] | None:

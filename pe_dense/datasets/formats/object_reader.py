@@ -63,6 +63,7 @@ def read_objects(
     chosen: dict[str, str | Path | None] | None = None,
     images: str | Path | None = None,
     masks: bool | None = None,
+    accept_boxes: bool = False,
     records: tuple[Path, ...] = (),
     write_to: Path | None = None,
     strict: bool = True,
@@ -75,6 +76,7 @@ def read_objects(
         chosen: annotation files given by options, by 'train' and 'val'; COCO's format only.
         images: folder of images given by an option; COCO's format only.
         masks: True if all objects need masks, None if not, False to leave them unchecked.
+        accept_boxes: with ``masks``, accept data in which no object has a mask.
         records: files of an earlier split, see :func:`~pe_dense.datasets.formats.splits.choose_split`.
         write_to: file for a new split.
         strict: raise an error if there are problems; otherwise they are in ``findings``.
@@ -104,7 +106,7 @@ def read_objects(
     if strict or not splits:
         data.findings.check(root, data.format)
     if masks:
-        _require_masks(root, data.format, splits)
+        _require_masks(root, data.format, splits, accept_boxes)
     data.splits = complete_splits(
         root,
         splits,
@@ -119,12 +121,16 @@ def read_objects(
     return data
 
 
-def _require_masks(root: Path, name: str, splits: dict[str, ObjectSplit]) -> None:
+def _require_masks(root: Path, name: str, splits: dict[str, ObjectSplit], accept_boxes: bool) -> None:
     total = sum(split.num_objects for split in splits.values())
-    if bare := total - sum(split.num_masks for split in splits.values()):
+    bare = total - sum(split.num_masks for split in splits.values())
+    if bare and not (accept_boxes and bare == total):
+        counts = ", ".join(
+            f"{part} {split.num_objects - split.num_masks} of {split.num_objects}" for part, split in splits.items()
+        )
         raise DataError(
-            f"{root} ({name}) has {bare} of {total} objects with a box only, but this config needs polygons or "
-            "masks: for boxes alone choose a detector without masks, such as coco_deta_pe_b16"
+            f"{root} ({name}) has {bare} of {total} objects with a box only, but this config needs polygons or masks "
+            f"({counts}): for boxes alone choose a detector without masks, such as coco_deta_pe_b16"
         )
 
 

@@ -83,6 +83,12 @@ class ObjectData:
         """Class names by label."""
         return next(iter(self.splits.values())).classes
 
+    @property
+    def has_boxes_only(self) -> bool:
+        """Whether there are objects, and none of them has a mask."""
+        splits = self.splits.values()
+        return any(split.num_objects for split in splits) and not any(split.num_masks for split in splits)
+
     def describe(self) -> str:
         """Return one line with the format, the number of classes and the counts of each split."""
         counts = ", ".join(
