@@ -259,7 +259,7 @@ def predict_batches(
     images = iter(prepared)
     while batch := list(islice(images, batch_size)):
         names = [name for name, _ in batch]
-        samples = predictor.predict([data for _, data in batch])
+        samples = list(predictor.predict([data for _, data in batch]))  # a tuple with test-time augmentation
         del batch
         for name in names:
             yield name, samples.pop(0)
