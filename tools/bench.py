@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Evaluate backbones on dense tasks without training: tools/bench.py TOWER... --tasks shapes
+"""Evaluate frozen backbones on dense tasks: tools/bench.py TOWER... --tasks shapes
 
 Runs every task whose data are in --data-root, lists the others with the address of their data, and writes one sheet
 (sheet.md, .csv, .json, plots, figures) to --out. Results are kept: an interrupted benchmark continues, and a new

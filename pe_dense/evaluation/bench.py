@@ -19,6 +19,7 @@ from mmengine.logging import print_log
 from pe_dense.backbones import PE_CONFIGS, Backbone
 from pe_dense.backbones.base import TIMM_PREFIX, parse_layers
 from pe_dense.backbones.build import RANDOM, choose_device, open_tower
+from pe_dense.engine.layer_report import best_row
 from pe_dense.evaluation.features import fingerprint
 from pe_dense.evaluation.run import TaskRun
 from pe_dense.evaluation.sheet import write_sheet
@@ -154,10 +155,10 @@ def _evaluate(name: str, task: Task, run: TaskRun, key: dict) -> dict:
     start = time.monotonic()
     rows = task.evaluate(run)
     seconds = time.monotonic() - start
-    best = max(rows, key=lambda row: row[task.metric])
+    best = best_row(rows, task.metric, task.higher_is_better) or rows[-1]
     print_log(
-        f"{task.name}, {name}: {task.metric} {rows[-1][task.metric]:.1f}"
-        + (f", best layer {best['layer']} {best[task.metric]:.1f}" if len(rows) > 1 else "")
+        f"{task.name}, {name}: {task.metric} {task.text(rows[-1][task.metric])}"
+        + (f", best layer {best['layer']} {task.text(best[task.metric])}" if len(rows) > 1 else "")
         + f", {seconds:.0f} s",
         "current",
     )

@@ -48,15 +48,16 @@ def label_figure(
     return draw_sheet(rows)
 
 
-def depth_figure(shown: Sequence[tuple[Path, np.ndarray, np.ndarray]]) -> Image.Image:
+def depth_figure(shown: Sequence[tuple[Path | Image.Image, np.ndarray, np.ndarray]]) -> Image.Image:
     """Draw images, depth and predicted depth in rows; both maps of a row share one scale.
 
     Args:
-        shown: image path, true depth (H, W) and predicted depth (H, W).
+        shown: image or its path, true depth (H, W) and predicted depth (H, W).
     """
     rows = []
-    for path, truth, predicted in shown:
-        image = read_image(path).resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+    for source, truth, predicted in shown:
+        image = source if isinstance(source, Image.Image) else read_image(source)
+        image = image.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
         low, high = float(truth.min()), max(float(truth.max()), float(truth.min()) + 1e-6)
         maps = [enlarge(heat_colors((values - low) / (high - low)), image.size) for values in (truth, predicted)]
         titles = ("" if rows else title for title in ("image", "depth", "predicted"))

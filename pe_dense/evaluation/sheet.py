@@ -18,7 +18,7 @@ _COLUMNS = ("task", "tower", "metric", "value", "layer", "best", "best_layer", "
 
 
 def published_values() -> list[dict]:
-    """Return published values: dicts with ``task``, ``tower``, ``value`` in percent, and ``source``."""
+    """Return published values: dicts with ``task``, ``tower``, ``value`` in the unit of the task, and ``source``."""
     return json.loads(resources.files("pe_dense.evaluation").joinpath("published.json").read_text())["values"]
 
 
@@ -43,7 +43,8 @@ def write_sheet(
         path of ``sheet.md``.
     """
     out.mkdir(parents=True, exist_ok=True)
-    rows = [_summary(result) for result in results]
+    tasks = {task.name: task for task in present}
+    rows = [_summary(result, tasks[result["task"]]) for result in results]
     table = io.StringIO()
     writer = csv.DictWriter(table, _COLUMNS)
     writer.writeheader()
@@ -55,18 +56,18 @@ def write_sheet(
     return out / "sheet.md"
 
 
-def _summary(result: dict) -> dict:
+def _summary(result: dict, task: Task) -> dict:
     """Reduce a result to a row of the sheet: the last evaluated layer, the best one, and the published value."""
-    metric = result["metric"]
-    last, best = result["rows"][-1], best_row(result["rows"], metric, True) or result["rows"][-1]
+    metric, digits = result["metric"], 2 if task.unit == "%" else 4
+    last, best = result["rows"][-1], best_row(result["rows"], metric, task.higher_is_better) or result["rows"][-1]
     known = next((v for v in published_values() if v["task"] == result["task"] and v["tower"] == result["tower"]), None)
     return dict(
         task=result["task"],
         tower=result["tower"],
         metric=metric,
-        value=round(last[metric], 2),
+        value=round(last[metric], digits),
         layer=last["layer"],
-        best=round(best[metric], 2),
+        best=round(best[metric], digits),
         best_layer=best["layer"],
         published=known and known["value"],
         source=known and known["source"],
@@ -86,15 +87,17 @@ def _markdown(
     lines = [
         "# Benchmark",
         "",
-        "Values in percent of the last evaluated layer; in brackets the best layer and its value.",
+        "Values of the last evaluated layer, in percent or the given unit; in brackets the best layer and its value.",
         "",
     ]
+    tasks = {task.name: task for task in present}
     lines += [f"| task | metric | {' | '.join(towers)} |", f"|---|---|{'---|' * len(towers)}"]
     for task in present:
-        cells = [_cell(by_place.get((task.name, tower))) for tower in towers]
-        lines.append(f"| {task.title} | {task.metric} | {' | '.join(cells)} |")
+        cells = [_cell(by_place.get((task.name, tower)), task) for tower in towers]
+        metric = task.metric if task.unit == "%" else f"{task.metric} ({task.unit})"
+        lines.append(f"| {task.title} | {metric} | {' | '.join(cells)} |")
     lines += ["", "## Published values", ""]
-    values = [value for value in published_values() if value["task"] in {task.name for task in present}]
+    values = [value for value in published_values() if value["task"] in tasks]
     if values:
         lines += ["| task | backbone | value | source |", "|---|---|---|---|"]
         lines += [f"| {v['task']} | {v['tower']} | {v['value']} | {v['source']} |" for v in values]
@@ -113,13 +116,13 @@ def _markdown(
     return "\n".join(lines) + "\n"
 
 
-def _cell(row: dict | None) -> str:
+def _cell(row: dict | None, task: Task) -> str:
     if row is None:
         return "-"
-    extra = f" ({row['best_layer']}: {row['best']:.1f})" if row["best"] > row["value"] else ""
+    extra = f" ({row['best_layer']}: {task.text(row['best'])})" if row["best"] != row["value"] else ""
     if row["published"] is not None:
-        extra += f" [published {row['published']:.1f}]"
-    return f"{row['value']:.1f}{extra}"
+        extra += f" [published {task.text(row['published'])}]"
+    return f"{task.text(row['value'])}{extra}"
 
 
 def _write_plots(out: Path, results: Sequence[dict], present: Sequence[Task]) -> list[str]:
@@ -130,6 +133,7 @@ def _write_plots(out: Path, results: Sequence[dict], present: Sequence[Task]) ->
 
     names = []
     titles = {task.name: task.title for task in present}
+    units = {task.name: task.unit for task in present}
 
     def finish(figure, name: str) -> None:
         with atomic_write(out / name) as file:
@@ -148,12 +152,12 @@ def _write_plots(out: Path, results: Sequence[dict], present: Sequence[Task]) ->
             axes.plot(layers, values, marker="o", ms=3, label=result["tower"])
         axes.set_title(titles.get(task, task))
         axes.set_xlabel("layer (block number, from 0)")
-        axes.set_ylabel(f"{chosen[0]['metric']} (%)")
+        axes.set_ylabel(f"{chosen[0]['metric']} ({units[task]})")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(color="0.9", linewidth=0.6)
         axes.legend(fontsize=7, frameon=False)
         finish(figure, f"layers_{task}.png")
-    tasks = list(dict.fromkeys(result["task"] for result in results))
+    tasks = list(dict.fromkeys(result["task"] for result in results if units[result["task"]] == "%"))
     if len(tasks) >= 3:
         figure = Figure(figsize=(6.4, 5), dpi=160, layout="constrained")
         FigureCanvasAgg(figure)

@@ -11,6 +11,7 @@ from pe_dense.datasets.davis import DavisDataset
 from pe_dense.datasets.video_objects import VideoObjectsDataset
 from pe_dense.evaluation.clustering import evaluate_clusters
 from pe_dense.evaluation.correspondence import evaluate_correspondence
+from pe_dense.evaluation.depth_probe import evaluate_depth_probe
 from pe_dense.evaluation.knn_segmentation import evaluate_knn
 from pe_dense.evaluation.navi import evaluate_navi
 from pe_dense.evaluation.object_discovery import evaluate_discovery
@@ -100,6 +101,25 @@ _WORDS = {  # title, words, short side in windows as in ProxyCLIP, threshold of 
     "ade20k": ("ADE20k", "ade20k.txt", 4 / 3, 0.0),
     "cityscapes": ("Cityscapes", "cityscapes.txt", 2.0, 0.0),
 }
+_DEPTH = {  # title, files
+    "nyu": (
+        "NYUv2",
+        dict(
+            folder="nyu",
+            files=("images/train", "annotations/train", "images/test", "annotations/test"),
+            source="https://github.com/cleinc/bts, laid out by mmsegmentation's 2_dataset_prepare.md",
+        ),
+    ),
+    "kitti": (
+        "KITTI",
+        dict(
+            folder="kitti",
+            files=("kitti_eigen_train.txt", "kitti_eigen_test.txt", "input", "data_depth_annotated"),
+            source="https://www.cvlibs.net/datasets/kitti/eval_depth.php, lists of "
+            "github.com/zhyever/Monocular-Depth-Estimation-Toolbox",
+        ),
+    ),
+}
 _OUTPUT = "output features after the final norm"
 _TAU = f"{_OUTPUT}, best of six thresholds"
 
@@ -110,7 +130,8 @@ def _published() -> list[Task]:
 
     def add(name: str, title: str, metric: str, evaluate: Callable, protocol: str, files: dict, **settings) -> None:
         task = dict(evaluate=partial(evaluate, **settings), protocol=protocol, **files)
-        tasks.append(Task(name, title, metric, needs_text=evaluate is evaluate_words, **task))
+        unit = "m" if evaluate is evaluate_depth_probe else "%"
+        tasks.append(Task(name, title, metric, unit=unit, needs_text=evaluate is evaluate_words, **task))
 
     for data, title in (("voc", "VOC12"), ("ade20k", "ADE20k"), ("cityscapes", "Cityscapes")):
         settings = dict(data=data, grid=_GRID, memory=1024 * 10**4, epochs=2)
@@ -151,6 +172,10 @@ def _published() -> list[Task]:
             protocol = f"DINOv3, short side of {patches} patches"
             settings = dict(dataset=dataset, patches=patches)
             add(f"{data}_{size}", f"{title}, {size.upper()}", "J&F", evaluate_propagation, protocol, files, **settings)
+    for data, (title, files) in _DEPTH.items():
+        config = f"{data}_dinov3_linear_pe"
+        protocol = f"linear probe as DINOv3, trained as {config}: 38,400 steps of 16 images; RMSE, lower is better"
+        add(f"{data}_depth", f"linear depth, {title}", "rmse", evaluate_depth_probe, protocol, files, config=config)
     for data, (title, words, short_side, threshold) in _WORDS.items():
         protocol = f"ProxyCLIP's windows at the native size, patches pooled one by one, words of {words}"
         settings = dict(data=data, words=words, short_side=short_side, threshold=threshold)

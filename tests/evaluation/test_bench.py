@@ -3,24 +3,22 @@
 import csv
 import json
 import re
-from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from helpers import bench_processes
-from helpers.tiny_bench import SETTINGS, SHAPES, tiny_bench
+from helpers.tiny_bench import SETTINGS, SHAPES, second_of_two, tiny_bench
 from helpers.tiny_clip import tiny_clip
 from helpers.tiny_towers import tiny_tower
 from helpers.warm_process import run_ranks
 from PIL import Image
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from pe_dense.backbones.base import parse_layers
 from pe_dense.evaluation import bench, features, tasks
 from pe_dense.evaluation.bench import file_name, open_named, run_bench
+from pe_dense.evaluation.depth_probe import evaluate_depth_probe
 from pe_dense.evaluation.features import fingerprint
 from pe_dense.evaluation.run import TaskRun
 from pe_dense.evaluation.sheet import published_values
@@ -28,24 +26,11 @@ from pe_dense.evaluation.task import Task
 from pe_dense.evaluation.tasks import TASKS, select_tasks
 from pe_dense.evaluation.words import evaluate_words, evaluate_zero_shot, open_text
 from pe_dense.utils.errors import ConfigError, InputError
-from pe_dense.utils.rng import fork_rng, seed_all
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return tmp_path_factory.mktemp("bench") / "data"
-
-
-@contextmanager
-def second_of_two():
-    """Within the context this is the second of two processes, and its random numbers are those after other tasks."""
-    dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=2)
-    try:
-        with fork_rng():
-            seed_all(5)
-            yield
-    finally:
-        dist.destroy_process_group()
 
 
 def rows_of(name, root, figure=None, **options):
@@ -106,8 +91,8 @@ def test_tasks_of_words(name, root, tmp_path):
 
 
 def test_every_task_is_among_them():
-    """The tests above run each function that evaluates a task."""
-    tested = {evaluate.func for _, evaluate in (SETTINGS | WORDS).values()}
+    """The tests above, and those of test_depth_probe.py, run each function that evaluates a task."""
+    tested = {evaluate.func for _, evaluate in (SETTINGS | WORDS).values()} | {evaluate_depth_probe}
     assert tested == {partial(task.evaluate).func for task in TASKS.values()}
 
 
@@ -216,7 +201,10 @@ def test_a_task_that_a_backbone_cannot_run_is_skipped(small_bench, root, tmp_pat
 def test_published_values():
     values = published_values()
     assert {value["task"] for value in values} <= set(TASKS)
-    assert all(0 < value["value"] < 100 and value["source"] and value["tower"] for value in values)
+    assert all(
+        0 < value["value"] < (100 if TASKS[value["task"]].unit == "%" else 5) and value["source"] and value["tower"]
+        for value in values
+    )
     places = [(value["task"], value["tower"]) for value in values]
     assert len(places) == len(set(places)) > 50
 

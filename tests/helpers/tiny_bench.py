@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from functools import partial
 from unittest.mock import patch
 
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
 from helpers.tiny_towers import tiny_tower
 from pe_dense.evaluation import bench, tasks
 from pe_dense.evaluation.clustering import evaluate_clusters
@@ -15,6 +18,7 @@ from pe_dense.evaluation.navi import evaluate_navi
 from pe_dense.evaluation.object_discovery import evaluate_discovery
 from pe_dense.evaluation.propagation import evaluate_propagation
 from pe_dense.evaluation.task import Task
+from pe_dense.utils.rng import fork_rng, seed_all
 
 SHAPES = dict(num_train=4, num_val=3, image_size=64)
 SETTINGS = {
@@ -55,6 +59,18 @@ SETTINGS = {
         partial(evaluate_navi, patches=8, step=1, grid=16, generator=dict(num_objects=1, num_views=3, image_size=64)),
     ),
 }
+
+
+@contextmanager
+def second_of_two() -> Iterator[None]:
+    """Within the context this is the second of two processes, and its random numbers are those after other tasks."""
+    dist.init_process_group("fake", store=FakeStore(), rank=1, world_size=2)
+    try:
+        with fork_rng():
+            seed_all(5)
+            yield
+    finally:
+        dist.destroy_process_group()
 
 
 @contextmanager
