@@ -143,9 +143,20 @@ def _digest(path: str | Path) -> str:
 def _places(path: str | Path, masks: bool | None, digest: str) -> Iterator[str]:
     """Yield the possible paths of the cache file; in the user's folder, copies of a file share one."""
     folder, name = os.path.split(os.path.realpath(path))
-    yield os.path.join(folder, f".{name}.{_NAMES[masks]}.cache")
+    return cache_places(folder, f"{name}.{_NAMES[masks]}", f"{digest[:32]}.{_NAMES[masks]}")
+
+
+def cache_places(folder: str | Path, name: str, unique: str) -> Iterator[str]:
+    """Yield the possible paths of a cache file: in a folder of data, and in the user's cache folder.
+
+    Args:
+        folder: the folder.
+        name: name in the folder.
+        unique: name in the user's cache folder.
+    """
+    yield os.path.join(folder, f".{name}.cache")
     user = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    yield os.path.join(user, "pe_dense", "annotations", f"{digest[:32]}.{_NAMES[masks]}.cache")
+    yield os.path.join(user, "pe_dense", "annotations", f"{unique}.cache")
 
 
 @contextlib.contextmanager

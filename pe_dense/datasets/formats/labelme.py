@@ -13,9 +13,10 @@ from pe_dense.datasets.annotations import AnnotationError, read_json
 from pe_dense.datasets.formats.class_names import find_table
 from pe_dense.datasets.formats.files import SPLITS, is_image, join, list_files, stem
 from pe_dense.datasets.formats.findings import FolderFindings
+from pe_dense.datasets.formats.image_sizes import ImageSizes
 from pe_dense.datasets.formats.objects import ObjectSplit, make_object, new_content
 from pe_dense.datasets.formats.splits import folder_splits
-from pe_dense.utils.image import ImageError, image_size
+from pe_dense.utils.image import ImageError
 
 NAME = "labelme"
 _KEY = b'"shapes"'
@@ -47,6 +48,7 @@ def read(root: Path, findings: FolderFindings, wanted: tuple[str, ...] = SPLITS)
         the splits by name; images without a split are in 'all'.
     """
     entries, without = [], []
+    sizes = ImageSizes(root)
     for folder, names in list_files(root).items():
         images = {stem(name): name for name in names if is_image(name)}
         jsons = {stem(name): name for name in names if name.lower().endswith(".json")}
@@ -60,9 +62,10 @@ def read(root: Path, findings: FolderFindings, wanted: tuple[str, ...] = SPLITS)
                 findings.error("JSON files without an image", f"{place}: {named}")
                 continue
             images.pop(stem(image), None)
-            if (entry := _entry(root, place, join(folder, image), content, findings)) is not None:
+            if (entry := _entry(sizes, place, join(folder, image), content, findings)) is not None:
                 entries.append(entry)
         without += [join(folder, name) for name in images.values()]
+    sizes.save()
     if without:
         findings.note(f"{len(without)} images have no JSON file and are left out, such as {without[0]}")
     classes = _classes(root, entries, findings)
@@ -95,10 +98,10 @@ def _content(path: Path, place: str, findings: FolderFindings) -> dict | None:
     return content
 
 
-def _entry(root: Path, place: str, image: str, content: dict, findings: FolderFindings) -> dict | None:
+def _entry(sizes: ImageSizes, place: str, image: str, content: dict, findings: FolderFindings) -> dict | None:
     try:
-        size = image_size(root / image)
-    except ImageError:
+        size = sizes.read(image)
+    except (ImageError, FileNotFoundError):
         findings.error("images that cannot be read", image)
         return None
     written = (content.get("imageWidth"), content.get("imageHeight"))

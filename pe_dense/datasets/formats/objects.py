@@ -13,9 +13,10 @@ from pe_dense.datasets.annotation_table import AnnotationTable
 from pe_dense.datasets.annotations import class_names
 from pe_dense.datasets.formats.files import content_hash
 from pe_dense.datasets.formats.findings import FolderFindings
+from pe_dense.datasets.formats.image_sizes import ImageSizes
 from pe_dense.datasets.formats.splits import distinct_splits
 from pe_dense.utils.atomic_write import write_text
-from pe_dense.utils.image import ImageError, image_size
+from pe_dense.utils.image import ImageError
 
 
 @dataclass
@@ -147,18 +148,18 @@ def _area(part: Sequence[float]) -> float:
     return abs(sum(x * v - u * y for (x, y), (u, v) in zip(points, following, strict=True))) / 2
 
 
-def sized_images(root: Path, names: Iterable[str], findings: FolderFindings) -> list[dict]:
+def sized_images(sizes: ImageSizes, names: Iterable[str], findings: FolderFindings) -> list[dict]:
     """Create the entries of images with the sizes in the headers of their files.
 
     Args:
-        root: folder that names are relative to.
+        sizes: reads the sizes.
         names: files, in the order of their ids, which count from 1.
         findings: receives images that cannot be read, as problems.
     """
     images = []
     for name in names:
         try:
-            width, height = image_size(root / name)
+            width, height = sizes.read(name)
         except (ImageError, FileNotFoundError):
             findings.error("images that cannot be read", name)
             continue

@@ -15,9 +15,10 @@ from xml.etree import ElementTree
 from pe_dense.datasets.formats.class_names import find_table
 from pe_dense.datasets.formats.files import SPLITS, is_image, join, list_files, stem
 from pe_dense.datasets.formats.findings import FolderFindings
+from pe_dense.datasets.formats.image_sizes import ImageSizes
 from pe_dense.datasets.formats.objects import ObjectSplit, make_object, new_content
 from pe_dense.datasets.formats.splits import folder_splits, listed_splits, split_lists
-from pe_dense.utils.image import ImageError, image_size
+from pe_dense.utils.image import ImageError
 
 NAME = "Pascal VOC"
 _MAX_FILE = 1 << 24  # bytes
@@ -70,7 +71,9 @@ def read(root: Path, findings: FolderFindings, wanted: tuple[str, ...] = SPLITS)
     classes = _classes(root, parsed, findings)
     if unused := sorted(set(images.values()) - used):
         findings.note(f"{len(unused)} of {len(images)} images have no XML file and are left out, such as {unused[0]}")
-    entries = [_entry(root, place, image, tree, findings) for place, image, tree in parsed]
+    sizes = ImageSizes(root)
+    entries = [_entry(sizes, place, image, tree, findings) for place, image, tree in parsed]
+    sizes.save()
     boxes = [box for entry in entries for _, box, _ in entry["objects"]]
     first = 0 if any(min(box[:2]) < 1 for box in boxes) else 1
     if boxes and not first:
@@ -157,11 +160,11 @@ def _classes(root: Path, parsed: list, findings: FolderFindings) -> list[str]:
     return table.names
 
 
-def _entry(root: Path, place: str, image: str, tree: ElementTree.Element, findings: FolderFindings) -> dict:
+def _entry(sizes: ImageSizes, place: str, image: str, tree: ElementTree.Element, findings: FolderFindings) -> dict:
     """Read an XML file: its image, its size and its objects as (name, (left, top, right, bottom), difficult)."""
     try:
-        size = image_size(root / image)
-    except ImageError:
+        size = sizes.read(image)
+    except (ImageError, FileNotFoundError):
         findings.error("images that cannot be read", image)
         return dict(place=place, image=image, size=(1, 1), objects=[])
     written = tuple(_number(_text(tree, f"size/{side}")) or 0 for side in ("width", "height"))

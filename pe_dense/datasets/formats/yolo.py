@@ -26,6 +26,7 @@ from pe_dense.datasets.formats.files import (
     text_lines,
 )
 from pe_dense.datasets.formats.findings import DataError, FolderFindings
+from pe_dense.datasets.formats.image_sizes import ImageSizes
 from pe_dense.datasets.formats.objects import ObjectSplit, make_object, new_content, sized_images
 
 NAME = "YOLO"
@@ -111,12 +112,13 @@ def read(root: Path, findings: FolderFindings, wanted: tuple[str, ...] = SPLITS)
         sources.pop("train", None)
     if not any(sources.values()):
         raise DataError(f"{root} ({NAME}) has no images")
-    labels = _Labels(root, files, table, findings)
+    labels, sizes = _Labels(root, files, table, findings), ImageSizes(root)
     splits = {}
     for split, names in sources.items():
-        sized = sized_images(root, names, findings)
+        sized = sized_images(sizes, names, findings)
         splits[split] = ObjectSplit(new_content(sized, table.names if table else ()), "")
         splits[split].content["annotations"] = [item for image in sized for item in labels.read(image)]
+    sizes.save()
     labels.finish(sum(len(split.content["images"]) for split in splits.values()))
     if table is None:
         names = [f"class_{number}" for number in range(labels.highest + 1)]
