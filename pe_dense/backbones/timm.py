@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -88,18 +90,27 @@ class TimmTower(Backbone):
         """Create the timm model; also return whether it accepts images of any size."""
         import timm  # deferred, because it takes seconds and other backbones do not need it
 
-        if not timm.is_model(self.timm_name):
-            close = ", ".join(timm.list_models(f"*{self.timm_name.split('.')[0]}*")[:5])
-            raise InputError(f"timm has no model {self.timm_name!r}" + (f"; similar names: {close}" if close else ""))
+        arch, _, tag = self.timm_name.partition(".")
+        if not timm.is_model(arch):
+            close = timm.list_models(f"*{arch}*")[:3] or get_close_matches(arch, timm.list_models(), n=3)
+            hint = f"; did you mean {', '.join(close)}?" if close else ": timm.list_models() lists all names"
+            raise InputError(f"timm has no model {self.timm_name!r}{hint}")
+        known = timm.models.get_arch_pretrained_cfgs(arch)
+        if tag and self.timm_name not in known:
+            raise InputError(f"timm has no weights {tag!r} of {arch}; it has: {', '.join(known) or 'none'}")
         try:
-            model, dynamic = timm.create_model(self.timm_name, dynamic_img_size=True, **self._options, **weights), True
-        except TypeError:  # the constructor has no such argument
-            model, dynamic = timm.create_model(self.timm_name, **self._options, **weights), False
-        plain = ("blocks", "patch_embed", "num_prefix_tokens", "forward_intermediates", "embed_dim")
-        missing = [attribute for attribute in plain if not hasattr(model, attribute)]
-        if missing or len(set(model.patch_embed.patch_size)) != 1:
-            what = f"it has no {', '.join(missing)}" if missing else "its patches are not square"
-            raise InputError(f"timm's {self.timm_name} is not a plain vision transformer: {what}")
+            try:
+                options = dict(dynamic_img_size=True, **self._options)
+                model, dynamic = timm.create_model(self.timm_name, **options, **weights), True
+            except TypeError:  # the constructor has no such argument
+                model, dynamic = timm.create_model(self.timm_name, **self._options, **weights), False
+        except TypeError as error:
+            raise InputError(f"timm's {self.timm_name} cannot be created: {first_line(error)}") from error
+        if reason := _why_not_plain(model):
+            raise InputError(
+                f"timm's {self.timm_name} is not a plain vision transformer: {reason}. Choose one whose first layer "
+                "cuts square patches, such as vit_small_patch16_dinov3"
+            )
         return model, dynamic
 
     def init_weights(self) -> None:
@@ -266,6 +277,22 @@ class TimmTower(Backbone):
     def prune_intermediate_layers(self, last: int) -> None:
         """See :meth:`Backbone.prune_intermediate_layers`."""
         self.model.prune_intermediate_layers([last], prune_norm=False, prune_head=False)
+
+
+def _why_not_plain(model: nn.Module) -> str | None:
+    """Return what a timm model lacks of a vision transformer with a grid of patches and tokens of one size."""
+    from timm.layers import PatchEmbed
+
+    needed = ("blocks", "patch_embed", "num_prefix_tokens", "forward_intermediates", "embed_dim")
+    if missing := [attribute for attribute in needed if not hasattr(model, attribute)]:
+        return f"it has no {', '.join(missing)}"
+    if not isinstance(model.patch_embed, PatchEmbed):  # of hybrid models and convolutional stems
+        return f"its input goes through a {type(model.patch_embed).__name__}, not to patches directly"
+    if len(set(model.patch_embed.patch_size)) != 1:
+        return "its patches are not square"
+    if "return_prefix_tokens" not in signature(model.forward_intermediates).parameters:
+        return "its forward_intermediates returns no class tokens"
+    return None
 
 
 def _classifiers(config: Mapping) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from pe_dense.backbones.pe import PETower
 from pe_dense.backbones.pe_configs import get_pe_config
 from pe_dense.engine.arguments import OptionText, parse
 from pe_dense.engine.config_check import check_option, check_value
-from pe_dense.engine.tower_option import has_tower, use_tower
+from pe_dense.engine.tower_option import has_tower, tower_of, use_tower
 from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.package_files import find_config
 
@@ -105,7 +105,8 @@ def load_config(
         options: dotted names and values; text from the command line is parsed by the type of the value that it
             replaces.
         tower: replace the backbone of any config of mmdet or mmseg, before the options are applied, see
-            :func:`~pe_dense.engine.tower_option.use_tower`; for this project's configs the same as the option.
+            :func:`~pe_dense.engine.tower_option.use_tower`; for this project's configs the same as the option. The name
+            of the backbone that the config has already changes nothing.
         keep_optimizer, distributed: see :func:`~pe_dense.engine.tower_option.use_tower`.
 
     Raises:
@@ -117,7 +118,9 @@ def load_config(
     if tower is not None:
         if "tower" in options:
             raise ConfigError(f"--tower {tower} and the option tower={options['tower']} both replace the backbone")
-        if has_tower(config):
+        if has_tower(config) and tower == tower_of(config):
+            pass  # the config of a run on this tower
+        elif has_tower(config):
             if "tower" not in config and not tower.startswith(TIMM_PREFIX):
                 raise ConfigError(
                     f"--tower {tower}: {config.filename} has the settings of its own tower: use the config for {tower}"

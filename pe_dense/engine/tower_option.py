@@ -10,9 +10,10 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS
 
-from pe_dense.backbones.base import Backbone
+from pe_dense.backbones.base import TIMM_PREFIX, Backbone
 from pe_dense.backbones.build import backbone_class, dense_backbone
 from pe_dense.backbones.pe_configs import detector_rates
+from pe_dense.backbones.timm import TimmTower
 from pe_dense.engine.class_counts import walk_dicts
 from pe_dense.engine.feature_levels import PATCH, Level, kind_of, measure
 from pe_dense.utils.errors import ConfigError
@@ -128,6 +129,19 @@ def has_tower(config: Config) -> bool:
         return False
     found = backbone_class(backbone) if kind else None
     return bool(found) and found.__module__.startswith("pe_dense.")
+
+
+def tower_of(config: Config) -> str | None:
+    """Return the name of a config's backbone, as of the option ``tower``; None for one that has no name.
+
+    Args:
+        config: a config for which :func:`has_tower` is true.
+    """
+    backbone = config.model.backbone
+    if backbone_class(backbone) is TimmTower:
+        return f"{TIMM_PREFIX}{backbone.name.removeprefix(TIMM_PREFIX)}"
+    arch = backbone.get("arch")
+    return arch if isinstance(arch, str) else None
 
 
 def _refuse_unsupported(config: Config, model: dict | None) -> None:

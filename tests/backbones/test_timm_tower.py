@@ -7,6 +7,7 @@ from mmengine.registry import MODELS
 
 from pe_dense.backbones import TimmTower
 from pe_dense.utils import CheckpointError
+from pe_dense.utils.errors import InputError
 
 # Class token and four registers; class token; no prefix token, with attention pooling (SigLIP's layout).
 NAMES = {"vit_small_patch16_dinov3": 5, "test_vit": 1, "vit_base_patch16_siglip_224": 0}
@@ -142,12 +143,27 @@ def test_weights_that_do_not_fit(tmp_path, content, message):
         build().load_pretrained(path)
 
 
-def test_bad_names(monkeypatch):
-    with pytest.raises(ValueError, match="timm has no model 'test_vitt'"):
-        build("test_vitt")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("test_vitt", r"timm has no model 'test_vitt'; did you mean test_vit, "),
+        ("vit_small_dinov3", r"timm has no model 'vit_small_dinov3'; did you mean vit_small_patch16_dinov3, "),
+        ("xyzzy", r"timm has no model 'xyzzy': timm.list_models\(\) lists all names"),
+        ("test_vit.in22k", r"timm has no weights 'in22k' of test_vit; it has: test_vit.r160_in1k"),
+        ("test_resnet", "timm's test_resnet is not a plain vision transformer: it has no blocks"),
+        (
+            "vit_tiny_r_s16_p8_224",
+            "is not a plain vision transformer: its input goes through a HybridEmbed, not",
+        ),
+        ("xcit_nano_12_p16_224", "its input goes through a ConvPatchEmbed"),
+        ("cait_xxs24_224", "its forward_intermediates returns no class tokens"),
+        ("repvit_m1", r"timm's repvit_m1 cannot be created: .* unexpected keyword argument 'drop_path_rate'"),
+    ],
+)
+def test_models_that_are_not_supported(name, message, monkeypatch):
     monkeypatch.undo()
-    with pytest.raises(ValueError, match="timm's test_resnet is not a plain vision transformer: it has no blocks"):
-        build("test_resnet")
+    with torch.device("meta"), pytest.raises(InputError, match=message):
+        build(name)
 
 
 def test_masks_are_refused(images):

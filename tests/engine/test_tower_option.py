@@ -146,6 +146,19 @@ def test_own_configs_take_it_as_the_option():
         load_config("coco_maskrcnn_pe_l14", tower=B16)
 
 
+@pytest.mark.parametrize("tower", [B16, "timm/test_vit"])
+def test_the_tower_of_a_run_is_accepted(tmp_path, tower):
+    """Its config has the tower already, so that the option of the training can be repeated."""
+    for name in (RETINANET, "ade20k_linear_pe_g14"):
+        run = tmp_path / "run.py"
+        trained = load_config(name, tower=tower)
+        trained.dump(run)
+        assert load_config(run, tower=tower).model == trained.model
+    load_config(RETINANET, tower=tower).dump(run)
+    with pytest.raises(ConfigError, match="run.py has the settings of its own tower"):
+        load_config(run, tower="PE-Core-B16-224")
+
+
 @pytest.mark.parametrize(
     ("name", "tower", "message"),
     [
