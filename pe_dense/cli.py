@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from pe_dense import __version__
-from pe_dense.utils.errors import one_line_errors
+from pe_dense.utils.errors import one_line_errors, run_main
 from pe_dense.utils.package_files import package_folder
 
 
@@ -76,7 +76,7 @@ def _run(arguments: list[str]) -> None:
         _print(f"pe_dense {__version__}")
     elif name in COMMANDS:
         sys.argv = [f"pe-dense {name}", *rest]  # argparse takes the name in its messages from here
-        raise SystemExit(_load(COMMANDS[name].script).main())
+        run_main(_load(COMMANDS[name].script).main)
     else:
         close = get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean {close[0]}? " if close else ""

@@ -9,6 +9,7 @@ backbone is added to the sheet by running it together with the old ones. Tasks a
 import argparse
 
 from pe_dense.engine.arguments import add_towers, number, path, text, whole_number
+from pe_dense.utils.errors import one_line_errors, run_main
 
 
 def parse_args():
@@ -54,8 +55,6 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.utils.errors import one_line_errors
-
     with one_line_errors():
         from pe_dense.engine.distributed import destroy_distributed, start_processes
         from pe_dense.evaluation.bench import run_bench
@@ -78,4 +77,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from pe_dense.engine.arguments import path, text
+from pe_dense.utils.errors import one_line_errors, run_main
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 
@@ -22,8 +23,6 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.utils.errors import one_line_errors
-
     with one_line_errors():
         if args.destination.exists():
             raise FileExistsError(f"{args.destination} exists; choose another name")
@@ -39,4 +38,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -8,6 +8,7 @@ and a sheet of annotated samples is drawn. The exit status is 1 if training woul
 import argparse
 
 from pe_dense.engine.arguments import number, path, text, whole_number
+from pe_dense.utils.errors import one_line_errors, run_main
 
 
 def parse_args():
@@ -34,8 +35,6 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.utils.errors import one_line_errors
-
     with one_line_errors():
         return run(args)
 
@@ -68,4 +67,4 @@ def run(args):
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

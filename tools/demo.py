@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 from pe_dense.engine.arguments import path
+from pe_dense.utils.errors import one_line_errors, run_main
 
 
 def parse_args():
@@ -18,7 +19,6 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.utils.errors import one_line_errors
     from pe_dense.utils.signals import STOP
 
     with STOP.handled(), one_line_errors():
@@ -29,4 +29,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -10,6 +10,7 @@ import argparse
 import signal
 
 from pe_dense.engine.arguments import add_towers, text, whole_number
+from pe_dense.utils.errors import one_line_errors, run_main
 
 
 def parse_args():
@@ -36,8 +37,6 @@ def main():
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, signal.default_int_handler)
     try:
-        from pe_dense.utils.errors import one_line_errors
-
         with one_line_errors():
             from pe_dense.apps.explorer.cli import start
 
@@ -50,4 +49,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -13,8 +13,8 @@ import sys
 from pathlib import Path
 
 from pe_dense.engine.arguments import ConfigOptions, path, text, whole_number
+from pe_dense.utils.errors import one_line_errors, run_main
 
-INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
 WEIGHTS, GRAPHS = (".pt", ".pth", ".safetensors"), (".onnx", ".pt2")
 
 
@@ -103,8 +103,6 @@ def main():
     if names_weights(sys.argv[1:]):
         return runpy.run_path(str(Path(__file__).with_name("export_tower.py")))["main"]()
     args = parse_args()
-    from pe_dense.utils.errors import one_line_errors
-
     try:
         with one_line_errors():
             from pe_dense.export.writer import check_output
@@ -113,11 +111,10 @@ def main():
             check_output(out, args.overwrite)  # before the model is opened
             message = export_model(args, out)
     except KeyboardInterrupt:
-        print("interrupted: nothing was written", file=sys.stderr)
-        return INTERRUPTED
+        raise KeyboardInterrupt("nothing was written") from None
     print(message)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -7,6 +7,7 @@ With --text, the text tower too, of a run on captions (pe_dense.ContrastiveCLIP)
 import argparse
 
 from pe_dense.engine.arguments import path, text
+from pe_dense.utils.errors import one_line_errors, run_main
 
 
 def parse_args():
@@ -34,8 +35,6 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.utils.errors import one_line_errors
-
     with one_line_errors():
         if args.out.exists() and not args.overwrite:
             raise FileExistsError(f"{args.out} exists: choose another name or pass --overwrite")
@@ -61,4 +60,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

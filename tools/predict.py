@@ -8,12 +8,10 @@ open-vocabulary segmenter, and CHECKPOINT is 'words' for its own weights.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from pe_dense.engine.arguments import ConfigOptions, add_acceleration, number, path, text, whole_number
-
-INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
+from pe_dense.utils.errors import one_line_errors, run_main
 
 
 def parse_args():
@@ -190,7 +188,7 @@ def open_videos(names, fps):
 
 
 def write_videos(args, predictor, videos):
-    """Write the predictions of videos; return whether all were written, without an interruption."""
+    """Write the predictions of videos."""
     from rich.progress import Progress
 
     from pe_dense.apis.videos import write_predictions
@@ -218,11 +216,8 @@ def write_videos(args, predictor, videos):
                     on_frame=on_frame,
                 )
             except KeyboardInterrupt:
-                bar.stop()
-                print(f"interrupted: {done} frames of {video.path}: {args.out / name}.mp4", file=sys.stderr)
-                return False
+                raise KeyboardInterrupt(f"{done} frames of {video.path}: {args.out / name}.mp4") from None
         print(f"Video and JSON lines of {done} frames: {args.out / name}.mp4, {args.out / name}.jsonl")
-    return True
 
 
 def predict(args):
@@ -257,8 +252,8 @@ def predict(args):
 
     predictor = open_vocabulary_predictor(args) if args.words is not None else config_predictor(args)
     accelerate(predictor.network, compiled=args.compile, dtype=args.dtype)
-    if videos and not write_videos(args, predictor, videos):
-        return INTERRUPTED
+    if videos:
+        write_videos(args, predictor, videos)
     if not images:
         return 0
     from rich.progress import Progress
@@ -274,9 +269,7 @@ def predict(args):
                 done += 1
                 bar.update(task, completed=done)
         except KeyboardInterrupt:
-            bar.stop()
-            print(f"interrupted: {what} of {done} of {len(images)} images: {args.out}", file=sys.stderr)
-            return INTERRUPTED
+            raise KeyboardInterrupt(f"{what} of {done} of {len(images)} images: {args.out}") from None
         finally:
             written.close()
     for _, reason in predictor.left_out:
@@ -286,16 +279,10 @@ def predict(args):
 
 
 def main():
-    try:
-        args = parse_args()
-        from pe_dense.utils.errors import one_line_errors
-
-        with one_line_errors():
-            return predict(args)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    args = parse_args()
+    with one_line_errors():
+        return predict(args)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -10,6 +10,7 @@ The output is a valid config.
 import argparse
 
 from pe_dense.engine.arguments import ConfigOptions, text
+from pe_dense.utils.errors import one_line_errors, run_main
 
 
 def parse_args():
@@ -27,8 +28,6 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.utils.errors import one_line_errors
-
     with one_line_errors():
         from pe_dense.engine.config import describe_config
 
@@ -36,4 +35,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

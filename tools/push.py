@@ -6,11 +6,9 @@ With --folder, the same files are written to a folder and nothing is uploaded. L
 """
 
 import argparse
-import sys
 
 from pe_dense.engine.arguments import path, text
-
-INTERRUPTED = 130  # exit status after Ctrl-C, as in a shell
+from pe_dense.utils.errors import one_line_errors, run_main
 
 
 def parse_args():
@@ -53,17 +51,10 @@ def push(args):
 
 def main():
     args = parse_args()
-    try:
-        from pe_dense.utils.errors import one_line_errors
-
-        with one_line_errors():
-            place = push(args)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    with one_line_errors():
+        place = push(args)
     print(f"Model: {place}")
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

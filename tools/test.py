@@ -4,6 +4,7 @@
 import argparse
 
 from pe_dense.engine.arguments import ConfigOptions, add_acceleration, number, text
+from pe_dense.utils.errors import one_line_errors, run_main
 
 
 def parse_args():
@@ -50,7 +51,6 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.utils.errors import one_line_errors
     from pe_dense.utils.signals import STOP
 
     with STOP.handled(), one_line_errors():
@@ -83,4 +83,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -10,6 +10,7 @@ tools/train.py mmdet::dino/dino-4scale_r50_8xb2-12e_coco --tower PE-Spatial-L14-
 import argparse
 
 from pe_dense.engine.arguments import ConfigOptions, add_acceleration, number, text, whole_number
+from pe_dense.utils.errors import one_line_errors, run_main
 
 
 def parse_args():
@@ -97,7 +98,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.utils.errors import ConfigError, one_line_errors
+    from pe_dense.utils.errors import ConfigError
     from pe_dense.utils.signals import STOP, StopRun
 
     with STOP.handled(), one_line_errors():
@@ -163,4 +164,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pe_dense.apps.visualize import MODES, draw
 from pe_dense.engine.arguments import number, path, text, whole_number
+from pe_dense.utils.errors import one_line_errors, run_main
 
 
 def parse_args():
@@ -95,8 +96,6 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.utils.errors import one_line_errors
-
     with one_line_errors():
         left_out: list[tuple[Path, str]] = []
         options = {key: value for key, value in vars(args).items() if key != "images"}
@@ -113,4 +112,4 @@ def main():
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -8,6 +8,7 @@ Instead of --words, --labels and --captions evaluate classification and retrieva
 import argparse
 
 from pe_dense.engine.arguments import path, text, whole_number
+from pe_dense.utils.errors import one_line_errors, run_main
 
 
 def parse_args():
@@ -55,8 +56,6 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from pe_dense.utils.errors import one_line_errors
-
     with one_line_errors():
         return run(args)
 
@@ -127,4 +126,4 @@ def run(args):
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_main(main)

@@ -6,8 +6,11 @@ import errno
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
+
+INTERRUPTED = 130  # exit status after Ctrl-C
 
 # System errors that a user can fix, with what to do about them. Any other one keeps its traceback.
 _REMEDIES = {
@@ -63,6 +66,23 @@ def one_line_errors() -> Iterator[None]:
             raise
         print(f"error: {message}", file=sys.stderr)  # noqa: T201 - this is the program's last output
         raise SystemExit(2) from None
+
+
+def run_main(main: Callable[[], int | None]) -> NoReturn:
+    """Run the main function of a tool and exit with the status that it returns, or 130 after Ctrl-C, as in a shell.
+
+    Ctrl-C ends in one line, ``interrupted``. A tool with more to say, such as what it has written until then, raises
+    ``KeyboardInterrupt`` with that message. :func:`one_line_errors` lets it pass.
+
+    Args:
+        main: parses the arguments and runs the tool.
+    """
+    try:
+        status = main()
+    except KeyboardInterrupt as error:
+        print(f"interrupted: {error}" if str(error) else "interrupted", file=sys.stderr)  # noqa: T201 - the last output
+        status = INTERRUPTED
+    raise SystemExit(status)
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """Run the tools in separate processes, as a user does."""
 
+import argparse
 import json
 import subprocess
 
 import pytest
-from helpers.tool_runs import CONFIG, ROOT, run_tool
+from helpers.tool_runs import CONFIG, ROOT, call_tool, run_tool
 from PIL import Image
+
+from pe_dense import cli
 
 TOOLS = sorted(path.stem for path in (ROOT / "tools").glob("*.py"))
 
@@ -15,6 +18,31 @@ def test_help(name):
     done = run_tool(name, "--help", fresh=True)
     assert done.returncode == 0
     assert "usage" in done.stdout
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_interruption_ends_every_tool_in_a_line(name, monkeypatch):
+    def pressed(*args, **options):
+        raise KeyboardInterrupt
+
+    for method in ("parse_args", "parse_intermixed_args"):
+        monkeypatch.setattr(argparse.ArgumentParser, method, pressed)
+    done = call_tool(name, "x", "y")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize("message", ["", "nothing was written"])
+def test_interruption_of_a_command(monkeypatch, capsys, message):
+    """While it works, inside of what reports the user's errors; the message of the tool is a part of the line."""
+
+    def pressed(*args, **options):
+        raise KeyboardInterrupt(*filter(None, [message]))
+
+    monkeypatch.setattr("pe_dense.apis.data_report.report_data", pressed)
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["data", "folder"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == f"interrupted{': ' * bool(message)}{message}\n"
 
 
 def test_tools_are_executable():
