@@ -1,11 +1,30 @@
 """Child registries of MMEngine's.
 
 Their scope is ``pe_dense``: ``type='pe_dense.PETower'`` resolves in any config, whatever its default scope, and the
-modules that fill a registry are imported on the first look-up, so a config needs no ``custom_imports``.
+modules that fill a registry are imported on look-up, so a config needs no ``custom_imports``.
 """
 
+from importlib import import_module
+
 from mmengine import registry as mmengine
-from mmengine.registry import Registry
+
+
+class Registry(mmengine.Registry):
+    """MMEngine's registry, which imports its modules one after the other until one has the name that is looked up."""
+
+    def import_from_location(self) -> None:
+        """Do nothing: :meth:`get` imports."""
+
+    def get(self, key: str) -> type | None:
+        """Return the object of a name, see MMEngine's registry."""
+        scope, name = self.split_scope_key(key)
+        if scope in (None, self.scope):
+            for module in self._locations:
+                if name in self.module_dict:
+                    break
+                import_module(module)
+        return super().get(key)
+
 
 MODELS = Registry(
     "model",
@@ -71,7 +90,7 @@ METRICS = Registry(
     ],
 )
 OPTIMIZERS = Registry(
-    "optimizer", parent=mmengine.OPTIMIZERS, scope="pe_dense", locations=["pe_dense.engine.optimizers"]
+    "optimizer", parent=mmengine.OPTIMIZERS, scope="pe_dense", locations=["pe_dense.engine.optimizers.lamb"]
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     "optimizer wrapper constructor",
@@ -102,6 +121,7 @@ TRANSFORMS = Registry(
         "pe_dense.detection.deta",
         "pe_dense.depth",
         "pe_dense.tracking",
+        "pe_dense.datasets.torchvision_transforms",
     ],
 )
 VISBACKENDS = Registry(

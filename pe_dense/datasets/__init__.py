@@ -3,7 +3,7 @@
 from pe_dense.datasets.captions import CaptionFolder, CaptionTable, LabeledImages, WebCaptions
 from pe_dense.datasets.coco import CocoDataset, Objects365Dataset
 from pe_dense.datasets.davis import DavisDataset
-from pe_dense.datasets.image_folder import TORCHVISION_TRANSFORMS, ImageFolder
+from pe_dense.datasets.image_folder import ImageFolder
 from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap
 from pe_dense.datasets.loading import LoadImage
 from pe_dense.datasets.lvis import LVISDataset
@@ -28,7 +28,6 @@ __all__ = [
     "Objects365Dataset",
     "RepeatFactorSampler",
     "ShardSampler",
-    "TORCHVISION_TRANSFORMS",
     "WebCaptions",
     "WebImages",
 ]

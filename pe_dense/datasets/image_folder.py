@@ -8,9 +8,8 @@ from typing import BinaryIO
 
 from mmengine.dataset import Compose
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
-from pe_dense.registry import DATASETS, TRANSFORMS
+from pe_dense.registry import DATASETS
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import as_rgb, decode, find_images
 
@@ -98,8 +97,3 @@ class ImageFolder(Dataset):
             except UnusableImageError as error:
                 skipped.append(str(error))
         raise UnusableImageError(f"None of {len(self)} images can be used: {skipped[0]}, ...")
-
-
-TORCHVISION_TRANSFORMS = (v2.ColorJitter, v2.PILToTensor, v2.RandomHorizontalFlip, v2.RandomResizedCrop, v2.Resize)
-for transform in TORCHVISION_TRANSFORMS:
-    TRANSFORMS.register_module(module=transform)

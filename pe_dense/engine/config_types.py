@@ -150,6 +150,8 @@ def _registries(names: list[str]) -> list:
         return [registry.VISBACKENDS if key == "vis_backends" else registry.VISUALIZERS]
     if top == "optim_wrapper":
         return [registry.OPTIMIZERS if key == "optimizer" else registry.OPTIM_WRAPPERS]
+    if top == "model" and key == "assigner":  # a look-up of a missing name would import all of our models
+        return [registry.TASK_UTILS]
     return {
         "model": [registry.MODELS, registry.TASK_UTILS],
         "tta_model": [registry.MODELS],

@@ -11,6 +11,8 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, spec_from_file_location
 from pathlib import Path
 
+from pe_dense.ops.late_imports import LateFinder
+
 _REPLACEMENT = Path(__file__).with_name("mmcv_ext.py")
 _PANOPTIC = Path(__file__).with_name("panopticapi.py")
 _ASSIGNMENT = Path(__file__).with_name("lap.py")
@@ -41,6 +43,7 @@ def install_replacements() -> None:
     """
     if not any(isinstance(finder, ReplacementFinder) for finder in sys.meta_path):
         sys.meta_path.append(ReplacementFinder())
+        sys.meta_path.insert(0, LateFinder())
 
 
 def is_replaced() -> bool:

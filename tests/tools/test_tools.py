@@ -3,6 +3,7 @@
 import argparse
 import json
 import subprocess
+import sys
 
 import pytest
 from helpers.tool_runs import CONFIG, ROOT, call_tool, run_tool
@@ -100,6 +101,23 @@ def test_predicting_draws_and_writes(trained):
     refused = run_tool("predict", *arguments)
     assert refused.returncode == 2
     assert "is not empty: name another folder or pass --overwrite" in refused.stderr
+
+
+def test_predicting_imports_no_more_than_it_needs(trained, tmp_path):
+    """These packages take longer to import than PyTorch; `pe_dense.ops.late_imports` postpones most of them."""
+    slow = {
+        "imgaug", "matplotlib", "numba", "peft", "pe_dense.datasets.torchvision_transforms", "pe_dense.probing",
+        "scipy", "timm", "torch._dynamo", "transformers",
+    }  # fmt: skip
+    code = (
+        "import runpy, sys\ntry:\n    runpy.run_path('tools/predict.py', run_name='__main__')\n"
+        f"finally:\n    print('imported', sorted({slow} & set(sys.modules)))"
+    )
+    image = min((trained.folder / "shapes" / "val").iterdir())
+    command = [sys.executable, "-c", code, str(trained.work_dir), str(image), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "imported []"
 
 
 @pytest.mark.parametrize(

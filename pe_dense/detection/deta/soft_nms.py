@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from pe_dense.utils.errors import InputError
@@ -63,6 +61,9 @@ def lower_scores(scores: np.ndarray, first: np.ndarray, second: np.ndarray, deca
         first, second: (P,) indices of the pairs.
         decay: (P,) factors of the worse box's score.
     """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
     square = (len(scores), len(scores))
     graph = coo_matrix((np.ones(len(first), dtype=np.int8), (first, second)), shape=square)
     count, crowd = connected_components(graph, directed=False)
