@@ -67,7 +67,7 @@ def run(args):
     from pe_dense.language.zero_shot import get_templates
     from pe_dense.utils.errors import ConfigError
     from pe_dense.utils.image import find_images
-    from pe_dense.utils.video import EXTENSIONS
+    from pe_dense.utils.video import is_video
 
     # Everything that can be wrong on the command line is checked before weights are read.
     templates = get_templates(args.templates)
@@ -83,8 +83,7 @@ def run(args):
             raise ConfigError("no images: name image files, videos or folders")
         files = []
         for source in args.images:
-            is_video = Path(source).suffix.lower() in EXTENSIONS and Path(source).is_file()
-            files += [Path(source)] if is_video else find_images([source])
+            files += [Path(source)] if is_video(source) and Path(source).is_file() else find_images([source])
     elif args.images:
         raise ConfigError("--labels and --captions name the files themselves: leave the images out")
 

@@ -22,6 +22,7 @@ from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import UserError
 
 SCENES, VIDEOS = "data/shapes", "data/shapes_video_demo"
+# The classes of pe_dense.datasets.synthetic, whose import would delay the demo by seconds; a test compares them.
 FORMS = "circle, square, triangle, star, ring, cross, crescent, heart"
 _PICTURES = 8
 _DRAWINGS = "*[0-9].png"  # not label maps and depth maps beside them

@@ -12,8 +12,6 @@ from pe_dense.backbones.base import parse_layers
 from pe_dense.utils.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    import torch
-
     from pe_dense.language import CLIP
 
 MODES = {
@@ -84,11 +82,11 @@ def draw(
     """
     from mmengine.logging import MMLogger
 
-    from pe_dense.utils import video
     from pe_dense.utils.image import find_images, read_image
     from pe_dense.utils.output_folder import check_output_folder, output_names
+    from pe_dense.utils.video import is_video
 
-    films = [Path(source) for source in sources if Path(source).suffix.lower() in video.EXTENSIONS]
+    films = [Path(source) for source in sources if is_video(source)]
     stills = [source for source in sources if Path(source) not in films]
     _check_options(mode, mask, point, per_image, films)
     _check_words(mode, words, patches, background, layers)
@@ -112,6 +110,7 @@ def draw(
         return
 
     from pe_dense.backbones.build import choose_device, open_tower, title_of
+    from pe_dense.language.both_towers import open_both_towers
     from pe_dense.visualization import figures
     from pe_dense.visualization.features import FigureInputs
     from pe_dense.visualization.figures import SAMPLES, draw_feature_video
@@ -173,32 +172,6 @@ def _usable(files: Sequence[Path], read: Callable, left_out: list[tuple[Path, st
         except (InputError, OSError) as error:
             left_out.append((file, str(error)))
     return contents
-
-
-def open_both_towers(arch: str | None, weights: str | None, *, device: str | torch.device) -> CLIP:
-    """Load both towers of a PE Core model; arguments as of :func:`~pe_dense.backbones.build.open_tower`.
-
-    Raises:
-        ValueError, CheckpointError, FileNotFoundError: if there is no text tower, and as
-            :func:`~pe_dense.language.load_clip`.
-    """
-    import torch
-
-    from pe_dense.backbones.build import RANDOM
-    from pe_dense.language.clip import CLIP, load_clip
-    from pe_dense.language.text_tower import check_has_text_tower
-
-    if arch is not None:
-        check_has_text_tower(arch)
-    if weights == RANDOM and arch is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return CLIP(arch).to(device).eval()
-    if weights is None and arch is None:
-        raise ConfigError(
-            "no model given: set --arch, such as PE-Core-B16-224, or --weights to a file with both towers"
-        )
-    return load_clip(weights or arch, arch, device=device)
 
 
 def _words_of(clip: CLIP, words: str, patches: str | None, background: float | None):

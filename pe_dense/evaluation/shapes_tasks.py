@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from pe_dense.datasets.synthetic import CLASSES
 from pe_dense.evaluation.clustering import evaluate_clusters
 from pe_dense.evaluation.correspondence import evaluate_correspondence
 from pe_dense.evaluation.knn_segmentation import evaluate_knn
@@ -23,7 +24,7 @@ VIDEOS = dict(num_videos=6, num_frames=16)
 FORMS = dict(num_images=96)
 MEMORY = 16_384  # patches
 DEPTH_RANGE = (0.5, 12.0)  # meters
-_WORDS = "background; empty background, circle, square, triangle, star, ring, cross, crescent, heart"
+_WORDS = ", ".join(["background; empty background", *CLASSES])
 _TEMPLATES = ("a photo of a {}.", "a picture of a {}", "a {}")
 _SIZE = f"{GRID} x {GRID} patches"
 

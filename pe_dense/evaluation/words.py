@@ -13,14 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from pe_dense.backbones.base import TIMM_PREFIX
-from pe_dense.backbones.build import RANDOM
 from pe_dense.backbones.pe_configs import PE_CONFIGS
 from pe_dense.datasets.synthetic import write_forms
 from pe_dense.evaluation import pictures
 from pe_dense.evaluation.data import SegmentationData, segmentation_data
 from pe_dense.evaluation.run import SHOWN_IMAGES, TaskRun
 from pe_dense.evaluation.scores import count_pairs, mean_iou
-from pe_dense.language.clip import CLIP, load_clip
+from pe_dense.language.both_towers import open_both_towers
+from pe_dense.language.clip import CLIP
 from pe_dense.language.inferencer import native_windows
 from pe_dense.language.open_vocabulary import OpenVocabularySegmenter
 from pe_dense.language.text_tower import TEXT_CONFIGS
@@ -40,17 +40,13 @@ def open_text(name: str, device: torch.device) -> CLIP:
     Raises:
         InputError: if the backbone has no text tower.
     """
-    arch, separator, weights = name.partition("=")
+    arch, _, weights = name.partition("=")
     if arch.startswith(TIMM_PREFIX) or arch in PE_CONFIGS and arch not in TEXT_CONFIGS:
         raise InputError(f"{arch} has no text tower")
     if arch not in PE_CONFIGS:
         arch, weights = None, name
-    if weights == RANDOM:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return CLIP(arch).to(device).eval()
     try:
-        return load_clip(weights or arch, arch if separator else None, device=device)
+        return open_both_towers(arch, weights or None, device=device)
     except ValueError as error:
         raise InputError(f"no text tower: {error}") from error
 

@@ -13,7 +13,7 @@ from pe_dense.language.clip import CLIP
 from pe_dense.language.preprocessing import VIDEO_FRAMES, get_image_transform, get_text_tokenizer, video_frame_indices
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import ImageError, read_image
-from pe_dense.utils.video import EXTENSIONS, read_video
+from pe_dense.utils.video import is_video, read_video
 
 PHOTO = ("a photo of a {}.",)
 TEMPLATES = ("photo", "imagenet", "vild", "none")
@@ -150,7 +150,7 @@ def encode_files(
 
     for number, file in enumerate(files):
         try:
-            if Path(file).suffix.lower() in EXTENSIONS:
+            if is_video(file):
                 video = torch.stack([transform(frame) for frame in sample_frames(file, num_frames)])[None].to(parameter)
                 embedding = model.encode_video(video, normalize=normalize_frames)
                 yield [number], embedding if normalize_frames else F.normalize(embedding, dim=-1)

@@ -14,6 +14,7 @@ import pytest
 
 from pe_dense.apps import demo
 from pe_dense.apps.demo import DemoError, Part, page_of, run_demo
+from pe_dense.datasets.synthetic import CLASSES
 from pe_dense.engine.arguments import OptionText
 from pe_dense.engine.config import load_config
 from pe_dense.utils.package_files import find_config
@@ -225,6 +226,12 @@ def test_a_page_shows_the_first_pictures(tmp_path):
         (tmp_path / "part" / f"{number}.jpg").touch()
     page = page_of([Part("Many", ["x"], tmp_path / "part", pictures=["*.jpg"])], tmp_path)
     assert Read(page).sections[0]["images"] == [f"part/{number}.jpg" for number in range(8)]
+
+
+def test_words_are_the_classes_of_the_scenes():
+    forms = ", ".join(CLASSES)
+    assert forms == demo.FORMS
+    assert load_config("shapes_words_pe_tiny").model.words == f"background; empty background, {forms}"
 
 
 def test_commands_name_what_exists(tmp_path):

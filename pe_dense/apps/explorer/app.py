@@ -107,38 +107,28 @@ class ExplorerApp:
 
     async def _get_image(self, request: Request) -> Response:
         name = _Query(request).text("image")
-        with self.images.place():
-            return _picture(await _unless_disconnected(request, self.images.run(self._draw_image, name)))
+        return await self._drawn(request, self.images, self.explorer.image, name)
 
-    def _draw_image(self, name: str) -> bytes:
-        return _png(self.explorer.image(name))
+    @staticmethod
+    async def _drawn(request: Request, queue: JobQueue, draw: Callable[..., Image.Image], *args) -> Response:
+        """Draw a picture when its turn in a queue comes."""
+        with queue.place():
+            return _picture(await _unless_disconnected(request, queue.run(lambda: _png(draw(*args)))))
 
     async def _colors(self, request: Request) -> Response:
         query = _Query(request)
         args = (*query.place(), query.text("together", "").split())
-        with self.runs.place():
-            return _picture(await _unless_disconnected(request, self.runs.run(self._draw_colors, *args)))
-
-    def _draw_colors(self, *args) -> bytes:
-        return _png(self.explorer.colors(*args))
+        return await self._drawn(request, self.runs, self.explorer.colors, *args)
 
     async def _clusters(self, request: Request) -> Response:
         query = _Query(request)
         args = (*query.place(), query.text("together", "").split(), query.number("count", int))
-        with self.runs.place():
-            return _picture(await _unless_disconnected(request, self.runs.run(self._draw_clusters, *args)))
-
-    def _draw_clusters(self, *args) -> bytes:
-        return _png(self.explorer.clusters(*args))
+        return await self._drawn(request, self.runs, self.explorer.clusters, *args)
 
     async def _object(self, request: Request) -> Response:
         query = _Query(request)
         args = (*query.place(), query.text("algorithm"), query.number("tau", float))
-        with self.runs.place():
-            return _picture(await _unless_disconnected(request, self.runs.run(self._draw_object, *args)))
-
-    def _draw_object(self, *args) -> bytes:
-        return _png(self.explorer.object(*args))
+        return await self._drawn(request, self.runs, self.explorer.object, *args)
 
     async def _similarity(self, request: Request) -> Response:
         query = _Query(request)
@@ -168,13 +158,11 @@ class ExplorerApp:
         return dict(words=words, labels=_data_url(word_labels(photo, maps)), none=none, notes=notes)
 
     async def _word_sheet(self, request: Request) -> Response:
-        with self.runs.place():
-            job = self.runs.run(self._draw_word_sheet, *_Query(request).words())
-            return _picture(await _unless_disconnected(request, job))
+        return await self._drawn(request, self.runs, self._draw_word_sheet, *_Query(request).words())
 
-    def _draw_word_sheet(self, tower: str, size: int, image: str, words: str, patches: str, *others) -> bytes:
+    def _draw_word_sheet(self, tower: str, size: int, image: str, words: str, patches: str, *others) -> Image.Image:
         names, photo, maps, _ = self.explorer.words(tower, size, image, words, patches, *others)
-        return _png(word_sheet("", photo, names, maps, f"{tower}, {patches} patches, input {size} px"))
+        return word_sheet("", photo, names, maps, f"{tower}, {patches} patches, input {size} px")
 
 
 def is_loopback(host: str) -> bool:

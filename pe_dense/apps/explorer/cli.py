@@ -11,10 +11,10 @@ from mmengine.logging import MMLogger
 from pe_dense.apps.explorer.app import is_loopback
 from pe_dense.apps.explorer.explorer import MIN_SIZE, Explorer
 from pe_dense.apps.explorer.server import ExplorerServer
-from pe_dense.apps.visualize import open_both_towers
 from pe_dense.backbones import PE_CONFIGS
 from pe_dense.backbones.base import TIMM_PREFIX, Backbone
 from pe_dense.backbones.build import RANDOM, choose_device, open_tower
+from pe_dense.language.both_towers import open_both_towers
 from pe_dense.language.clip import CLIP, clip_file, clip_state
 from pe_dense.language.text_tower import TEXT_CONFIGS
 from pe_dense.utils import CheckpointError, read_checkpoint
