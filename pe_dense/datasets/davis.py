@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +20,19 @@ from pe_dense.utils.image import EXTENSIONS, ImageError, decode, image_size
 VOID = 255  # unlabeled pixels; DAVIS's semi-supervised evaluation counts them as background
 
 
+def voc_color(number: int) -> tuple[int, int, int]:
+    """Return the RGB color of a label or object id below 2^24, as in PASCAL VOC and DAVIS; 0 is black."""
+    color = [0, 0, 0]
+    for source in range(24):  # bits 0, 1, 2, 3, ... of a number go to red, green, blue, red, ..., highest first
+        color[source % 3] |= (number >> source & 1) << (7 - source // 3)
+    return tuple(color)
+
+
+@cache
 def palette() -> np.ndarray:
-    """Return the colors (256, 3) uint8 of object ids, as in PASCAL VOC and DAVIS; 0 is black."""
-    numbers = np.arange(256, dtype=np.uint8)
-    colors = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):  # bits 0, 1, 2, 3, ... of an id go to red, green, blue, red, ..., highest first
-            source = 3 * bit + channel
-            if source < 8:
-                colors[:, channel] |= (numbers >> source & 1) << (7 - bit)
+    """Return the colors (256, 3) uint8 of object ids, see :func:`voc_color`; read-only."""
+    colors = np.array([voc_color(number) for number in range(256)], np.uint8)
+    colors.flags.writeable = False
     return colors
 
 

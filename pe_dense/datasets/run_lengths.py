@@ -1,10 +1,11 @@
-"""Decode and check COCO's run-length encodings (RLE) in NumPy, since pycocotools does not check them."""
+"""Decode masks, and check COCO's run-length encodings (RLE) in NumPy, since pycocotools does not check them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from pycocotools import mask as mask_api
 
 _MAX_CHARACTERS = 7  # characters per number: 35 bits, more than the 31 of an image
 
@@ -115,3 +116,20 @@ def measure_runs(
         np.maximum.at(extent[:, 2], owner, end // height + 1)
         np.maximum.at(extent[:, 3], owner, np.where(spans, height, end % height + 1))
     return total, least, foreground, extent
+
+
+def decode_mask(mask: list | dict, size: tuple[int, int]) -> np.ndarray:
+    """Draw a checked mask in COCO's format, polygons or a run-length code.
+
+    Args:
+        mask: value of ``segmentation``.
+        size: height and width of the image.
+
+    Returns:
+        (H, W) bool.
+    """
+    if isinstance(mask, list):
+        mask = mask_api.merge(mask_api.frPyObjects(mask, *size))
+    elif isinstance(mask["counts"], list):
+        mask = mask_api.frPyObjects(mask, *size)
+    return mask_api.decode(mask).astype(bool)

@@ -7,10 +7,10 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from pe_dense.datasets.davis import voc_color
 from pe_dense.datasets.formats.coco_layout import relative
 from pe_dense.datasets.formats.coco_panoptic import PanopticData, PanopticSplit, read_panoptic
 from pe_dense.datasets.formats.objects import write_content
-from pe_dense.datasets.formats.semantic_masks import voc_color
 from pe_dense.datasets.formats.splits import SPLIT_FILE
 from pe_dense.engine.class_counts import mask_heads, set_num_classes
 from pe_dense.engine.preflight import inner_datasets

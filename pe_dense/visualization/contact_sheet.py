@@ -9,13 +9,14 @@ import numpy as np
 from PIL import Image
 
 from pe_dense.datasets.annotations import COCO_NAMES, LVIS_NAMES, image_name
+from pe_dense.datasets.davis import voc_color
 from pe_dense.datasets.formats.coco_panoptic import PanopticData
 from pe_dense.datasets.formats.map_pairs import MapData
 from pe_dense.datasets.formats.objects import ObjectData
-from pe_dense.datasets.formats.rasterize import decode_mask
-from pe_dense.datasets.formats.semantic_masks import IGNORED, voc_color
+from pe_dense.datasets.formats.semantic_masks import IGNORED
 from pe_dense.datasets.formats.splits import distinct_splits
 from pe_dense.datasets.label_maps import LoadDepthMap, LoadLabelMap
+from pe_dense.datasets.run_lengths import decode_mask
 from pe_dense.ops.panopticapi import rgb2id
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import decode, read_image
@@ -27,6 +28,7 @@ from pe_dense.visualization.drawing import (
     draw_sheet,
     fit_image,
     heat_colors,
+    id_borders,
     in_rows,
 )
 
@@ -109,7 +111,8 @@ def _objects(data: ObjectData, count: int) -> list[Drawing]:
         objects = []
         for item in items:
             left, top, width, height = item["bbox"]
-            mask = decode_mask(item, image["height"], image["width"]) if item.get("segmentation") else None
+            mask = item.get("segmentation")
+            mask = decode_mask(mask, (image["height"], image["width"])) if mask else None
             text = names[item["category_id"]] + (" (crowd)" if item.get("iscrowd") else "")
             box = (left, top, left + width, top + height)
             if mask is not None and mask.shape != pixels.shape[:2]:
@@ -167,8 +170,7 @@ def _panoptic(data: PanopticData, count: int) -> list[Drawing]:
         for segment in entry["segments_info"]:
             colors[ids == segment["id"]] = voc_color(places[segment["category_id"]])
         drawn = _blend(pixels, colors, ids > 0)
-        drawn[:-1][ids[1:] != ids[:-1]] = 255
-        drawn[:, :-1][ids[:, 1:] != ids[:, :-1]] = 255
+        drawn[id_borders(ids)] = 255
         return drawn
 
     return [(title, lambda title=title: draw(title)) for title in choose_samples(labels, count)]

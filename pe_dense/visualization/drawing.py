@@ -376,3 +376,11 @@ def _write_text(drawn: np.ndarray, item: DrawnObject, box: np.ndarray, size: int
     patch = Image.new("RGB", (wide, high), tuple(map(int, item.color)))
     ImageDraw.Draw(patch).text((pad, pad // 2), text, (0, 0, 0) if luminance > 140 else (255, 255, 255), font)
     drawn[top : top + high, left : left + wide] = np.asarray(patch)
+
+
+def id_borders(ids: np.ndarray) -> np.ndarray:
+    """Return the pixels (H, W) bool whose right or lower neighbor has another id."""
+    borders = np.zeros(ids.shape, bool)
+    borders[:, :-1] |= ids[:, 1:] != ids[:, :-1]
+    borders[:-1] |= ids[1:] != ids[:-1]
+    return borders

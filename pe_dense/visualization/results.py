@@ -14,7 +14,7 @@ from pe_dense.runtime.results import DRAWING, DepthMap, Detections, LabelMap, Re
 from pe_dense.runtime.thresholds import Thresholds
 from pe_dense.utils.errors import InputError
 from pe_dense.utils.image import read_image
-from pe_dense.visualization.drawing import DrawnObject, add_colorbar, add_legend, draw_objects, hstack
+from pe_dense.visualization.drawing import DrawnObject, add_colorbar, add_legend, draw_objects, hstack, id_borders
 
 DRAWN_SIDE = 4096  # px, longer side of the pictures of images in tiles
 _LARGE = 89_000_000  # pixels; larger images are reduced before drawing
@@ -106,7 +106,7 @@ def draw_segments(result: Segments, image: np.ndarray | None = None, *, legend: 
     colors = id2rgb(ids)  # ids are made from colors
     drawn = blend(pixels, colors)
     drawn[ids == 0] = pixels[ids == 0]
-    drawn[_borders(ids)] = 255
+    drawn[id_borders(ids)] = 255
     palette = colors_of(result)
     present = dict.fromkeys(segment.label for segment in sorted(result.segments, key=lambda one: -one.area))
     picture = hstack(pixels, drawn)
@@ -163,14 +163,6 @@ def colors_of(result: Detections | LabelMap | Segments, count: int = 0) -> Seque
 
     highest = int(result.labels.max(initial=0)) + 1 if isinstance(result, Detections) else count
     return [tuple(map(int, color)) for color in get_palette("random", max(len(result.classes), highest, 1))]
-
-
-def _borders(ids: np.ndarray) -> np.ndarray:
-    """Return the pixels (H, W) bool whose right or lower neighbor has another id."""
-    borders = np.zeros(ids.shape, bool)
-    borders[:, :-1] |= ids[:, 1:] != ids[:, :-1]
-    borders[:-1] |= ids[1:] != ids[:-1]
-    return borders
 
 
 DRAWING.update({Detections: draw_detections, LabelMap: draw_label_map, Segments: draw_segments, DepthMap: draw_depth})

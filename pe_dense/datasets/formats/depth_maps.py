@@ -9,8 +9,8 @@ import numpy as np
 
 from pe_dense.datasets.annotations import read_json
 from pe_dense.datasets.formats.findings import DataError, FolderFindings
-from pe_dense.datasets.formats.map_pairs import DEPTH_WORDS, MASK_WORDS, MapData, find_pairs
-from pe_dense.utils.image import ImageError, decode, image_size
+from pe_dense.datasets.formats.map_pairs import DEPTH_WORDS, MASK_WORDS, MapData, find_pairs, has_image_size
+from pe_dense.utils.image import ImageError, decode
 
 NAME = "depth maps"
 ENDINGS = (".npy", ".png", ".tif", ".tiff")
@@ -41,7 +41,7 @@ def read(root: Path, findings: FolderFindings, scale: float | None = None) -> Ma
     """
     splits = find_pairs(root, DEPTH_WORDS, ENDINGS, findings)
     if not splits:  # NYU's layout
-        splits = find_pairs(root, MASK_WORDS, (".npy", ".png", ".tif", ".tiff"), findings)
+        splits = find_pairs(root, MASK_WORDS, ENDINGS, findings)
     data = MapData(root, NAME, splits, findings=findings)
     if not splits:
         return data
@@ -123,13 +123,4 @@ def _read(root: Path, image: str, path: str, findings: FolderFindings) -> np.nda
     if values.dtype == np.uint8:
         findings.error("depth maps of 8 bits, must have 16 bits or be decimal", path)
         return None
-    try:
-        size = image_size(root / image)
-    except ImageError:
-        findings.error("images that cannot be read", image)
-        return None
-    if values.shape[::-1] != size:
-        sides = f"{path}: {values.shape[1]} x {values.shape[0]}, {image}: {size[0]} x {size[1]}"
-        findings.error("depth maps of another size than their image", sides)
-        return None
-    return values
+    return values if has_image_size(root, image, path, values.shape, NAME, findings) else None

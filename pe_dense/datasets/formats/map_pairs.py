@@ -10,6 +10,7 @@ from pathlib import Path
 from pe_dense.datasets.formats.files import is_image, join, list_files, stem
 from pe_dense.datasets.formats.findings import FolderFindings
 from pe_dense.datasets.formats.splits import distinct_splits, folder_splits, listed_splits, split_lists
+from pe_dense.utils.image import ImageError, image_size
 
 IMAGE_WORDS = frozenset(("images", "image", "imgs", "img", "jpegimages", "leftimg8bit", "rgb", "photos", "dir"))
 MASK_WORDS = frozenset(
@@ -115,6 +116,29 @@ def find_pairs(
         if path not in used and "labelIds" not in path:
             findings.repair("maps without an image ignored", path)
     return _by_split(root, files, pairs, findings)
+
+
+def has_image_size(
+    root: Path, image: str, path: str, shape: tuple[int, ...], what: str, findings: FolderFindings
+) -> bool:
+    """Return whether a map has the size of its image; otherwise the reason is among the problems.
+
+    Args:
+        root: data folder.
+        image, path: files of the image and of the map, relative to the root.
+        shape: height and width of the map, first.
+        what: name of such maps in messages.
+        findings: receives an image that cannot be read, or a map of another size.
+    """
+    try:
+        size = image_size(root / image)
+    except (ImageError, FileNotFoundError):
+        findings.error("images that cannot be read", image)
+        return False
+    if shape[1::-1] != size:
+        sides = f"{path}: {shape[1]} x {shape[0]}, {image}: {size[0]} x {size[1]}"
+        findings.error(f"{what} of another size than their image", sides)
+    return shape[1::-1] == size
 
 
 def _preferred(found: list[str]) -> list[str]:

@@ -6,14 +6,15 @@ import json
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as rle
 
 from pe_dense.datasets.annotations import COCO_NAMES, LVIS_NAMES, image_name
+from pe_dense.datasets.davis import voc_color
 from pe_dense.datasets.formats.files import content_hash
 from pe_dense.datasets.formats.findings import DataError
 from pe_dense.datasets.formats.map_pairs import MapData
 from pe_dense.datasets.formats.objects import ObjectData, ObjectSplit
-from pe_dense.datasets.formats.semantic_masks import IGNORED, voc_color
+from pe_dense.datasets.formats.semantic_masks import IGNORED
+from pe_dense.datasets.run_lengths import decode_mask
 from pe_dense.utils.image import write_png
 
 BACKGROUND = "background"
@@ -78,14 +79,6 @@ def _label_map(image: dict, items: list[dict], labels: dict[int, int], backgroun
     for item in sorted(items, key=lambda item: -item["area"]):
         if not item.get("segmentation"):
             continue
-        drawn[decode_mask(item, height, width)] = IGNORED if item.get("iscrowd") else labels[item["category_id"]]
+        label = IGNORED if item.get("iscrowd") else labels[item["category_id"]]
+        drawn[decode_mask(item["segmentation"], (height, width))] = label
     return drawn
-
-
-def decode_mask(item: dict, height: int, width: int) -> np.ndarray:
-    """Return the mask of an annotation, polygons or a run-length code, (H, W) bool."""
-    mask = item["segmentation"]
-    code = rle.merge(rle.frPyObjects(mask, height, width)) if isinstance(mask, list) else mask
-    if isinstance(code["counts"], list):
-        code = rle.frPyObjects(code, height, width)
-    return rle.decode(code).astype(bool)

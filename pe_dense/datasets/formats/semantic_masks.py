@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pe_dense.datasets.davis import voc_color
 from pe_dense.datasets.formats.class_names import FILES, ClassTable, find_table
 from pe_dense.datasets.formats.findings import FolderFindings
-from pe_dense.datasets.formats.map_pairs import MASK_WORDS, MapData, find_pairs
-from pe_dense.utils.image import ImageError, decode, image_size
+from pe_dense.datasets.formats.map_pairs import MASK_WORDS, MapData, find_pairs, has_image_size
+from pe_dense.utils.image import ImageError, decode
 
 NAME = "semantic masks"
 ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg", ".webp")
@@ -25,9 +26,9 @@ _MOST_MASKS = 5000  # that are read before training; the others when they are lo
 _MANY_VALUES = 64  # different values with gaps, without a table
 
 
-def recognize(root: Path, findings: FolderFindings | None = None) -> bool:
+def recognize(root: Path) -> bool:
     """Return whether a folder has images and masks."""
-    return bool(find_pairs(root, MASK_WORDS, ENDINGS, findings or FolderFindings()))
+    return bool(find_pairs(root, MASK_WORDS, ENDINGS, FolderFindings()))
 
 
 def read(root: Path, findings: FolderFindings) -> MapData:
@@ -103,16 +104,7 @@ def _read(root: Path, image: str, path: str, findings: FolderFindings) -> np.nda
     if values.dtype.kind == "f":
         findings.error("masks of decimal numbers", path)
         return None
-    try:
-        size = image_size(root / image)
-    except ImageError:
-        findings.error("images that cannot be read", image)
-        return None
-    if values.shape[1::-1] != size:
-        sides = f"{path}: {values.shape[1]} x {values.shape[0]}, {image}: {size[0]} x {size[1]}"
-        findings.error("masks of another size than their image", sides)
-        return None
-    return values
+    return values if has_image_size(root, image, path, values.shape, "masks", findings) else None
 
 
 def _count(values: np.ndarray) -> Counter:
@@ -214,12 +206,3 @@ def _palette(names: list[str], mapping: dict[int, int], color: bool) -> list[tup
         by_label = {label: value for value, label in mapping.items()}
         return [tuple(by_label[label].to_bytes(3, "big")) for label in range(len(names))]
     return [voc_color(label) for label in range(len(names))]
-
-
-def voc_color(label: int) -> tuple[int, int, int]:
-    """Return a color of VOC's series, in which bits of the label are bits of the channels."""
-    color = [0, 0, 0]
-    for bit in range(8):
-        for channel in range(3):
-            color[channel] |= (label >> (3 * bit + channel) & 1) << (7 - bit) if 3 * bit + channel < 24 else 0
-    return tuple(color)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pycocotools import mask as mask_api
 from torch import Tensor
 
+from pe_dense.datasets.run_lengths import decode_mask
 from pe_dense.distillation.feature_cache import digest
 from pe_dense.distillation.teachers.base import Teacher
 from pe_dense.registry import MODELS
@@ -107,12 +107,3 @@ def object_fractions(size: tuple[int, int], segmentations: list, grid: tuple[int
     found = [torch.from_numpy(decode_mask(segmentation, size)) for segmentation in segmentations]
     maps = torch.stack([1 - sum(found, torch.zeros(size)).clamp(max=1), *(mask.float() for mask in found)])
     return torch.nn.functional.adaptive_avg_pool2d(maps, grid).flatten(1).T
-
-
-def decode_mask(segmentation, size: tuple[int, int]) -> np.ndarray:
-    """Decode polygons or run-length codes of COCO's format to a mask (H, W) uint8."""
-    if isinstance(segmentation, list):
-        segmentation = mask_api.merge(mask_api.frPyObjects(segmentation, *size))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = mask_api.frPyObjects(segmentation, *size)
-    return mask_api.decode(segmentation)

@@ -14,8 +14,9 @@ from torch import Tensor
 from pe_dense.backbones.base import Backbone
 from pe_dense.backbones.build import build_pretrained
 from pe_dense.backbones.text_space import pooled_dim_of
+from pe_dense.datasets.run_lengths import decode_mask
 from pe_dense.distillation.preprocessor import colors_of, resize
-from pe_dense.distillation.teachers.instance_masks import InstanceMaskTeacher, decode_mask, object_fractions
+from pe_dense.distillation.teachers.instance_masks import InstanceMaskTeacher, object_fractions
 from pe_dense.registry import MODELS
 from pe_dense.utils.errors import InputError
 
@@ -96,7 +97,7 @@ class ObjectCropTeacher(InstanceMaskTeacher):
 
     def _crop(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Crop a square around a mask from an image (H, W, 3); it is mirrored at the image's edges."""
-        x, y, width, height = cv2.boundingRect(mask)
+        x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
         side = max(self.context * max(width, height), 1.0)
         scale = self.image_size / side
         # OpenCV counts from the centers of pixels, which are half a pixel from their edges.

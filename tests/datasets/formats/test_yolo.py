@@ -48,6 +48,18 @@ def test_labels_beside_the_images_without_names(tmp_path):
     assert "no class names (data.yaml or classes.txt): named class_0, class_1, ..." in data.findings.notes
 
 
+def test_names_of_classes_txt(tmp_path):
+    data = read_objects(formats.write_yolo(tmp_path, yaml=False))
+    assert data.classes == formats.NAMES
+    found = {}
+    for split in data.splits.values():
+        found |= formats.boxes_of(split.content)
+    assert found == formats.expected_boxes(range(6))
+    formats.text(tmp_path / "classes.txt", "bolt\n")
+    with pytest.raises(DataError, match=r"class numbers outside of 0..0: 5 \(labels/train/1.txt line"):
+        read_objects(tmp_path)
+
+
 def test_polygons_become_masks(tmp_path):
     data = read_objects(formats.write_yolo(tmp_path))
     label, left, top, width, height = formats.scene(0)[0]
