@@ -4,7 +4,7 @@ import json
 
 import pytest
 from helpers import data_formats as formats
-from helpers.custom_runs import train_test_predict, write_config
+from helpers.custom_runs import shrink, train_test_predict, write_config
 
 from pe_dense.apis.custom_data import use_data
 from pe_dense.engine.config import load_config
@@ -17,11 +17,21 @@ def detector(tmp_path_factory):
     return write_config(tmp_path_factory.mktemp("configs") / "detector.py", "shapes_maskrcnn_pe_tiny")
 
 
-@pytest.mark.parametrize("name", ["coco", "lvis", "roboflow", "yolo", "voc"])
-def test_detectors(tmp_path, detector, name):
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [
+        ("coco", "data"),
+        ("lvis", "data"),
+        ("roboflow", "run"),
+        ("yolo", "data"),
+        ("voc", "checkpoint"),
+        ("labelme", "run"),
+    ],
+)
+def test_detectors(tmp_path, detector, name, classes):
     data = getattr(formats, f"write_{name}")(tmp_path / "data")
     picture = next(data.rglob("0.jpg"))
-    metrics, drawn = train_test_predict(detector, data, tmp_path, picture, name_data=name == "yolo")
+    metrics, drawn = train_test_predict(detector, data, tmp_path, picture, classes=classes)
     assert any(key.endswith(("bbox_mAP", "bbox_AP")) for key in metrics), metrics
     boxes_only = name == "voc"
     assert any(key.endswith(("segm_mAP", "segm_AP")) for key in metrics) != boxes_only
@@ -47,14 +57,16 @@ def linear_probe(tmp_path_factory):
     return write_config(tmp_path_factory.mktemp("configs") / "linear.py", "shapes_linear_pe_tiny")
 
 
-@pytest.mark.parametrize("name", ["index", "rgb", "polygons"])
-def test_semantic_segmentation(tmp_path, linear_probe, name):
+@pytest.mark.parametrize(
+    ("name", "classes"), [("index", "checkpoint"), ("palette", "run"), ("rgb", "checkpoint"), ("polygons", "run")]
+)
+def test_semantic_segmentation(tmp_path, linear_probe, name, classes):
     if name == "polygons":
-        data = formats.write_yolo(tmp_path / "data")
+        data = formats.write_coco(tmp_path / "data")
     else:
         data = formats.write_masks(tmp_path / "data", kind=name, split=name == "index")
     picture = next(data.rglob("0.jpg"))
-    metrics, drawn = train_test_predict(linear_probe, data, tmp_path, picture, name_data=False)
+    metrics, drawn = train_test_predict(linear_probe, data, tmp_path, picture, classes=classes)
     assert 0 <= metrics["mIoU"] <= 100
     names = ("background", *formats.NAMES)
     assert {item["name"] for item in drawn["classes"]} <= set(names)
@@ -66,7 +78,9 @@ def test_depth(tmp_path, depth_probe, kind):
     data = formats.write_depth(tmp_path / "data", kind=kind, scale=0.002)
     options = ["--depth-scale", "0.002"] if kind == "png" else []
     picture = next(data.rglob("0.jpg"))
-    metrics, drawn = train_test_predict(depth_probe, data, tmp_path, picture, *options, name_data=False)
+    metrics, drawn = train_test_predict(
+        depth_probe, data, tmp_path, picture, *options, classes="run" if kind == "npy" else "checkpoint"
+    )
     assert 0 < metrics["rmse"] < 12
     assert drawn["depth"]["max"] <= 12
     scale = 0.002 if kind == "png" else 1.0
@@ -81,11 +95,40 @@ def depth_probe(tmp_path_factory):
 def test_panoptic_segmentation(tmp_path):
     config = write_config(tmp_path / "panoptic.py", "shapes_panoptic_eomt_pe_tiny", image_size=128, max_iters=1)
     data = formats.write_panoptic(tmp_path / "data", 3)
-    metrics, drawn = train_test_predict(config, data, tmp_path, data / "images/train/0.jpg", name_data=False)
+    metrics, drawn = train_test_predict(config, data, tmp_path, data / "images/train/0.jpg", classes="checkpoint")
     assert "coco_panoptic/PQ" in metrics
     assert {item["category"] for item in drawn["segments_info"]} <= {*formats.NAMES, "ground"}
     meta = read_checkpoint(tmp_path / "run")["meta"]["dataset_meta"]
     assert (tuple(meta["thing_classes"]), tuple(meta["stuff_classes"])) == (formats.NAMES, ("ground",))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("mmdet::retinanet/retinanet_r50_fpn_1x_coco", "yolo"),
+        ("mmseg::segmenter/segmenter_vit-s_fcn_8xb1-160k_ade20k-512x512", "masks"),
+    ],
+    ids=["detector", "masks"],
+)
+def test_another_tower(tmp_path, name, data):
+    """The data go with ``--tower``; the run's folder has both, so that a prediction names neither."""
+    config = shrink(load_config(name), max_iters=2)
+    if data == "masks":
+        config.model.data_preprocessor["size"] = (64, 64)
+    config.dump(tmp_path / "config.py")
+    data = getattr(formats, f"write_{data}")(tmp_path / "data")
+    picture = next(data.rglob("0.jpg"))
+    options = ["--tower", "PE-Mini-Spatial"]
+    metrics, drawn = train_test_predict(tmp_path / "config.py", data, tmp_path, picture, *options, classes="run")
+    found = {item.get("category", item.get("name")) for item in drawn.get("objects", drawn.get("classes"))}
+    if "mIoU" in metrics:
+        assert found <= {"background", *formats.NAMES} and found
+    else:
+        assert "coco/bbox_mAP" in metrics and found <= set(formats.NAMES)
+    adapted = load_config(tmp_path / "run/config.py")
+    assert adapted.model.backbone.type == "pe_dense.PETower"
+    state = read_checkpoint(tmp_path / "run")
+    assert tuple(state["meta"]["dataset_meta"]["classes"])[-2:] == formats.NAMES
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.annotated_folder import write_folder
+from helpers.custom_runs import shrink
 from helpers.tool_runs import run_tool
 from mmengine.registry import MODELS, init_default_scope
 from PIL import Image
@@ -208,21 +209,6 @@ def test_measuring_leaves_no_trace():
     assert config.to_dict() == before and torch.equal(torch.get_rng_state(), state)
 
 
-def shrink(config, folder):
-    """One iteration of two small images, without data workers."""
-    config.work_dir = str(folder)
-    config.train_cfg = dict(type="IterBasedTrainLoop", max_iters=1, val_interval=10)
-    config.default_hooks.checkpoint.update(interval=1, by_epoch=False)
-    config.param_scheduler = []
-    for split in ("train", "val", "test"):
-        loader = config[f"{split}_dataloader"]
-        loader.update(num_workers=0, persistent_workers=False)
-        for step in loader.dataset.pipeline:
-            if "Resize" in step.type:
-                step.scale = (64, 64)
-    config.train_dataloader.batch_size = 2
-
-
 def test_mask_transformer_on_own_data(tmp_path):
     """Numbers of classes and class weights follow the data; methods with maps are refused."""
     data = write_folder(tmp_path / "parts", ("cog", "bolt", "nut"))
@@ -242,7 +228,7 @@ def test_detector_runs(tmp_path):
     config = load_config(RETINANET)
     use_tower(config, TINY)
     use_data(config, data)
-    shrink(config, tmp_path / "run")
+    shrink(config).work_dir = str(tmp_path / "run")
     config.train_cfg.val_interval = 1
     runner = build_runner.training_runner(config, work_dir=None, resume=None, amp=False, launcher="none")
     before = runner.model.backbone.conv1.weight.clone()
@@ -278,11 +264,8 @@ def test_segmentation_runs(tmp_path):
     def config_of_run():
         config = load_config(name, dict(data_root=str(root)))
         use_tower(config, TINY)
-        shrink(config, tmp_path / "run")
+        shrink(config).work_dir = str(tmp_path / "run")
         config.model.data_preprocessor["size"] = (64, 64)
-        for step in config.train_dataloader.dataset.pipeline:
-            if step.type == "RandomCrop":
-                step.crop_size = (64, 64)
         return config
 
     options = dict(work_dir=None, amp=False, launcher="none")

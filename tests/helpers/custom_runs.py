@@ -28,6 +28,26 @@ def write_config(path, name, *, max_iters=2, image_size=64, **options):
     return path
 
 
+def shrink(config, max_iters=1):
+    """Train a config of mmdet or mmseg for a few iterations on small images, without data workers.
+
+    It is neither validated nor has a schedule of learning rates.
+    """
+    config.train_cfg = dict(type="IterBasedTrainLoop", max_iters=max_iters, val_interval=10)
+    config.default_hooks.checkpoint.update(interval=max_iters, by_epoch=False)
+    config.param_scheduler = []
+    for split in ("train", "val", "test"):
+        loader = config[f"{split}_dataloader"]
+        loader.update(num_workers=0, persistent_workers=False)
+        for step in loader.dataset.pipeline:
+            if "Resize" in step.type:
+                step.scale = (64, 64)
+            elif step.type == "RandomCrop":
+                step.crop_size = (64, 64)
+    config.train_dataloader.batch_size = 2
+    return config
+
+
 def run(name, *arguments):
     """Run a tool in this process; it must succeed."""
     done = call_tool(name, *arguments)
@@ -35,7 +55,7 @@ def run(name, *arguments):
     return done
 
 
-def train_test_predict(config, data, folder, picture, *options, name_data=True):
+def train_test_predict(config, data, folder, picture, *options, classes="data"):
     """Train, test and predict on a folder of data.
 
     Args:
@@ -44,7 +64,8 @@ def train_test_predict(config, data, folder, picture, *options, name_data=True):
         folder: for the outputs.
         picture: image to predict on.
         options: of training and test.
-        name_data: whether the prediction names the data; otherwise it knows the classes from the checkpoint.
+        classes: what the prediction gets the classes from: 'data' for the option, 'checkpoint' for that of the run with
+            the config as it is, 'run' for the run's folder alone.
 
     Returns:
         the metrics of the test, and the JSON file of the prediction for ``picture``.
@@ -52,7 +73,8 @@ def train_test_predict(config, data, folder, picture, *options, name_data=True):
     work_dir = folder / "run"
     run("train", config, "--data", data, *options, "--work-dir", work_dir)
     run("test", config, work_dir, "--data", data, *options, "--work-dir", folder / "test")
-    run("predict", config, work_dir, picture, *(["--data", data] if name_data else []), "--out", folder / "drawn")
+    model = [work_dir] if classes == "run" else [config, work_dir]
+    run("predict", *model, picture, *(["--data", data] if classes == "data" else []), "--out", folder / "drawn")
     (metrics,) = (path for path in (folder / "test").glob("*/*.json") if path.stem == path.parent.name)
     (drawn,) = (folder / "drawn").glob("*.json")
     return json.loads(metrics.read_text()), json.loads(drawn.read_text())

@@ -42,9 +42,9 @@ def save(path, array, **options):
     return path
 
 
-def text(path, content, encoding="utf-8"):
+def text(path, content):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding=encoding, newline="")
+    path.write_text(content, encoding="utf-8", newline="")
     return path
 
 
@@ -53,7 +53,7 @@ def split_of(number, count):
     return "train" if number < count - count // 3 else "val"
 
 
-def coco_content(numbers, names=None):
+def coco_content(numbers):
     """Content of an annotation file in COCO's format, with polygons."""
     images, annotations = [], []
     for number in numbers:
@@ -71,7 +71,7 @@ def coco_content(numbers, names=None):
                     iscrowd=0,
                 )
             )
-    categories = [dict(id=label, name=name) for label, name in enumerate(names or NAMES, start=1)]
+    categories = [dict(id=label, name=name) for label, name in enumerate(NAMES, start=1)]
     return dict(images=images, annotations=annotations, categories=categories)
 
 
@@ -138,14 +138,14 @@ def write_yolo(root, count=6, *, polygons=True, split=True, yaml=True):
     return root
 
 
-def voc_xml(number, size=SIZE, name=None):
+def voc_xml(number):
     objects = "".join(
-        f"<object><name>{name or NAMES[label]}</name><difficult>0</difficult><bndbox><xmin>{left + 1}</xmin>"
+        f"<object><name>{NAMES[label]}</name><difficult>0</difficult><bndbox><xmin>{left + 1}</xmin>"
         f"<ymin>{top + 1}</ymin><xmax>{left + width}</xmax><ymax>{top + height}</ymax></bndbox></object>"
         for label, left, top, width, height in scene(number)
     )
     return (
-        f"<annotation><filename>{number}.jpg</filename><size><width>{size[0]}</width><height>{size[1]}</height>"
+        f"<annotation><filename>{number}.jpg</filename><size><width>{SIZE[0]}</width><height>{SIZE[1]}</height>"
         f"<depth>3</depth></size>{objects}</annotation>"
     )
 
@@ -159,6 +159,29 @@ def write_voc(root, count=6):
         lists[split_of(number, count)].append(str(number))
     for split, numbers in lists.items():
         text(root / f"ImageSets/Main/{split}.txt", "\n".join(numbers) + "\n")
+    return root
+
+
+def labelme_json(number, polygons=False, **fields):
+    """Content of a labelme file of rectangles or polygons; its path is one of Windows."""
+    shapes = []
+    for label, left, top, width, height in scene(number):
+        right, bottom = left + width, top + height
+        points = [[right, bottom], [left, top]]
+        if polygons:
+            points = [[left, top], [right, top], [right, bottom], [left, bottom]]
+        kind = "polygon" if polygons else "rectangle"
+        shapes.append(dict(label=NAMES[label], points=points, shape_type=kind))
+    content = dict(version="5.5.0", flags={}, shapes=shapes, imagePath=f"C:\\photos\\{number}.jpg", imageData=None)
+    return json.dumps(content | dict(imageHeight=SIZE[1], imageWidth=SIZE[0]) | fields)
+
+
+def write_labelme(root, count=6):
+    """Polygons in JSON files beside the images, in folders of the splits."""
+    for number in range(count):
+        folder = root / split_of(number, count)
+        save(folder / f"{number}.jpg", picture(number))
+        text(folder / f"{number}.json", labelme_json(number, polygons=True))
     return root
 
 

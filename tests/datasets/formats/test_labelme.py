@@ -1,7 +1,5 @@
 """labelme's shapes and their typical mistakes."""
 
-import json
-
 import pytest
 from helpers import data_formats as formats
 
@@ -9,25 +7,15 @@ from pe_dense.datasets.formats.findings import DataError
 from pe_dense.datasets.formats.object_reader import read_objects
 
 
-def shapes_of(number):
-    shapes = []
-    for label, left, top, width, height in formats.scene(number):
-        right, bottom = left + width, top + height
-        shapes.append(dict(label=formats.NAMES[label], points=[[right, bottom], [left, top]], shape_type="rectangle"))
-    return shapes
-
-
-def write(root, number, shapes, **fields):
-    content = dict(version="5.5.0", flags={}, shapes=shapes, imagePath=f"C:\\photos\\{number}.jpg", imageData=None)
-    content |= dict(imageHeight=formats.SIZE[1], imageWidth=formats.SIZE[0])
-    formats.text(root / f"{number}.json", json.dumps(content | fields))
+def write(root, number, **fields):
+    formats.text(root / f"{number}.json", formats.labelme_json(number, **fields))
 
 
 @pytest.fixture
 def root(tmp_path):
     for number in range(3):
         formats.save(tmp_path / f"{number}.jpg", formats.picture(number))
-        write(tmp_path, number, shapes_of(number))
+        write(tmp_path, number)
     return tmp_path
 
 
@@ -52,7 +40,7 @@ def test_parts_of_a_group_are_one_object(root):
     parts = [[[1, 1], [9, 1], [9, 9], [1, 9]], [[21, 1], [29, 1], [29, 9], [21, 9]]]
     polygons = [dict(label="cog", points=points, group_id=4, shape_type="polygon") for points in parts]
     circle = dict(label="cog", points=[[40, 20], [50, 20]], shape_type="circle")
-    write(root, 0, [*polygons, circle, dict(label="cog", points=[[3, 3]], shape_type="point")])
+    write(root, 0, shapes=[*polygons, circle, dict(label="cog", points=[[3, 3]], shape_type="point")])
     data = read_objects(root)
     joined, disk = objects(data)["0.jpg"]
     assert joined["bbox"] == [1, 1, 28, 8]
@@ -75,17 +63,17 @@ def test_parts_of_a_group_are_one_object(root):
     ],
 )
 def test_mistakes(root, shape, problem):
-    write(root, 0, [shape])
+    write(root, 0, shapes=[shape])
     with pytest.raises(DataError) as error:
         read_objects(root)
     assert problem in str(error.value)
 
 
 def test_files(root):
-    write(root, 0, shapes_of(0), imageWidth=32)
+    write(root, 0, imageWidth=32)
     with pytest.raises(DataError, match=r"than their JSON file says: 1 \(0.json: 32 x 48, 0.jpg: 64 x 48\)"):
         read_objects(root)
-    write(root, 0, shapes_of(0))
+    write(root, 0)
     (root / "0.jpg").rename(root / "9.jpg")
     with pytest.raises(DataError, match="JSON files without an image: 1 .0.json: 0.jpg"):
         read_objects(root)

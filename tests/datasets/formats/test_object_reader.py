@@ -10,7 +10,7 @@ from pe_dense.datasets.formats.object_reader import read_objects
 from pe_dense.utils.errors import ConfigError
 
 
-@pytest.mark.parametrize("name", ["coco", "roboflow", "yolo", "voc"])
+@pytest.mark.parametrize("name", ["coco", "roboflow", "yolo", "voc", "labelme"])
 def test_every_format_has_the_same_objects(tmp_path, name):
     data = read_objects(getattr(formats, f"write_{name}")(tmp_path))
     assert data.classes == formats.NAMES
