@@ -11,7 +11,7 @@ from pe_dense.datasets.formats.coco_layout import relative
 from pe_dense.datasets.formats.object_reader import data_root, read_objects
 from pe_dense.datasets.formats.objects import ObjectData, ObjectSplit, write_content
 from pe_dense.datasets.formats.splits import SPLIT_FILE
-from pe_dense.engine.class_counts import drop_masks, set_below, set_num_classes
+from pe_dense.engine.class_counts import drop_masks, has_optional_masks, set_below, set_num_classes
 from pe_dense.engine.preflight import inner_datasets
 from pe_dense.utils.errors import ConfigError
 
@@ -71,12 +71,14 @@ def use_data(
         chosen=dict(train=train_ann, val=val_ann),
         images=images,
         masks=masks and not predicts,
-        accept_boxes=True,
+        accept_boxes=has_optional_masks(config),
         records=records,
         write_to=converted and converted / SPLIT_FILE,
     )
     if masks and not predicts and data.has_boxes_only:
-        _use_boxes(config, data, splits)
+        drop_masks(config)
+        what = "training" if "train" in splits else "testing"
+        print_log(f"{data.root}: no masks in the data: {what} boxes only", "current")
     data.findings.log(data.root)
     print_log(data.describe(), "current")
     if not set_num_classes(config.model, len(data.classes)):
@@ -86,19 +88,6 @@ def use_data(
     config.data_root = str(data.root)
     config.pop("data_source", None)
     return config
-
-
-def _use_boxes(config: Config, data: ObjectData, splits: tuple[str, ...]) -> None:
-    """Leave out the masks of a config for data with boxes only."""
-    if not drop_masks(config):
-        total = sum(split.num_objects for split in data.splits.values())
-        raise ConfigError(
-            f"{data.root} ({data.format}) has {total} of {total} objects with a box only, but {config.filename} needs "
-            "polygons or masks: for boxes alone choose a detector without masks, such as coco_deta_pe_b16"
-        )
-    print_log(
-        f"{data.root}: no masks in the data: {'training' if 'train' in splits else 'testing'} boxes only", "current"
-    )
 
 
 def _use_split(config: Config, data: ObjectData, split: str, found: ObjectSplit, folder: Path | None) -> None:

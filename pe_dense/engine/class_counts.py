@@ -90,19 +90,19 @@ def set_below(part, name: str, value) -> int:
     return len(found)
 
 
-def drop_masks(config: Config) -> bool:
+def has_optional_masks(config: Config) -> bool:
+    """Return whether a detector has a mask head that :func:`drop_masks` removes, unlike a mask transformer."""
+    roi_head = config.model.get("roi_head") or {}
+    return bool(roi_head.get("mask_head")) and kind_of(roi_head) in _OPTIONAL_MASKS
+
+
+def drop_masks(config: Config) -> None:
     """Make a detector of boxes and masks one of boxes alone: the mask head, loaded masks and the metric of masks.
 
     Args:
-        config: complete config, changed in place.
-
-    Returns:
-        whether it was changed; a model without a mask head of its own, such as a mask transformer, is not.
+        config: complete config with optional masks, changed in place.
     """
-    roi_head = config.model.get("roi_head") or {}
-    if not roi_head.get("mask_head") or kind_of(roi_head) not in _OPTIONAL_MASKS:
-        return False
-    roi_head.update(mask_head=None, mask_roi_extractor=None)
+    config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
     for name in ("train_dataloader", "val_dataloader", "test_dataloader", "tta_pipeline", "custom_hooks"):
         for step in walk_dicts(config.get(name)):
             if step.get("with_mask"):
@@ -114,7 +114,6 @@ def drop_masks(config: Config) -> bool:
     saved = (config.get("default_hooks") or {}).get("checkpoint") or {}
     if isinstance(saved.get("save_best"), str):
         saved["save_best"] = saved["save_best"].replace("segm_", "bbox_")
-    return True
 
 
 def fit_to_checkpoint(config: Config, checkpoint) -> None:
@@ -129,7 +128,7 @@ def fit_to_checkpoint(config: Config, checkpoint) -> None:
     """
     state = checkpoint.get("state_dict") if isinstance(checkpoint, Mapping) else None
     parts = {".".join(str(key).split(".")[:2]) for key in state or ()}
-    if "roi_head.bbox_head" in parts and "roi_head.mask_head" not in parts:
+    if "roi_head.bbox_head" in parts and "roi_head.mask_head" not in parts and has_optional_masks(config):
         drop_masks(config)
     for key in ("meta", "dataset_meta"):
         checkpoint = checkpoint.get(key) if isinstance(checkpoint, Mapping) else None

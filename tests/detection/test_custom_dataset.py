@@ -251,7 +251,7 @@ def test_some_masks_are_no_boxes_alone(tmp_path):
 
 def test_mask_transformers_need_masks(tmp_path):
     root = write(tmp_path, train=BOXES, val=BOXES)
-    with pytest.raises(ConfigError, match=r"has (\d+) of \1 objects with a box only, but .*eomt_pe_l14.py needs"):
+    with pytest.raises(ConfigError, match=r"has (\d+) of \1 objects with a box only, but this config needs"):
         use_data(config_of("coco_eomt_pe_l14"), root)
 
 
