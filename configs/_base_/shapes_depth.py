@@ -28,6 +28,11 @@ train_dataloader, val_dataloader = map_loaders(
     dict(type="RandomFlip", prob=0.5),
     depth_map_path="depth",
 )
+# In these scenes, the size of a shape tells its distance.
+data_root = "data/shapes_perspective"
+generator = dict(num_train=400, num_val=80, difficulty="easy", perspective=True)
+for loader in (train_dataloader, val_dataloader):
+    loader["dataset"].update(data_root=data_root, generator=generator)
 test_dataloader = val_dataloader
 val_evaluator = dict(type="pe_dense.DepthMetric", min_depth_eval=min_depth, max_depth_eval=max_depth)
 test_evaluator = val_evaluator
@@ -38,4 +43,4 @@ default_hooks.merge(
         checkpoint=dict(interval=train_cfg.val_interval, save_best="rmse", rule="less"),
     )
 )
-del instance_loaders, map_loaders, shapes_loader
+del instance_loaders, loader, map_loaders, shapes_loader

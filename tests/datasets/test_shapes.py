@@ -145,10 +145,10 @@ def test_arguments_out_of_range(tmp_path, change):
 def test_interruption_leaves_nothing(tmp_path, monkeypatch):
     calls = iter(range(10))
 
-    def interrupted(*args):
+    def interrupted(rng, **options):
         if next(calls) == 3:
             raise KeyboardInterrupt
-        return draw_scene(*args)
+        return draw_scene(rng, **options)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(build, "draw_scene", interrupted)

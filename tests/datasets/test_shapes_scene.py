@@ -48,6 +48,23 @@ def test_semantic_map_agrees_with_masks(scenes):
         assert (scene.semantic[~scene.masks.any(axis=0)] == 0).all()
 
 
+@pytest.mark.parametrize("difficulty", ["hard", "easy"])
+def test_depth_follows_size_in_perspective(difficulty):
+    full_shapes = 0
+    for index in range(40):
+        scene = draw_scene(np.random.default_rng((0, index)), difficulty=difficulty, perspective=True)
+        meters = [scene.depth[mask][0] for mask in scene.masks]
+        assert meters == sorted(meters) and meters[0] >= 0.8 and meters[-1] <= 8
+        for mask, label, distance in zip(scene.masks, scene.labels, meters, strict=True):
+            rows, columns = np.nonzero(mask)
+            cut = min(rows.min(), columns.min()) == 0 or max(rows.max(), columns.max()) == 127
+            if CLASSES[label] == "circle" and not cut and mask.sum() == scene.full_areas[list(meters).index(distance)]:
+                # A circle half a meter wide, seen whole: its diameter is half a meter times 128 px / distance.
+                assert np.ptp(rows) + 1 == pytest.approx(0.5 * 128 / distance, abs=1.5)
+                full_shapes += 1
+    assert full_shapes >= 5
+
+
 def test_depth_agrees_with_masks(scenes):
     for scene in scenes:
         shapes = [np.unique(scene.depth[mask]) for mask in scene.masks]

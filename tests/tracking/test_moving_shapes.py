@@ -5,7 +5,7 @@ import pytest
 
 from pe_dense.datasets.davis import read_mask
 from pe_dense.datasets.synthetic import ShapesVideoDataset, write_shapes_video
-from pe_dense.datasets.synthetic.video import _draw_shape, draw_video
+from pe_dense.datasets.synthetic.video import _draw_shape, _draw_shapes, draw_video
 from pe_dense.tracking.davis_eval import measure
 
 TINY = dict(num_videos=2, num_frames=4, image_size=64)
@@ -41,11 +41,26 @@ def test_same_state_same_video_and_others_differ():
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_shapes_of_the_same_surface(seed):
+    """All have the same colors, which those of the other videos do not."""
+
+    def shapes(same_surface):
+        return _draw_shapes(np.random.default_rng(seed), 64, same_surface)
+
+    alike, different = shapes(True), shapes(False)
+    assert all(np.array_equal(shape.texture, alike[0].texture) for shape in alike)
+    assert not any(np.array_equal(shape.texture, different[0].texture) for shape in different[1:])
+    assert len({shape.label for shape in alike}) == len(alike)
+    labels = video(seed, num_frames=3, image_size=64, same_surface=True)[1]
+    assert labels.max() == len(alike)
+
+
 def test_texture_moves_and_turns_with_its_shape():
     """A point of the shape keeps its color: place and texture follow the same turn and swelling."""
     rng = np.random.default_rng(3)
     size = 128
-    shape = _draw_shape(rng, size, 2.0)
+    shape = _draw_shape(rng, size, 2.0, forms=[4])
     rows, columns = np.indices((size, size)) - (size - 1) / 2
     # A texture that tells where on the shape a pixel lies.
     shape.texture[...] = np.stack([columns, rows, np.zeros_like(rows)], axis=2)

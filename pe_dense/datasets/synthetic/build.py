@@ -63,6 +63,7 @@ def write_shapes(
     image_size: int = 128,
     seed: int = 0,
     difficulty: str = "hard",
+    perspective: bool = False,
 ) -> Path:
     """Generate the data set in ``root``, or reuse it if it exists.
 
@@ -75,7 +76,7 @@ def write_shapes(
         num_val: number of validation images.
         image_size: side of the square images, in pixels.
         seed: random seed, 0 or more.
-        difficulty: of the scenes, see :func:`~pe_dense.datasets.synthetic.scene.draw_scene`.
+        difficulty, perspective: of the scenes, see :func:`~pe_dense.datasets.synthetic.scene.draw_scene`.
 
     Returns:
         The resolved root.
@@ -87,7 +88,10 @@ def write_shapes(
     spec = dict(num_train=num_train, num_val=num_val, image_size=image_size, seed=seed)
     check_lowest(spec, dict(num_train=1, num_val=1, image_size=MIN_IMAGE_SIZE, seed=0))
     check_difficulty(difficulty)
-    return write_once(root, dict(version=VERSION, **spec, difficulty=difficulty), kind="shapes", write=_write)
+    spec = dict(version=VERSION, **spec, difficulty=difficulty)
+    if perspective:  # only then, so that data generated before there was a choice stay valid
+        spec["perspective"] = True
+    return write_once(root, spec, kind="shapes", write=_write)
 
 
 def _write(draft: Path, spec: dict) -> None:
@@ -97,13 +101,14 @@ def _write(draft: Path, spec: dict) -> None:
     (draft / "annotations").mkdir()
 
     splits = dict(train=spec["num_train"], val=spec["num_val"])
+    options = {name: spec[name] for name in ("image_size", "difficulty", "perspective") if name in spec}
     progress = Progress(sum(splits.values()), kind="shapes", unit="images")
     for split, num_images in splits.items():
         coco_images, coco_annotations, lvis_images, lvis_annotations = [], [], [], []
         captions = []
         for index in range(num_images):
             rng = np.random.default_rng((spec["seed"], _SPLIT_SEEDS[split], index))
-            scene = draw_scene(rng, spec["image_size"], spec["difficulty"])
+            scene = draw_scene(rng, **options)
             name = f"{index:06d}.png"
             _write_maps(draft, split, name, scene)
             annotations = annotate(scene, image_id=index)

@@ -134,7 +134,13 @@ VERSION = 1
 
 
 def write_shapes_video(
-    root: str | os.PathLike, *, num_videos: int = 12, num_frames: int = 24, image_size: int = 128, seed: int = 0
+    root: str | os.PathLike,
+    *,
+    num_videos: int = 12,
+    num_frames: int = 24,
+    image_size: int = 128,
+    seed: int = 0,
+    same_surface: bool = False,
 ) -> Path:
     """Generate the videos in ``root``, or reuse them if they exist.
 
@@ -146,6 +152,7 @@ def write_shapes_video(
         root, image_size, seed: see :func:`pe_dense.datasets.synthetic.build.write_shapes`.
         num_videos: number of videos, 1 or more.
         num_frames: frames of each, 3 or more.
+        same_surface: see :func:`~pe_dense.datasets.synthetic.video.draw_video`.
 
     Returns:
         The resolved root.
@@ -155,6 +162,8 @@ def write_shapes_video(
     """
     spec = dict(num_videos=num_videos, num_frames=num_frames, image_size=image_size, seed=seed)
     check_lowest(spec, dict(num_videos=1, num_frames=3, image_size=MIN_IMAGE_SIZE, seed=0))
+    if same_surface:  # only then, so that data generated before there was a choice stay valid
+        spec["same_surface"] = True
     return write_once(root, dict(version=VERSION, **spec), kind="shapes_video", write=_write)
 
 
@@ -167,7 +176,8 @@ def _write(draft: Path, spec: dict) -> None:
         masks.mkdir(parents=True)
         # The 1 at the end: NumPy's seed sequence does not tell trailing zeros apart.
         rng = np.random.default_rng((spec["seed"], index, 1))
-        video = draw_video(rng, num_frames=spec["num_frames"], image_size=spec["image_size"])
+        options = {name: spec[name] for name in ("num_frames", "image_size", "same_surface") if name in spec}
+        video = draw_video(rng, **options)
         for number, (image, labels) in enumerate(video):
             write_picture(frames / f"{number:05d}.jpg", image)
             write_mask(masks / f"{number:05d}.png", labels)

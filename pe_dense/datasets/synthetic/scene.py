@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ _EASY_DIAMETER = 20 / 128  # of the image's side
 _EASY_VISIBLE = 0.5  # of a shape inside the image
 DIFFICULTIES = ("hard", "easy")
 _SHAPE_DEPTHS = (1.0, 8.0)  # meters
+_SHAPE_SIZE = 0.5  # meters: in perspective, diameter times distance, for a field of view as wide as the distance
 _BACKGROUND_DEPTHS = (8.2, 10.0)  # meters
 # Air between camera and surface: the visible cue for depth, besides occlusion.
 _HAZE_COLOR = np.array([0.80, 0.85, 0.92], np.float32)[:, None, None]
@@ -66,11 +68,13 @@ def draw_scene(
     image_size: int = 128,
     difficulty: str = "hard",
     labels: Sequence[int] | None = None,
+    perspective: bool = False,
 ) -> Scene:
     """Draw shapes over a textured, slanted background.
 
     The outline is the only cue to the class: position, size, rotation, color, texture and depth are sampled
-    independently of it. Nearer shapes occlude farther ones, and surfaces fade into haze with depth.
+    independently of it. Nearer shapes occlude farther ones, and surfaces fade into haze with depth. In
+    perspective, depth follows from the size in the image, because all shapes are equally large.
 
     Args:
         rng: random generator; the same state generates the same scene.
@@ -80,6 +84,8 @@ def draw_scene(
             'easy' for 1 to 4 shapes of at least 20 px in 128, equally frequent classes, and shapes left out that are
             hidden by half or more.
         labels: classes of the shapes, nearest first; random number and classes by default.
+        perspective: whether all shapes have a diameter of half a meter, so that larger ones are nearer: from 0.8 to
+            8 meters. Otherwise size and depth are independent.
 
     Raises:
         ValueError: if ``image_size`` is below 64, or for another difficulty.
@@ -87,7 +93,7 @@ def draw_scene(
     if image_size < MIN_IMAGE_SIZE:
         raise InputError(f"image_size is {image_size}, must be at least {MIN_IMAGE_SIZE}")
     check_difficulty(difficulty)
-    labels, depths, covers, masks = _place_shapes(rng, image_size, difficulty == "easy", labels)
+    labels, depths, covers, masks = _place_shapes(rng, image_size, difficulty == "easy", labels, perspective)
     depth = _slanted_plane(rng, image_size)
     surface = draw_background(rng, image_size)
     for alpha in reversed(covers):
@@ -106,29 +112,19 @@ def draw_scene(
 
 
 def _place_shapes(
-    rng: np.random.Generator, image_size: int, easy: bool, wanted: Sequence[int] | None
+    rng: np.random.Generator, image_size: int, easy: bool, wanted: Sequence[int] | None, perspective: bool
 ) -> tuple[list[int], list[float], list[np.ndarray], list[np.ndarray]]:
     """Sample classes, depths, coverages (S, S) and visible masks (S, S) of the visible shapes, nearest first."""
     labels, depths, covers, masks = [], [], [], []
     hidden = np.zeros((image_size, image_size), bool)
     count = rng.integers(1, _EASY_SHAPES if easy else MAX_SHAPES, endpoint=True) if wanted is None else len(wanted)
-    smallest = _EASY_DIAMETER * image_size if easy else _MIN_DIAMETER
-    for number, meters in enumerate(np.sort(rng.uniform(*_SHAPE_DEPTHS, count))):
-        if wanted is not None:
-            label = int(wanted[number])
-        else:
-            label = int(rng.choice(len(CLASSES), p=None if easy else _LONG_TAIL))
-        # Uniform in the square root: small shapes outnumber large ones, yet large ones occlude enough of them.
-        diameter = rng.uniform(smallest**0.5, (_MAX_DIAMETER * image_size) ** 0.5) ** 2
-        # Large shapes may extend slightly beyond the image; the nearest shape always has at least 20 visible pixels.
-        margin = max(0.35 * diameter, _MIN_DIAMETER / 2)
-        alpha = rasterize(
-            label,
-            center=tuple(rng.uniform(margin, image_size - margin, 2)),
-            diameter=diameter,
-            angle=rng.uniform(0, 2 * np.pi),
-            image_size=image_size,
-        )
+    distances = np.sort(rng.uniform(*_SHAPE_DEPTHS, count))
+    drawn = [_draw_placement(rng, image_size, easy, None if wanted is None else wanted[i]) for i in range(count)]
+    if perspective:
+        drawn.sort(key=lambda shape: -shape[1]["diameter"])
+        distances = [_SHAPE_SIZE * image_size / shape["diameter"] for _, shape in drawn]
+    for (label, shape), meters in zip(drawn, distances, strict=True):
+        alpha = rasterize(label, **shape, image_size=image_size)
         mask = alpha >= 0.5
         visible = mask & ~hidden
         pixels = np.count_nonzero(visible)
@@ -140,6 +136,20 @@ def _place_shapes(
         covers.append(alpha)
         masks.append(visible)
     return labels, depths, covers, masks
+
+
+def _draw_placement(
+    rng: np.random.Generator, image_size: int, easy: bool, wanted: int | None
+) -> tuple[int, dict[str, Any]]:
+    """Sample class, center, diameter and angle of a shape; the class may be given."""
+    label = rng.choice(len(CLASSES), p=None if easy else _LONG_TAIL) if wanted is None else wanted
+    smallest = _EASY_DIAMETER * image_size if easy else _MIN_DIAMETER
+    # Uniform in the square root: small shapes outnumber large ones, yet large ones occlude enough of them.
+    diameter = rng.uniform(smallest**0.5, (_MAX_DIAMETER * image_size) ** 0.5) ** 2
+    # Large shapes may extend slightly beyond the image; the nearest shape always has at least 20 visible pixels.
+    margin = max(0.35 * diameter, _MIN_DIAMETER / 2)
+    center = tuple(rng.uniform(margin, image_size - margin, 2))
+    return int(label), dict(center=center, diameter=diameter, angle=rng.uniform(0, 2 * np.pi))
 
 
 def _slanted_plane(rng: np.random.Generator, image_size: int) -> np.ndarray:

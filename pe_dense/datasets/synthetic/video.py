@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -60,7 +60,7 @@ def _reflect(position: np.ndarray, length: float) -> np.ndarray:
 
 
 def draw_video(
-    rng: np.random.Generator, *, num_frames: int, image_size: int = 128
+    rng: np.random.Generator, *, num_frames: int, image_size: int = 128, same_surface: bool = False
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Draw a video of 2 to 4 shapes that move, rotate, change in size and occlude each other, with a moving camera.
 
@@ -70,6 +70,7 @@ def draw_video(
         rng: random generator; the same state generates the same video.
         num_frames: number of frames T.
         image_size: side S of the frames, in pixels.
+        same_surface: whether all shapes of a video have the same colors and texture, and different forms.
 
     Yields:
         for each frame the image, RGB (S, S, 3) uint8, and the visible shapes, (S, S) uint8: 0 for the background,
@@ -80,7 +81,7 @@ def draw_video(
     """
     if image_size < MIN_IMAGE_SIZE:
         raise InputError(f"image_size is {image_size}, must be at least {MIN_IMAGE_SIZE}")
-    shapes = _draw_shapes(rng, image_size)
+    shapes = _draw_shapes(rng, image_size, same_surface)
     wide = round(_BACKGROUND_SIZE * image_size)
     background = np.ascontiguousarray(draw_background(rng, wide).transpose(1, 2, 0))
     ends = rng.uniform(0, wide - image_size, (2, 2))  # x, y of the image's corner on the background, first and last
@@ -99,27 +100,31 @@ def draw_video(
         yield apply_haze_and_noise(rng, surface, depth), labels
 
 
-def _draw_shapes(rng: np.random.Generator, size: int) -> list[_Shape]:
+def _draw_shapes(rng: np.random.Generator, size: int, same_surface: bool) -> list[_Shape]:
     """Sample shapes, nearest first, that are sufficiently visible in the first frame."""
     shapes: list[_Shape] = []
     hidden = np.zeros((size, size), bool)
     count = rng.integers(MIN_SHAPES, MAX_SHAPES, endpoint=True)
     depths = np.sort(rng.uniform(*_DEPTHS, count))
+    forms = list(range(len(CLASSES)))
     while len(shapes) < count:
-        shape = _draw_shape(rng, size, depths[len(shapes)])
+        shape = _draw_shape(rng, size, depths[len(shapes)], forms)
         mask = shape.at(0, size)[0] >= 0.5
         # A shape that is occluded too much is drawn again.
         if np.count_nonzero(mask & ~hidden) >= MIN_VISIBLE_PIXELS * (size / 128) ** 2:
+            if same_surface:
+                forms.remove(shape.label)
+                shape = replace(shape, texture=shapes[0].texture if shapes else shape.texture)
             shapes.append(shape)
             hidden |= mask
     return shapes
 
 
-def _draw_shape(rng: np.random.Generator, size: int, meters: float) -> _Shape:
+def _draw_shape(rng: np.random.Generator, size: int, meters: float, forms: list[int]) -> _Shape:
     heading, speed = rng.uniform(0, 2 * np.pi), size * rng.uniform(*_SPEEDS)
     diameter = size * rng.uniform(*_DIAMETERS)
     return _Shape(
-        label=int(rng.integers(len(CLASSES))),
+        label=forms[rng.integers(len(forms))],
         diameter=diameter,
         meters=float(meters),
         texture=np.ascontiguousarray(draw_surface(rng, size).transpose(1, 2, 0)),
