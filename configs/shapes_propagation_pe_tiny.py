@@ -14,7 +14,7 @@ with read_base():
     from ._base_.mini_tower import *
     from ._base_.runtime import *
 
-data_root = "data/shapes_video"
+data_root = "data/shapes_video_same_surface"
 del sizes_by_patch  # of PE's patches
 
 model.merge(dict(backbone=dict(mini_tower, with_head=None)))
@@ -24,7 +24,7 @@ test_dataloader.merge(
         dataset=dict(
             type="pe_dense.ShapesVideoDataset",
             data_root=data_root,
-            generator=dict(num_videos=12, num_frames=24),
+            generator=dict(num_videos=12, num_frames=24, same_surface=True),
             pipeline=[dict(type="pe_dense.LoadVideo", short_side=256, divisor=8)],
         ),
     )

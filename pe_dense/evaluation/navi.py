@@ -21,6 +21,7 @@ from torch import Tensor
 from pe_dense.datasets.annotations import read_json
 from pe_dense.datasets.synthetic.cache import write_once, write_png
 from pe_dense.datasets.synthetic.scene import draw_background, draw_surface
+from pe_dense.datasets.synthetic.shapes import CLASSES, rasterize
 from pe_dense.evaluation import pictures
 from pe_dense.evaluation.run import SHOWN_IMAGES, TaskRun
 from pe_dense.utils.atomic_write import write_json
@@ -283,7 +284,10 @@ def _recalls(errors: list[tuple[Tensor, Tensor]], angles: Tensor) -> dict[str, f
 def write_shapes_navi(
     root: Path, *, num_objects: int = 8, num_views: int = 4, image_size: int = 128, seed: int = 0
 ) -> Path:
-    """Generate views of textured spheres with depth and poses in the layout of NAVI, or reuse them if they exist.
+    """Generate views of painted spheres with depth and poses in the layout of NAVI, or reuse them if they exist.
+
+    Shapes are painted all over a sphere, each of other colors. In each view the light has another color and the
+    camera is rolled.
 
     Returns:
         the resolved root.
@@ -292,10 +296,14 @@ def write_shapes_navi(
         FileExistsError, WriteError: see :func:`~pe_dense.datasets.synthetic.cache.write_once`.
     """
     spec = dict(num_objects=num_objects, num_views=num_views, image_size=image_size, seed=seed)
-    return write_once(root, dict(version=1, **spec), kind="shapes_navi", write=_write_spheres)
+    return write_once(root, dict(version=2, **spec), kind="shapes_navi", write=_write_spheres)
 
 
 _RADIUS, _DISTANCE = 0.06, 0.3  # meters
+_LIGHT = (0.35, 1.0)  # of each color
+_ROLL = math.pi / 4  # largest turn of the camera around its axis
+_TEXTURE = 256  # pixels between the poles and around a half of the equator
+_PAINTED = (3, 3)  # rows and columns of shapes
 
 
 def _write_spheres(draft: Path, spec: dict) -> None:
@@ -306,16 +314,16 @@ def _write_spheres(draft: Path, spec: dict) -> None:
         folder = draft / f"sphere_{number:03d}" / "wild_set"
         for part in ("images", "depth"):
             (folder / part).mkdir(parents=True)
-        texture = draw_surface(rng, 256).transpose(1, 2, 0)
-        texture = np.concatenate([texture, texture[:, ::-1]], axis=1)  # without a seam
+        texture = _paint(rng)
         center, items = rng.normal(size=4), []
         for view in range(spec["num_views"]):
-            q = center + rng.normal(scale=0.25, size=4)
+            q = _rolled(center + rng.normal(scale=0.25, size=4), rng.uniform(-_ROLL, _ROLL))
             offset = rng.uniform(-0.02, 0.02, 2)
             t, focal = np.array([*offset, _DISTANCE]), 1.3 * size
             color, depth = _render(texture, rotation_matrix(torch.from_numpy(q)).numpy(), t, focal, size)
             ground = draw_background(rng, size).transpose(1, 2, 0)
-            color = np.where(depth[..., None] > 0, color, ground) + rng.normal(0, 0.01, (size, size, 3))
+            color = np.where(depth[..., None] > 0, color, ground) * rng.uniform(*_LIGHT, 3)
+            color += rng.normal(0, 0.01, (size, size, 3))
             name = f"downsampled_{view:03d}"
             pixels = (255 * color.clip(0, 1)).round().astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"images/{name}.jpg", quality=95)
@@ -324,6 +332,29 @@ def _write_spheres(draft: Path, spec: dict) -> None:
             camera = dict(q=q.tolist(), t=(1000 * t).tolist(), focal_length=focal)
             items.append(dict(filename=f"{view:03d}.jpg", image_size=[size, size], camera=camera))
         write_json(folder / "annotations.json", items)
+
+
+def _rolled(q: np.ndarray, angle: float) -> np.ndarray:
+    """Turn a pose, a quaternion (w, x, y, z), by an angle in radians around the axis of the camera."""
+    w, x, y, z = q
+    cos, sin = np.cos(angle / 2), np.sin(angle / 2)
+    return np.array([cos * w - sin * z, cos * x - sin * y, cos * y + sin * x, cos * z + sin * w])
+
+
+def _paint(rng: np.random.Generator) -> np.ndarray:
+    """Draw colors (256, 512, 3) of a sphere, from pole to pole and around the equator."""
+    ground = draw_background(rng, _TEXTURE)
+    canvas = np.concatenate([ground, ground[..., ::-1]], axis=2)  # without a seam
+    rows, columns = _PAINTED
+    cell = _TEXTURE / rows
+    for row in range(rows):
+        for column in range(2 * columns):
+            label, angle = int(rng.integers(len(CLASSES))), rng.uniform(0, 2 * np.pi)
+            half = slice(0, _TEXTURE) if column < columns else slice(_TEXTURE, 2 * _TEXTURE)
+            center = ((column % columns + 0.5) * cell, (row + 0.5) * cell)
+            alpha = rasterize(label, center=center, diameter=0.9 * cell, angle=angle, image_size=_TEXTURE)
+            canvas[:, :, half] += alpha * (draw_surface(rng, _TEXTURE) - canvas[:, :, half])
+    return canvas.transpose(1, 2, 0)
 
 
 def _render(

@@ -20,7 +20,9 @@ from pe_dense.evaluation.words import evaluate_words, evaluate_zero_shot
 GRID = 16
 SCENES = dict(num_train=128, num_val=80, difficulty="easy")
 PAIRS = dict(num_pairs=48)
-VIDEOS = dict(num_videos=6, num_frames=16)
+PERSPECTIVE = dict(SCENES, perspective=True)
+VIDEOS = dict(num_videos=6, num_frames=16, same_surface=True)
+SPHERES = dict(num_objects=24)
 FORMS = dict(num_images=96)
 MEMORY = 16_384  # patches
 DEPTH_RANGE = (0.5, 12.0)  # meters
@@ -35,11 +37,11 @@ def shapes_tasks() -> list[Task]:
     knn = partial(evaluate_knn, memory=MEMORY, augment=False, **scenes)
     clusters = partial(evaluate_clusters, clusters=100, seeds=(0, 1), restarts=2, **scenes)
     pairs = partial(evaluate_correspondence, variant="padded", patches=GRID, per_class=None, generator=PAIRS)
-    spheres = partial(evaluate_navi, patches=GRID, step=1, grid=48, generator={})
+    spheres = partial(evaluate_navi, patches=GRID, step=1, grid=48, generator=SPHERES)
     discovery = partial(evaluate_discovery, **scenes)
     videos = partial(evaluate_propagation, patches=GRID, generator=VIDEOS)
     linear = partial(evaluate_linear_segmentation, **scenes)
-    depth = partial(evaluate_linear_depth, grid=GRID, depth_range=DEPTH_RANGE, generator=SCENES)
+    depth = partial(evaluate_linear_depth, grid=GRID, depth_range=DEPTH_RANGE, generator=PERSPECTIVE)
     words = partial(evaluate_words, data="shapes", words=_WORDS, templates=_TEMPLATES, short_side=1.0, generator=SCENES)
     forms = partial(evaluate_zero_shot, templates=_TEMPLATES, generator=FORMS)
     tasks = []
@@ -53,7 +55,7 @@ def shapes_tasks() -> list[Task]:
     add("clusters", "k-means, shapes", "mIoU", "shapes", clusters, f"{_SIZE}, K = 100, 2 seeds, 2 restarts")
     add("linear", "linear probe, shapes", "mIoU", "shapes", linear, f"{_SIZE}, DINOv3's head, 200 steps of 8 images")
     protocol = f"{_SIZE}, DINOv3's head, 200 steps of 8 images; share of pixels within a factor of 1.25"
-    add("depth", "linear depth, shapes", "delta1", "shapes", depth, protocol)
+    add("depth", "linear depth, shapes", "delta1", "shapes_perspective", depth, protocol)
     add("correspondence", "keypoints, shapes", "PCK", "shapes_pairs", pairs, f"{_SIZE}, PCK@0.1, as SD-DINO")
     protocol = f"{_SIZE}, as Probe3D, 48 x 48 points, recall at 2 cm"
     add("navi", "surface points, spheres", "R2cm", "shapes_navi", spheres, protocol)
@@ -61,7 +63,8 @@ def shapes_tasks() -> list[Task]:
     method = partial(discovery, method="tokencut")
     add("tokencut", "TokenCut, shapes", "CorLoc", "shapes", method, f"{protocol}, best of six thresholds")
     add("lost", "LOST, shapes", "CorLoc", "shapes", partial(discovery, method="lost"), protocol)
-    add("propagation", "tracking, shapes", "J&F", "shapes_video", videos, f"as DINOv3, short side of {GRID} patches")
+    protocol = f"as DINOv3, short side of {GRID} patches"
+    add("propagation", "tracking, shapes", "J&F", "shapes_video_same_surface", videos, protocol)
     protocol = "open vocabulary, patches of the last layer pooled one by one"
     add("words", "words to label maps, shapes", "mIoU", "shapes", words, protocol, needs_text=True)
     protocol = "zero-shot classification of images of one shape"
