@@ -1,4 +1,4 @@
-"""Text embeddings for the patches of PE-Mini's image tower, which is frozen, on captions of generated scenes, on a CPU.
+"""Text embeddings for the patches of PE-Mini-Spatial, which is frozen, on captions of generated scenes, on a CPU.
 
 tools/train.py configs/shapes_lit_pe_tiny.py
 """

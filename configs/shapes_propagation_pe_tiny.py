@@ -3,7 +3,7 @@
     tools/test.py configs/shapes_propagation_pe_tiny.py
 
 The videos are made in `data_root` on first use; another checkpoint with such a tower may be named after the config.
-Frames are enlarged from 128 to 256 px, so that a patch covers 4 px.
+All shapes of a video have the same colors and texture, so that only their forms and places tell them apart.
 """
 
 from mmengine.config import read_base
@@ -25,7 +25,7 @@ test_dataloader.merge(
             type="pe_dense.ShapesVideoDataset",
             data_root=data_root,
             generator=dict(num_videos=12, num_frames=24, same_surface=True),
-            pipeline=[dict(type="pe_dense.LoadVideo", short_side=256, divisor=8)],
+            pipeline=[dict(type="pe_dense.LoadVideo", short_side=128, divisor=8)],
         ),
     )
 )

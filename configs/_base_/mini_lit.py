@@ -1,4 +1,4 @@
-"""Text for the patches of PE-Mini's image tower: a head of two blocks on the frozen tower, and PE-Mini's text tower."""
+"""Text for the patches of PE-Mini-Spatial: a head of two blocks on the frozen tower, and PE-Mini-Core's text tower."""
 
 mini_lit = dict(
     type="pe_dense.LiT",
@@ -6,7 +6,7 @@ mini_lit = dict(
         type="pe_dense.FrozenTower",
         arch="PE-Mini-Spatial",
         with_head=False,
-        init_cfg=dict(type="Pretrained", checkpoint="pe-mini://core"),
+        init_cfg=dict(type="Pretrained", checkpoint="pe-mini://spatial"),
     ),
     image_size=128,
     text="PE-Mini-Core",

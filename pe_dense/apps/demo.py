@@ -21,7 +21,7 @@ from pathlib import Path
 from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import UserError
 
-SCENES, VIDEOS = "data/shapes", "data/shapes_video_demo"
+SCENES, DEPTH_SCENES, VIDEOS = "data/shapes", "data/shapes_perspective", "data/shapes_video_demo"
 # The classes of pe_dense.datasets.synthetic, whose import would delay the demo by seconds; a test compares them.
 FORMS = "circle, square, triangle, star, ring, cross, crescent, heart"
 _PICTURES = 8
@@ -78,10 +78,15 @@ class Part:
         return found
 
 
+def validation(root: str) -> list[str]:
+    """List scenes that are not trained on."""
+    return [f"{root}/val/{number:06d}.png" for number in range(_PICTURES)]
+
+
 def detector(out: Path) -> list[Part]:
     """List the commands of the detector."""
     config, run = "shapes_maskrcnn_pe_tiny", out / "detector"
-    scenes = [f"{SCENES}/val/{number:06d}.png" for number in range(_PICTURES)]
+    scenes = validation(SCENES)
     return [
         Part("", ["train", config, "--work-dir", str(run), "--resume"], run),
         Part(
@@ -107,10 +112,12 @@ def detector(out: Path) -> list[Part]:
 
 def others(out: Path) -> list[Part]:
     """List the commands of all other parts."""
-    scenes = [f"{SCENES}/val/{number:06d}.png" for number in range(_PICTURES)]
+    scenes = validation(SCENES)[:4]
     frames = [f"{VIDEOS}/JPEGImages/480p/shapes-000/{number:05d}.jpg" for number in (0, 8)]
     video = ["--cfg-options", f"data_root={VIDEOS}"]
-    video += [f"test_dataloader.dataset.generator.{key}" for key in ("num_videos=3", "num_frames=16")]
+    # Shapes of different colors, which are easy to track, at twice their size for fine masks.
+    easy = ("generator.num_videos=3", "generator.num_frames=16", "generator.same_surface=False")
+    video += [f"test_dataloader.dataset.{option}" for option in (*easy, "pipeline.0.short_side=256")]
     # The scenes are made by the detector's run, so the parts without them come first.
     parts = [
         Part(
@@ -133,7 +140,7 @@ def others(out: Path) -> list[Part]:
         ),
         Part(
             "Features",
-            ["visualize", *scenes[:4], "--arch", "PE-Mini-Spatial", "--out", str(out / "features"), "--overwrite"],
+            ["visualize", *scenes, "--arch", "PE-Mini-Spatial", "--out", str(out / "features"), "--overwrite"],
             out / "features",
             "The first three principal components of PE-Mini-Spatial's last layer as colors.",
             pictures=[_DRAWINGS],
@@ -141,7 +148,7 @@ def others(out: Path) -> list[Part]:
         Part(
             "Words",
             [
-                *("predict", "PE-Mini-Core", "words", *scenes[:4], "--words", f"background; empty background, {FORMS}"),
+                *("predict", "PE-Mini-Core", "words", *scenes, "--words", f"background; empty background, {FORMS}"),
                 *("--out", str(out / "words"), "--overwrite"),
             ],
             out / "words",
@@ -150,11 +157,12 @@ def others(out: Path) -> list[Part]:
             pictures=[_DRAWINGS],
         ),
     ]
-    for name, title, config, caption, figures in (
+    for name, title, config, root, caption, figures in (
         (
             "classes",
             "Semantic segmentation",
             "shapes_linear_pe_tiny",
+            SCENES,
             "A linear layer on the frozen tower: one class for each patch, no other parameters.",
             {"mIoU": ("mIoU of nine classes", " %", 1)},
         ),
@@ -162,7 +170,8 @@ def others(out: Path) -> list[Part]:
             "depth",
             "Depth",
             "shapes_depth_linear_pe_tiny",
-            "A linear layer on the frozen tower; its cue is the haze of the scenes.",
+            DEPTH_SCENES,
+            "A linear layer on the frozen tower; all shapes are equally large, so that larger ones are nearer.",
             {"rmse": ("RMSE", " m", 1)},
         ),
     ):
@@ -171,7 +180,7 @@ def others(out: Path) -> list[Part]:
             Part("", ["train", config, "--work-dir", str(run), "--resume"], run, figures=figures),
             Part(
                 title,
-                ["predict", config, str(run), *scenes[:4], "--out", str(run / "pictures"), "--overwrite"],
+                ["predict", config, str(run), *validation(root)[:4], "--out", str(run / "pictures"), "--overwrite"],
                 run / "pictures",
                 caption,
                 pictures=[_DRAWINGS],
