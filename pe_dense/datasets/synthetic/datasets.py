@@ -122,7 +122,8 @@ class ShapesSegmentationDataset(_GeneratedMaps, BaseSegDataset):
 class ShapesDepthDataset(_GeneratedMaps, NYUDataset):
     """Data set of the `shapes` depth maps, in millimeters; see :class:`ShapesSegmentationDataset`.
 
-    Haze, occlusion and shadows are the cues for depth; the background is a slanted plane behind all shapes.
+    Haze, occlusion and shadows are the cues for depth, in perspective also size; the background is a slanted plane
+    behind all shapes.
     ``data_prefix=dict(img_path='train', depth_map_path='depth/train')``.
     """
 
