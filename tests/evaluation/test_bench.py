@@ -188,6 +188,20 @@ def test_published_values_are_beside(small_bench, root, tmp_path, monkeypatch):
     assert row["published"] == 12.3 and row["source"] == "A paper"
 
 
+def test_errors_in_meters_are_better_if_lower(small_bench, root, tmp_path, monkeypatch):
+    """They have three decimals, and are not among the percentages of the plot of all tasks."""
+    rows = [dict(layer=0, rmse=0.31256), dict(layer=2, rmse=0.5)]
+    task = Task("some_depth", "depth", "rmse", "", lambda run: rows, "as published", unit="m")
+    monkeypatch.setitem(tasks.TASKS, "some_depth", task)
+    value = dict(task="some_depth", tower="timm/a", value=0.4, source="A paper")
+    monkeypatch.setattr("pe_dense.evaluation.sheet.published_values", lambda: [value])
+    sheet = run_bench(["timm/a"], tasks=["some_depth"], data_root=root, out=tmp_path, layers="0,2").read_text()
+    assert "| depth | rmse (m) | 0.500 (0: 0.313) [published 0.400] |" in sheet
+    (row,) = json.loads((tmp_path / "sheet.json").read_text())["rows"]
+    assert (row["value"], row["best"], row["best_layer"]) == (0.5, 0.3126, 0)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"layers_some_depth.png"}
+
+
 def test_a_task_that_a_backbone_cannot_run_is_skipped(small_bench, root, tmp_path, monkeypatch):
     def refuse(*_):
         raise InputError("only accepts images of 224 x 224 px")
