@@ -121,7 +121,11 @@ def test_evaluation_of_folders_by_class(model, folder, tmp_path):
         (tmp_path / label).mkdir()
         (tmp_path / label / f"{name}.png").write_bytes((folder / f"{name}.png").read_bytes())
     (tmp_path / "labels.csv").write_text("file,label\ncat/1.png,cat\ndog/0.png,dog\n")
-    assert evaluate_classification(model, tmp_path) == evaluate_classification(model, tmp_path / "labels.csv")
+    figures = evaluate_classification(model, tmp_path)
+    assert figures == evaluate_classification(model, tmp_path / "labels.csv")
+    done = call_tool("zeroshot", folder / "clip.pt", "--data", tmp_path, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "".join(f"{name}: {value:.2%}\n" for name, value in figures.items())
 
 
 def test_evaluation_leaves_out_files_that_cannot_be_read(model, folder, tmp_path):
