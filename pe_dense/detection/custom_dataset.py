@@ -62,23 +62,23 @@ def use_data(
     if "metric" not in (config.get("val_evaluator") or {}):
         raise ConfigError(f"{config.filename} is not a detector's config: its val_evaluator has no 'metric'")
     _refuse_maps(config, splits)
-    predicts = work_dir is None and "train" not in splits
-    masks = "segm" in config.val_evaluator["metric"]
+    trains = "train" in splits
+    masks = "segm" in config.val_evaluator["metric"] or (trains and has_optional_masks(config))
+    masks &= trains or work_dir is not None  # predictions only need the classes
     converted = None if work_dir is None else Path(work_dir) / "data"
     data = read_objects(
         folder,
         splits,
         chosen=dict(train=train_ann, val=val_ann),
         images=images,
-        masks=masks and not predicts,
+        masks=masks,
         accept_boxes=has_optional_masks(config),
         records=records,
         write_to=converted and converted / SPLIT_FILE,
     )
-    if masks and not predicts and data.has_boxes_only:
+    if masks and data.has_boxes_only:
         drop_masks(config)
-        what = "training" if "train" in splits else "testing"
-        print_log(f"{data.root}: no masks in the data: {what} boxes only", "current")
+        print_log(f"{data.root}: no masks in the data: {'training' if trains else 'testing'} boxes only", "current")
     data.findings.log(data.root)
     print_log(data.describe(), "current")
     if not set_num_classes(config.model, len(data.classes)):

@@ -256,11 +256,11 @@ def test_mask_transformers_need_masks(tmp_path):
 
 
 def test_boxes_suffice_where_no_masks_are_learned(tmp_path):
-    boxes = BOXES
     config = config_of()
     config.val_evaluator.metric = "bbox"
-    use_data(config, write(tmp_path, train=boxes, val=boxes))
+    use_data(config, write(tmp_path, train=BOXES, val=BOXES))
     assert config.test_evaluator.metric == "bbox"
+    assert config.model.roi_head.mask_head is None  # which would be trained, whatever is evaluated
 
 
 def test_images_in_several_folders(tmp_path):
