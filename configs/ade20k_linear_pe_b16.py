@@ -10,10 +10,11 @@ from mmengine.config import read_base
 with read_base():
     from ._base_.ade20k import ade20k_data, probe_of
     from ._base_.ade20k_linear import *
+    from ._base_.segmentation_data import segmentation_data
 
 tower = "PE-Spatial-B16-512"
 image_size = sizes_by_patch.patch16.image_size
 model.merge(probe_of(tower, image_size))
-train_dataloader, val_dataloader, tta_pipeline = ade20k_data(image_size)
+train_dataloader, val_dataloader, tta_pipeline = ade20k_data(segmentation_data, image_size)
 test_dataloader = val_dataloader
-del ade20k_data, probe_of
+del ade20k_data, probe_of, segmentation_data

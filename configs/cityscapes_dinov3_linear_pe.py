@@ -19,7 +19,8 @@ data_source = dict(
     layout="leftImg8bit/{train,val}/*/*.png and gtFine/{train,val}/*/*_gtFine_labelTrainIds.png",
 )
 num_classes = 19
-train_dataloader, val_dataloader = linear_loaders(
+train_dataloader, val_dataloader, _ = segmentation_data(
+    image_size,
     dict(type="CityscapesDataset", data_root=data_root),
     dict(data_prefix=dict(img_path="leftImg8bit/train", seg_map_path="gtFine/train")),
     dict(data_prefix=dict(img_path="leftImg8bit/val", seg_map_path="gtFine/val")),
@@ -27,4 +28,4 @@ train_dataloader, val_dataloader = linear_loaders(
 )
 test_dataloader = val_dataloader
 model.merge(dict(decode_head=dict(num_classes=num_classes)))
-del linear_loaders
+del _, segmentation_data

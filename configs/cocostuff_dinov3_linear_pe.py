@@ -19,7 +19,8 @@ data_source = dict(
     layout="images/{train,val}2017/*.jpg and annotations/{train,val}2017/*_labelTrainIds.png",
 )
 num_classes = 171
-train_dataloader, val_dataloader = linear_loaders(
+train_dataloader, val_dataloader, _ = segmentation_data(
+    image_size,
     dict(type="COCOStuffDataset", data_root=data_root),
     dict(data_prefix=dict(img_path="images/train2017", seg_map_path="annotations/train2017")),
     dict(data_prefix=dict(img_path="images/val2017", seg_map_path="annotations/val2017")),
@@ -27,4 +28,4 @@ train_dataloader, val_dataloader = linear_loaders(
 )
 test_dataloader = val_dataloader
 model.merge(dict(decode_head=dict(num_classes=num_classes)))
-del linear_loaders
+del _, segmentation_data

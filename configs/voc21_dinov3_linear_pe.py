@@ -19,7 +19,8 @@ data_source = dict(
     layout="JPEGImages/*.jpg, SegmentationClass{,Aug}/*.png and ImageSets/Segmentation/{trainaug,val}.txt",
 )
 num_classes = 21
-train_dataloader, val_dataloader = linear_loaders(
+train_dataloader, val_dataloader, _ = segmentation_data(
+    image_size,
     dict(type="PascalVOCDataset", data_root=data_root),
     dict(
         ann_file="ImageSets/Segmentation/trainaug.txt",
@@ -33,4 +34,4 @@ train_dataloader, val_dataloader = linear_loaders(
 )
 test_dataloader = val_dataloader
 model.merge(dict(decode_head=dict(num_classes=num_classes)))
-del linear_loaders
+del _, segmentation_data

@@ -7,11 +7,12 @@ with read_base():
     from .probe import *
     from .probe_schedule import *
     from .runtime import *
+    from .segmentation_data import *
 
 image_size = sizes_by_patch.patch14.image_size
-train_dataloader, val_dataloader, tta_pipeline = ade20k_data(image_size)
+train_dataloader, val_dataloader, tta_pipeline = ade20k_data(segmentation_data, image_size)
 test_dataloader = val_dataloader
-del ade20k_data, probe_of
+del ade20k_data, probe_of, segmentation_data
 
 model.merge(
     dict(
