@@ -34,6 +34,18 @@ def test_crops_of_nyu_are_removed_inside_of_lists(tmp_path):
     assert "CropBox" not in str(dataset.pipeline)
 
 
+def test_config_of_kitti(tmp_path):
+    """Its list, its crop and the evaluated part of its images do not suit other data."""
+    root = formats.write_depth(tmp_path / "data", 3)
+    config = use_data(load_config("configs/kitti_dinov3_linear_pe.py"), root, work_dir=tmp_path / "run")
+    assert config.test_evaluator.crop_type is None and config.model.decode_head.max_depth == 80.0
+    for split in ("train", "val"):
+        dataset = config[f"{split}_dataloader"].dataset
+        assert "pe_dense.CropBottomCenter" not in [step.type for step in dataset.pipeline]
+        init_default_scope("mmseg")
+        assert DATASETS.build(dict(dataset, pipeline=dataset.pipeline[:2]))[0]["gt_depth_map"].max() > 0
+
+
 def test_a_small_range_keeps_the_configs(tmp_path):
     root = formats.write_depth(tmp_path / "data", 3)
     config = use_data(load_config("configs/nyu_linear_pe_b16.py"), root, work_dir=tmp_path / "run")
