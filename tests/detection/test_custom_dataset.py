@@ -230,8 +230,11 @@ BOXES = dict(GOOD, annotations=[dict(item, segmentation=[]) for item in GOOD["an
 
 
 @pytest.mark.parametrize("name", ["coco_maskrcnn_pe_t16", "coco_cascade_pe_l14"])
-def test_boxes_alone_leave_out_the_masks(tmp_path, name, caplog):
+def test_boxes_alone_leave_out_the_masks(tmp_path, name, monkeypatch):
+    lines = []
+    monkeypatch.setattr("pe_dense.detection.custom_dataset.print_log", lambda line, *_: lines.append(line))
     config = use_data(config_of(name), write(tmp_path, train=BOXES, val=BOXES), work_dir=tmp_path / "run")
+    assert lines[0] == f"{tmp_path}: no masks in the data: training boxes only"
     assert config.model.roi_head.mask_head is None
     assert [config[f"{split}_evaluator"].metric for split in ("val", "test")] == ["bbox", "bbox"]
     init_default_scope("mmdet")

@@ -4,20 +4,12 @@ import pytest
 from helpers import data_formats as formats
 from mmengine.registry import DATASETS, init_default_scope
 
-from pe_dense.engine.class_counts import mask_heads
+from pe_dense.engine.class_counts import mask_heads, walk_dicts
 from pe_dense.engine.config import load_config
 from pe_dense.engine.preflight import check_files
 from pe_dense.segmentation import custom_dataset, custom_panoptic
 
 NAMES = ("background", *formats.NAMES)
-
-
-def steps_of(part):
-    """All steps of a pipeline, including those of test-time augmentation."""
-    if isinstance(part, dict):
-        yield part
-    for item in part.values() if isinstance(part, dict) else part if isinstance(part, list | tuple) else ():
-        yield from steps_of(item)
 
 
 @pytest.mark.parametrize("name", ["ade20k_linear_pe_b16", "ade20k_upernet_pe_l14", "ade20k_eomt_pe_b16"])
@@ -36,7 +28,7 @@ def test_classes_and_files_reach_every_place(tmp_path, name):
     assert set(built[0]["data_samples"].gt_sem_seg.data.unique().tolist()) <= {0, 1, 2}
     (reader,) = [step for step in config.train_dataloader.dataset.pipeline if "LabelMap" in step.type]
     assert reader.colors == {"#5a5a5a": 0, "#c82828": 1, "#283cdc": 2}
-    assert not [step for step in steps_of(config.get("tta_pipeline") or []) if step.get("type") == "LoadAnnotations"]
+    assert not [step for step in walk_dicts(config.get("tta_pipeline") or []) if step.get("type") == "LoadAnnotations"]
     for head in (config.model.decode_head, config.model.get("auxiliary_head")):
         if head and "num_classes" in head:
             assert head.num_classes == 3
