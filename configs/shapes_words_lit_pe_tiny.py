@@ -12,8 +12,8 @@ with read_base():
     from ._base_.shapes_words import *
     from ._base_.words import *
 
-# The head is trained with the mean of all patches, so it names background patches after the forms in the image, but with
-# less confidence.
+# The head is trained with the mean of all patches, so it names background patches after the forms in the image, but
+# less confidently.
 model.merge(dict(shapes_words, mode="tokens", clip=dict(_delete_=True, **mini_lit), init_cfg=None, threshold=0.99))
 test_dataloader = words_scenes(shapes_loader)
 del instance_loaders, shapes_loader, tower, words_loader, words_scenes

@@ -3,6 +3,8 @@
 MMEngine keeps functions that a config imports: delete them there once they have been called.
 """
 
+data_root = "data/shapes_words"  # of shapes_clip_pe_tiny.py
+generator = dict(num_train=6000, num_val=400, difficulty="easy")
 shapes_words = dict(
     clip=dict(vision="PE-Mini-Core"),
     words="background; empty background, circle, square, triangle, star, ring, cross, crescent, heart",
@@ -21,7 +23,5 @@ def words_scenes(shapes_loader):
     ]
     folders = dict(img_path="val", seg_map_path="semantic/val")
     loader = shapes_loader("pe_dense.ShapesSegmentationDataset", steps, data_prefix=folders)
-    loader["dataset"].update(
-        data_root="data/shapes_words", generator=dict(num_train=6000, num_val=400, difficulty="easy")
-    )
+    loader["dataset"].update(data_root=data_root, generator=generator)
     return loader

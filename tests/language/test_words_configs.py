@@ -213,3 +213,4 @@ def test_shapes(folder, tmp_path):
     config.experiment_name = config.visualizer.name = tmp_path.name
     runner = build_runner.testing_runner(config, str(tmp_path / "run.pth"), work_dir=str(tmp_path), launcher="none")
     assert 0 <= runner.test()["mIoU"] < 40
+    assert (tmp_path / "shapes/shapes.json").is_file()  # made there, not in the working directory
