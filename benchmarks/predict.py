@@ -6,8 +6,9 @@
 The model is the Mask R-CNN of `configs/shapes_maskrcnn_pe_tiny.py` with random weights, which returns 48 objects with
 masks for every image. "pictures" reads JPEG files of 640 x 480 px, detects, draws boxes, masks and labels, and writes
 a picture and a JSON file per image; "files" writes the objects with masks only: here in COCO's format, mmdet as JSON
-files. Each row runs in a process of its own, in turns. `images/s` and `CPU ms` per image are medians without the start;
-`times faster` is against mmdet's row of the same output.
+files. "deta" and "probe" write pictures of the tiny DETA and of a linear probe of classes. Each row runs in a process
+of its own, in turns. `images/s` and `CPU ms` per image are medians without the start; `times faster` is against mmdet's
+row of the same output, or else that of the other checkout.
 """
 
 import argparse
@@ -20,33 +21,47 @@ from pathlib import Path
 
 from utils import quartiles, write_table
 
-CONFIG = Path(__file__).resolve().parents[1] / "configs/shapes_maskrcnn_pe_tiny.py"  # also of another checkout's row
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # also of another checkout's row
+MASK_RCNN = "shapes_maskrcnn_pe_tiny"
+ROWS = dict(pictures=MASK_RCNN, files=MASK_RCNN, deta="shapes_deta_pe_tiny", probe="shapes_linear_pe_tiny")
 OBJECTS = 48
-OPTIONS = {"model.test_cfg.rcnn.score_thr": 0.0, "model.test_cfg.rcnn.max_per_img": OBJECTS}
+OPTIONS = {MASK_RCNN: {"model.test_cfg.rcnn.score_thr": 0.0, "model.test_cfg.rcnn.max_per_img": OBJECTS}}
 
 
 def make_files(folder: Path, images: int) -> None:
-    """Write photos of smooth noise, and a checkpoint of the model."""
+    """Write photos of smooth noise, and checkpoints of the models."""
     import cv2
     import numpy as np
     import torch
     from mmengine.registry import MODELS, init_default_scope
 
     from pe_dense.datasets.synthetic import CLASSES
-    from pe_dense.engine.config import load_config
 
-    config = load_config(CONFIG, OPTIONS)
-    init_default_scope("mmdet")
-    torch.manual_seed(0)
-    config.model.backbone.pop("init_cfg", None)
-    meta = dict(dataset_meta=dict(classes=CLASSES, palette="random"))
-    torch.save(dict(state_dict=MODELS.build(config.model).state_dict(), meta=meta), folder / "model.pth")
+    for name in set(ROWS.values()):
+        config = config_of(name)
+        init_default_scope(config.default_scope)
+        torch.manual_seed(0)
+        frozen = name == ROWS["probe"]  # its weights are not in the checkpoint
+        if not frozen:
+            config.model.backbone.pop("init_cfg", None)
+        model = MODELS.build(config.model)
+        if frozen:
+            model.init_weights()
+        meta = {} if frozen else dict(dataset_meta=dict(classes=CLASSES, palette="random"))
+        torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / f"{name}.pth")
     (folder / "photos").mkdir()
     rng = np.random.default_rng(0)
     for number in range(images):
         noise = (rng.random((30, 40, 3)) * 255).astype(np.uint8)
         photo = cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC)
         cv2.imwrite(str(folder / f"photos/{number:04d}.jpg"), photo)
+
+
+def config_of(name: str):
+    """Load a config with the options of its row."""
+    from pe_dense.engine.config import load_config
+
+    return load_config(CONFIGS / f"{name}.py", OPTIONS.get(name))
 
 
 def run(row: str, folder: Path) -> None:
@@ -69,12 +84,12 @@ def run(row: str, folder: Path) -> None:
 
 def our_way(row: str, folder: Path, out: Path):
     """Return a function that predicts on photos as `tools/predict.py` does."""
-    from pe_dense.engine.config import load_config
     from pe_dense.engine.inferencer import load_predictor
 
-    config = load_config(CONFIG, OPTIONS)
-    predictor = load_predictor(config, str(folder / "model.pth"), device="cpu", score_thr=0.0)
-    if "pictures" in row:
+    name = ROWS[row.split(",")[0]]
+    options = {} if name == ROWS["probe"] else dict(score_thr=0.0)
+    predictor = load_predictor(config_of(name), str(folder / f"{name}.pth"), device="cpu", **options)
+    if "files" not in row:
         return lambda photos: list(predictor.predict_files(photos, out))
     from pe_dense.apis.label_files import write_labels
 
@@ -85,13 +100,11 @@ def mmdets_way(row: str, folder: Path, out: Path):
     """Return a function that predicts on photos with mmdet's inferencer."""
     from mmdet.apis import DetInferencer
 
-    from pe_dense.engine.config import load_config
-
-    config = load_config(CONFIG, OPTIONS)
+    config = config_of(MASK_RCNN)
     config.visualizer = dict(type="DetLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")
     config.model.backbone.pop("init_cfg", None)
     config.test_dataloader.dataset.pipeline[0] = dict(type="LoadImageFromFile")  # the only reader that it accepts
-    inferencer = DetInferencer(config, str(folder / "model.pth"), device="cpu", show_progress=False)
+    inferencer = DetInferencer(config, str(folder / f"{MASK_RCNN}.pth"), device="cpu", show_progress=False)
     files = dict(no_save_vis="pictures" not in row, no_save_pred=False, pred_score_thr=0.0, out_dir=str(out))
     return lambda photos: inferencer([str(photo) for photo in photos], print_result=False, **files)
 
@@ -101,7 +114,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=40, help="photos, besides one for warm-up (40)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--before", type=Path, help="another checkout of this project, for pictures")
+    parser.add_argument("--before", type=Path, help="another checkout of this project, for all rows")
     parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmarks/predict.json"))
     parser.add_argument("--row", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -109,7 +122,8 @@ def main() -> None:
     if args.row:
         run(args.row, args.folder)
         return
-    rows = ["pictures", "files", *(["pictures, before"] if args.before else []), "pictures, mmdet", "files, mmdet"]
+    before = [f"{row}, before" for row in ROWS] if args.before else []
+    rows = [*ROWS, *before, "pictures, mmdet", "files, mmdet"]
     results: dict[str, list[list[float]]] = {row: [] for row in rows}
     here = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +139,8 @@ def main() -> None:
                 results[row].append(json.loads(output.stdout.splitlines()[-1]))
     table = []
     for row, values in results.items():
-        peer = results[row.split(",")[0] + ", mmdet"]
+        output = row.split(",")[0]
+        peer = results.get(f"{output}, mmdet") or results.get(f"{output}, before") or values
         table.append(
             {
                 "row": row,

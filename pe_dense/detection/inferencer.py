@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform
-from mmdet.models.roi_heads.mask_heads.fcn_mask_head import FCNMaskHead, _do_paste_mask
+from mmdet.models.roi_heads.mask_heads.fcn_mask_head import FCNMaskHead
 from mmdet.structures import DetDataSample
 from mmdet.visualization.palette import get_palette
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from torch.nn.functional import grid_sample
 
 from pe_dense.datasets.annotations import compare_with_checkpoint
 from pe_dense.datasets.loading import image_reader, without_loading
@@ -147,7 +148,7 @@ class Detector:
 
         Args:
             batch: outputs of :meth:`prepare`.
-            cropped: return the masks of large images as :class:`MaskCrops`.
+            cropped: return masks as :class:`MaskCrops`.
         """
         if self._paste_masks is not None:
             self._paste_masks.cropped = cropped
@@ -247,7 +248,7 @@ def predict_files(
 
 
 class MaskCrops(list):
-    """Masks of a large image, each as its pasted region, (h, w) bool, and the region's top left (row, column)."""
+    """Masks of an image, each as its pasted region, (h, w) bool, and the region's top left (row, column)."""
 
 
 def _crops(found, size: tuple[int, int]) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
@@ -267,14 +268,14 @@ def _crops(found, size: tuple[int, int]) -> tuple[list[np.ndarray], list[tuple[i
     return crops, corners
 
 
-_DENSE_BYTES = 64 << 20  # up to this size, the masks of an image are pasted by mmdet
+_DENSE_BYTES = 64 << 20  # up to this size, the masks of an image are pasted together on a GPU, by mmdet
 
 
 class _PasteMasks:
-    """Memory-efficient ``_predict_by_feat_single`` of a mask head for large images.
+    """Faster and memory-efficient ``_predict_by_feat_single`` of a mask head.
 
-    mmdet allocates N masks of the image's size, 1.2 GB for 50 objects in an image of 24 million pixels. Here they are
-    pasted box by box on the CPU, with the same result.
+    mmdet allocates N masks of the image's size, 1.2 GB for 50 objects in an image of 24 million pixels. On a CPU, and
+    for large images, they are pasted box by box here, with the same result.
 
     Attributes:
         cropped: return :class:`MaskCrops` instead of a tensor (N, H, W), whose memory is touched only where boxes are.
@@ -291,23 +292,49 @@ class _PasteMasks:
         height, width = img_meta["ori_shape"][:2]
         threshold = rcnn_test_cfg.mask_thr_binary
         count = len(mask_preds)
-        if not rescale or activate_map or threshold < 0 or count * height * width <= _DENSE_BYTES:
+        small = bboxes.device.type != "cpu" and count * height * width <= _DENSE_BYTES
+        if not rescale or activate_map or threshold < 0 or small:
             return self._dense(mask_preds, bboxes, labels, img_meta, rcnn_test_cfg, rescale, activate_map)
         bboxes /= bboxes.new_tensor(img_meta["scale_factor"]).repeat((1, 2))  # in place, as the caller expects
         if not self._class_agnostic:
             mask_preds = mask_preds[range(count), labels][:, None]
-        probabilities, boxes = mask_preds.sigmoid().cpu(), bboxes.cpu()
+        probabilities, boxes = mask_preds.sigmoid().float().cpu(), bboxes.float().cpu().numpy()
         # np.zeros reserves memory lazily: the system allocates pages on first write.
         masks = MaskCrops() if self.cropped else torch.from_numpy(np.zeros((count, height, width), bool))
-        for index in range(count):
-            one = slice(index, index + 1)
-            pasted, (rows, columns) = _do_paste_mask(probabilities[one], boxes[one], height, width, skip_empty=True)
-            inside = pasted[0] >= threshold
+        for index, box in enumerate(boxes):
+            pasted, (row, column) = _paste(probabilities[index : index + 1], box, (height, width))
+            inside = pasted >= threshold
             if self.cropped:
-                masks.append((inside.numpy(), (int(rows.start), int(columns.start))))
+                masks.append((inside.numpy(), (row, column)))
             else:
-                masks[index, rows, columns] = inside
+                masks[index, row : row + inside.shape[0], column : column + inside.shape[1]] = inside
         return masks
+
+
+def _paste(mask: torch.Tensor, box: np.ndarray, size: tuple[int, int]) -> tuple[torch.Tensor, tuple[int, int]]:
+    """Sample a mask at the pixels of its box and a margin of one pixel, as mmdet's ``_do_paste_mask`` does.
+
+    The same arithmetic takes a third of the time, because the positions of the pixels are arrays of one dimension.
+
+    Args:
+        mask: (1, 1, h, w) float32, on the CPU.
+        box: (4,) float32, x1, y1, x2, y2 in pixels.
+        size: (H, W) of the image.
+
+    Returns:
+        (h, w) float32, and row and column of its top left pixel.
+    """
+    positions, corner = [], []
+    for low, high, side in zip(box[:2], box[2:], size[::-1], strict=True):
+        first, last = int(max(np.floor(low) - 1, 0)), int(min(np.ceil(high) + 1, side))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            places = (np.arange(first, last, dtype=np.float32) + np.float32(0.5) - low) / (high - low) * 2 - 1
+        places[np.isinf(places)] = 0  # of a box without area
+        positions.append(places)
+        corner.append(first)
+    grid = np.empty((1, len(positions[1]), len(positions[0]), 2), np.float32)
+    grid[..., 0], grid[..., 1] = positions[0], positions[1][:, None]
+    return grid_sample(mask, torch.from_numpy(grid), align_corners=False)[0, 0], (corner[1], corner[0])
 
 
 def _bound_mask_memory(model: torch.nn.Module) -> _PasteMasks | None:
