@@ -71,10 +71,10 @@ def run(args):
 
     # Everything that can be wrong on the command line is checked before weights are read.
     templates = get_templates(args.templates)
-    if args.json and args.json.exists() and not args.overwrite:
-        raise FileExistsError(f"{args.json} exists: name another file or pass --overwrite")
     if args.json and args.json.is_dir():
         raise ConfigError(f"--json {args.json} is a folder: name a file")
+    if args.json and args.json.exists() and not args.overwrite:
+        raise FileExistsError(f"{args.json} exists: name another file or pass --overwrite")
     if args.words is not None:
         words, queries, classes = parse_synonyms(args.words)
         if args.data_root is not None:

@@ -124,18 +124,27 @@ def words_predictor(
         check: function that is called with the config before the model is built.
 
     Raises:
-        ConfigError: for a checkpoint with a model, or words that cannot be used.
+        ConfigError: for a checkpoint or an option that names another model or other words, or words that cannot be
+            used.
     """
     parse_synonyms(words)  # before weights are read
+    options = options or {}
+    if "model.words" in options:
+        raise ConfigError("the words are given twice, by --words and by the option model.words: leave the option out")
     extra = {}
     if source.startswith(("PE-", "hf://")) or source.endswith(_WEIGHTS) or Path(source).is_dir():
         if checkpoint is not None:
             raise ConfigError(
                 f"with --words and a model as the first argument, the second one is 'words', got {str(checkpoint)!r}"
             )
+        if twice := [name for name in ("tower", "model.clip") if name in options]:
+            raise ConfigError(
+                f"the model is given twice, by {source} and by the option {twice[0]}: leave the option out, or name a "
+                f"config, such as {WORDS_CONFIG}, instead of the model"
+            )
         config = load_config(WORDS_CONFIG, options)
         config.model.clip = source
-        extra = dict(native_except=options or {})
+        extra = dict(native_except=options)
     else:
         config = load_config(source, options)
     if checkpoint is None:

@@ -28,7 +28,8 @@ def read_table(path: str | Path, column: str, root: str | Path | None = None) ->
 
     Args:
         path: a CSV file with the columns ``file`` and ``column``, or a JSON lines file of objects with ``file`` and
-            ``column``, or with its plural and a list of texts. A file may occur several times.
+            ``column``, or with its plural and a list of texts. A file may occur several times. Folders are separated by
+            slashes or backslashes.
         column: 'caption' or 'label'.
         root: folder that files are relative to; that of the table by default.
 
@@ -46,7 +47,7 @@ def read_table(path: str | Path, column: str, root: str | Path | None = None) ->
     # A file that has another caption is not left out.
     captioned = {name for name, text in rows if text}
     _warn_of_missing([name for name in empty if name not in captioned], column, str(path))
-    kept = [(root / name, text) for name, text in rows if text]
+    kept = [(_located(root, name), text) for name, text in rows if text]
     if not kept:
         raise ConfigError(f"{path} contains no row with a {column}")
     files = list(dict.fromkeys(file for file, _ in kept))
@@ -57,6 +58,12 @@ def read_table(path: str | Path, column: str, root: str | Path | None = None) ->
             f"{root}"
         )
     return kept
+
+
+def _located(root: Path, name: str) -> Path:
+    """Path of a file; a backslash that is not part of a name separates folders, as in tables written on Windows."""
+    file = root / name
+    return file if "\\" not in name or file.is_file() else root / name.replace("\\", "/")
 
 
 def _csv_rows(path: Path, column: str) -> list[tuple[str, str]]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pe_dense.language.clip import CLIP
 from pe_dense.language.preprocessing import VIDEO_FRAMES, get_image_transform, get_text_tokenizer, video_frame_indices
-from pe_dense.utils.errors import InputError
+from pe_dense.language.word_lists import parse_words
+from pe_dense.utils.errors import ConfigError, InputError
 from pe_dense.utils.image import ImageError, read_image
 from pe_dense.utils.video import is_video, read_video
 
@@ -295,9 +296,17 @@ def evaluate_classification(
 
     Returns:
         as :func:`classification_accuracy`.
+
+    Raises:
+        ConfigError: if labels differ only by letter case, so that the text tower cannot distinguish them; and as
+            :func:`read_labels`.
     """
     rows, labels = read_labels(labels_file, "label", root)
     classes = sorted(set(labels))
+    try:
+        parse_words(classes)
+    except ConfigError as error:
+        raise ConfigError(f"labels of {labels_file}, without distinction of letter case: {error}") from error
     files, embeddings = embed_all(model, list(dict.fromkeys(rows)), left_out, **options)
     places = {file: place for place, file in enumerate(files)}
     read = [(places[file], classes.index(label)) for file, label in zip(rows, labels, strict=True) if file in places]

@@ -31,7 +31,7 @@ class ObjectTracker:
 
     def __init__(self, threshold: float = 0.5, fps: float = 25.0):
         self._tracker = ByteTracker(
-            motion=dict(type="KalmanFilter"),
+            motion=dict(type="mmdet.KalmanFilter"),  # models of mmseg have another default scope
             obj_score_thrs=dict(high=threshold, low=min(_LOW, threshold)),
             init_track_thr=min(threshold + _NEW, 0.99),
             num_frames_retain=max(round(_LOST_SECONDS * fps), 1),

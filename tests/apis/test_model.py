@@ -131,6 +131,13 @@ def test_words(tmp_path, photos):
     assert found.label_map.shape == (96, 128)
     with pytest.raises(ConfigError, match="words do not go with tower"):
         pe_dense.load("PE-Core-B16-224", words="cat", tower="PE-Core-B16-224")
+    for name, message in (
+        ("tower", "the model is given twice, by PE-Mini-Core and by the option tower"),
+        ("model.clip", "the model is given twice, by PE-Mini-Core and by the option model.clip"),
+        ("model.words", "the words are given twice"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            pe_dense.load("PE-Mini-Core", words="cat", device="cpu", options={name: "PE-Core-B16-224"})
 
 
 def test_mistakes(detector, tmp_path):

@@ -25,6 +25,7 @@ from pe_dense.language.zero_shot import (
     read_labels,
     recall_at_k,
 )
+from pe_dense.utils.errors import ConfigError
 from pe_dense.utils.video import write_video
 
 
@@ -166,6 +167,22 @@ def test_labels_files_that_are_not_usable(tmp_path, folder, monkeypatch):
             read_labels(tmp_path / "x.csv", "label")
 
 
+def test_labels_that_the_text_tower_cannot_distinguish(model, folder, tmp_path):
+    """Their scores are equal, so that the images of one of them would count as wrong."""
+    (tmp_path / "x.csv").write_text("file,label\n0.png,dog\n1.png,Dog\n")
+    with pytest.raises(ConfigError, match=r"labels of .*x.csv, without distinction of letter case: .* twice: dog"):
+        evaluate_classification(model, tmp_path / "x.csv", root=folder)
+
+
+def test_table_written_on_windows(tmp_path):
+    (tmp_path / "a").mkdir()
+    for name in ("a/0.png", "a\\1.png"):  # the second one is a file name with a backslash
+        (tmp_path / name).touch()
+    (tmp_path / "x.csv").write_bytes(b"file,label\r\na\\0.png,dog\r\na\\1.png,cat\r\n")
+    files, labels = read_labels(tmp_path / "x.csv", "label")
+    assert files == [tmp_path / "a" / "0.png", tmp_path / "a\\1.png"] and labels == ["dog", "cat"]
+
+
 def test_tool(folder, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out.json"
     words = ["--words", "a cat, a dog", "--device", "cpu"]
@@ -216,7 +233,7 @@ def test_tool_with_files_of_another_folder(folder, tmp_path):
     [
         (["--words", "missing/words.txt"], "word file missing/words.txt does not exist"),
         (["--words", "cat", "--data-root", "."], "--data-root belongs to --labels and --captions"),
-        (["--words", "cat", "--json", ".", "--overwrite"], "--json . is a folder: name a file"),
+        (["--words", "cat", "--json", "."], "--json . is a folder: name a file"),
     ],
 )
 def test_tool_refuses(folder, arguments, message):

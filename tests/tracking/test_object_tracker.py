@@ -1,6 +1,7 @@
 """Numbers of objects in videos."""
 
 import numpy as np
+from mmengine.registry import DefaultScope
 
 from pe_dense.runtime import Detections
 from pe_dense.tracking.object_tracker import ObjectTracker
@@ -49,3 +50,9 @@ def test_memory_does_not_grow_with_the_video():
         tracker.update(frame((10 + step, 10, 0.9, 0)))
     (track,) = tracker._tracker.tracks.values()
     assert len(track["bboxes"]) <= 4
+
+
+def test_default_scope_of_segmentors():
+    """A video is predicted in the default scope of its model; open-vocabulary segmenters have that of mmseg."""
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        assert ObjectTracker().update(frame((10, 10, 0.9, 0))).ids.tolist() == [1]
