@@ -238,7 +238,7 @@ def refine(images: Tensor, maps: Tensor, steps: int = 10, dilations: Sequence[in
     return maps
 
 
-_BAND = 1 << 26  # values of a band of upsampled maps: 256 MB in float32
+_BAND = 1 << 24  # values of a band of upsampled maps: 64 MB in float32, and as much for each step on it
 
 
 def upsampled_bands(maps: Tensor, size: tuple[int, int], limit: int = _BAND) -> Iterator[Tensor]:

@@ -321,21 +321,28 @@ class OpenVocabularySegmenter(BaseSegmentor):
             size = tuple(sample.metainfo.get("ori_shape", (height, width)))[:2]
             whole = self.refine_steps or self.area_threshold is not None  # these look at all of the image
             bands = upsampled_bands(self.similarities(image), size, **dict(limit=sys.maxsize) if whole else {})
-            found = [self._decide(image, maps) for maps in bands]
-            sample.pred_sem_seg = PixelData(data=torch.cat([labels for labels, _ in found], 1))
-            if self.keep_scores:
-                sample.seg_logits = PixelData(data=torch.cat([scores for _, scores in found], 1))
+            kept = image.new_empty(self.num_classes, *size) if self.keep_scores else None
+            labels = []
+            for maps in bands:
+                found, scores = self._decide(image, maps)
+                if kept is not None:  # in place, since the scores of all classes take most of the memory
+                    top = sum(part.shape[1] for part in labels)
+                    kept[:, top : top + found.shape[1]] = scores
+                labels.append(found)
+            sample.pred_sem_seg = PixelData(data=torch.cat(labels, 1))
+            if kept is not None:
+                sample.seg_logits = PixelData(data=kept)
         return samples
 
-    def _decide(self, image: Tensor, maps: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return labels (1, H, W) and, if they are kept, scores (K, H, W) of maps (1, Q, H, W)."""
+    def _decide(self, image: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Return labels (1, H, W) and scores (K, H, W) of maps (1, Q, H, W)."""
         if self.refine_steps:
             image = F.interpolate(image, maps.shape[-2:], mode="bilinear", align_corners=False)
             maps = refine(image, maps, self.refine_steps, self.refine_dilations)
         scores = class_scores(maps, self.query_classes, self.logit_scale)
         if self.area_threshold is not None:
             scores = suppress_small_classes(scores, self.area_threshold)
-        return label_map(scores, self.threshold), scores[0] if self.keep_scores else None
+        return label_map(scores, self.threshold), scores[0]
 
     def loss(self, inputs: Tensor, data_samples: Sequence[SegDataSample]) -> dict:
         """Raise an error, since the model is not trained.

@@ -11,6 +11,7 @@ import numpy as np
 from pe_dense.tiling.grid import Tile, TileGrid
 
 _STRIP_BYTES = 256 << 20  # up to this size, the strip between two rows of tiles is kept in memory
+_BAND_BYTES = 32 << 20  # scores that are decided at once, since deciding copies them
 _MAP_BYTES = 64 << 20  # up to this size, the result is kept in memory
 
 
@@ -64,9 +65,12 @@ class MapBlender:
         next_rows, next_columns = self._next(self._grid.rows, tile.row), self._next(self._grid.columns, tile.column)
         bottom = height if next_rows is None else next_rows.start - tile.rows.start
         right = width if next_columns is None else next_columns.start - tile.columns.start
-        done = scores[:, :bottom, :right] / weights[:bottom, :right]
-        top, left = tile.rows.start, tile.columns.start
-        self.result[top : top + bottom, left : left + right] = self._decide(done)
+        done = scores[:, :bottom, :right]
+        done /= weights[:bottom, :right]
+        result = self.result[tile.rows.start :, tile.columns.start :][:bottom, :right]
+        rows = max(1, _BAND_BYTES // done[:, :1].nbytes)
+        for start in range(0, bottom, rows):
+            result[start : start + rows] = self._decide(done[:, start : start + rows])
         self._right = None if next_columns is None else (scores[..., right:].copy(), weights[:, right:].copy())
         if bottom < height:
             self._keep(tile.column, scores[:, bottom:, :right], weights[bottom:, :right])

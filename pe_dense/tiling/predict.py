@@ -56,7 +56,8 @@ def predict_tiles(
     prepared = (
         (tile, predictor.prepare(image.read(tile.rows, tile.columns), number)[0]) for number, tile in enumerate(grid)
     )
-    for number, (tile, sample) in enumerate(predict_batches(predictor, prepared, batch_size), 1):
+    # Without enumerate, which would keep the scores of a tile during the prediction of the next one.
+    for tile, sample in predict_batches(predictor, prepared, batch_size):
         if blender is not None:
             blender.add(tile, predictor.tile_scores(sample))
         else:
@@ -65,5 +66,5 @@ def predict_tiles(
             merger.add(tile, found.above(score_thr))
         del sample
         if on_tile is not None:
-            on_tile(number, len(grid))
+            on_tile(tile.row * len(grid.columns) + tile.column + 1, len(grid))
     return merger.finish() if blender is None else predictor.map_result(blender.result)

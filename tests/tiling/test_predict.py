@@ -1,6 +1,7 @@
 """Tiles against the untiled prediction, with predictors that see only the pixels of a tile."""
 
 import json
+import weakref
 from types import SimpleNamespace
 
 import cv2
@@ -188,6 +189,28 @@ def test_blending_is_continuous_across_seams():
     found = predict_tiles(predictor, ArrayReader(np.zeros((*SIZE, 3), np.uint8)), Tiling(256, 0.25))
     assert np.abs(np.diff(found, axis=1)).max() < 0.3
     assert np.abs(np.diff(found, axis=0)).max() < 1e-4
+
+
+def test_one_tile_is_in_memory_and_decided_in_bands(monkeypatch):
+    """Scores of 150 classes take most of the memory: those of a tile are released before the next is predicted."""
+    monkeypatch.setattr(maps, "_BAND_BYTES", 20 * 3 * 256 * 4)
+    alive, decided = [], []
+
+    class Watched(Maps):
+        def predict(self, batch):
+            assert all(reference() is None for reference in alive)
+            found = super().predict(batch)
+            alive.extend(weakref.ref(sample) for sample in found)
+            return found
+
+        def decide(self, scores):
+            decided.append(scores.shape[1])
+            return super().decide(scores)
+
+    pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    found = predict_tiles(Watched(), ArrayReader(pixels), Tiling(256, 0.2))
+    np.testing.assert_allclose(found, pixels[..., 0], atol=1e-3)
+    assert len(alive) > 10 and max(decided) < 40
 
 
 def test_large_maps_go_to_files(tmp_path, monkeypatch):
