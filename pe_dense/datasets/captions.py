@@ -69,15 +69,19 @@ def _located(root: Path, name: str) -> Path:
 def _csv_rows(path: Path, column: str) -> list[tuple[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as content:
-            reader = csv.DictReader(content)
+            # Without `strict`, a quote that is not closed would take all rows after it into one text.
+            reader = csv.DictReader(content, strict=True)
+            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
             rows = list(reader)
-            columns = reader.fieldnames or []
     except (UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path} is not a CSV file in UTF-8: {error}") from error
     if missing := [name for name in ("file", column) if name not in columns]:
         found = ", ".join(columns) or "none"
         raise ConfigError(f"{path} lacks the column {', '.join(missing)}; found: {found}")
-    return [((row["file"] or "").strip(), (row[column] or "").strip()) for row in rows]
+    named = [((row["file"] or "").strip(), (row[column] or "").strip()) for row in rows]
+    if unnamed := [number for number, (name, text) in enumerate(named, start=1) if text and not name]:
+        raise ConfigError(f"{path}: row {unnamed[0]} after the header names no file")
+    return [(name, text) for name, text in named if name]  # spreadsheets write empty rows, ",", at the end
 
 
 def _json_rows(path: Path, column: str) -> list[tuple[str, str]]:
@@ -96,7 +100,9 @@ def _json_rows(path: Path, column: str) -> list[tuple[str, str]]:
                 )
             rows += [(row["file"], text) for text in texts or [""]]
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ConfigError(f"{path} is not a JSON lines file in UTF-8: {error}") from error
+        raise ConfigError(
+            f"{path} is not a JSON lines file in UTF-8 (the name of a CSV file ends in .csv): {error}"
+        ) from error
     return rows
 
 

@@ -160,6 +160,8 @@ def test_labels_files_that_are_not_usable(tmp_path, folder, monkeypatch):
         ("file,caption\na.png,x\n", "lacks the column label; found: file, caption"),
         ("", "lacks the column file, label; found: none"),
         ("file,label\na.png,\n", "no row with a label"),
+        ("file,label\n0.png,dog\n,cat\n", "x.csv: row 2 after the header names no file"),
+        ('file,label\n0.png,"dog\n1.png,cat\n', "x.csv is not a CSV file in UTF-8: unexpected end of data"),
         ("file,label\na.png,x\n", "1 of 1 files of .* do not exist, such as .*a.png"),
     ):
         (tmp_path / "x.csv").write_text(content)
@@ -178,7 +180,7 @@ def test_table_written_on_windows(tmp_path):
     (tmp_path / "a").mkdir()
     for name in ("a/0.png", "a\\1.png"):  # the second one is a file name with a backslash
         (tmp_path / name).touch()
-    (tmp_path / "x.csv").write_bytes(b"file,label\r\na\\0.png,dog\r\na\\1.png,cat\r\n")
+    (tmp_path / "x.csv").write_bytes(b"file, label\r\na\\0.png,dog\r\na\\1.png,cat\r\n,\r\n")
     files, labels = read_labels(tmp_path / "x.csv", "label")
     assert files == [tmp_path / "a" / "0.png", tmp_path / "a\\1.png"] and labels == ["dog", "cat"]
 
