@@ -27,7 +27,7 @@ from torch import Tensor
 
 from pe_dense.utils.atomic_write import atomic_write
 from pe_dense.utils.errors import InputError, first_line
-from pe_dense.utils.package_weights import PACKAGE_PREFIX, find_package_weights
+from pe_dense.utils.package_weights import PACKAGE_PREFIX, find_package_weights, published_weights
 from pe_dense.utils.storage_check import short_record
 
 HUB_PREFIX = "hf://"
@@ -145,7 +145,9 @@ def read_checkpoint(source: str | Path, map_location="cpu"):
         path = last_checkpoint(path)
         source = str(path)
     if not path.exists():
-        raise FileNotFoundError(f"Checkpoint {source} does not exist (looked for {path.absolute()})")
+        is_name = re.fullmatch(r"PE-[\w-]+", source)
+        hint = f"; the weights of a published model of this name are {published_weights(source)}" if is_name else ""
+        raise FileNotFoundError(f"Checkpoint {source} does not exist (looked for {path.absolute()}){hint}")
     if not path.is_file():
         raise CheckpointError(f"Checkpoint {source} is not a regular file")
     try:

@@ -24,6 +24,9 @@ class Malicious:
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"a\.pth does not exist \(looked for /"):
         read_checkpoint(tmp_path / "a.pth")
+    for name, weights in (("PE-Mini-Core", "pe-mini://core"), ("PE-Core-B16-224", "hf://facebook/PE-Core-B16-224")):
+        with pytest.raises(FileNotFoundError, match=f"weights of a published model of this name are {weights}$"):
+            read_checkpoint(name)
     with pytest.raises(CheckpointError, match="has no file last_checkpoint, and the folder contains no undamaged"):
         read_checkpoint(tmp_path)
 
