@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from functools import partial
@@ -161,7 +162,10 @@ class RasterioReader(WindowReader):
     def __init__(self, path: Path):
         import rasterio
 
-        self._file = rasterio.open(path)
+        with warnings.catch_warnings():
+            # It is a photo, not a map.
+            warnings.filterwarnings("ignore", "Dataset has no geotransform")
+            self._file = rasterio.open(path)
         self.height, self.width = self._file.height, self._file.width
         bands = [band.name for band in self._file.colorinterp]
         colors = bands[:3] == ["red", "green", "blue"] and len(bands) <= 4 and "alpha" not in bands

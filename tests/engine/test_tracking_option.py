@@ -80,12 +80,15 @@ def test_mlflow_keeps_the_pictures_of_all_steps(package, tmp_path):
     mlflow.active_run.return_value = None
     backend = MLflowVisBackend(save_dir=str(tmp_path), exp_name="shapes")
     backend.add_config(Config(dict(work_dir=str(tmp_path), image_size=512, model=dict(type="X" * 1000))))
-    backend.add_scalars(dict(loss=0.5), step=7)
+    backend.add_scalars({"loss": 0.5, "coco/bbox_AR@100": 0.2}, step=7)
+    backend.add_scalar("davis/J&F", 0.3, step=7)
     for step in (8, 9):
         backend.add_image("val/0", np.zeros((2, 3, 3), np.uint8), step=step)
     backend.close()
     mlflow.set_experiment.assert_called_once_with("shapes")
     mlflow.log_params.assert_called_once_with(dict(work_dir=str(tmp_path), image_size="512"))
-    mlflow.log_metrics.assert_called_once_with(dict(loss=0.5), 7)
+    # MLflow accepts no other characters in names than these.
+    mlflow.log_metrics.assert_called_once_with({"loss": 0.5, "coco/bbox_AR_100": 0.2}, 7)
+    mlflow.log_metric.assert_called_once_with("davis/J_F", 0.3, 7)
     assert [call.args[1] for call in mlflow.log_image.call_args_list] == ["val/0_8.png", "val/0_9.png"]
     mlflow.end_run.assert_called_once()

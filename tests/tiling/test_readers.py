@@ -1,6 +1,7 @@
 """Windows of images."""
 
 import sys
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -81,6 +82,7 @@ class Gdal:
     names = ("red", "green", "blue")
 
     def __init__(self, path):
+        warnings.warn("Dataset has no geotransform, gcps, or rpcs.", UserWarning, stacklevel=2)
         self.colorinterp = [SimpleNamespace(name=name) for name in self.names]
 
     def read(self, bands, window):
@@ -90,6 +92,7 @@ class Gdal:
         pass
 
 
+@pytest.mark.filterwarnings("error:Dataset has no")
 @pytest.mark.parametrize("rasterio", [False, True])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_orientations(tmp_path, orientation, rasterio, monkeypatch):

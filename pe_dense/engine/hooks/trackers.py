@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 from mmengine.config import Config
 from mmengine.visualization import MLflowVisBackend as _MLflowVisBackend
@@ -53,7 +55,8 @@ class WandbVisBackend(_WandbVisBackend):
 class MLflowVisBackend(_MLflowVisBackend):
     """MMEngine's ``MLflowVisBackend`` that keeps the pictures of all steps and does not open log files.
 
-    MMEngine's class replaces a picture by the next one of its name and expects log handlers with a stream.
+    MMEngine's class replaces a picture by the next one of its name and expects log handlers with a stream. MLflow
+    refuses all values of a call if one of their names contains ``@`` or ``&``, as ``AR@100``: they become ``_``.
     """
 
     def _init_env(self):
@@ -83,6 +86,20 @@ class MLflowVisBackend(_MLflowVisBackend):
         self._mlflow.log_text(config.pretty_text, "config.py")
 
     @force_init_env
+    def add_scalar(self, name: str, value, step: int = 0, **kwargs) -> None:
+        """Record a number."""
+        self._mlflow.log_metric(_mlflow_name(name), value, step)
+
+    @force_init_env
+    def add_scalars(self, scalar_dict: dict, step: int = 0, file_path: str | None = None, **kwargs) -> None:
+        """Record numbers by name."""
+        self._mlflow.log_metrics({_mlflow_name(name): value for name, value in scalar_dict.items()}, step)
+
+    @force_init_env
     def add_image(self, name: str, image: np.ndarray, step: int = 0, **kwargs) -> None:
         """Record an RGB image (H, W, 3) uint8 as ``<name>_<step>.png``."""
         self._mlflow.log_image(image, f"{name}_{step}.png")
+
+
+def _mlflow_name(name: str) -> str:
+    return re.sub(r"[^\w\-. :/]", "_", name)
