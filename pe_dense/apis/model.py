@@ -31,7 +31,7 @@ def load(
     checkpoint: str | Path | None = None,
     device: str | None = None,
     *,
-    words: str | Sequence[str] | None = None,
+    words: str | Path | Sequence[str] | None = None,
     options: dict | None = None,
     tower: str | None = None,
     tta: bool = False,
@@ -107,7 +107,7 @@ def resolve_source(source: str | Path, checkpoint: str | Path | None) -> tuple[s
 def words_predictor(
     source: str,
     checkpoint: str | Path | None,
-    words: str | Sequence[str],
+    words: str | Path | Sequence[str],
     *,
     options: dict | None = None,
     device: str | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import numpy as np
 from mmengine.config import Config
@@ -54,7 +55,7 @@ class OpenVocabularyPredictor(SegmentationPredictor):
         config: Config,
         checkpoint: str | None,
         device: str | None = None,
-        words: str | Sequence[str] | None = None,
+        words: str | Path | Sequence[str] | None = None,
         native_except: Collection[str] | None = None,
     ):
         Predictor.__init__(self)  # the base class reads a probe's checkpoint

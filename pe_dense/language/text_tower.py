@@ -205,6 +205,11 @@ class TextTower(nn.Module):
         Raises:
             ValueError: if the shape or dtype is wrong, or texts are longer than the context.
         """
+        if not isinstance(text, Tensor):
+            raise InputError(
+                f"text is a batch (N, L) of token ids, got a {type(text).__name__}: tokenize with "
+                f"get_text_tokenizer({self.context_length})"
+            )
         if text.dim() != 2 or text.is_floating_point():
             raise InputError(f"text is a batch (N, L) of token ids, got {text.dtype} of shape {tuple(text.shape)}")
         if text.shape[1] > self.context_length:

@@ -28,6 +28,8 @@ def parse_words(words: str | Iterable[str], separator: str = ",") -> list[str]:
         ConfigError: if there is none, one is empty or invisible, or two are equal (letter case and the width of
             characters are not distinguished).
     """
+    if not isinstance(words, Iterable):
+        raise ConfigError(f"words are a str or a sequence of str, got {words!r}")
     names = words.split(separator) if isinstance(words, str) else list(words)
     if wrong := [name for name in names if not isinstance(name, str)]:
         raise ConfigError(f"a class name is a str, got {wrong[0]!r}")
@@ -77,12 +79,13 @@ def read_words(path: str | Path) -> list[str]:
     return [line for _, line in classes]
 
 
-def parse_synonyms(words: str | Sequence[str]) -> tuple[list[str], list[str], Tensor]:
+def parse_synonyms(words: str | Path | Sequence[str]) -> tuple[list[str], list[str], Tensor]:
     """Split class names into synonyms.
 
     Args:
-        words: as of :func:`parse_words`, or a file as of :func:`read_words` (its name ends in .txt); synonyms of a
-            class are separated by semicolons ("person; woman; man"), and the first one names the class.
+        words: as of :func:`parse_words`, or a file as of :func:`read_words` (a str that ends in .txt, or a
+            Path); synonyms of a class are separated by semicolons ("person; woman; man"), and the first one names the
+            class.
 
     Returns:
         names of the K classes, the Q words, and the class (Q,) of each.
@@ -91,7 +94,9 @@ def parse_synonyms(words: str | Sequence[str]) -> tuple[list[str], list[str], Te
         ConfigError: if there is no word, or one is empty or given twice, in whatever class.
         FileNotFoundError: as :func:`read_words`.
     """
-    if isinstance(words, str) and words.strip().lower().endswith(".txt"):
+    if isinstance(words, Path):
+        words = read_words(words)
+    elif isinstance(words, str) and words.strip().lower().endswith(".txt"):
         words = read_words(words.strip())
     groups = [[part.strip() for part in word.split(";")] for word in parse_words(words)]
     queries = parse_words([part for group in groups for part in group], ";")

@@ -123,8 +123,9 @@ def test_probes(tmp_path, photos, name, kind, attribute):
 
 def test_words(tmp_path, photos):
     save_clip(tiny_clip(), tmp_path / "clip.pt")
+    (tmp_path / "words.txt").write_text("cat; kitten\ndog\n")
     model = pe_dense.load(
-        tmp_path / "clip.pt", words="cat; kitten, dog", device="cpu", options={"model.templates": "none"}
+        tmp_path / "clip.pt", words=tmp_path / "words.txt", device="cpu", options={"model.templates": "none"}
     )
     (found,) = model.predict(photos[0])
     assert found.classes == model.classes == ("cat", "dog")

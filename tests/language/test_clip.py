@@ -232,6 +232,7 @@ def test_unknown_name():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda model: model.encode_text(["a"]), r"got a list: tokenize with get_text_tokenizer\(16\)"),
         (lambda model: model.encode_text(torch.ones(1, 17, dtype=torch.long)), "longer than the context length 16"),
         (lambda model: model.encode_text(torch.ones(3)), "token ids"),
         (lambda model: model.encode_image(torch.ones(3, 32, 32)), r"\(N, 3, H, W\)"),

@@ -14,6 +14,7 @@ def test_words():
         ("cat,,dog", "word 2 of 3 is empty"),
         ("cat, dog, Cat", "class names are given twice: cat"),
         ("cat, ｃａｔ", "class names are given twice: cat"),
+        (5, "words are a str or a sequence of str, got 5"),
         ("cat,\u200b", r"word '\\u200b' has no visible character"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -31,8 +32,9 @@ def test_file_of_any_editor(tmp_path):
     path = tmp_path / "Words.TXT"
     path.write_bytes("\ufeffcircle\r\n\r\n star ; five-pointed star\r\n# comment\r\n  # comment\r\n\r\n".encode())
     assert read_words(path) == ["circle", "star ; five-pointed star"]
-    names, queries, _ = parse_synonyms(f" {path} ")
-    assert names == ["circle", "star"] and queries == ["circle", "star", "five-pointed star"]
+    for source in (f" {path} ", path):
+        names, queries, _ = parse_synonyms(source)
+        assert names == ["circle", "star"] and queries == ["circle", "star", "five-pointed star"]
 
 
 @pytest.mark.parametrize(
