@@ -11,6 +11,7 @@ from mmengine.config import Config
 from pe_dense.apis.inputs import Picture, read_inputs
 from pe_dense.apis.tiles import open_image
 from pe_dense.apis.videos import Video, track_video
+from pe_dense.backbones.pe_configs import PE_CONFIGS
 from pe_dense.engine.acceleration import accelerate
 from pe_dense.engine.build_runner import own_weights
 from pe_dense.engine.config import load_config
@@ -94,8 +95,13 @@ def resolve_source(source: str | Path, checkpoint: str | Path | None) -> tuple[s
         path or name of the config, and the checkpoint.
 
     Raises:
-        ConfigError: if a work dir has no config.
+        ConfigError: if a work dir has no config, or for the name of a backbone.
     """
+    if source in PE_CONFIGS:
+        raise ConfigError(
+            f"{source} is a backbone, which predicts nothing by itself: name the work dir of a run, or with a PE Core "
+            'model words to segment: pe_dense.load("PE-Core-L14-336", words="dog, sofa")'
+        )
     path = Path(source)
     if path.is_dir() or path.suffix in _WEIGHTS:
         if path.suffix in _WEIGHTS and not path.is_file():

@@ -157,6 +157,8 @@ def test_mistakes(detector, tmp_path):
         detector.predict([], batch_size=0)
     with pytest.raises(ConfigError, match="has 0 configs, not the one of a run"):
         pe_dense.load(tmp_path)
+    with pytest.raises(ConfigError, match="PE-Mini-Core is a backbone, .* words to segment: pe_dense.load"):
+        pe_dense.load("PE-Mini-Core")
     with pytest.raises(ConfigError, match="is a config: name a checkpoint or a work dir after it"):
         pe_dense.load("shapes_maskrcnn_pe_tiny")
     with pytest.raises(FileNotFoundError, match="checkpoint absent.pth does not exist"):
