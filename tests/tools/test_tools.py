@@ -127,15 +127,17 @@ def test_predicting_imports_no_more_than_it_needs(trained, tmp_path):
         ("train", ["configs/lvis_maskrcnn_pe_g41.py"], "did you mean lvis_maskrcnn_pe_g14.py"),
         ("train", [CONFIG, "--cfg-options", "model.backbone.out_indices=[6]"], "allowed are -6..5"),
         ("train", [CONFIG, "--cfg-options", "model.backbone.arch=PE-Spatial-G15"], "Known towers: PE-Core-T16-384"),
-        ("test", [CONFIG, "absent.pth"], "absent.pth does not exist"),
+        ("test", [CONFIG, "absent.pth", "--cfg-options"], "absent.pth does not exist"),
         ("train", [CONFIG, "--cfg-options", "train_cfg.max_iter=2"], "has no 'max_iter'; did you mean max_iters"),
         ("predict", [CONFIG, "a.pth", "README.md", "--out", "README.md"], "--out README.md is a file: name a folder"),
         ("predict", [CONFIG, "absent.pth", "absent.jpg", "--out", "x"], "image absent.jpg does not exist"),
         ("predict", [CONFIG, "absent.pth", "pe_dense", "--out", "x"], "folder pe_dense contains no image"),
     ],
 )
-def test_mistakes_are_reported_in_one_line(tool, arguments, message, tmp_path):
-    extra = ["--work-dir", tmp_path / "run"] if tool != "predict" else []
+def test_mistakes_are_reported_in_one_line(tool, arguments, message, tmp_path, trained):
+    read = ("data_root", "test_dataloader") if tool == "test" else ""
+    extra = [option for option in trained.options if option.startswith(read)] if "--cfg-options" in arguments else []
+    extra = [*extra, "--work-dir", tmp_path / "run"] if tool != "predict" else []
     if "data/lvis" in message and (ROOT / "data" / "lvis").exists():
         pytest.skip("LVIS is here")
     done = run_tool(tool, *arguments, *extra)
