@@ -1,5 +1,7 @@
 """Non-maximum suppression (NMS), class-wise NMS and Soft-NMS."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, maximum, minimum
 from torchvision import ops
@@ -74,10 +76,17 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Ten
     return ops.nms(boxes, scores, iou_threshold)
 
 
+# On a CPU, boxes are suppressed class by class from this many pairs (N^2) per class, where that is faster; on a GPU,
+# which compares pairs in parallel, from this many boxes, since one NMS of all of them needs N^2 bits of memory.
+PAIRS_PER_CLASS_ON_CPU = 40_000
+BOXES_ON_GPU = 20_000
+
+
 def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
     """Apply non-maximum suppression within each class.
 
-    Classes are separated by shifting boxes by their label, as in torchvision and MMCV, but in float64: in float32 the
+    Many boxes are suppressed class by class, because the time of NMS grows with the number of pairs. Classes of few
+    boxes are separated by shifting the boxes by their label, as in torchvision and MMCV, but in float64: in float32 the
     coordinates of later classes are rounded (to 0.06 px at label 1000 of a 1024 px image), which moves overlaps across
     the threshold, and boxes with negative coordinates may overlap those of the class before.
 
@@ -88,13 +97,26 @@ def batched_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: fl
         iou_threshold: IoU above which the box of a class with the lower score is removed.
 
     Returns:
-        (K,), int64 indices of the boxes that are kept, by decreasing score.
+        (K,), int64 indices of the boxes that are kept, by decreasing score; those of equal score in their order.
     """
     if not len(boxes):
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
-    boxes = boxes.double()
+    boxes, scores = boxes.double(), scores.double()
+    on_cpu = boxes.device.type == "cpu"
+    if len(boxes) ** 2 > PAIRS_PER_CLASS_ON_CPU if on_cpu else len(boxes) > BOXES_ON_GPU:
+        order = labels.argsort(stable=True)
+        sizes = torch.unique_consecutive(labels[order], return_counts=True)[1].tolist()
+        if not on_cpu or len(boxes) ** 2 > PAIRS_PER_CLASS_ON_CPU * len(sizes):
+            return _nms_by_class(boxes, scores, order.split(sizes), iou_threshold)
     span = boxes.max() - boxes.min() + 1
-    return ops.nms(boxes + (labels.double() * span)[:, None], scores.double(), iou_threshold)
+    return ops.nms(boxes + (labels.double() * span)[:, None], scores, iou_threshold)
+
+
+def _nms_by_class(boxes: Tensor, scores: Tensor, classes: Sequence[Tensor], iou_threshold: float) -> Tensor:
+    """Apply NMS to the boxes of each class, given by their increasing indices; see :func:`batched_nms`."""
+    kept = torch.cat([members[ops.nms(boxes[members], scores[members], iou_threshold)] for members in classes])
+    kept = kept.sort().values  # so that boxes of equal score stay in their order
+    return kept[scores[kept].argsort(descending=True, stable=True)]
 
 
 def softnms(

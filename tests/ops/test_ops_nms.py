@@ -203,6 +203,22 @@ def test_classes_are_separated_exactly(seed):
     assert set(shifted.tolist()) != set(wanted.tolist())
 
 
+@pytest.mark.parametrize("count, classes", [(300, 3), (300, 2), (2000, 80), (500, 1)])
+def test_nms_by_class_and_of_all_boxes_are_equal(monkeypatch, count, classes):
+    """The same boxes in the same order, with equal scores and negative coordinates; groups are not sorted by label."""
+    generator = torch.Generator().manual_seed(count + classes)
+    corners = torch.rand(count, 2, generator=generator) * 100 - 50
+    boxes = torch.cat([corners, corners + torch.rand(count, 2, generator=generator) * 30 + 1], dim=1)
+    scores = (torch.rand(count, generator=generator) * 20).round() / 20
+    labels = torch.randint(classes, (count,), generator=generator)
+    results = []
+    for limit in (1, 10**9):  # pairs per class
+        monkeypatch.setattr("pe_dense.ops.nms.PAIRS_PER_CLASS_ON_CPU", limit)
+        results.append(class_nms(boxes, scores, labels, 0.3).tolist())
+    assert results[0] == results[1]
+    assert len(results[0]) < count
+
+
 def test_negative_coordinates_do_not_reach_another_class():
     """Shifted by the largest coordinate only, the second box would cover the first one."""
     boxes, labels = torch.tensor([[0.0, 0, 10, 10], [-11, -11, -1, -1]]), torch.tensor([0, 1])
