@@ -7,6 +7,7 @@ of neighboring channels ``(a, b)`` become ``(a cos - b sin, b cos + a sin)``, an
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +21,8 @@ THETA = 10000.0
 # backward pass of PyTorch's fused kernel is slow there (benchmarks/attention.py). With AVX512-BF16 this is faster for
 # 1,025 tokens, too, but N * N weights per head are kept for the backward pass.
 MAX_TOKENS_WRITTEN_OUT = 640
+# Logits that are computed at once without gradients in bfloat16 on a CPU: 2 MB, which stay in the cache.
+LOGITS_OF_A_PART = 2**20
 
 
 def attend(
@@ -33,9 +36,10 @@ def attend(
 ) -> Tensor:
     """Compute scaled dot-product attention by the implementation that is faster for the length, dtype and device.
 
-    On a CPU in bfloat16, if gradients are needed and there are at most :data:`MAX_TOKENS_WRITTEN_OUT` keys, attention
-    is written out as two matrix products and a softmax. Otherwise it is ``F.scaled_dot_product_attention``. The results
-    are equal up to bfloat16 rounding of the logits.
+    On a CPU in bfloat16, attention is written out as two matrix products and a softmax: with gradients for at most
+    :data:`MAX_TOKENS_WRITTEN_OUT` keys, without gradients for any number, if there is no mask, in parts that fit into
+    the cache. Otherwise it is ``F.scaled_dot_product_attention``. The results are equal up to bfloat16 rounding of the
+    logits.
 
     Args:
         q: queries (B, heads, N, head_dim).
@@ -48,11 +52,15 @@ def attend(
     Returns:
         (B, heads, N, head_dim).
     """
-    if not _faster_written_out(q, k, v):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=is_causal)
-    if is_causal:
-        attn_mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
-    return attend_written_out(q, k, v, attn_mask, memory_efficient=memory_efficient)
+    if _is_bfloat16_on_cpu(q):
+        if not torch.is_grad_enabled() or not (q.requires_grad or k.requires_grad or v.requires_grad):
+            if attn_mask is None and not is_causal:
+                return attend_in_parts(q, k, v)
+        elif k.shape[2] <= MAX_TOKENS_WRITTEN_OUT:
+            if is_causal:
+                attn_mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+            return attend_written_out(q, k, v, attn_mask, memory_efficient=memory_efficient)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, is_causal=is_causal)
 
 
 def trains_in_bfloat16_on_cpu(x: Tensor) -> bool:
@@ -62,14 +70,28 @@ def trains_in_bfloat16_on_cpu(x: Tensor) -> bool:
     return x.device.type == "cpu" and dtype == torch.bfloat16 and torch.is_grad_enabled() and eager
 
 
-def _faster_written_out(q: Tensor, k: Tensor, v: Tensor) -> bool:
+def _is_bfloat16_on_cpu(x: Tensor) -> bool:
     # The compiler replaces the written-out form by the fused one, so compiled code uses that.
-    return (
-        q.dtype == torch.bfloat16
-        and trains_in_bfloat16_on_cpu(q)
-        and k.shape[2] <= MAX_TOKENS_WRITTEN_OUT
-        and (q.requires_grad or k.requires_grad or v.requires_grad)
-    )
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def attend_in_parts(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Compute scaled dot-product attention without gradients, some heads or queries at a time; see :func:`attend`."""
+    output = torch.empty_like(q, memory_format=torch.contiguous_format)
+    queries, keys = q.shape[2], k.shape[2]
+    heads, rows = max(LOGITS_OF_A_PART // (queries * keys), 1), max(LOGITS_OF_A_PART // keys, 1)
+    flat = [x.reshape(-1, *x.shape[2:]).split(heads) for x in (q, k, v)]
+    # Used again by every part: the first access to each page of new memory takes time.
+    size = min(heads, q.shape[0] * q.shape[1]) * min(rows, queries) * keys
+    of_logits, of_weights = q.new_empty(size), q.new_empty(size)
+    for part, q, k, v in zip(output.flatten(0, 1).split(heads), *flat, strict=True):
+        for of_rows, some in zip(part.split(rows, dim=1), q.split(rows, dim=1), strict=True):
+            shape = (*some.shape[:2], keys)
+            logits, weights = (buffer[: math.prod(shape)].view(shape) for buffer in (of_logits, of_weights))
+            torch.baddbmm(logits, some, k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5, out=logits)
+            torch.softmax(logits, dim=-1, out=weights)
+            of_rows.copy_(weights @ v)
+    return output
 
 
 def attend_written_out(

@@ -59,6 +59,26 @@ def test_causal(memory_efficient):
     torch.testing.assert_close(output.float(), expected, atol=2e-2, rtol=0)
 
 
+@pytest.mark.parametrize("limit", [2**20, 2 * 7 * 5, 3 * 5, 1], ids=["whole", "heads", "queries", "query"])
+@pytest.mark.parametrize("grad", [True, False])
+def test_without_gradients(monkeypatch, limit, grad):
+    """In parts of any size, of tensors of any layout: the heads, then the queries of a head, are divided unevenly."""
+    monkeypatch.setattr(attention, "LOGITS_OF_A_PART", limit)
+    q, k, v = (tensor.detach().transpose(1, 2).contiguous().transpose(1, 2) for tensor in inputs(torch.bfloat16, 7))
+    with torch.set_grad_enabled(grad):
+        output = attend(q, k, v)
+    expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    assert output.dtype == torch.bfloat16 and not output.requires_grad
+    assert (output - expected).abs().max() <= 2e-2 * expected.abs().max()
+
+
+def test_without_gradients_but_masked():
+    """The fused function, whose bfloat16 rounding differs."""
+    values = [tensor.detach() for tensor in inputs(torch.bfloat16)]
+    for options in (dict(is_causal=True), dict(attn_mask=MASK)):
+        assert torch.equal(attend(*values, **options), F.scaled_dot_product_attention(*values, **options))
+
+
 def is_fused(output):
     return "Scaled" in type(output.grad_fn).__name__
 
@@ -72,6 +92,9 @@ def test_choice_by_dtype_length_and_gradients(monkeypatch):
     with torch.no_grad():
         attend(*inputs(torch.bfloat16))
     attend(*(tensor.detach() for tensor in inputs(torch.bfloat16)))
+    monkeypatch.setattr(attention, "attend_in_parts", None)
+    with torch.no_grad():
+        attend(*inputs(torch.float32))
 
 
 def test_second_derivatives_without_the_custom_function():
