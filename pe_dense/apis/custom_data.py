@@ -11,8 +11,7 @@ from pe_dense.datasets.formats.object_reader import data_root
 from pe_dense.datasets.formats.splits import SPLIT_FILE
 from pe_dense.depth import custom_dataset as depth
 from pe_dense.detection import custom_dataset as detection
-from pe_dense.engine.class_counts import walk_dicts
-from pe_dense.engine.feature_levels import kind_of
+from pe_dense.engine.config_parts import kind_of, walk_dicts
 from pe_dense.engine.preflight import inner_datasets
 from pe_dense.segmentation import custom_dataset as semantic
 from pe_dense.segmentation import custom_panoptic as panoptic

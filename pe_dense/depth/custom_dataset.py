@@ -10,8 +10,7 @@ from mmengine.logging import print_log
 from pe_dense.datasets.annotations import read_json
 from pe_dense.datasets.formats.depth_maps import FILE
 from pe_dense.datasets.formats.map_reader import read_depth
-from pe_dense.engine.class_counts import set_below, walk_dicts
-from pe_dense.engine.feature_levels import kind_of
+from pe_dense.engine.config_parts import kind_of, set_below, walk_dicts
 from pe_dense.segmentation.custom_dataset import use_maps
 from pe_dense.utils.atomic_write import write_json
 

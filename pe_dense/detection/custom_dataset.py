@@ -11,7 +11,8 @@ from pe_dense.datasets.formats.coco_layout import relative
 from pe_dense.datasets.formats.object_reader import data_root, read_objects
 from pe_dense.datasets.formats.objects import ObjectData, ObjectSplit, write_content
 from pe_dense.datasets.formats.splits import SPLIT_FILE
-from pe_dense.engine.class_counts import drop_masks, has_optional_masks, set_below, set_num_classes
+from pe_dense.engine.class_counts import drop_masks, has_optional_masks, set_num_classes
+from pe_dense.engine.config_parts import set_below
 from pe_dense.engine.preflight import inner_datasets
 from pe_dense.utils.errors import ConfigError
 

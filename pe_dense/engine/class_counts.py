@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from mmengine.config import Config
 
-from pe_dense.engine.feature_levels import kind_of
+from pe_dense.engine.config_parts import kind_of, set_below, walk_dicts
 
 # Heads on regions whose `mask_head` may be None, by type without scope.
 _OPTIONAL_MASKS = ("StandardRoIHead", "RoIHead", "CascadeRoIHead")
-
-
-def walk_dicts(part, skip: Collection[str] = ()) -> Iterator[dict]:
-    """Iterate over all dicts in a part of a config, in lists, too, from the outside in.
-
-    Args:
-        part: a dict, a list or another value.
-        skip: keys whose values are left out.
-    """
-    if isinstance(part, dict):
-        yield part
-        children = [value for key, value in part.items() if key not in skip]
-    else:
-        children = part if isinstance(part, list | tuple) else ()
-    for child in children:
-        yield from walk_dicts(child, skip)
 
 
 def set_num_classes(model: dict, count: int, num_things: int | None = None) -> int:
@@ -71,23 +55,6 @@ def _drop_weights(model: dict) -> None:
 def mask_heads(part) -> Iterator[dict]:
     """Iterate over the heads of mask transformers, which have things and stuff instead of classes."""
     return (item for item in walk_dicts(part) if "num_things_classes" in item)
-
-
-def set_below(part, name: str, value) -> int:
-    """Set a value wherever a model's config has it, except in the RPN head, which is class-agnostic.
-
-    Args:
-        part: config to search.
-        name: key of the value.
-        value: new value.
-
-    Returns:
-        number of changed values.
-    """
-    found = [item for item in walk_dicts(part, skip=("rpn_head",)) if name in item]
-    for item in found:
-        item[name] = value
-    return len(found)
 
 
 def has_optional_masks(config: Config) -> bool:

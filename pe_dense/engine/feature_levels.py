@@ -12,6 +12,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pe_dense.engine.config_parts import kind_of
 from pe_dense.utils.errors import ConfigError, library_errors
 
 PATCH = 16  # px, of the towers
@@ -77,8 +78,3 @@ def _run(parts: list[dict], scope: str, mode: AbstractContextManager, device: st
             module.eval()  # returns nothing in some classes of mmdet
             features = module(features)
     return features
-
-
-def kind_of(item: dict) -> str:
-    kind = item.get("type")
-    return kind.rpartition(".")[2] if isinstance(kind, str) else getattr(kind, "__name__", str(kind))

@@ -14,8 +14,8 @@ from pe_dense.backbones.base import TIMM_PREFIX, Backbone
 from pe_dense.backbones.build import backbone_class, dense_backbone
 from pe_dense.backbones.pe_configs import detector_rates
 from pe_dense.backbones.timm import TimmTower
-from pe_dense.engine.class_counts import walk_dicts
-from pe_dense.engine.feature_levels import PATCH, Level, kind_of, measure
+from pe_dense.engine.config_parts import kind_of, walk_dicts
+from pe_dense.engine.feature_levels import PATCH, Level, measure
 from pe_dense.utils.errors import ConfigError
 
 # These only merge the levels of a convolutional backbone; a plain ViT's pyramid takes their place (ViTDet, section 3).

@@ -9,8 +9,8 @@ from mmengine.logging import print_log
 
 from pe_dense.datasets.formats.map_pairs import MapData
 from pe_dense.datasets.formats.map_reader import read_masks, write_pairs
-from pe_dense.engine.class_counts import set_num_classes, walk_dicts
-from pe_dense.engine.feature_levels import kind_of
+from pe_dense.engine.class_counts import set_num_classes
+from pe_dense.engine.config_parts import kind_of, walk_dicts
 from pe_dense.engine.preflight import inner_datasets
 from pe_dense.utils.errors import ConfigError
 

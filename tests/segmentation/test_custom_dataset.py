@@ -4,8 +4,9 @@ import pytest
 from helpers import data_formats as formats
 from mmengine.registry import DATASETS, init_default_scope
 
-from pe_dense.engine.class_counts import mask_heads, walk_dicts
+from pe_dense.engine.class_counts import mask_heads
 from pe_dense.engine.config import load_config
+from pe_dense.engine.config_parts import walk_dicts
 from pe_dense.engine.preflight import check_files
 from pe_dense.segmentation import custom_dataset, custom_panoptic
 
