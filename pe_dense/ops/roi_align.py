@@ -3,6 +3,7 @@
 import torch
 import torchvision  # noqa: F401  (registers torch.ops.torchvision)
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torchvision import ops
 
 
@@ -71,7 +72,43 @@ def scatter(values: Tensor, batch: Tensor, indices: Tensor, weights: Tensor, sha
 _MAX, _AVG = 0, 1
 # Number of px of a map up to which the gradient of average pooling is computed by matrix products on a CPU. Their cost
 # grows with the map; that of torchvision's loop over the samples of a region does not (benchmarks/roi_align.py).
-MAX_PIXELS_OF_PRODUCTS = 64 * 64
+MAX_PIXELS_OF_PRODUCTS = 128 * 128
+# Values that are computed between the two products at once: 16 MB, which a large cache holds.
+_VALUES_OF_A_PART = 2**22
+
+
+def roi_align(
+    maps: Tensor, rois: Tensor, bins: tuple[int, int], spatial_scale: float, sampling_ratio: int, aligned: bool
+) -> Tensor:
+    """Pool features of regions by the average of their samples, computed in float32 or wider.
+
+    Args:
+        maps: (B, C, H, W), in any dtype and memory format.
+        rois: (K, 5), see :func:`roi_align_forward`, also for the other arguments.
+        bins: number of bins of a region, vertically and horizontally.
+
+    Returns:
+        (K, C, *bins) in the dtype and memory format of the maps, with gradients for the maps.
+    """
+    return _AverageRoIAlign.apply(maps, rois, tuple(bins), spatial_scale, sampling_ratio, aligned)
+
+
+class _AverageRoIAlign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, maps: Tensor, rois: Tensor, bins: tuple[int, int], *options) -> Tensor:
+        ctx.save_for_backward(rois)
+        ctx.options, ctx.shape = options, maps.shape
+        wide, wide_rois = widened(maps, rois)
+        pooled = ops.roi_align(wide, wide_rois, bins, *options)
+        channels_last = maps.is_contiguous(memory_format=torch.channels_last)
+        return pooled.to(maps.dtype, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        (rois,) = ctx.saved_tensors
+        gradient = _average_gradient(*widened(grad, rois), ctx.shape, *ctx.options)
+        return gradient.to(grad.dtype), *[None] * 5
 
 
 def roi_align_forward(
@@ -143,20 +180,19 @@ def roi_align_backward(
     if not _is_average(pool_mode):
         points = corners(*widened(argmax_y, argmax_x), *grad_input.shape[2:])
         grad_maps = scatter(grad, rois[:, 0].long(), *points, grad_input.shape)
-    elif grad.device.type == "cpu" and grad_input.shape[2:].numel() <= MAX_PIXELS_OF_PRODUCTS:
-        grad_maps = average_backward(grad, wide_rois, grad_input.shape, spatial_scale, sampling_ratio, aligned)
     else:
-        grad_maps = torch.ops.torchvision._roi_align_backward(
-            grad,
-            wide_rois,
-            spatial_scale,
-            aligned_height,
-            aligned_width,
-            *grad_input.shape,
-            sampling_ratio,
-            aligned,
-        )
+        grad_maps = _average_gradient(grad, wide_rois, grad_input.shape, spatial_scale, sampling_ratio, aligned)
     grad_input.copy_(grad_maps)
+
+
+def _average_gradient(grad: Tensor, rois: Tensor, shape: torch.Size, *options) -> Tensor:
+    """Compute :func:`average_backward` by the implementation that is faster for the device and the size of the map."""
+    if grad.device.type == "cpu" and shape[2] * shape[3] <= MAX_PIXELS_OF_PRODUCTS:
+        return average_backward(grad, rois, shape, *options)
+    scale, sampling_ratio, aligned = options
+    return torch.ops.torchvision._roi_align_backward(
+        grad.contiguous(), rois, scale, *grad.shape[2:], *shape, sampling_ratio, aligned
+    )
 
 
 def average_backward(
@@ -175,31 +211,31 @@ def average_backward(
         spatial_scale, sampling_ratio, aligned: see :func:`roi_align_forward`.
 
     Returns:
-        (B, C, H, W), gradient of the maps.
+        (B, C, H, W), gradient of the maps, channels-last.
     """
     _, channels, height, width = shape
-    of_rows, of_columns = (
-        _pooling_matrix(rois[:, start], rois[:, end], spatial_scale, bins, length, sampling_ratio, aligned)
-        for start, end, bins, length in ((2, 4, grad.shape[2], height), (1, 3, grad.shape[3], width))
-    )
-    maps = grad.new_zeros(shape)
-    batch = rois[:, 0].long()
-    for image, of_image in enumerate(maps):
-        (regions,) = torch.where(batch == image)
-        if len(regions) == 0:
-            continue
-        # (K, H, h) x (K, h, C * w) -> (K, H, C * w), then (C * H, K * w) x (K * w, W) -> (C * H, W)
-        by_row = of_rows[regions].transpose(1, 2) @ grad[regions].transpose(1, 2).flatten(2)
-        by_row = by_row.unflatten(2, (channels, -1)).permute(2, 1, 0, 3).flatten(2).flatten(0, 1)
-        torch.mm(by_row, of_columns[regions].flatten(0, 1), out=of_image.view(channels * height, width))
-    return maps
+    maps = grad.new_zeros(shape[0], height, width * channels)
+    images = rois[:, 0].long()
+    order = images.argsort(stable=True)
+    grad, rois = grad[order], rois[order]
+    of_rows = _pooling_matrix(rois[:, [2, 4]], spatial_scale, grad.shape[2], height, sampling_ratio, aligned)
+    of_columns = _pooling_matrix(rois[:, [1, 3]], spatial_scale, grad.shape[3], width, sampling_ratio, aligned)
+    of_columns = of_columns.transpose(1, 2)[:, None]
+    pixels = grad.permute(0, 2, 3, 1)  # (K, h, w, C)
+    at_once, start = max(_VALUES_OF_A_PART // (grad.shape[2] * width * channels), 1), 0
+    for of_image, count in zip(maps, images.bincount(minlength=shape[0]).tolist(), strict=True):
+        for first in range(start, start + count, at_once):
+            some = slice(first, min(first + at_once, start + count))
+            # (K, 1, W, w) x (K, h, w, C) -> (K, h, W, C), then (H, K * h) x (K * h, W * C) -> (H, W * C)
+            by_column = (of_columns[some] @ pixels[some]).view(-1, width * channels)
+            torch.addmm(of_image, of_rows[some].flatten(0, 1).t(), by_column, out=of_image)
+        start += count
+    return maps.unflatten(2, (width, channels)).permute(0, 3, 1, 2)
 
 
-def _pooling_matrix(
-    start: Tensor, end: Tensor, scale: float, bins: int, length: int, sampling_ratio: int, aligned: bool
-) -> Tensor:
-    """Compute the weights of the px of an axis in the bins of regions with starts and ends (K,): (K, bins, length)."""
-    start, end = (side * scale - 0.5 * aligned for side in (start, end))
+def _pooling_matrix(sides: Tensor, scale: float, bins: int, length: int, sampling_ratio: int, aligned: bool) -> Tensor:
+    """Compute weights (K, bins, length) of the px of an axis in the bins of regions with starts and ends (K, 2)."""
+    start, end = (sides * scale - 0.5 * aligned).unbind(1)
     extent = end - start if aligned else (end - start).clamp(min=1)
     step = extent / bins
     samples = torch.full_like(step, sampling_ratio) if sampling_ratio > 0 else step.ceil().clamp(min=0)

@@ -115,6 +115,7 @@ def test_gradient_by_products_equals_torchvision(aligned, sampling_ratio, monkey
     operator, called = torch.ops.torchvision._roi_align_backward, []
     monkeypatch.setattr(torch.ops.torchvision, "_roi_align_backward", lambda *a: called.append(1) or operator(*a))
     gradients = []
+    monkeypatch.setattr(module, "_VALUES_OF_A_PART", 7 * 12 * 3 * 8)  # eight regions at once
     for limit in (10 * 12, 10 * 12 - 1):
         monkeypatch.setattr(module, "MAX_PIXELS_OF_PRODUCTS", limit)
         maps = random_maps(3, 3, 10, 12, dtype=torch.float64).requires_grad_()
