@@ -14,6 +14,7 @@ from pe_dense.backbones.base import TIMM_PREFIX
 from pe_dense.backbones.lora import describe_trainable
 from pe_dense.engine.config import load_config
 from pe_dense.engine.config_check import check_config
+from pe_dense.engine.config_parts import walk_dicts
 from pe_dense.engine.distributed import check_launcher, init_distributed, is_main_process
 from pe_dense.engine.hooks.logger import heal_logs
 from pe_dense.engine.inferencer import drop_pretrained, use_test_time_augmentation
@@ -197,6 +198,9 @@ def _set_precision(config: Config, amp: bool) -> None:
         wrapper.type, wrapper.dtype = "AmpOptimWrapper", "bfloat16"
     if wrapper.type != "AmpOptimWrapper":
         return
+    for part in walk_dicts(config.get("model")):
+        if part.get("type") in ("SingleRoIExtractor", "mmdet.SingleRoIExtractor"):
+            part["type"] = "pe_dense.SingleRoIExtractor"  # mmdet's rounds boxes to half precision
     if not torch.cuda.is_available():
         _set_precision_of_cpu(wrapper)
     elif wrapper.get("dtype") == "bfloat16":
