@@ -92,3 +92,22 @@ def tiny():
 def test_configs_use_these_heads(path):
     model = Config.fromfile(path).model
     assert (model.rpn_head.type, model.roi_head.type) == ("pe_dense.RPNHead", "pe_dense.RoIHead")
+
+
+def test_gradients_of_the_last_convolution_keep_the_memory_format():
+    """Flattening returns contiguous ones, with which an activation that is channels-last is slow."""
+    bbox_head = MODELS.build(tiny()).roi_head.bbox_head
+    formats, values = [], []
+    for memory_format in (torch.channels_last, torch.contiguous_format):
+        x = torch.randn(5, bbox_head.in_channels, 7, 7, generator=torch.Generator().manual_seed(0))
+        last = bbox_head.shared_convs[-1]
+
+        def watch(module, inputs, output):
+            output.register_hook(lambda grad: formats.append(grad.is_contiguous(memory_format=torch.channels_last)))
+            output.register_hook(values.append)
+
+        handle = last.register_forward_hook(watch)
+        bbox_head(x.contiguous(memory_format=memory_format))[0].square().sum().backward()
+        handle.remove()
+    assert formats == [True, True]  # LayerNorm's output is channels-last in any case
+    torch.testing.assert_close(*values)

@@ -61,3 +61,15 @@ def test_layer_norm_over_channels():
     mean, variance = x.mean(1, keepdim=True), x.var(1, keepdim=True, unbiased=False)
     expected = (x - mean) / (variance + 1e-3).sqrt() * norm.weight[:, None, None] + norm.bias[:, None, None]
     torch.testing.assert_close(norm(x), expected)
+
+
+def test_layer_norm_is_not_a_view():
+    """Autograd copies a view several times for an activation in place, as mmcv's convolutions have; gradients agree."""
+    norm, gradients = LayerNorm2d(5), []
+    for activation in (torch.relu, torch.relu_):
+        x = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        y = norm(x)
+        assert not y._is_view()
+        activation(y)[:, :, 1].square().sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients)
