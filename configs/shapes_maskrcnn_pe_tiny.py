@@ -62,7 +62,7 @@ default_hooks.merge(
         visualization=dict(type="DetVisualizationHook"),
     )
 )
-max_iters = 640  # five minutes, with everything else that `make demo` does
+max_iters = 720  # five minutes, with everything else that `make demo` does
 optim_wrapper.merge(dict(type="AmpOptimWrapper", dtype="bfloat16"))
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=50),

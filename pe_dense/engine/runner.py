@@ -26,7 +26,7 @@ from pe_dense.engine.hooks.checkpoint import CheckpointHook, StopHook, after_upd
 from pe_dense.engine.hooks.ema import EMAHook
 from pe_dense.engine.hooks.logger import LocalVisBackend, LogFileHandler, LoggerHook, is_local
 from pe_dense.engine.hooks.nan_loss import NaNLossHook
-from pe_dense.engine.optimizers.cpu_amp import CPUAmpOptimWrapper
+from pe_dense.engine.optimizers.cpu_amp import CPUAmpOptimWrapper, fused
 from pe_dense.engine.preflight import check_images, check_learnable, empty_error, is_empty
 from pe_dense.engine.resume import ConfiguredSchedule, check_optimizer, check_progress, check_training_state
 from pe_dense.engine.seeded_sampling import SeededBatchSampler, TrainBatches
@@ -118,10 +118,14 @@ class Runner(CheckedBuilding):
             super()._init_model_weights()
 
     def build_optim_wrapper(self, optim_wrapper) -> OptimWrapper:
-        """Build the optimizer wrapper; an ``AmpOptimWrapper`` on a CPU is a :class:`CPUAmpOptimWrapper`."""
+        """Build the optimizer wrapper; on a CPU with :class:`CPUAmpOptimWrapper` and :func:`fused` optimizers."""
         given = optim_wrapper
-        if isinstance(given, dict) and given.get("type") == "AmpOptimWrapper" and not torch.cuda.is_available():
-            optim_wrapper = ConfigDict(given, type=CPUAmpOptimWrapper)
+        if isinstance(given, dict) and not torch.cuda.is_available():
+            optim_wrapper = ConfigDict(given)
+            if given.get("type") == "AmpOptimWrapper":
+                optim_wrapper.type = CPUAmpOptimWrapper
+            if isinstance(given.get("optimizer"), dict):
+                optim_wrapper.optimizer = fused(given["optimizer"])
         built = super().build_optim_wrapper(optim_wrapper)
         if built is not optim_wrapper and fsdp.is_sharded(self.model):
             fsdp.accept_full_optimizer_state(built.optimizer)

@@ -1,12 +1,16 @@
 """Mixed precision on CPUs with and without bfloat16 instructions."""
 
+from pathlib import Path
+
+import mmdet
 import pytest
 import torch
 from helpers.linear_run import Linear, make_runner
+from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
 from pe_dense.engine import build_runner
-from pe_dense.engine.optimizers.cpu_amp import CPUAmpOptimWrapper, bfloat16_instructions
+from pe_dense.engine.optimizers.cpu_amp import CPUAmpOptimWrapper, bfloat16_instructions, fused
 
 SGD = dict(type="SGD", lr=0.1)
 
@@ -99,3 +103,35 @@ def test_state_of_a_gpu_run():
     state["param_groups"][0]["lr"] = 0.5
     wrapper.load_state_dict(dict(state, loss_scaler=dict(scale=65536.0)))
     assert wrapper.optimizer.param_groups[0]["lr"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (dict(type="SGD", lr=0.1), True),
+        (dict(type="AdamW", lr=0.1), True),
+        (dict(type="AdamW", lr=0.1, foreach=True), None),
+        (dict(type="AdamW", lr=0.1, fused=False), False),
+    ],
+)
+def test_optimizers_are_fused_on_a_cpu(optimizer, expected, on_a_cpu, tmp_path):
+    """Unless the config chooses another implementation."""
+    on_a_cpu(None)
+    runner = make_runner(tmp_path, optim_wrapper=dict(type="OptimWrapper", optimizer=optimizer))
+    runner.train()
+    assert runner.optim_wrapper.optimizer.defaults["fused"] is expected
+    assert "fused" not in optimizer or optimizer["fused"] is False
+
+
+def test_other_optimizers_are_left_alone():
+    assert fused(dict(type="Adagrad", lr=0.1)) == dict(type="Adagrad", lr=0.1)
+
+
+@pytest.mark.parametrize(("amp", "expected"), [(True, "pe_dense.SingleRoIExtractor"), (False, "SingleRoIExtractor")])
+def test_detectors_of_mmdet_keep_exact_boxes_in_mixed_precision(amp, expected, on_a_cpu):
+    on_a_cpu("AMX")
+    config = Config.fromfile(f"{Path(mmdet.__file__).parent}/.mim/configs/_base_/models/mask-rcnn_r50_fpn.py")
+    config.optim_wrapper = dict(type="OptimWrapper", optimizer=SGD)
+    build_runner._set_precision(config, amp)
+    head = config.model.roi_head
+    assert head.bbox_roi_extractor.type == head.mask_roi_extractor.type == expected

