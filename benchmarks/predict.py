@@ -6,9 +6,11 @@
 The model is the Mask R-CNN of `configs/shapes_maskrcnn_pe_tiny.py` with random weights, which returns 48 objects with
 masks for every image. "pictures" reads JPEG files of 640 x 480 px, detects, draws boxes, masks and labels, and writes
 a picture and a JSON file per image; "files" writes the objects with masks only: here in COCO's format, mmdet as JSON
-files. "deta" and "probe" write pictures of the tiny DETA and of a linear probe of classes. Each row runs in a process
-of its own, in turns. `images/s` and `CPU ms` per image are medians without the start; `times faster` is against mmdet's
-row of the same output, or else that of the other checkout.
+files. "deta" and "probe" write pictures of the tiny DETA and of a linear probe of classes, "features" principal
+components of PE-Mini-Spatial's features at 256 px beside the photo, for which the other way is a `VisionTransformer` of
+timm of the same size, `torch.pca_lowrank` and Pillow. Each row runs in a process of its own, in turns. `images/s` and
+`CPU ms` per image are medians without the start; `times faster` is against the other way's row of the same output, or
+else that of the other checkout.
 """
 
 import argparse
@@ -25,6 +27,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"  # also of another che
 MASK_RCNN = "shapes_maskrcnn_pe_tiny"
 ROWS = dict(pictures=MASK_RCNN, files=MASK_RCNN, deta="shapes_deta_pe_tiny", probe="shapes_linear_pe_tiny")
 OBJECTS = 48
+FEATURES_PX = 256  # long side of the images of "features"
 OPTIONS = {MASK_RCNN: {"model.test_cfg.rcnn.score_thr": 0.0, "model.test_cfg.rcnn.max_per_img": OBJECTS}}
 
 
@@ -75,7 +78,8 @@ def run(row: str, folder: Path) -> None:
     MMLogger.get_instance("benchmark", log_level="ERROR").setLevel(logging.ERROR)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     photos, out = sorted((folder / "photos").iterdir()), Path(tempfile.mkdtemp(dir=folder))
-    predict = mmdets_way(row, folder, out) if "mmdet" in row else our_way(row, folder, out)
+    way = next((way for name, way in OTHER_WAYS.items() if row.endswith(name)), our_way)
+    predict = way(row, folder, out)
     predict(photos[:1])
     start, cpu = time.perf_counter(), time.process_time()
     predict(photos[1:])
@@ -86,6 +90,8 @@ def our_way(row: str, folder: Path, out: Path):
     """Return a function that predicts on photos as `tools/predict.py` does."""
     from pe_dense.engine.inferencer import load_predictor
 
+    if row.startswith("features"):
+        return our_features(out)
     name = ROWS[row.split(",")[0]]
     options = {} if name == ROWS["probe"] else dict(score_thr=0.0)
     predictor = load_predictor(config_of(name), str(folder / f"{name}.pth"), device="cpu", **options)
@@ -94,6 +100,49 @@ def our_way(row: str, folder: Path, out: Path):
     from pe_dense.apis.label_files import write_labels
 
     return lambda photos: list(write_labels(predictor, photos, out, "coco", score_thr=0.0))
+
+
+def our_features(out: Path):
+    """Return a function that draws features as `tools/visualize_features.py` does."""
+    from pe_dense.apps.visualize import draw
+
+    options = dict(layers="-1", mode="pca", mask=None, point=None, per_image=False, overwrite=True, device="cpu")
+    tower = dict(arch="PE-Mini-Spatial", weights="pe-mini://spatial", size=FEATURES_PX)
+    return lambda photos: list(draw([*map(str, photos)], out=out, left_out=[], **tower, **options))
+
+
+def timms_way(row: str, folder: Path, out: Path):
+    """Return a function that draws features with timm, `torch.pca_lowrank` and Pillow."""
+    import numpy as np
+    import timm
+    import torch
+    from PIL import Image
+
+    grid = (FEATURES_PX * 3 // 4 // 8, FEATURES_PX // 8)
+    size = dict(img_size=tuple(8 * side for side in grid), patch_size=8, embed_dim=128, depth=6, num_heads=4)
+    tower = timm.models.VisionTransformer(**size, num_classes=0).eval()
+
+    @torch.inference_mode()
+    def draw_all(photos: list[Path]) -> None:
+        images = [Image.open(photo).convert("RGB") for photo in photos]
+        tokens = []
+        for image in images:
+            pixels = np.asarray(image.resize((FEATURES_PX, FEATURES_PX * 3 // 4), Image.Resampling.BICUBIC))
+            normed = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None] / 127.5 - 1
+            tokens.append(tower.forward_features(normed)[0, 1:])
+        every = torch.cat(tokens)
+        mean, components = every.mean(dim=0), torch.pca_lowrank(every)[2][:, :3]
+        for photo, image, features in zip(photos, images, tokens, strict=True):
+            colors = ((features - mean) @ components).numpy()
+            low, high = np.percentile(colors, [1, 99], axis=0)
+            colors = ((colors - low) / (high - low)).clip(0, 1).reshape(*grid, 3) * 255
+            image = image.resize((498, 374), Image.Resampling.BICUBIC)  # as large as the other row's panels
+            picture = Image.new("RGB", (2 * image.width, image.height))
+            picture.paste(image, (0, 0))
+            picture.paste(Image.fromarray(colors.astype(np.uint8)).resize(image.size), (image.width, 0))
+            picture.save(out / f"{photo.stem}.png")
+
+    return draw_all
 
 
 def mmdets_way(row: str, folder: Path, out: Path):
@@ -109,6 +158,9 @@ def mmdets_way(row: str, folder: Path, out: Path):
     return lambda photos: inferencer([str(photo) for photo in photos], print_result=False, **files)
 
 
+OTHER_WAYS = {"mmdet": mmdets_way, "timm": timms_way}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=40, help="photos, besides one for warm-up (40)")
@@ -122,8 +174,9 @@ def main() -> None:
     if args.row:
         run(args.row, args.folder)
         return
-    before = [f"{row}, before" for row in ROWS] if args.before else []
-    rows = [*ROWS, *before, "pictures, mmdet", "files, mmdet"]
+    ours = [*ROWS, "features"]
+    before = [f"{row}, before" for row in ours] if args.before else []
+    rows = [*ours, *before, "pictures, mmdet", "files, mmdet", "features, timm"]
     results: dict[str, list[list[float]]] = {row: [] for row in rows}
     here = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory() as folder:
@@ -140,7 +193,8 @@ def main() -> None:
     table = []
     for row, values in results.items():
         output = row.split(",")[0]
-        peer = results.get(f"{output}, mmdet") or results.get(f"{output}, before") or values
+        others = (results.get(f"{output}, {way}") for way in (*OTHER_WAYS, "before"))
+        peer = next((found for found in others if found), values)
         table.append(
             {
                 "row": row,
