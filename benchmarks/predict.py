@@ -62,9 +62,14 @@ def make_files(folder: Path, images: int) -> None:
 
 def config_of(name: str):
     """Load a config with the options of its row."""
+    from pe_dense import detection
     from pe_dense.engine.config import load_config
 
-    return load_config(CONFIGS / f"{name}.py", OPTIONS.get(name))
+    config = load_config(CONFIGS / f"{name}.py", OPTIONS.get(name))
+    if name == MASK_RCNN and not hasattr(detection, "SingleRoIExtractor"):  # an earlier checkout
+        for extractor in ("bbox_roi_extractor", "mask_roi_extractor"):
+            config.model.roi_head[extractor].type = "SingleRoIExtractor"
+    return config
 
 
 def run(row: str, folder: Path) -> None:

@@ -20,6 +20,7 @@ HERE = Path(__file__).parent
 SMALL = dict(
     tower=["--arch", "PE-Spatial-T16-512", "--batch", "4", "--repeats", "5"],
     training_step=["--batch", "64", "--repeats", "3"],
+    detector_step=["--repeats", "3"],
     lora=["--size", "256", "--repeats", "3"],
     roi_align=["--sides", "16", "64", "--regions", "64", "--repeats", "3"],
     attention=["--batch-tokens", "4096", "--repeats", "3"],
@@ -36,6 +37,7 @@ SMALL = dict(
     evaluation=["--repeats", "2"],
     pca=[],
     alignment=["--points-per-side", "6", "--repeats", "1"],
+    export=["--rounds", "3"],
     cost_model=[],
 )
 

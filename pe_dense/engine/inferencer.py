@@ -28,6 +28,7 @@ from pe_dense.runtime.source import Source
 from pe_dense.utils.atomic_write import write_json
 from pe_dense.utils.errors import ConfigError, InputError, library_errors
 from pe_dense.utils.image import ImageError
+from pe_dense.utils.memory import keep_freed_memory
 from pe_dense.utils.ordered_map import ordered_map, spare_cores
 from pe_dense.utils.output_folder import output_names
 
@@ -317,6 +318,7 @@ def load_predictor(config: Config, checkpoint: str | None, *, device: str | None
         raise ConfigError(f"{config.filename} has nothing to draw on single images: run it by tools/test.py")
     check_config(config)
     choose_device(device)
+    keep_freed_memory()
     drop_pretrained(config.model)
     check_weights(config)
     inferencer = dict(config.get("inferencer") or DETECTION)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from pe_dense.utils.memory import keep_freed_memory
+
 INTERRUPTED = 130  # exit status after Ctrl-C
 
 # System errors that a user can fix, with what to do about them. Any other one keeps its traceback.
@@ -77,6 +79,7 @@ def run_main(main: Callable[[], int | None]) -> NoReturn:
     Args:
         main: parses the arguments and runs the tool.
     """
+    keep_freed_memory()
     try:
         status = main()
     except KeyboardInterrupt as error:
