@@ -63,12 +63,16 @@ def make_files(folder: Path, images: int) -> None:
 def config_of(name: str):
     """Load a config with the options of its row."""
     from pe_dense import detection
+    from pe_dense.backbones import PE_CONFIGS
     from pe_dense.engine.config import load_config
 
     config = load_config(CONFIGS / f"{name}.py", OPTIONS.get(name))
     if name == MASK_RCNN and not hasattr(detection, "SingleRoIExtractor"):  # an earlier checkout
         for extractor in ("bbox_roi_extractor", "mask_roi_extractor"):
             config.model.roi_head[extractor].type = "SingleRoIExtractor"
+    if config.model.backbone.arch not in PE_CONFIGS:  # an earlier checkout
+        sizes = dict(image_size=128, patch_size=8, width=128, layers=6, heads=4, mlp_ratio=4.0, output_dim=None)
+        config.model.backbone.update(arch=dict(sizes, use_cls_token=True, pool_type="none"), init_cfg=None)
     return config
 
 
@@ -172,6 +176,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--before", type=Path, help="another checkout of this project, for all rows")
+    parser.add_argument("--rows", nargs="+", choices=[*ROWS, "features"], default=[*ROWS, "features"])
     parser.add_argument("--out", type=Path, default=Path("work_dirs/benchmarks/predict.json"))
     parser.add_argument("--row", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -179,9 +184,9 @@ def main() -> None:
     if args.row:
         run(args.row, args.folder)
         return
-    ours = [*ROWS, "features"]
-    before = [f"{row}, before" for row in ours] if args.before else []
-    rows = [*ours, *before, "pictures, mmdet", "files, mmdet", "features, timm"]
+    before = [f"{row}, before" for row in args.rows] if args.before else []
+    others = [row for row in ("pictures, mmdet", "files, mmdet", "features, timm") if row.split(",")[0] in args.rows]
+    rows = [*args.rows, *before, *others]
     results: dict[str, list[list[float]]] = {row: [] for row in rows}
     here = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory() as folder:

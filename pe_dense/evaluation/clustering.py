@@ -88,13 +88,15 @@ def kmeans(
     best, least = None, float("inf")
     for _ in range(restarts):
         start = torch.randperm(len(sample), generator=generator)[:clusters]
-        centroids, error = _fit(sample, sample[start.to(sample.device)], iterations)
+        centroids, assigned, error = _fit(sample, sample[start.to(sample.device)], iterations)
         if error < least:
-            best, least = centroids, error
-    return _assign(points, best)[0]
+            best, least = (centroids, assigned), error
+    centroids, assigned = best
+    return assigned if sample is points else _assign(points, centroids)[0]
 
 
-def _fit(points: Tensor, centroids: Tensor, iterations: int) -> tuple[Tensor, float]:
+def _fit(points: Tensor, centroids: Tensor, iterations: int) -> tuple[Tensor, Tensor, float]:
+    """Return the centroids (K, D) of one run, the nearest one (P,) of each point, and the error up to a constant."""
     assigned = None
     for _ in range(iterations):
         previous = assigned
@@ -108,7 +110,8 @@ def _fit(points: Tensor, centroids: Tensor, iterations: int) -> tuple[Tensor, fl
         if len(empty):
             distances += (points**2).sum(1)
             centroids[empty] = points[distances.topk(len(empty)).indices]
-    return centroids, float(_assign(points, centroids)[1].double().sum())
+    assigned, distances = _assign(points, centroids)
+    return centroids, assigned, float(distances.double().sum())
 
 
 def _assign(points: Tensor, centroids: Tensor) -> tuple[Tensor, Tensor]:
