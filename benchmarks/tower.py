@@ -19,7 +19,7 @@ TASKS = ("forward", "training")
 SIZES = {"T16": "tiny", "S16": "small", "B16": "base", "L14": "large", "G14": "gigantic"}
 
 
-def make_tower(kind: str, arch: str):
+def make_tower(kind: str, arch: str, size: int):
     """Build a tower of a kind with the same random weights for every kind."""
     import torch
 
@@ -33,8 +33,9 @@ def make_tower(kind: str, arch: str):
         import timm
         from timm.models.eva import checkpoint_filter_fn
 
-        _, family, size, image_size = arch.removesuffix("-Tiling").split("-")
-        other = timm.create_model(f"vit_pe_{family.lower()}_{SIZES[size]}_patch{size[1:]}_{image_size}")
+        _, family, variant, image_size = arch.removesuffix("-Tiling").split("-")
+        name = f"vit_pe_{family.lower()}_{SIZES[variant]}_patch{variant[1:]}_{image_size}"
+        other = timm.create_model(name, dynamic_img_size=size != tower.config.image_size)
         if image_size != str(tower.config.image_size):
             raise ValueError(f"timm has no {arch} of {tower.config.image_size} px")
         other.load_state_dict(checkpoint_filter_fn(tower.state_dict(), other))
@@ -53,7 +54,7 @@ def make_run(kind: str, task: str, compiled: bool, options: dict):
 
     torch.set_num_threads(options["threads"])
     dtype, device, size = getattr(torch, options["dtype"]), options["device"], options["size"]
-    tower = make_tower(kind, options["arch"]).to(device)
+    tower = make_tower(kind, options["arch"], size).to(device)
     images = torch.randn(options["batch"], 3, size, size, device=device, dtype=torch.float32)
     features = tower.forward_features
     if compiled:
