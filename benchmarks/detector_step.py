@@ -81,7 +81,7 @@ def train_detector(args: argparse.Namespace, dtype: str) -> None:
 
 
 def train_torchvision(args: argparse.Namespace, dtype: str) -> None:
-    """Train torchvision's detector on images in memory, in turns."""
+    """Train torchvision's detector, in turns."""
     import torch
 
     model = torchvision_detector()
@@ -209,20 +209,6 @@ def work(kind: str, dtype: str, args: argparse.Namespace) -> None:
     (train_torchvision if kind == "torchvision" else train_detector)(args, dtype)
 
 
-def start(kind: str, dtype: str, args: argparse.Namespace, folder: str) -> subprocess.Popen:
-    """Start the process of a row; that of `before` imports the other checkout."""
-    root = args.before.resolve() if kind == "before" else HERE.parent
-    options = ["--data", folder, "--iterations", str(args.iterations), "--threads", str(args.threads)]
-    return subprocess.Popen(
-        [sys.executable, str(Path(__file__).resolve()), "--work", kind, dtype, *options],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=root,
-        env=dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS=str(args.threads)),
-    )
-
-
 def turn(process: subprocess.Popen) -> tuple[float, float]:
     """Let a row have its turn."""
     print("turn", file=process.stdin, flush=True)
@@ -235,10 +221,9 @@ def turn(process: subprocess.Popen) -> tuple[float, float]:
 
 def compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Measure all rows in turns and write the table."""
-    from utils import summary, write_table
+    from utils import start_row, write_step_table
 
     from pe_dense.datasets.synthetic import write_shapes
-    from pe_dense.engine.optimizers.cpu_amp import bfloat16_instructions
 
     kinds = ["before", "pe_dense", "torchvision"] if args.before else ["pe_dense", "torchvision"]
     names = [f"{kind}:{dtype}" for dtype in args.dtype for kind in kinds]
@@ -247,7 +232,11 @@ def compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     measured = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         write_shapes(folder, **GENERATOR)
-        processes = {name: start(*name.split(":"), args, folder) for name in names}
+        processes = {}
+        for name in names:
+            kind, dtype = name.split(":")
+            arguments = ["--work", kind, dtype, "--data", folder, "--iterations", args.iterations]
+            processes[name] = start_row(__file__, arguments, args.threads, args.before if kind == "before" else None)
         try:
             for number in range(args.repeats + 1):
                 for name, process in processes.items():
@@ -258,15 +247,7 @@ def compare(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             for process in processes.values():
                 process.stdin.close()
                 process.wait()
-    wall, cpu = (summary({n: [both[i] for both in rows] for n, rows in measured.items()}, args.peer) for i in (0, 1))
-    table = [
-        {"row": name, **wall[name], "images/s": round(BATCH / wall[name]["ms"] * 1e3, 1)}
-        | {"CPU ms": cpu[name]["ms"], "of CPU times": cpu[name]["times_faster"]}
-        for name in names
-    ]
-    instructions = bfloat16_instructions() or "neither AMX nor AVX512-BF16"
-    write_table(table, args.output, cpu=instructions, peer=args.peer, threads=args.threads)
-    print(f"CPU: {instructions}")
+    write_step_table(measured, args.peer, args.output, BATCH, threads=args.threads)
 
 
 def main() -> None:

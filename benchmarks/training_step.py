@@ -11,7 +11,6 @@ by the row's, the median over rounds; `CPU ms` is the processor time of all thre
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -63,20 +62,6 @@ def work(kind: str, dtype: str, args: argparse.Namespace) -> None:
         print(time.perf_counter() - start, time.process_time() - cpu, flush=True)
 
 
-def start(kind: str, dtype: str, args: argparse.Namespace) -> subprocess.Popen:
-    """Start the process of a row; that of `before` imports the other checkout."""
-    root = args.before if kind == "before" else HERE.parent
-    command = [sys.executable, __file__, "--work", kind, dtype, "--batch", args.batch, "--size", args.size]
-    return subprocess.Popen(
-        [*map(str, command), "--threads", str(args.threads)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=root,
-        env=dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS=str(args.threads)),
-    )
-
-
 def step(process: subprocess.Popen) -> tuple[float, float]:
     print("step", file=process.stdin, flush=True)
     seconds, cpu = process.stdout.readline().split()
@@ -103,15 +88,18 @@ def main() -> None:
 
 def compare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Measure all rows in turns and write the table."""
-    from utils import summary, write_table
-
-    from pe_dense.engine.optimizers.cpu_amp import bfloat16_instructions
+    from utils import start_row, write_step_table
 
     kinds = ["before", "pe_dense", "timm"] if args.before else ["pe_dense", "timm"]
     names = [f"{kind}:{dtype}" for dtype in args.dtype for kind in kinds]
     if args.peer not in names:
         parser.error(f"--peer {args.peer} is not one of {', '.join(names)}")
-    processes = {name: start(*name.split(":"), args) for name in names}
+    processes = {}
+    for name in names:
+        kind, dtype = name.split(":")
+        arguments = ["--work", kind, dtype, "--batch", args.batch, "--size", args.size]
+        before = args.before if kind == "before" else None
+        processes[name] = start_row(__file__, arguments, args.threads, before)
     measured = {name: [] for name in names}
     try:
         for number in range(args.repeats + 2):
@@ -123,14 +111,7 @@ def compare(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         for process in processes.values():
             process.stdin.close()
             process.wait()
-    wall, cpu = (summary({n: [both[i] for both in rows] for n, rows in measured.items()}, args.peer) for i in (0, 1))
-    table = [
-        dict(row=name, **wall[name], **{"CPU ms": cpu[name]["ms"], "of CPU times": cpu[name]["times_faster"]})
-        for name in names
-    ]
-    instructions = bfloat16_instructions() or "neither AMX nor AVX512-BF16"
-    write_table(table, args.output, cpu=instructions, peer=args.peer, batch=args.batch, px=args.size)
-    print(f"CPU: {instructions}")
+    write_step_table(measured, args.peer, args.output, args.batch, px=args.size)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ median of the ratios within each round.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +31,50 @@ def in_turns(runs: dict[str, Callable[[], object]], repeats: int, device: str = 
             synchronize(device)
             seconds[name].append(time.perf_counter() - start)
     return seconds
+
+
+def start_row(script: str, arguments: list, threads: int, before: Path | None = None) -> subprocess.Popen:
+    """Start the process of a row, which works for each line of its standard input.
+
+    Args:
+        script: file of the benchmark.
+        arguments: its arguments.
+        threads: of the process.
+        before: another checkout of this repository that the process imports, instead of the script's own.
+    """
+    root = before.resolve() if before else Path(script).resolve().parents[1]
+    return subprocess.Popen(
+        [sys.executable, str(Path(script).resolve()), *map(str, arguments), "--threads", str(threads)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=root,
+        env=dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS=str(threads)),
+    )
+
+
+def write_step_table(
+    measured: dict[str, list[tuple[float, float]]], peer: str, path: Path, batch: int, **facts
+) -> None:
+    """Print and write the table of rows measured as (seconds, processor seconds) per step, and the CPU's instructions.
+
+    Args:
+        measured: values of each row, in rounds.
+        peer: name of the row that the others are compared with.
+        path, facts: see :func:`write_table`.
+        batch: images of a step.
+    """
+    from pe_dense.engine.optimizers.cpu_amp import bfloat16_instructions
+
+    wall, cpu = (summary({name: [both[i] for both in rows] for name, rows in measured.items()}, peer) for i in (0, 1))
+    table = [
+        {"row": name, **wall[name], "images/s": round(batch / wall[name]["ms"] * 1e3, 1)}
+        | {"CPU ms": cpu[name]["ms"], "of CPU times": cpu[name]["times_faster"]}
+        for name in measured
+    ]
+    instructions = bfloat16_instructions() or "neither AMX nor AVX512-BF16"
+    write_table(table, path, cpu=instructions, peer=peer, batch=batch, **facts)
+    print(f"CPU: {instructions}")
 
 
 def summary(seconds: dict[str, list[float]], peer: str) -> dict[str, dict[str, float]]:
